@@ -1,0 +1,28 @@
+# Needs python3, make and a package registry; everything else lands in .venv.
+PYTHON ?= python3
+BIN    := .venv/bin
+
+.PHONY: demo test check venv clean
+.DELETE_ON_ERROR:
+
+demo: venv  ## Train a small SG-Former on embedded pictures (about four minutes on two cores) and draw what it sees.
+	$(BIN)/sgformer demo
+
+test: venv  ## Run all tests.
+	$(BIN)/pytest
+
+check: venv  ## Lint, formatting and types.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+venv: .venv/installed
+
+# pip runs again only when what it would install has changed.
+.venv/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,demo,heads,dev]'
+	touch $@
+
+clean:  ## Remove the environment and everything that was built.
+	rm -rf .venv build dist .pytest_cache .ruff_cache

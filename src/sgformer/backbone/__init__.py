@@ -1,0 +1,5 @@
+"""The SG-Former backbone; importing it registers the models with timm."""
+
+from .sgformer import SGFormer, sgformer_b, sgformer_m, sgformer_s, sgformer_t, sgformer_test
+
+__all__ = ["SGFormer", "sgformer_b", "sgformer_m", "sgformer_s", "sgformer_t", "sgformer_test"]

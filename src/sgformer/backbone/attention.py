@@ -1,0 +1,247 @@
+"""The three attentions of SG-Former, and the depthwise convolution that all of them share.
+
+All take and return token maps `(B, H, W, c)`. Each adds a *positional branch*, a depthwise convolution of projected
+tokens, before its output projection. Projections of the same input are one `Linear` each, so that they are one matrix
+product; `official.py` knows which rows are which of the released model's.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..ops import from_windows, key_mean_attention, merge_tokens, rank_tokens, to_windows
+
+WINDOW_SIZE = 7
+
+# Group sizes of the bands by the stage's stride, from the least to the most significant band.
+GROUP_SIZES = {8: (196, 56, 28), 4: (49, 14, 7), 2: (2, 1)}
+
+
+class DepthwiseConv(nn.Conv2d):
+    """A 3x3 depthwise convolution of a token map.
+
+    Shape:
+        - x, returns: `(B, H, W, c)`
+    """
+
+    def __init__(self, channels: int, *, device=None, dtype=None) -> None:
+        super().__init__(channels, channels, 3, padding=1, groups=channels, device=device, dtype=dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolves; a map with channels last needs no copy."""
+        return super().forward(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+class HybridScaleAttention(nn.Module):
+    """Half of the heads see the whole image coarsely, the other half a 7x7 window; together they measure significance.
+
+    Significance is the mean weight that a token receives, as a coarse key and within its window, in units in which
+    the mean over the image is 1 (within a few per cent where the stride does not divide the map). It carries no
+    gradient and keeps at least the precision of float32.
+
+    Args:
+        channels: `c`.
+        num_heads: `a`, even; half of them are global.
+        stride: `s`, side of the square of tokens that one coarse key stands for.
+        token_budget: the most coarse keys; None for as many as the map gives.
+
+    Shape:
+        - x: `(B, H, W, c)`
+        - returns: `(B, H, W, c)` and the significance `(B, H, W)`
+
+    Source:
+        Section 3.2 of the paper, "hybrid-scale attention".
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_heads: int,
+        *,
+        stride: int,
+        token_budget: int | None = None,
+        device=None,
+        dtype=None,
+    ) -> None:
+        super().__init__()
+        dd = {"device": device, "dtype": dtype}
+        if num_heads % 2 or channels % num_heads:
+            raise ValueError(f"{num_heads} heads are not an even divisor of {channels} channels; one half is global")
+        self.num_heads_half = num_heads // 2
+        self.stride = stride
+        self.token_budget = token_budget
+        # Rows: global queries c/2, local queries, keys and values c/2 each, positional branch c.
+        self.in_proj = nn.Linear(channels, 3 * channels, **dd)
+        self.coarse = nn.Conv2d(channels, channels, stride, stride, **dd)
+        self.coarse_norm = nn.LayerNorm(channels, eps=1e-5, **dd)
+        self.kv = nn.Linear(channels, channels, **dd)
+        self.positional = DepthwiseConv(channels, **dd)
+        self.proj = nn.Linear(channels, channels, **dd)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Attends, and measures."""
+        c = x.shape[-1]
+        q, qkv_local, positional = self.in_proj(x).split((c // 2, 3 * c // 2, c), -1)
+        out_global, significance_global = self._attend_global(q, x)
+        out_local, significance_local = self._attend_local(qkv_local)
+        out = torch.cat((out_global, out_local), -1) + self.positional(positional)
+        return self.proj(out), (significance_global + significance_local) / 2
+
+    def _attend_global(self, q: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """All tokens look at the coarse ones. Output `(B, H, W, c/2)`, significance `(B, H, W)`."""
+        B, H, W, c = x.shape
+        a, s = self.num_heads_half, self.stride
+        coarse = F.pad(x.permute(0, 3, 1, 2), (0, -W % s, 0, -H % s))
+        coarse = F.gelu(self.coarse_norm(self.coarse(coarse).permute(0, 2, 3, 1)))
+        coarse, t = pool_to_budget(coarse, self.token_budget)  # (B, h, w, c)
+        h, w = coarse.shape[1:3]
+        k, v = self.kv(coarse).view(B, h * w, 2, a, -1).permute(2, 0, 3, 1, 4)  # (B, a, M, d) each
+        q = q.view(B, H * W, a, -1).transpose(1, 2)  # (B, a, N, d)
+        out, key_mean = key_mean_attention(q, k, v)
+        significance = (key_mean * (h * w)).view(B, h, w)
+        row = torch.arange(H, device=x.device) // (s * t)
+        column = torch.arange(W, device=x.device) // (s * t)
+        significance = significance.index_select(1, row).index_select(2, column)
+        return out.transpose(1, 2).reshape(B, H, W, c // 2), significance
+
+    def _attend_local(self, qkv: Tensor) -> tuple[Tensor, Tensor]:
+        """Each token looks at those of its window. Output `(B, H, W, c/2)`, significance `(B, H, W)`."""
+        _, H, W, channels = qkv.shape
+        windows, exists = to_windows(qkv, size=WINDOW_SIZE)  # (windows, 49, 3c/2)
+        num_windows, M, _ = windows.shape
+        q, k, v = windows.view(num_windows, M, 3, self.num_heads_half, -1).permute(2, 0, 3, 1, 4)
+        # Padded queries must not count in the mean, nor padded keys be seen.
+        mask = None if exists is None else (exists[:, :, None] & exists[:, None, :])[:, None]
+        out, key_mean = key_mean_attention(q, k, v, mask=mask)  # (windows, a, 49, d), (windows, 49)
+        out = out.transpose(1, 2).reshape(num_windows, M, channels // 3)
+        num_tokens = M if exists is None else exists.sum(1, keepdim=True)
+        significance = from_windows((key_mean * num_tokens).unsqueeze(-1), H, W, size=WINDOW_SIZE)
+        return from_windows(out, H, W, size=WINDOW_SIZE), significance.squeeze(-1)
+
+
+class SelfGuidedAttention(nn.Module):
+    """All tokens look at a short list of summary tokens, in which salient regions hold many and the rest few.
+
+    Args:
+        channels: `c`.
+        num_heads: `a`.
+        group_sizes: for each band of the ranking, from the least to the most significant, how many tokens are merged
+            into one.
+        token_budget: the most summary tokens; None for as many as the group sizes give.
+
+    Shape:
+        - x: `(B, H, W, c)`
+        - significance: `(B, H, W)`
+        - returns: `(B, H, W, c)`
+
+    Source:
+        Section 3.3 of the paper, "self-guided attention".
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_heads: int,
+        *,
+        group_sizes: tuple[int, ...],
+        token_budget: int | None = None,
+        device=None,
+        dtype=None,
+    ) -> None:
+        super().__init__()
+        dd = {"device": device, "dtype": dtype}
+        self.num_heads = num_heads
+        self.token_budget = token_budget
+        self.in_proj = nn.Linear(channels, 2 * channels, **dd)  # rows: queries, positional branch
+        self.merge = nn.ModuleList(nn.Linear(r, 1, **dd) for r in group_sizes)
+        self.kv = nn.Linear(channels, 2 * channels, **dd)
+        self.positional = DepthwiseConv(channels, **dd)
+        self.proj = nn.Linear(channels, channels, **dd)
+
+    def forward(self, x: Tensor, significance: Tensor) -> Tensor:
+        """Spends keys and values by significance, and attends to them."""
+        summary = merge_tokens(
+            x.flatten(1, 2),
+            rank_tokens(significance),
+            [f.weight.squeeze(0) for f in self.merge],
+            [f.bias for f in self.merge],
+            token_budget=self.token_budget,
+        )  # (B, M, c)
+        q, positional = self.in_proj(x).chunk(2, -1)
+        out = attend(q, self.kv(summary), self.num_heads)
+        return self.proj(out + self.positional(positional))
+
+
+class GlobalAttention(nn.Module):
+    """All tokens look at all tokens, or at their averages over cells where a budget bounds their number.
+
+    Args:
+        channels: `c`.
+        num_heads: `a`.
+        token_budget: the most keys; None for as many as there are tokens.
+
+    Shape:
+        - x, returns: `(B, H, W, c)`
+    """
+
+    def __init__(
+        self, channels: int, num_heads: int, *, token_budget: int | None = None, device=None, dtype=None
+    ) -> None:
+        super().__init__()
+        dd = {"device": device, "dtype": dtype}
+        self.num_heads = num_heads
+        self.token_budget = token_budget
+        self.in_proj = nn.Linear(channels, 2 * channels, **dd)  # rows: queries, positional branch
+        self.kv = nn.Linear(channels, 2 * channels, **dd)
+        self.positional = DepthwiseConv(channels, **dd)
+        self.proj = nn.Linear(channels, channels, **dd)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attends."""
+        pooled, _ = pool_to_budget(x, self.token_budget)
+        q, positional = self.in_proj(x).chunk(2, -1)
+        out = attend(q, self.kv(pooled.flatten(1, 2)), self.num_heads)
+        return self.proj(out + self.positional(positional))
+
+
+def attend(q: Tensor, kv: Tensor, num_heads: int) -> Tensor:
+    """Attention of a map of queries to a list of keys and values.
+
+    Shape:
+        - q: `(B, H, W, c)`
+        - kv: `(B, M, 2c)`, keys before values
+        - returns: `(B, H, W, c)`
+    """
+    B, H, W, c = q.shape
+    q = q.view(B, H * W, num_heads, -1).transpose(1, 2)  # (B, a, N, d)
+    k, v = kv.view(B, -1, 2, num_heads, c // num_heads).permute(2, 0, 3, 1, 4)  # (B, a, M, d) each
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(B, H, W, c)
+
+
+def pool_to_budget(keys: Tensor, budget: int | None) -> tuple[Tensor, int]:
+    """Averages a grid of key tokens over `t x t` cells, edge cells over what exists, so that at most `budget` remain.
+
+    Returns:
+        The pooled grid, and `t`, the smallest side of a cell that keeps to the budget.
+
+    Shape:
+        - keys: `(B, h, w, c)`
+        - returns: `(B, ceil(h / t), ceil(w / t), c)`
+
+    Example:
+        >>> pooled, t = pool_to_budget(torch.ones(1, 28, 42, 8), 196)
+        >>> pooled.shape, t
+        (torch.Size([1, 10, 14, 8]), 3)
+    """
+    h, w = keys.shape[1:3]
+    t = 1
+    if budget is not None:
+        while -(-h // t) * -(-w // t) > budget:
+            t += 1
+    if t == 1:
+        return keys, 1
+    pooled = F.avg_pool2d(keys.permute(0, 3, 1, 2), t, ceil_mode=True, count_include_pad=False)
+    return pooled.permute(0, 2, 3, 1), t

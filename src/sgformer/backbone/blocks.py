@@ -1,0 +1,286 @@
+"""What SG-Former is built of: stem, downsampling, the three kinds of blocks, and the stage.
+
+Between stages a map is `(B, c, H, W)`; inside a stage it is `(B, H, W, c)`, and only the stage turns it.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from timm.layers import DropPath
+from timm.models import checkpoint
+from torch import Tensor
+
+from .attention import GROUP_SIZES, DepthwiseConv, GlobalAttention, HybridScaleAttention, SelfGuidedAttention
+
+
+class Stem(nn.Module):
+    """Pictures to tokens at a quarter of their height and width, with learned positions.
+
+    Args:
+        in_chans: channels of the picture.
+        channels: `c` of the first stage.
+        grid_size: (height, width) of the grid of positions; maps of another size get it resized.
+
+    Shape:
+        - x: `(B, in_chans, height, width)`
+        - returns: `(B, c, ceil(height / 4), ceil(width / 4))`
+    """
+
+    def __init__(
+        self, in_chans: int, channels: int, *, grid_size: tuple[int, int], device=None, dtype=None
+    ) -> None:
+        super().__init__()
+        dd = {"device": device, "dtype": dtype}
+        self.grid_size = grid_size
+        self.conv1 = nn.Conv2d(in_chans, channels, 3, stride=2, padding=1, bias=False, **dd)
+        self.norm1 = nn.GroupNorm(1, channels, eps=1e-5, **dd)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False, **dd)
+        self.norm2 = nn.GroupNorm(1, channels, eps=1e-5, **dd)
+        self.conv3 = nn.Conv2d(channels, channels, 3, stride=2, padding=1, bias=False, **dd)
+        self.norm3 = nn.GroupNorm(1, channels, eps=1e-5, **dd)
+        self.norm = nn.LayerNorm(channels, eps=1e-5, **dd)
+        self.pos_embed = nn.Parameter(torch.empty(1, grid_size[0] * grid_size[1], channels, **dd))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Turns pictures into tokens."""
+        # Channels last from the start: nothing after this line has to be copied into another layout.
+        x = x.contiguous(memory_format=torch.channels_last)
+        x = F.gelu(self.norm1(self.conv1(x)))
+        x = F.gelu(self.norm2(self.conv2(x)))
+        x = self.norm3(self.conv3(x))
+        x = self.norm(x.permute(0, 2, 3, 1))
+        return (x + self.positions(x.shape[1], x.shape[2]).to(x.dtype)).permute(0, 3, 1, 2)
+
+    def positions(self, height: int, width: int) -> Tensor:
+        """The positions `(1, height, width, c)` of a map of this size, resized if the grid is of another."""
+        return resize_positions(self.pos_embed, self.grid_size, (height, width)).unflatten(1, (height, width))
+
+
+def resize_positions(pos_embed: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    """Positions `(1, N, c)` of an `old` grid (height, width), bicubically resized to a `new` one; row-major both."""
+    if old == new:
+        return pos_embed
+    grid = pos_embed.unflatten(1, old).permute(0, 3, 1, 2)
+    grid = grid.to(torch.promote_types(grid.dtype, torch.float32))
+    grid = F.interpolate(grid, new, mode="bicubic", align_corners=False)
+    return grid.permute(0, 2, 3, 1).flatten(1, 2).to(pos_embed.dtype)
+
+
+def sine_cosine_positions(channels: int, grid_size: tuple[int, int]) -> Tensor:
+    """The initial positions: the first half of the channels tells the column, the second the row.
+
+    Shape:
+        - returns: `(1, height * width, channels)`, float64, row-major
+    """
+    quarter = channels // 4
+    frequency = 10000 ** (-torch.arange(quarter, dtype=torch.float64) / quarter)
+    row, column = (torch.arange(n, dtype=torch.float64)[:, None] * frequency for n in grid_size)
+    row = torch.cat((row.sin(), row.cos()), 1)[:, None].expand(-1, grid_size[1], -1)
+    column = torch.cat((column.sin(), column.cos()), 1)[None].expand(grid_size[0], -1, -1)
+    return torch.cat((column, row), -1).reshape(1, -1, 4 * quarter)
+
+
+class Downsample(nn.Sequential):
+    """Halves height and width between two stages, by a depthwise convolution between two 1x1 ones.
+
+    Shape:
+        - x: `(B, channels, H, W)`
+        - returns: `(B, out_channels, ceil(H / 2), ceil(W / 2))`
+    """
+
+    def __init__(self, channels: int, out_channels: int, *, device=None, dtype=None) -> None:
+        dd = {"device": device, "dtype": dtype}
+        c = out_channels
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, c, 1, bias=False, **dd)
+        self.norm1 = nn.GroupNorm(1, c, eps=1e-5, **dd)
+        self.act1 = nn.GELU()
+        self.conv2 = nn.Conv2d(c, c, 3, stride=2, padding=1, groups=c, bias=False, **dd)
+        self.norm2 = nn.GroupNorm(1, c, eps=1e-5, **dd)
+        self.act2 = nn.GELU()
+        self.conv3 = nn.Conv2d(c, c, 1, bias=False, **dd)
+        self.norm3 = nn.GroupNorm(1, c, eps=1e-5, **dd)
+
+
+class ConvMlp(nn.Module):
+    """The MLP of a block, with a depthwise convolution inside: `fc2(gelu(y + conv(y)))` of `y = fc1(x)`.
+
+    Shape:
+        - x, returns: `(B, H, W, c)`
+    """
+
+    def __init__(self, channels: int, hidden_channels: int, *, device=None, dtype=None) -> None:
+        super().__init__()
+        dd = {"device": device, "dtype": dtype}
+        self.fc1 = nn.Linear(channels, hidden_channels, **dd)
+        self.conv = DepthwiseConv(hidden_channels, **dd)
+        self.fc2 = nn.Linear(hidden_channels, channels, **dd)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mixes channels, and neighbours a little."""
+        y = self.fc1(x)
+        return self.fc2(F.gelu(y + self.conv(y)))
+
+
+class _Block(nn.Module):
+    """What all blocks have: an attention and an MLP, each normalised before, and dropped now and then in training."""
+
+    def __init__(
+        self, channels: int, attention: nn.Module, *, mlp_ratio: float, drop_path: float, device=None, dtype=None
+    ) -> None:
+        super().__init__()
+        dd = {"device": device, "dtype": dtype}
+        self.norm1 = nn.LayerNorm(channels, eps=1e-6, **dd)
+        self.attn = attention
+        self.drop_path1 = DropPath(drop_path) if drop_path else nn.Identity()
+        self.norm2 = nn.LayerNorm(channels, eps=1e-6, **dd)
+        self.mlp = ConvMlp(channels, int(channels * mlp_ratio), **dd)
+        self.drop_path2 = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def _add_mlp(self, x: Tensor) -> Tensor:
+        return x + self.drop_path2(self.mlp(self.norm2(x)))
+
+
+class HybridScaleBlock(_Block):
+    """The first block of a pair: `(B, H, W, c)` to the same and the significance `(B, H, W)` that it measured."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Attends to coarse and near tokens, and measures significance."""
+        attended, significance = self.attn(self.norm1(x))
+        return self._add_mlp(x + self.drop_path1(attended)), significance
+
+
+class SelfGuidedBlock(_Block):
+    """The second block of a pair: `(B, H, W, c)` and the significance `(B, H, W)` to `(B, H, W, c)`."""
+
+    def forward(self, x: Tensor, significance: Tensor) -> Tensor:
+        """Attends to tokens merged by significance."""
+        return self._add_mlp(x + self.drop_path1(self.attn(self.norm1(x), significance)))
+
+
+class GlobalBlock(_Block):
+    """A block of the last stage: `(B, H, W, c)` to the same."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attends to all tokens."""
+        return self._add_mlp(x + self.drop_path1(self.attn(self.norm1(x))))
+
+
+class Stage(nn.Module):
+    """Downsampling, blocks of one resolution, and a norm.
+
+    Args:
+        in_channels: channels of the map that comes in.
+        channels: `c` of the blocks.
+        depth: number of blocks; with a stride they come in pairs, so it is even.
+        num_heads: `a`.
+        stride: `s` of the pairs' coarse keys, a key of `GROUP_SIZES`; None for blocks with plain global attention.
+        mlp_ratio: hidden channels of the MLP over `c`.
+        downsample: whether to halve height and width first.
+        drop_path: drop path rate of each block.
+        token_budget: the most keys that an attention may use; None for the paper's number.
+
+    Shape:
+        - x: `(B, in_channels, H, W)`
+        - returns: `(B, c, H, W)`, or half the height and width if downsampled
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        *,
+        depth: int,
+        num_heads: int,
+        stride: int | None,
+        mlp_ratio: float,
+        downsample: bool,
+        drop_path: list[float],
+        token_budget: int | None = None,
+        device=None,
+        dtype=None,
+    ) -> None:
+        super().__init__()
+        dd = {"device": device, "dtype": dtype}
+        if stride is not None and depth % 2:
+            raise ValueError(f"depth is {depth}; blocks that measure and use significance come in pairs")
+        self.grad_checkpointing = False
+        self.downsample = Downsample(in_channels, channels, **dd) if downsample else nn.Identity()
+        self.blocks = nn.ModuleList()
+        for i in range(depth):
+            block: type[_Block]
+            if stride is None:
+                block, attention = GlobalBlock, GlobalAttention(channels, num_heads, token_budget=token_budget, **dd)
+            elif i % 2 == 0:
+                block = HybridScaleBlock
+                attention = HybridScaleAttention(
+                    channels, num_heads, stride=stride, token_budget=token_budget, **dd
+                )
+            else:
+                block = SelfGuidedBlock
+                attention = SelfGuidedAttention(
+                    channels, num_heads, group_sizes=GROUP_SIZES[stride], token_budget=token_budget, **dd
+                )
+            self.blocks.append(block(channels, attention, mlp_ratio=mlp_ratio, drop_path=drop_path[i], **dd))
+        self.norm = nn.LayerNorm(channels, eps=1e-6, **dd)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transforms a map; significance is written and read inside, and stays there."""
+        return self.forward_significance(x)[0]
+
+    def forward_significance(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Like `forward`, and also returns the significance `(B, H, W)` of each pair of blocks."""
+        maps: list[Tensor] = []
+        x = self.downsample(x).permute(0, 2, 3, 1)  # (B, H, W, c)
+        for block in self.blocks:
+            if isinstance(block, HybridScaleBlock):
+                x, significance = self._run(block, x)
+                maps.append(significance)
+            elif isinstance(block, SelfGuidedBlock):
+                x = self._run(block, x, maps[-1])
+            else:
+                x = self._run(block, x)
+        return self.norm(x).permute(0, 3, 1, 2), maps
+
+    def _run(self, block: nn.Module, *args: Tensor):
+        if self.grad_checkpointing and not torch.jit.is_scripting():
+            return checkpoint(block, *args)
+        return block(*args)
+
+
+def init_released(module: nn.Module) -> None:
+    """Initial values of the released model, for `Module.apply`.
+
+    Linear weights are drawn from a truncated normal of 0.02, convolutions from a normal whose variance is 2 over the
+    number of outputs that an input reaches; biases are 0, norms 1 and 0.
+    """
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Conv2d):
+        fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
+        nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.LayerNorm | nn.GroupNorm):
+        nn.init.ones_(module.weight)
+        nn.init.zeros_(module.bias)
+    elif isinstance(module, Stem):
+        with torch.no_grad():
+            module.pos_embed.copy_(sine_cosine_positions(module.pos_embed.shape[-1], module.grid_size))
+
+
+def init_merge_as_mean(module: nn.Module) -> None:
+    """Starts merging as the mean of the members of a group, for `Module.apply`.
+
+    The released model starts from noise of 0.02, about the mean's size for the smallest groups only, so that at first
+    a summary token of 196 members is mostly noise.
+    """
+    if isinstance(module, SelfGuidedAttention):
+        for f in module.merge:
+            assert isinstance(f, nn.Linear)
+            nn.init.constant_(f.weight, 1 / f.in_features)

@@ -1,0 +1,1 @@
+"""What training needs and no task owns: recipes, optimizer, the run folder, the weights file."""

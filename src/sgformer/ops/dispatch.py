@@ -1,0 +1,56 @@
+"""The choice among the backends of an op: each says for itself when it cannot serve, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+class Backend(NamedTuple):
+    """One way to compute an op.
+
+    Attributes:
+        run: the function itself; all backends of an op take the same arguments and return the same numbers.
+        why_not: takes the arguments of `run` and answers None ("I can") or a sentence that says why not.
+        why_slow: likewise for arguments that it could serve, but that another backend serves better.
+    """
+
+    run: Callable[..., Any]
+    why_not: Callable[..., str | None]
+    why_slow: Callable[..., str | None]
+
+
+def never(*args: Any) -> None:
+    """No objection: the `why_not` or `why_slow` of a backend that takes everything."""
+
+
+def choose(op: str, backends: dict[str, Backend], name: str, *args: Any) -> Backend:
+    """The backend to run: the one named or, for `"auto"`, the first in the dictionary without an objection.
+
+    Args:
+        op: name of the op, for messages.
+        backends: by name, the most preferred one first; the last one must serve everything.
+        name: a key of `backends`, or `"auto"`.
+        *args: the arguments that the backend is to run with.
+
+    Raises:
+        ValueError: if the name is unknown, or if the named backend cannot serve these arguments.
+    """
+    if name == "auto":
+        for backend in backends.values():
+            if backend.why_not(*args) is None and backend.why_slow(*args) is None:
+                return backend
+        return list(backends.values())[-1]
+    if name not in backends:
+        raise ValueError(f"{op} has no backend {name!r}; choose one of {', '.join(['auto', *backends])}")
+    if reason := backends[name].why_not(*args):
+        raise ValueError(f"{op} cannot run on backend {name!r} here: {reason}; backend 'auto' finds one that can")
+    return backends[name]
+
+
+def explain(backends: dict[str, Backend], *args: Any) -> dict[str, str]:
+    """What each backend says to these arguments: `"yes"`, or the sentence why not.
+
+    `"auto"` takes the first that says yes.
+    """
+    return {name: b.why_not(*args) or b.why_slow(*args) or "yes" for name, b in backends.items()}

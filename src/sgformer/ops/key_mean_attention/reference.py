@@ -1,0 +1,52 @@
+"""The definition of `key_mean_attention` in plain PyTorch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# Up to this many weights (64 MB in float32) keeping them all is cheaper than computing them twice.
+MAX_WEIGHTS = 2**24
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Softmax attention, and the mean of its weights over heads and queries; see `key_mean_attention`.
+
+    Shape:
+        - q: `(B, a, N, d)`; k, v: `(B, a, M, d)`; mask: broadcasts to `(B, a, N, M)`
+        - returns: `(B, a, N, d)` and `(B, M)`
+    """
+    weights = attention_weights(q, k, scale, mask)
+    out = weights.to(v.dtype) @ v
+    key_sum = weights.detach().sum((1, 2))
+    return out, key_sum / num_queries(q, mask)
+
+
+def attention_weights(q: Tensor, k: Tensor, scale: float, mask: Tensor | None) -> Tensor:
+    """The weights `(B, a, N, M)`, in float32 or better; all zero for a query that may see no key."""
+    accumulate = torch.promote_types(q.dtype, torch.float32)
+    scores = (q @ k.mT).to(accumulate) * scale
+    if mask is None:
+        return scores.softmax(-1)
+    # The least number and not -inf: a row of -inf only would turn into NaN, forward and backward.
+    scores = scores.masked_fill(~mask, torch.finfo(accumulate).min)
+    return scores.softmax(-1).masked_fill(~mask.any(-1, keepdim=True), 0)
+
+
+def num_queries(q: Tensor, mask: Tensor | None) -> int | Tensor:
+    """Over how many pairs of head and query the mean goes: `a * N`, or `(B, 1)` numbers where a mask hides some."""
+    _, a, N, _ = q.shape
+    if mask is None:
+        return a * N
+    sees = mask.any(-1)  # (B, a, N), each of them or 1
+    shared = a * N // (sees.shape[1] * sees.shape[2])  # how many queries one entry speaks for
+    return (sees.sum((1, 2)) * shared).clamp(min=1).unsqueeze(-1)
+
+
+def why_slow(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None) -> str | None:
+    """None, or a sentence: there are so many weights that keeping them all would cost too much memory."""
+    B, a, N, _ = q.shape
+    weights = B * a * N * k.shape[2]
+    if weights > MAX_WEIGHTS:
+        return f"it would keep {weights:,} attention weights, more than {MAX_WEIGHTS:,}"
+    return None

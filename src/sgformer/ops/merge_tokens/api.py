@@ -1,0 +1,99 @@
+"""`rank_tokens` and `merge_tokens`: what one calls. The definition of the latter is in `reference.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from ..dispatch import Backend, choose, never
+from . import gathered, reference
+from .bands import cut_bands, group_factor
+
+# The most preferred first.
+BACKENDS = {
+    "gathered": Backend(gathered.merge, never, never),
+    "reference": Backend(reference.merge, never, never),
+}
+
+__all__ = ["cut_bands", "group_factor", "merge_tokens", "rank_tokens"]
+
+
+def rank_tokens(significance: Tensor) -> Tensor:
+    """Indices of the tokens from the least to the most significant; ties keep their row-major order. No gradient.
+
+    Args:
+        significance: one number per token.
+
+    Shape:
+        - significance: `(B, H, W)` or `(B, N)`
+        - returns: `(B, N)`, int64
+
+    Example:
+        >>> import torch
+        >>> rank_tokens(torch.tensor([[[3.0, 1.0], [2.0, 1.0]]])).tolist()
+        [[1, 3, 2, 0]]
+    """
+    return significance.detach().flatten(1).argsort(dim=1, stable=True)
+
+
+def merge_tokens(
+    x: Tensor,
+    ranking: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    *,
+    token_budget: int | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """Merges tokens to a short list of summary tokens, the finer the more significant they are.
+
+    The ranking is cut into as many bands as there are weights (see `cut_bands`), and each band into groups of `r`
+    consecutive tokens, `r` being the length of the band's weight. A summary token is the weighted sum of the members
+    of a group plus a bias, the same for every channel. The last group of a band, where it runs past the band's end,
+    goes on from the band's own start.
+
+    Args:
+        x: tokens.
+        ranking: indices of the tokens from the least to the most significant, as from `rank_tokens`.
+        weights: for each band, from the least to the most significant, what its `r` members count.
+        biases: for each band, what is added.
+        token_budget: the most summary tokens that there may be, at least one a band. Where the list would be longer,
+            each group holds `t` times as many tokens, and a member is the mean of `t` consecutive ones.
+        backend: `"reference"`, `"gathered"` (one gather for all bands), or `"auto"`.
+
+    Returns:
+        The summary tokens, band after band from the least significant.
+
+    Raises:
+        ValueError: if the budget is too small for one summary token a band, or shapes do not fit.
+
+    Shape:
+        - x: `(B, N, c)`
+        - ranking: `(B, N)`, int64
+        - weights: `(r,)` each
+        - biases: `(1,)` each
+        - returns: `(B, M, c)`
+
+    Example:
+        >>> import torch
+        >>> x = torch.arange(4.0).view(1, 4, 1)
+        >>> mean_of_two, as_it_is = torch.tensor([0.5, 0.5]), torch.tensor([1.0])
+        >>> merge_tokens(x, rank_tokens(x.squeeze(-1)), [mean_of_two, as_it_is], [torch.zeros(1)] * 2).flatten().tolist()
+        [0.5, 2.0, 3.0]
+
+    Source:
+        Section 3.3 of the paper, "self-guided attention".
+    """
+    if x.ndim != 3 or ranking.shape != x.shape[:2]:
+        raise ValueError(
+            f"merge_tokens takes x (B, N, c) and ranking (B, N), got {tuple(x.shape)} and {tuple(ranking.shape)}"
+        )
+    if len(weights) != len(biases):
+        raise ValueError(f"got {len(weights)} weights and {len(biases)} biases; each band needs one of both")
+    if token_budget is not None and token_budget < len(weights):
+        raise ValueError(f"token_budget is {token_budget}; it must be at least {len(weights)}, one token a band")
+    bands = cut_bands(x.shape[1], tuple(weight.numel() for weight in weights))
+    factor = group_factor(bands, token_budget)
+    args = (x, ranking, weights, biases, bands, factor)
+    return choose("merge_tokens", BACKENDS, backend, *args).run(*args)

@@ -1,0 +1,53 @@
+"""The tasks, by name. A task is a folder with ``data.py``, ``model.py``, ``task.py``, one line here and a recipe.
+
+What a task's folder offers, so that the commands need to know no more:
+
+=========================== ==========================================================================
+``Recipe``                  a dataclass of dataclasses, the sections of its recipes
+``build(recipe)``           a LightningModule with ``.model`` and ``.monitor``, and a LightningDataModule
+``load(weights)``           the model that people keep: ``predict``, ``save``
+``evaluate(model, recipe)`` a report: ``to_dict()`` and ``to_table()``
+=========================== ==========================================================================
+"""
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+# Task to module, as text: a task is imported when it is asked for.
+TASKS = {
+    "classification": "sgformer.tasks.classification",
+}
+
+
+def get(name: str) -> ModuleType:
+    """The folder of a task, imported.
+
+    Raises:
+        ValueError: There is no such task.
+    """
+    if name not in TASKS:
+        from ..engine.recipe import nearest
+
+        raise ValueError(f"unknown task {name!r}{nearest(name, TASKS)} Tasks: {', '.join(TASKS)}")
+    return importlib.import_module(TASKS[name])
+
+
+def load(weights: str | Path, *, device: str = "cpu") -> Any:
+    """A trained model, ready to predict, from a run folder or a weights file.
+
+    Args:
+        weights: A run folder (its best weights) or a weights file.
+        device: Where the model goes, such as ``cpu`` or ``cuda``.
+
+    Returns:
+        What the task keeps; for classification a `Classifier`, in evaluation mode.
+    """
+    from ..engine.weights import WeightsError, locate, read_metadata
+
+    path = locate(weights)
+    task = read_metadata(path).get("task")
+    if task not in TASKS:
+        raise WeightsError(f"{path} is for the task {task!r}, which this version does not know; update sgformer")
+    return get(task).load(path).to(device)

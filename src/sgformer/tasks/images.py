@@ -1,0 +1,221 @@
+"""Reading pictures: whatever people have, as 8-bit RGB the right way up, or an error that says what is wrong."""
+
+import io
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import timm.data
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+# Files in a folder that count as pictures; a file named by hand may have any name.
+SUFFIXES = (
+    ".avif .bmp .gif .jfif .jp2 .jpeg .jpg .pbm .pgm .png .ppm .tif .tiff .webp"  # one line to read
+).split()  # fmt: skip
+MAX_PIXELS = 200_000_000
+MAX_PIXELS_SETTING = "SGFORMER_MAX_PIXELS"
+
+Picture = str | os.PathLike | bytes | Image.Image | np.ndarray
+
+# Pillow's own limit is a global, and lower than ours; it is lifted while a header is read.
+_pillow_limit = threading.Lock()
+
+
+class PictureError(ValueError):
+    """A picture that cannot be read.
+
+    Attributes:
+        path: Which one.
+        reason: What is wrong with it, and what to do.
+    """
+
+    def __init__(self, path: str, reason: str = "") -> None:
+        # Both arguments go to args: the exception must survive pickling, from a data worker to us.
+        super().__init__(path, reason)
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}" if self.reason else self.path
+
+
+def read_picture(picture: Picture, *, shorter_side: int | None = None) -> Image.Image:
+    """Any picture as 8-bit RGB.
+
+    The orientation in EXIF is applied; transparency is laid over white; 16 bits become 8; of an animation the first
+    frame is taken.
+
+    Args:
+        picture: A path, the bytes of a file, a PIL image, or an array: (H, W) or (H, W, channels) with 1, 3 or 4
+            channels, of 8 or 16 bits, or of floating-point values from 0 to 1.
+        shorter_side: How many pixels are needed. A JPEG that is at least twice as large is then decoded at a
+            fraction of its size, which is faster and takes less memory.
+
+    Raises:
+        PictureError: It is empty, cut off, no picture, or larger than the limit. The limit, 200 million pixels,
+            can be set in the environment variable ``SGFORMER_MAX_PIXELS``.
+    """
+    if isinstance(picture, Image.Image):
+        return _decode(picture, "picture", shorter_side=None)
+    if isinstance(picture, np.ndarray):
+        return _to_rgb(_from_array(picture), "array")
+    if isinstance(picture, bytes):
+        return _open("bytes", io.BytesIO(picture), len(picture), shorter_side)
+    if not isinstance(picture, str | os.PathLike):
+        raise TypeError(f"expected a path, bytes, a PIL image or an array, received {type(picture).__name__}")
+    path = Path(picture)
+    if not path.exists():
+        raise PictureError(str(path), "there is no such file")
+    if path.is_dir():
+        raise PictureError(str(path), "is a folder; name the pictures in it")
+    with path.open("rb") as file:
+        return _open(str(path), file, path.stat().st_size, shorter_side)
+
+
+def find_pictures(folder: Path) -> list[Path]:
+    """The pictures in a folder and the folders below it, sorted, hidden ones left out."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.is_file()
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """How a picture becomes the tensor that a model was trained on; stored with the weights.
+
+    Attributes:
+        image_size: (height, width).
+        crop_fraction: How much of the shorter side the central crop keeps.
+        interpolation: How pictures are resized.
+        mean: Subtracted from each channel, in 0 to 1.
+        std: What each channel is then divided by.
+    """
+
+    image_size: tuple[int, int]
+    crop_fraction: float = 0.875
+    interpolation: str = "bicubic"
+    mean: tuple[float, ...] = timm.data.IMAGENET_DEFAULT_MEAN
+    std: tuple[float, ...] = timm.data.IMAGENET_DEFAULT_STD
+
+    def __post_init__(self) -> None:
+        # JSON has lists only.
+        for name in ("image_size", "mean", "std"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if min(self.image_size) < 32:
+            raise ValueError(
+                f"image size {self.image_size[0]}x{self.image_size[1]} is too small: models of stride 32 need at "
+                "least 32x32; set --data.image_size 32 or more"
+            )
+        if not 0 < self.crop_fraction <= 1:
+            raise ValueError(f"data.crop_fraction {self.crop_fraction} is outside (0, 1]")
+
+    @property
+    def shorter_side(self) -> int:
+        """Length of a picture's shorter side before the crop."""
+        return round(max(self.image_size) / self.crop_fraction)
+
+    def transform(self) -> Callable[[Image.Image], Tensor]:
+        """The same for every call: resize, central crop, normalize. From RGB to (3, height, width)."""
+        transform = timm.data.create_transform(
+            (3, *self.image_size),
+            interpolation=self.interpolation,
+            mean=self.mean,
+            std=self.std,
+            crop_pct=self.crop_fraction,
+        )
+        return cast(Callable[[Image.Image], Tensor], transform)
+
+
+def _open(name: str, file: Any, num_bytes: int, shorter_side: int | None) -> Image.Image:
+    if num_bytes == 0:
+        raise PictureError(name, "is empty (0 bytes); copy or download it again, or remove it")
+    try:
+        with _any_size():
+            image = Image.open(file)
+    except UnidentifiedImageError as error:
+        raise PictureError(
+            name, "is not a picture, or of a kind that Pillow cannot read; convert it to JPEG or PNG, or remove it"
+        ) from error
+    except Exception as error:  # a broken header can raise anything, from a struct.error to a MemoryError
+        raise PictureError(name, f"is damaged ({error}); copy or download it again, or remove it") from error
+    return _decode(image, name, shorter_side=shorter_side)
+
+
+@contextmanager
+def _any_size() -> Iterator[None]:
+    with _pillow_limit:
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def _decode(image: Image.Image, name: str, *, shorter_side: int | None) -> Image.Image:
+    width, height = image.size
+    limit = int(os.environ.get(MAX_PIXELS_SETTING, MAX_PIXELS))
+    if width * height > limit:
+        raise PictureError(
+            name,
+            f"has {width} x {height} = {width * height / 1e6:.0f} million pixels, the limit is {limit / 1e6:.0f}; "
+            f"shrink it, or raise the environment variable {MAX_PIXELS_SETTING}",
+        )
+    try:
+        if shorter_side is not None:
+            # Only JPEG does anything here. Twice what is needed, so that our own resize still decides the result.
+            image.draft(None, (2 * shorter_side, 2 * shorter_side))
+        image.load()
+        return _to_rgb(ImageOps.exif_transpose(image), name)
+    except PictureError:
+        raise
+    except Exception as error:  # decoders raise whatever they like on damaged files
+        reason = "is cut off" if "truncated" in str(error) else f"is damaged ({' '.join(str(error).split())})"
+        raise PictureError(name, f"{reason}; copy or download it again, or remove it") from error
+
+
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        image = Image.fromarray(_to_8_bit(np.asarray(image), name))
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        image = Image.new("RGBA", image.size, "white")
+        image.alpha_composite(rgba)
+    return image.convert("RGB")
+
+
+def _to_8_bit(values: np.ndarray, name: str) -> np.ndarray:
+    """The whole range of the type becomes 0 to 255; an int32 or float picture is judged by what it holds."""
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype == bool:
+        return values.astype(np.uint8) * 255
+    if not np.isfinite(values).all() or values.min() < 0:
+        raise PictureError(name, "has negative or non-finite values; save it as 8 or 16 bits per channel")
+    highest = float(values.max())
+    if np.issubdtype(values.dtype, np.floating):
+        full = 1.0 if highest <= 1 else 255.0
+    else:
+        # Pillow hands 16-bit greyscale out as 16 or as 32 bits, depending on its version and the format.
+        full = 65535.0
+    if highest > full:
+        raise PictureError(name, f"has values up to {highest:g}; save it as 8 or 16 bits per channel")
+    return np.round(values.astype(np.float64) * (255 / full)).astype(np.uint8)
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))) or 0 in array.shape:
+        raise PictureError(
+            "array", f"has shape {array.shape}; expected (H, W) or (H, W, channels) with 1, 3 or 4 channels"
+        )
+    return Image.fromarray(_to_8_bit(array, "array"))
