@@ -1,5 +1,14 @@
 """The SG-Former backbone; importing it registers the models with timm."""
 
+from .ranking import hold_significance
 from .sgformer import SGFormer, sgformer_b, sgformer_m, sgformer_s, sgformer_t, sgformer_test
 
-__all__ = ["SGFormer", "sgformer_b", "sgformer_m", "sgformer_s", "sgformer_t", "sgformer_test"]
+__all__ = [
+    "SGFormer",
+    "hold_significance",
+    "sgformer_b",
+    "sgformer_m",
+    "sgformer_s",
+    "sgformer_t",
+    "sgformer_test",
+]

@@ -12,7 +12,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..ops import from_windows, key_mean_attention, merge_tokens, rank_tokens, to_windows
+from ..ops import attention, from_windows, key_mean_attention, merge_tokens, rank_tokens, to_windows
 
 WINDOW_SIZE = 7
 
@@ -23,16 +23,27 @@ GROUP_SIZES = {8: (196, 56, 28), 4: (49, 14, 7), 2: (2, 1)}
 class DepthwiseConv(nn.Conv2d):
     """A 3x3 depthwise convolution of a token map.
 
+    Args:
+        channels: `c`.
+        residual: add the input to the output.
+
     Shape:
         - x, returns: `(B, H, W, c)`
     """
 
-    def __init__(self, channels: int, *, device=None, dtype=None) -> None:
+    def __init__(self, channels: int, *, residual: bool = False, device=None, dtype=None) -> None:
         super().__init__(channels, channels, 3, padding=1, groups=channels, device=device, dtype=dtype)
+        self.residual = residual
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolves; a map with channels last needs no copy."""
-        return super().forward(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        # Adding 1 to the kernel's centre saves a pass over the map. In bfloat16 it would cost the centre its digits.
+        folded = self.residual and x.dtype in (torch.float32, torch.float64)
+        weight = (
+            self.weight + F.pad(self.weight.new_ones(1, 1, 1, 1), (1, 1, 1, 1)) if folded else self.weight
+        )
+        y = self._conv_forward(x.permute(0, 3, 1, 2), weight, self.bias).permute(0, 2, 3, 1)
+        return x + y if self.residual and not folded else y
 
 
 class HybridScaleAttention(nn.Module):
@@ -69,7 +80,9 @@ class HybridScaleAttention(nn.Module):
         super().__init__()
         dd = {"device": device, "dtype": dtype}
         if num_heads % 2 or channels % num_heads:
-            raise ValueError(f"{num_heads} heads are not an even divisor of {channels} channels; one half is global")
+            raise ValueError(
+                f"{num_heads} heads are not an even divisor of {channels} channels; one half is global"
+            )
         self.num_heads_half = num_heads // 2
         self.stride = stride
         self.token_budget = token_budget
@@ -94,9 +107,7 @@ class HybridScaleAttention(nn.Module):
         """All tokens look at the coarse ones. Output `(B, H, W, c/2)`, significance `(B, H, W)`."""
         B, H, W, c = x.shape
         a, s = self.num_heads_half, self.stride
-        coarse = F.pad(x.permute(0, 3, 1, 2), (0, -W % s, 0, -H % s))
-        coarse = F.gelu(self.coarse_norm(self.coarse(coarse).permute(0, 2, 3, 1)))
-        coarse, t = pool_to_budget(coarse, self.token_budget)  # (B, h, w, c)
+        coarse, t = pool_to_budget(self._coarsen(x), self.token_budget)  # (B, h, w, c)
         h, w = coarse.shape[1:3]
         k, v = self.kv(coarse).view(B, h * w, 2, a, -1).permute(2, 0, 3, 1, 4)  # (B, a, M, d) each
         q = q.view(B, H * W, a, -1).transpose(1, 2)  # (B, a, N, d)
@@ -106,6 +117,17 @@ class HybridScaleAttention(nn.Module):
         column = torch.arange(W, device=x.device) // (s * t)
         significance = significance.index_select(1, row).index_select(2, column)
         return out.transpose(1, 2).reshape(B, H, W, c // 2), significance
+
+    def _coarsen(self, x: Tensor) -> Tensor:
+        """Coarse tokens `(B, ceil(H / s), ceil(W / s), c)`: a convolution whose windows do not overlap, as a product."""
+        _, H, W, c = x.shape
+        s = self.stride
+        x = F.pad(x, (0, 0, 0, -W % s, 0, -H % s))
+        patches = (
+            x.unflatten(2, (-1, s)).unflatten(1, (-1, s)).transpose(2, 3).flatten(3)
+        )  # (B, h, w, s * s * c)
+        weight = self.coarse.weight.permute(0, 2, 3, 1).reshape(c, -1)
+        return F.gelu(self.coarse_norm(F.linear(patches, weight, self.coarse.bias)))
 
     def _attend_local(self, qkv: Tensor) -> tuple[Tensor, Tensor]:
         """Each token looks at those of its window. Output `(B, H, W, c/2)`, significance `(B, H, W)`."""
@@ -218,7 +240,7 @@ def attend(q: Tensor, kv: Tensor, num_heads: int) -> Tensor:
     B, H, W, c = q.shape
     q = q.view(B, H * W, num_heads, -1).transpose(1, 2)  # (B, a, N, d)
     k, v = kv.view(B, -1, 2, num_heads, c // num_heads).permute(2, 0, 3, 1, 4)  # (B, a, M, d) each
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(B, H, W, c)
+    return attention(q, k, v).transpose(1, 2).reshape(B, H, W, c)
 
 
 def pool_to_budget(keys: Tensor, budget: int | None) -> tuple[Tensor, int]:

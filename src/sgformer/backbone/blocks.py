@@ -117,20 +117,26 @@ class ConvMlp(nn.Module):
         super().__init__()
         dd = {"device": device, "dtype": dtype}
         self.fc1 = nn.Linear(channels, hidden_channels, **dd)
-        self.conv = DepthwiseConv(hidden_channels, **dd)
+        self.conv = DepthwiseConv(hidden_channels, residual=True, **dd)
         self.fc2 = nn.Linear(hidden_channels, channels, **dd)
 
     def forward(self, x: Tensor) -> Tensor:
         """Mixes channels, and neighbours a little."""
-        y = self.fc1(x)
-        return self.fc2(F.gelu(y + self.conv(y)))
+        return self.fc2(F.gelu(self.conv(self.fc1(x))))
 
 
 class _Block(nn.Module):
     """What all blocks have: an attention and an MLP, each normalised before, and dropped now and then in training."""
 
     def __init__(
-        self, channels: int, attention: nn.Module, *, mlp_ratio: float, drop_path: float, device=None, dtype=None
+        self,
+        channels: int,
+        attention: nn.Module,
+        *,
+        mlp_ratio: float,
+        drop_path: float,
+        device=None,
+        dtype=None,
     ) -> None:
         super().__init__()
         dd = {"device": device, "dtype": dtype}
@@ -214,7 +220,10 @@ class Stage(nn.Module):
         for i in range(depth):
             block: type[_Block]
             if stride is None:
-                block, attention = GlobalBlock, GlobalAttention(channels, num_heads, token_budget=token_budget, **dd)
+                block, attention = (
+                    GlobalBlock,
+                    GlobalAttention(channels, num_heads, token_budget=token_budget, **dd),
+                )
             elif i % 2 == 0:
                 block = HybridScaleBlock
                 attention = HybridScaleAttention(

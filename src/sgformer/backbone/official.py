@@ -102,7 +102,9 @@ def variant_of(state_dict: Mapping[str, Tensor]) -> str:
     for name in timm.list_models("sgformer*"):
         if found == (_meta(name).stem.pos_embed.shape[-1], tuple(len(s.blocks) for s in _meta(name).stages)):
             return name
-    raise ValueError(f"no variant of ours has {found[0]} channels in stage 1 and depths {found[1]}, as these weights do")
+    raise ValueError(
+        f"no variant of ours has {found[0]} channels in stage 1 and depths {found[1]}, as these weights do"
+    )
 
 
 def read_released(path: str | Path, *, ema: bool = True) -> dict[str, Tensor]:
@@ -124,8 +126,14 @@ def read_released(path: str | Path, *, ema: bool = True) -> dict[str, Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = f"it refers to {found[1]}, which is no plain data" if found else "it is cut off or of another kind"
-        raise ValueError(f"{path}: not read, {what}; nothing in it was run. Is it the released file?") from None
+        what = (
+            f"it refers to {found[1]}, which is no plain data"
+            if found
+            else "it is cut off or of another kind"
+        )
+        raise ValueError(
+            f"{path}: not read, {what}; nothing in it was run. Is it the released file?"
+        ) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path}: not a readable torch.save file, it may be cut off: get it again ({type(error).__name__})"
@@ -225,7 +233,9 @@ def _rename(module: str, rules: list[tuple[re.Pattern[str], str, int]]) -> str:
 
 
 def _rules(pairs: list[tuple[str, str]], shift: int) -> list[tuple[re.Pattern[str], str, int]]:
-    return [(re.compile(re.sub("[#@]", r"(\\d+)", re.escape(a).replace(r"\#", "#"))), b, shift) for a, b in pairs]
+    return [
+        (re.compile(re.sub("[#@]", r"(\\d+)", re.escape(a).replace(r"\#", "#"))), b, shift) for a, b in pairs
+    ]
 
 
 _FROM_OFFICIAL = _rules(_RENAMED, -1)

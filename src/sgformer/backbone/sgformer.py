@@ -150,7 +150,11 @@ class SGFormer(nn.Module):
             "stem": r"^stem",
             "blocks": r"^stages\.(\d+)"
             if coarse
-            else [(r"^stages\.(\d+)\.downsample", None), (r"^stages\.(\d+)\.blocks\.(\d+)", None), (r"^stages\.(\d+)\.norm", (99999,))],
+            else [
+                (r"^stages\.(\d+)\.downsample", None),
+                (r"^stages\.(\d+)\.blocks\.(\d+)", None),
+                (r"^stages\.(\d+)\.norm", (99999,)),
+            ],
         }
 
     @torch.jit.ignore

@@ -23,14 +23,14 @@ class RecipeError(ValueError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """What to add to "unknown ...": the known names that look most like the one received.
+    """How to end a sentence that starts with "unknown": the known names that look most like the one received.
 
     Example:
         >>> nearest("imagenete", ["imagenette160", "smoke"])
         "; did you mean 'imagenette160'?"
     """
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+    return f"; did you mean {' or '.join(map(repr, close))}?" if close else "."
 
 
 def names() -> dict[str, Path]:
@@ -75,36 +75,43 @@ def task_of(path: Path) -> str:
     return task
 
 
-def parse(path: Path, sections: type[R], overrides: Mapping[str, Any] | None = None) -> R:
+def parse(
+    source: Path | Mapping[str, Any], sections: type[R], overrides: Mapping[str, Any] | None = None
+) -> R:
     """Read a recipe into the sections of its task.
 
     Args:
-        path: The file.
+        source: Its file, or its content.
         sections: A dataclass of dataclasses: the task's sections, their keys, types and defaults.
-        overrides: Dotted keys and what they become, such as ``{"trainer.max_epochs": 3}``; strings are read as
-            YAML, so ``"3"`` does as well.
+        overrides: Dotted keys and what they become, such as ``{"trainer.max_epochs": 3}``; strings are read
+            as YAML, so ``"3"`` does as well.
 
     Raises:
         RecipeError: A key is unknown (the nearest known one is named) or a value has the wrong type.
     """
     from jsonargparse import ArgumentError, ArgumentParser
 
+    content = _read(source) if isinstance(source, Path) else dict(source)
     overrides = dict(overrides or {})
-    known = list(_keys(sections))
-    for key in [*_unknown(_read(path), sections), *_unknown(_nest(overrides), sections)]:
-        raise RecipeError(f"unknown recipe key {key!r}{nearest(key, known)} Keys: sgformer train {path.stem} --print_config")
+    for key in [*_unknown(content, sections), *_unknown(_nest(overrides), sections)]:
+        raise RecipeError(
+            f"unknown recipe key {key!r}{nearest(key, _keys(sections))} "
+            "See them all: sgformer train RECIPE --print_config"
+        )
 
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--config", action="config")
     parser.add_class_arguments(sections, None)
-    arguments = [f"--config={path}"]
+    arguments = [f"--config={yaml.safe_dump(content)}"]
     for key, value in overrides.items():
         arguments.append(f"--{key}={value if isinstance(value, str) else json.dumps(value)}")
     try:
         parsed = parser.instantiate(parser.parse_args(arguments))
     except ArgumentError as error:
-        raise RecipeError(_explain(str(error), sections, path)) from error
-    return sections(**{field.name: parsed[field.name] for field in dataclasses.fields(typing.cast(Any, sections))})
+        raise RecipeError(_explain(str(error), sections)) from error
+    return sections(
+        **{field.name: parsed[field.name] for field in dataclasses.fields(typing.cast(Any, sections))}
+    )
 
 
 def to_dict(recipe: Any) -> dict[str, Any]:
@@ -125,7 +132,9 @@ def _read(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise RecipeError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
-        raise RecipeError(f"{path} is not a recipe: expected `key: value` lines, such as `task: classification`")
+        raise RecipeError(
+            f"{path} is not a recipe: expected `key: value` lines, such as `task: classification`"
+        )
     return content
 
 
@@ -157,13 +166,13 @@ def _unknown(content: Mapping[str, Any], sections: type, prefix: str = "") -> It
             yield from _unknown(value, typing.cast(type, kinds[name]), f"{prefix}{name}.")
 
 
-def _explain(message: str, sections: type, path: Path) -> str:
+def _explain(message: str, sections: type) -> str:
     """One line from jsonargparse's several: the key, what it takes, what it got."""
     text = " ".join(message.split())
     key = re.search(r'Parser key "([\w.]+)"', text)
     value = re.search(r"(?:Got|Given) value: (.*?)(?: Given value type|$)", text)
     if not key or key[1] not in _keys(sections):
-        return f"{path}: {text}"
+        return f"this recipe does not hold together: {text}"
     kind: Any = sections
     for name in key[1].split("."):
         kind = typing.get_type_hints(kind)[name]

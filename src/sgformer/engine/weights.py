@@ -182,5 +182,7 @@ def _metadata(file: Any, path: str | Path) -> dict[str, Any]:
     except (ValueError, RecursionError, KeyError, TypeError) as error:
         raise WeightsError(f"the metadata of {path} is damaged; copy or download the file again") from error
     if version != FORMAT:
-        raise WeightsError(f"{path} has weights format {version}, this version reads {FORMAT}; update sgformer")
+        raise WeightsError(
+            f"{path} has weights format {version}, this version reads {FORMAT}; update sgformer"
+        )
     return metadata

@@ -41,9 +41,9 @@ def significance_maps(model: nn.Module, x: Tensor) -> list[Tensor]:
 def _find_measure(model: nn.Module) -> Callable[[Tensor], list[Tensor]]:
     for module in model.modules():
         measure: Any = getattr(module, "forward_significance", None)
-        if callable(measure):
+        if measure is not None:
             return measure
     raise ValueError(
-        f"{type(model).__name__} has no forward_significance: only SG-Former backbones have significance maps; "
+        f"{type(model).__name__} has no forward_significance: only SG-Former backbones have such maps; "
         "of timm's feature extractors only features_only=True with feature_cls='getter' keeps them"
     )

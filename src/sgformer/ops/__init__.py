@@ -4,8 +4,9 @@ Each op is a folder: `api.py` is what one calls, `reference.py` is a few lines o
 the other files are faster ways to the same numbers. `dispatch.py` chooses among them.
 """
 
+from .attention import attention
 from .key_mean_attention import key_mean_attention
 from .merge_tokens import merge_tokens, rank_tokens
 from .windows import from_windows, to_windows
 
-__all__ = ["from_windows", "key_mean_attention", "merge_tokens", "rank_tokens", "to_windows"]
+__all__ = ["attention", "from_windows", "key_mean_attention", "merge_tokens", "rank_tokens", "to_windows"]

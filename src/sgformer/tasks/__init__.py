@@ -1,4 +1,4 @@
-"""The tasks, by name. A task is a folder with ``data.py``, ``model.py``, ``task.py``, one line here and a recipe.
+"""The tasks, by name. A task is a folder with ``data.py``, ``model.py``, ``task.py``, one line here, a recipe.
 
 What a task's folder offers, so that the commands need to know no more:
 
@@ -6,7 +6,7 @@ What a task's folder offers, so that the commands need to know no more:
 ``Recipe``                  a dataclass of dataclasses, the sections of its recipes
 ``build(recipe)``           a LightningModule with ``.model`` and ``.monitor``, and a LightningDataModule
 ``load(weights)``           the model that people keep: ``predict``, ``save``
-``evaluate(model, recipe)`` a report: ``to_dict()`` and ``to_table()``
+``evaluate(model, data)``   a report: ``to_dict()`` and ``to_table()``
 =========================== ==========================================================================
 """
 
@@ -49,5 +49,7 @@ def load(weights: str | Path, *, device: str = "cpu") -> Any:
     path = locate(weights)
     task = read_metadata(path).get("task")
     if task not in TASKS:
-        raise WeightsError(f"{path} is for the task {task!r}, which this version does not know; update sgformer")
+        raise WeightsError(
+            f"{path} is for the task {task!r}, which this version does not know; update sgformer"
+        )
     return get(task).load(path).to(device)

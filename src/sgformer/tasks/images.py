@@ -1,4 +1,4 @@
-"""Reading pictures: whatever people have, as 8-bit RGB the right way up, or an error that says what is wrong."""
+"""Reading pictures: anything as 8-bit RGB the right way up, or an error that says what is wrong."""
 
 import io
 import os
@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import timm.data
 from PIL import Image, ImageOps, UnidentifiedImageError
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.data.transforms_factory import create_transform
 from torch import Tensor
 
 # Files in a folder that count as pictures; a file named by hand may have any name.
-SUFFIXES = (
-    ".avif .bmp .gif .jfif .jp2 .jpeg .jpg .pbm .pgm .png .ppm .tif .tiff .webp"  # one line to read
-).split()  # fmt: skip
+SUFFIXES = frozenset(
+    ".avif .bmp .gif .jfif .jp2 .jpeg .jpg .pbm .pgm .png .ppm .tif .tiff .webp".split()  # noqa: SIM905
+)
 MAX_PIXELS = 200_000_000
 MAX_PIXELS_SETTING = "SGFORMER_MAX_PIXELS"
 
@@ -47,18 +48,18 @@ class PictureError(ValueError):
 def read_picture(picture: Picture, *, shorter_side: int | None = None) -> Image.Image:
     """Any picture as 8-bit RGB.
 
-    The orientation in EXIF is applied; transparency is laid over white; 16 bits become 8; of an animation the first
-    frame is taken.
+    The orientation in EXIF is applied; transparency is laid over white; 16 bits become 8; of an animation the
+    first frame is taken.
 
     Args:
-        picture: A path, the bytes of a file, a PIL image, or an array: (H, W) or (H, W, channels) with 1, 3 or 4
-            channels, of 8 or 16 bits, or of floating-point values from 0 to 1.
+        picture: A path, the bytes of a file, a PIL image, or an array: (H, W) or (H, W, channels) with 1, 3
+            or 4 channels, of 8 or 16 bits, or of floating-point values from 0 to 1.
         shorter_side: How many pixels are needed. A JPEG that is at least twice as large is then decoded at a
             fraction of its size, which is faster and takes less memory.
 
     Raises:
-        PictureError: It is empty, cut off, no picture, or larger than the limit. The limit, 200 million pixels,
-            can be set in the environment variable ``SGFORMER_MAX_PIXELS``.
+        PictureError: It is empty, cut off, no picture, or larger than the limit. The limit, 200 million
+            pixels, can be set in the environment variable ``SGFORMER_MAX_PIXELS``.
     """
     if isinstance(picture, Image.Image):
         return _decode(picture, "picture", shorter_side=None)
@@ -103,8 +104,8 @@ class Preprocessing:
     image_size: tuple[int, int]
     crop_fraction: float = 0.875
     interpolation: str = "bicubic"
-    mean: tuple[float, ...] = timm.data.IMAGENET_DEFAULT_MEAN
-    std: tuple[float, ...] = timm.data.IMAGENET_DEFAULT_STD
+    mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN
+    std: tuple[float, ...] = IMAGENET_DEFAULT_STD
 
     def __post_init__(self) -> None:
         # JSON has lists only.
@@ -112,8 +113,8 @@ class Preprocessing:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if min(self.image_size) < 32:
             raise ValueError(
-                f"image size {self.image_size[0]}x{self.image_size[1]} is too small: models of stride 32 need at "
-                "least 32x32; set --data.image_size 32 or more"
+                f"image size {self.image_size[0]}x{self.image_size[1]} is too small: models of stride 32 "
+                "need at least 32x32; set --data.image_size 32 or more"
             )
         if not 0 < self.crop_fraction <= 1:
             raise ValueError(f"data.crop_fraction {self.crop_fraction} is outside (0, 1]")
@@ -125,7 +126,7 @@ class Preprocessing:
 
     def transform(self) -> Callable[[Image.Image], Tensor]:
         """The same for every call: resize, central crop, normalize. From RGB to (3, height, width)."""
-        transform = timm.data.create_transform(
+        transform = create_transform(
             (3, *self.image_size),
             interpolation=self.interpolation,
             mean=self.mean,
@@ -143,7 +144,8 @@ def _open(name: str, file: Any, num_bytes: int, shorter_side: int | None) -> Ima
             image = Image.open(file)
     except UnidentifiedImageError as error:
         raise PictureError(
-            name, "is not a picture, or of a kind that Pillow cannot read; convert it to JPEG or PNG, or remove it"
+            name,
+            "is not a picture, or of a kind that Pillow cannot read; convert it to JPEG or PNG, or remove it",
         ) from error
     except Exception as error:  # a broken header can raise anything, from a struct.error to a MemoryError
         raise PictureError(name, f"is damaged ({error}); copy or download it again, or remove it") from error
@@ -166,12 +168,12 @@ def _decode(image: Image.Image, name: str, *, shorter_side: int | None) -> Image
     if width * height > limit:
         raise PictureError(
             name,
-            f"has {width} x {height} = {width * height / 1e6:.0f} million pixels, the limit is {limit / 1e6:.0f}; "
-            f"shrink it, or raise the environment variable {MAX_PIXELS_SETTING}",
+            f"has {width} x {height} pixels, {width * height / 1e6:.0f} million; the limit is "
+            f"{limit / 1e6:.0f}: shrink it, or set {MAX_PIXELS_SETTING}={width * height} in the environment",
         )
     try:
         if shorter_side is not None:
-            # Only JPEG does anything here. Twice what is needed, so that our own resize still decides the result.
+            # Only JPEG does anything here. Twice what is needed: our own resize still decides the result.
             image.draft(None, (2 * shorter_side, 2 * shorter_side))
         image.load()
         return _to_rgb(ImageOps.exif_transpose(image), name)
@@ -205,7 +207,7 @@ def _to_8_bit(values: np.ndarray, name: str) -> np.ndarray:
         full = 1.0 if highest <= 1 else 255.0
     else:
         # Pillow hands 16-bit greyscale out as 16 or as 32 bits, depending on its version and the format.
-        full = 65535.0
+        full = 255.0 if highest <= 255 and values.dtype.itemsize > 2 else 65535.0
     if highest > full:
         raise PictureError(name, f"has values up to {highest:g}; save it as 8 or 16 bits per channel")
     return np.round(values.astype(np.float64) * (255 / full)).astype(np.uint8)

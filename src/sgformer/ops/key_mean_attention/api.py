@@ -103,5 +103,6 @@ def _check(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor | Non
         return mask[:, None, None, :]
     if mask.ndim == 4 and all(m in (1, n) for m, n in zip(mask.shape, (B, a, N, M), strict=True)):
         return mask
-    raise ValueError(f"mask {tuple(mask.shape)} is neither (B, M) nor broadcast to (B, a, N, M) = {(B, a, N, M)}")
-
+    raise ValueError(
+        f"mask {tuple(mask.shape)} is neither (B, M) nor broadcast to (B, a, N, M) = {(B, a, N, M)}"
+    )

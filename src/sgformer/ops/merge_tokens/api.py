@@ -92,7 +92,9 @@ def merge_tokens(
     if len(weights) != len(biases):
         raise ValueError(f"got {len(weights)} weights and {len(biases)} biases; each band needs one of both")
     if token_budget is not None and token_budget < len(weights):
-        raise ValueError(f"token_budget is {token_budget}; it must be at least {len(weights)}, one token a band")
+        raise ValueError(
+            f"token_budget is {token_budget}; it must be at least {len(weights)}, one token a band"
+        )
     bands = cut_bands(x.shape[1], tuple(weight.numel() for weight in weights))
     factor = group_factor(bands, token_budget)
     args = (x, ranking, weights, biases, bands, factor)

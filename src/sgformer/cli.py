@@ -1,0 +1,168 @@
+"""The command line: a verb is a module in ``commands``, imported when it is asked for."""
+
+import argparse
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+# Verb to what `sgformer --help` says of it. The function in commands/<verb>.py has the verb's name; where
+# that would hide something of Python's, an underscore follows.
+VERBS = {
+    "train": "train a model from a recipe",
+    "evaluate": "judge a trained model on the validation pictures",
+    "predict": "name what is in pictures",
+    "convert": "turn released SG-Former weights into a weights file of this package",
+    "list": "list recipes, or models",
+    "demo": "see it all at work in four minutes, without a download",
+}
+EXAMPLES = """examples:
+  sgformer demo
+  sgformer list recipes
+  sgformer train imagenette160 --data.root data/imagenette160
+  sgformer evaluate runs/imagenette160
+  sgformer predict runs/imagenette160 holiday/*.jpg
+"""
+# Module that is missing to extra that has it.
+_EXTRAS = dict.fromkeys(
+    [
+        "lightning",
+        "torchvision",
+        "jsonargparse",
+        "torchmetrics",
+        "safetensors",
+        "PIL",
+        "yaml",
+        "rich",
+        "numpy",
+    ],
+    "train",
+) | dict.fromkeys(["skimage", "sklearn"], "demo")
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with errors of one line and a hint at the nearest verb."""
+
+    def error(self, message: str) -> NoReturn:
+        """Prints one line and exits with 2."""
+        self.exit(2, f"sgformer: error: {message}; see {self.prog} --help\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line; exit code: 0 if all went well, 2 for a mistake in what was asked, 1 if a run failed."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code."""
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        print("sgformer: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if debug:
+            raise
+        print(f"sgformer: error: {_one_line(error)}", file=sys.stderr)
+        return 2 if isinstance(error, (ValueError, OSError, ImportError)) else 1
+
+
+def _run(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        _print_help()
+        return 0
+    if arguments[0] == "--version":
+        print(f"sgformer {importlib.import_module('sgformer').__version__}")
+        return 0
+    verb = arguments[0]
+    if verb not in VERBS:
+        close = difflib.get_close_matches(verb, VERBS, n=1)
+        raise ValueError(
+            f"unknown command {verb!r}; " + (f"did you mean {close[0]}?" if close else "see sgformer --help")
+        )
+    module = importlib.import_module(f"sgformer.commands.{verb}")
+    function = getattr(module, verb, None) or getattr(module, f"{verb}_")
+    parser = Parser(
+        prog=f"sgformer {verb}",
+        description=VERBS[verb].capitalize() + ".",
+        epilog=getattr(module, "EXAMPLES", None),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--debug", action="store_true", help="show the stack trace of an error")
+    module.add_arguments(parser)
+    rest, overrides = arguments[1:], {}
+    if getattr(module, "TAKES_OVERRIDES", False):
+        rest, overrides = split_overrides(rest)
+    values = vars(parser.parse_args(rest))
+    del values["debug"]
+    if overrides:
+        values["overrides"] = overrides
+    code = function(**values)
+    return code if isinstance(code, int) else 0
+
+
+def split_overrides(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Tell a command's own arguments from keys of a recipe, which have a dot in them, or are ``seed``.
+
+    Example:
+        >>> split_overrides(["smoke", "--data.root", "photos", "--out", "here", "--trainer.max_epochs=3"])
+        (['smoke', '--out', 'here'], {'data.root': 'photos', 'trainer.max_epochs': '3'})
+    """
+    own: list[str] = []
+    overrides: dict[str, str] = {}
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        key, equals, value = argument.removeprefix("--").partition("=")
+        if not argument.startswith("--") or ("." not in key and key != "seed"):
+            own.append(argument)
+            continue
+        if not equals:
+            if not rest or rest[0].startswith("--"):
+                raise ValueError(f"{argument} needs a value, such as {argument} 3")
+            value = rest.pop(0)
+        overrides[key] = value
+    return own, overrides
+
+
+def _print_help() -> None:
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {verb:{width}}  {about}" for verb, about in VERBS.items())
+    print(
+        "usage: sgformer COMMAND ...\n\n"
+        "SG-Former: a vision backbone, and the tools to train it, judge it and use it.\n\n"
+        f"commands:\n{verbs}\n\n"
+        "options:\n  --help     this text; after a command, the command's own\n"
+        "  --version  the version\n  --debug    show the stack trace of an error\n\n"
+        f"{EXAMPLES}",
+        end="",
+    )
+
+
+def _one_line(error: Exception) -> str:
+    """What went wrong and what to do, in one line."""
+    if isinstance(error, ModuleNotFoundError) and (missing := (error.name or "").split(".")[0]) in _EXTRAS:
+        return f"this command needs {missing}: pip install 'sgformer[{_EXTRAS[missing]}]'"
+    text = str(error).strip()
+    # A data worker's error arrives with its stack trace; the last line says what it was.
+    if "DataLoader worker process" in text:
+        text = text.splitlines()[-1].split(": ", 1)[-1]
+    elif isinstance(error, OSError) and error.strerror:
+        text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+        text += "; free some space or write elsewhere" if error.errno == 28 else ""
+    elif type(error).__name__ == "OutOfMemoryError":
+        text = "the GPU is out of memory; lower --data.batch_size (and raise --trainer.accumulate)"
+    text = " ".join(text.split())
+    if text and isinstance(error, ValueError | OSError | ImportError):
+        return text
+    if isinstance(error, RuntimeError) and type(error).__module__.startswith("sgformer."):
+        return text
+    return f"{text or type(error).__name__} (--debug shows where)"

@@ -1,0 +1,41 @@
+"""What the verbs share: tables, and the choice of a device."""
+
+from collections.abc import Sequence
+
+
+def is_terminal() -> bool:
+    """Whether a person is watching."""
+    from rich import get_console
+
+    return get_console().is_terminal
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print aligned columns: numbers to the right, all else to the left; readable when piped, too."""
+    lines = [list(heads), *(list(row) for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(heads))]
+    numeric = [all(_is_number(row[i]) for row in rows) for i in range(len(heads))]
+    for line in lines:
+        cells = (
+            f"{cell:{'>' if right else '<'}{width}}"
+            for cell, width, right in zip(line, widths, numeric, strict=True)
+        )
+        print("  ".join(cells).rstrip())
+
+
+def device(name: str) -> str:
+    """The device that a name stands for: ``auto`` is a GPU where there is one."""
+    import torch
+
+    if name != "auto":
+        try:
+            return str(torch.zeros((), device=name).device)
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(f"device {name!r} cannot be used here; try --device cpu") from error
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _is_number(text: str) -> bool:
+    return text[:1].isdigit() and text.rstrip("%KMG").replace(".", "").replace(",", "").isdigit()

@@ -1,0 +1,185 @@
+"""``sgformer demo``: train, judge and look, without a download."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+    from ..tasks.digit_scenes import Scene
+
+RECIPE = "digit_scenes"
+TAKES_OVERRIDES = True
+EXAMPLES = """Trains the recipe digit_scenes; any of its keys can be changed: --SECTION.KEY VALUE.
+
+examples:
+  sgformer demo
+  sgformer demo --out /tmp/runs --trainer.max_epochs 2
+"""
+NUM_PICTURES = 8  # on the sheet
+NUM_MISTAKES = 2  # at most, of those
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the verb takes, overrides aside."""
+    parser.add_argument("--out", default="runs", metavar="FOLDER", help="where the run goes (default: runs)")
+
+
+def demo(overrides: Mapping[str, Any] | None = None, *, out: str | Path = "runs") -> Path:
+    """Train a small SG-Former on digit scenes, judge it on scenes of other photographs and writers, and draw it.
+
+    Args:
+        overrides: Keys of the recipe to change, such as ``{"trainer.max_epochs": 2}``.
+        out: Where the run folder goes.
+
+    Returns:
+        The run folder: what ``sgformer train`` leaves behind, ``significance.png``, and in ``pictures`` the
+        scenes that it shows.
+
+    Raises:
+        ImportError: scikit-image or scikit-learn is missing.
+        ValueError: An override does not hold together.
+    """
+    from ..tasks import digit_scenes
+
+    start = time.perf_counter()
+    digit_scenes.DigitScenes("val", 1)[0]  # packages that are missing show at once
+    print(
+        "Which digit is in the photograph? A small SG-Former learns it here and now, from digits that people wrote,\n"
+        "pasted into photographs. It is judged on other people's digits in other photographs. Chance is 10 %.\n",
+        flush=True,
+    )
+
+    from .train import train
+
+    folder = train(RECIPE, overrides, out=out)
+    assert folder is not None  # only when printing a recipe
+    print()
+
+    from .evaluate import evaluate
+
+    report = evaluate(folder)
+    sheet, scenes = draw(folder, accuracy=report.top1, num_judged=report.num_pictures)
+    sheet.save(folder / "significance.png")
+    pictures = folder / "pictures"
+    pictures.mkdir(exist_ok=True)
+    for i, scene in enumerate(scenes):
+        scene.image.save(pictures / f"scene{i}_with_a_{scene.label}.png")
+
+    minutes, seconds = divmod(round(time.perf_counter() - start), 60)
+    chance = 1 / len(digit_scenes.DigitScenes.classes)
+    print(
+        f"\n{report.top1:.1%} of {report.num_pictures:,} scenes right (chance: {chance:.0%}), "
+        f"after {minutes} min {seconds:02} s in all.\n\n"
+        f"See where it looks:      {folder / 'significance.png'}\n"
+        f"Ask it about a picture:  sgformer predict {folder} {pictures}\n"
+        f"Use it from Python:      sgformer.load({str(folder)!r}).predict(picture)\n"
+        "Train on your pictures:  sgformer train finetune --data.root FOLDER   "
+        "(FOLDER/train/CLASS/, FOLDER/val/CLASS/)"
+    )
+    return folder
+
+
+def draw(weights: str | Path, *, accuracy: float, num_judged: int) -> tuple[Image, Sequence[Scene]]:
+    """Show some validation scenes with the model's prediction, the truth, and where the model looks.
+
+    Args:
+        weights: A run folder or weights file of the digit scenes.
+        accuracy: For the title, 0 to 1.
+        num_judged: On how many scenes it was measured.
+
+    Returns:
+        The sheet, and the scenes on it: the first ones, with up to two of the first mistakes in the last rows.
+    """
+    import torch
+
+    import sgformer  # noqa: F401 (registers our models with timm)
+
+    from .. import tasks
+    from ..engine.recipe import parse
+    from ..engine.weights import locate, read_metadata
+    from ..explain import Cell, contact_sheet
+    from ..tasks.digit_scenes import DigitScenes
+
+    path = locate(weights)
+    model = tasks.load(path)
+    metadata = read_metadata(path)
+    options = parse(metadata["recipe"], tasks.get(metadata["task"]).Recipe).data.scenes
+    validation = DigitScenes("val", options.num_val, size=options.size, seed=options.seed)
+
+    scenes = [validation[i] for i in range(min(64, len(validation)))]
+    transform = model.preprocessing.transform()
+    images = torch.stack([transform(scene.image) for scene in scenes])
+    with torch.inference_mode():
+        scores, predicted = model(images).softmax(-1).max(-1)
+    names = [model.classes[i] for i in predicted.tolist()]
+    wrong = [i for i, scene in enumerate(scenes) if names[i] != str(scene.label)]
+    chosen = list(range(min(NUM_PICTURES, len(scenes))))
+    # If the first scenes hold too few mistakes to learn from, the last rows make room for some.
+    extra = [i for i in wrong if i not in chosen][
+        : max(0, NUM_MISTAKES - len([i for i in chosen if i in wrong]))
+    ]
+    chosen = chosen[: NUM_PICTURES - len(extra)] + extra
+
+    images = images[chosen]
+    pictures = _as_seen(images, model.preprocessing)
+    columns, headings = _significance_cells(model, images, pictures)
+    rows = [
+        [
+            Cell(
+                pictures[row],
+                f"says {names[i]}, {scores[i]:.0%} sure\nis {scenes[i].label}",
+                mark=names[i] == str(scenes[i].label),
+            ),
+            *cells,
+        ]
+        for row, (i, cells) in enumerate(zip(chosen, columns, strict=True))
+    ]
+    sheet = contact_sheet(
+        rows,
+        title=f"{model.name} on digit scenes: {accuracy:.1%} of {num_judged:,} right (chance 10 %)",
+        headings=["picture", *headings],
+        legend=bool(headings),
+    )
+    return sheet, [scenes[i] for i in chosen]
+
+
+def _significance_cells(
+    model: Any, images: Tensor, pictures: Sequence[Any]
+) -> tuple[list[list[Any]], list[str]]:
+    """For each picture all maps together and the last map of each stage; nothing for a model without maps."""
+    from ..explain import Cell, combine, overlay, significance_maps
+
+    if not hasattr(model.backbone, "forward_significance"):
+        return [[] for _ in pictures], []
+    maps = significance_maps(model, images)
+    last = {tuple(significance.shape[1:]): significance for significance in maps}
+    headings = ["all pairs of blocks", *(f"{height} x {width} tokens" for height, width in last)]
+    rows = []
+    for i, picture in enumerate(pictures):
+        together = combine([significance[i] for significance in maps], picture.shape[:2])
+        rows.append(
+            [Cell(overlay(picture, together)), *(Cell(overlay(picture, each[i])) for each in last.values())]
+        )
+    return rows, headings
+
+
+def _as_seen(images: Tensor, preprocessing: Any) -> list[Any]:
+    """Prepared pictures `(B, 3, height, width)` as the model sees them, three times as large, uint8."""
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    mean, std = (torch.tensor(values)[:, None, None] for values in (preprocessing.mean, preprocessing.std))
+    arrays = ((images * std + mean).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    height, width = arrays.shape[1:3]
+    return [
+        np.asarray(Image.fromarray(array).resize((3 * width, 3 * height), Image.Resampling.LANCZOS))
+        for array in arrays
+    ]

@@ -1,0 +1,78 @@
+"""``sgformer evaluate RUN_OR_WEIGHTS``."""
+
+import argparse
+import json as json_
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+TAKES_OVERRIDES = True
+EXAMPLES = """The data of the training recipe is used, unless changed: --data.KEY VALUE.
+
+examples:
+  sgformer evaluate runs/imagenette160
+  sgformer evaluate runs/imagenette160 --data.image_size 160 --json report.json
+  sgformer evaluate best.safetensors --data.root photos
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the verb takes, overrides aside."""
+    parser.add_argument("weights", help="a run folder (its best weights) or a weights file")
+    parser.add_argument("--json", metavar="FILE", help="also write all numbers to this file")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, mps; default: a GPU where there is one")
+
+
+def evaluate(
+    weights: str | Path,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    json: str | Path | None = None,
+    device: str = "auto",
+) -> Any:
+    """Judge a trained model on the validation pictures.
+
+    Args:
+        weights: A run folder (its best weights) or a weights file.
+        overrides: Keys of its recipe to change, such as ``{"data.root": "photos"}``.
+        json: A file for all numbers.
+        device: Where to compute; ``auto`` takes a GPU where there is one.
+
+    Returns:
+        The task's report, with ``to_dict()`` and ``to_table()``.
+
+    Raises:
+        ValueError: The weights cannot be used, or do not fit the data.
+    """
+    from rich.progress import track
+
+    import sgformer  # noqa: F401 (registers our models with timm)
+
+    from .. import tasks
+    from ..engine import recipe as recipes
+    from ..engine.weights import locate, read_metadata, write_atomically
+    from . import console
+
+    path = locate(weights)
+    model = tasks.load(path, device=console.device(device))
+    metadata = read_metadata(path)
+    task = tasks.get(metadata["task"])
+    # Converted weights have no recipe; their own picture size is the default then.
+    content = metadata["recipe"] or {
+        "task": metadata["task"],
+        "data": {"image_size": list(model.preprocessing.image_size)},
+    }
+    recipe = recipes.parse(content, task.Recipe, overrides)
+    report = task.evaluate(
+        model,
+        recipe.data,
+        progress=lambda batches: track(
+            batches, "evaluating", transient=True, disable=not console.is_terminal()
+        ),
+    )
+    console.table(*report.to_table())
+    if json:
+        write_atomically(
+            json, (json_.dumps({"weights": str(path), **report.to_dict()}, indent=2) + "\n").encode()
+        )
+    return report

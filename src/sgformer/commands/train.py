@@ -1,0 +1,97 @@
+"""``sgformer train RECIPE``."""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+TAKES_OVERRIDES = True
+EXAMPLES = """Any key of the recipe can be changed: --SECTION.KEY VALUE. See them all with --print_config.
+
+examples:
+  sgformer train smoke                           a few seconds, to see that all works
+  sgformer train finetune --data.root photos     your pictures: photos/train/CLASS/, photos/val/CLASS/
+  sgformer train imagenette160 --data.root imagenette160 --model.name resnet18 --trainer.max_epochs 10
+  sgformer train imagenette160 --resume runs/imagenette160
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the verb takes, overrides aside."""
+    parser.add_argument("recipe", help="name of a recipe (sgformer list recipes), or path of a YAML file")
+    parser.add_argument("--out", default="runs", metavar="FOLDER", help="where runs go (default: runs)")
+    parser.add_argument("--resume", metavar="RUN", help="go on with a run that was interrupted")
+    parser.add_argument(
+        "--print_config", action="store_true", help="print the recipe with all keys, and stop"
+    )
+
+
+def train(
+    recipe: str | Path,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    out: str | Path = "runs",
+    resume: str | Path | None = None,
+    print_config: bool = False,
+) -> Path | None:
+    """Train a model from a recipe.
+
+    Args:
+        recipe: Name of a packaged recipe, or path of a YAML file.
+        overrides: Keys to change, such as ``{"data.root": "photos", "trainer.max_epochs": 3}``.
+        out: Where the run folder goes; it is called like the recipe.
+        resume: A run folder to go on with, instead of a new one. Its own recipe holds, with the overrides.
+        print_config: Whether to print the recipe with all its keys, and stop.
+
+    Returns:
+        The run folder: recipe.yaml, environment.json, metrics.csv, best.safetensors, last.safetensors.
+
+    Raises:
+        ValueError: Something in the recipe or the data does not hold together.
+        LossError: The loss stopped being a number.
+    """
+    from ..engine import recipe as recipes
+
+    path = recipes.find(Path(resume) / "recipe.yaml" if resume else recipe)
+    if resume and not (Path(resume) / "last.ckpt").is_file():
+        raise FileNotFoundError(
+            f"{resume} has no last.ckpt to go on from; name a run whose first epoch is over"
+        )
+
+    import sgformer  # noqa: F401 (registers our models with timm)
+
+    from .. import tasks
+
+    task_module = tasks.get(recipes.task_of(path))
+    parsed = recipes.parse(path, task_module.Recipe, overrides)
+    if print_config:
+        print(recipes.to_yaml(parsed), end="")
+        return None
+
+    from lightning.pytorch import seed_everything
+    from rich import get_console
+
+    from ..engine import fit
+
+    console = get_console()
+    seed_everything(parsed.seed, workers=True, verbose=False)
+    task, data = task_module.build(parsed)
+    # The folder is made last: a mistake in recipe or data leaves nothing behind.
+    folder = Path(resume) if resume else fit.new_folder(out, recipes.run_name(path))
+    fit.write_description(folder, recipes.to_yaml(parsed))
+    num_parameters = sum(parameter.numel() for parameter in task.model.parameters())
+    console.print(
+        f"{parsed.model.name} · {num_parameters / 1e6:.1f}M parameters · {data} -> {folder}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    best = fit.fit(task, data, parsed.trainer, folder, recipe=recipes.to_dict(parsed), resume=bool(resume))
+    console.print(
+        f"best {task.monitor} {best.get(task.monitor, float('nan')):.4g} in epoch {best['epoch']:.0f}. "
+        f"Next: sgformer evaluate {folder}, sgformer predict {folder} PICTURES",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    return folder

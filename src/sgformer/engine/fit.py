@@ -1,0 +1,208 @@
+"""One training run, from a prepared task and its data to a run folder."""
+
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from .callbacks import AveragedWeights, RunFolder, RunProgress, StopAtNaN
+from .weights import write_atomically
+
+CHECKPOINT = "last.ckpt"
+_PACKAGES = (
+    "sgformer",
+    "torch",
+    "torchvision",
+    "timm",
+    "lightning",
+    "torchmetrics",
+    "safetensors",
+    "pillow",
+    "numpy",
+)
+
+
+@dataclass(kw_only=True)
+class TrainerOptions:
+    """How long, how precise, and on what.
+
+    Attributes:
+        max_epochs: Passes over the training pictures.
+        precision: auto is bf16-mixed on a GPU that has it, else 32-true.
+        accelerator: auto takes a GPU where there is one; or cpu, gpu, mps.
+        devices: How many, or auto for all.
+        accumulate: Batches per step of the optimizer.
+        clip_grad: Largest norm of the gradient; null: any.
+        ema_decay: Decay of the averaged weights, which are then validated and saved; null: no average.
+        limit_train_batches: Fewer batches per epoch, as a number or a fraction, to try things out.
+        limit_val_batches: The same for validation.
+    """
+
+    max_epochs: int = 10
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed", "64-true"] = "auto"
+    accelerator: str = "auto"
+    devices: int | str = 1
+    accumulate: int = 1
+    clip_grad: float | None = None
+    ema_decay: float | None = None
+    limit_train_batches: int | float | None = None
+    limit_val_batches: int | float | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_epochs < 1 or self.accumulate < 1:
+            raise ValueError(
+                f"trainer.max_epochs {self.max_epochs} and trainer.accumulate {self.accumulate}: "
+                "both must be at least 1"
+            )
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ValueError(
+                f"trainer.ema_decay {self.ema_decay} is outside (0, 1); null turns the average off"
+            )
+
+
+def new_folder(out: str | Path, name: str) -> Path:
+    """Make the folder of a new run: ``out/name``, else ``out/name-2`` and so on; never an existing one."""
+    number = 1
+    while True:
+        folder = Path(out) / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            if not folder.is_dir():
+                raise
+            number += 1
+
+
+def fit(
+    task: LightningModule,
+    data: LightningDataModule,
+    options: TrainerOptions,
+    folder: Path,
+    *,
+    recipe: Mapping[str, Any],
+    resume: bool = False,
+) -> dict[str, float]:
+    """Train, and leave weights, metrics and a checkpoint in the run folder.
+
+    Args:
+        task: Has ``model``, whose ``save(path, recipe=, metrics=)`` writes a weights file, and ``monitor``,
+            the name of the logged metric that decides which epoch is best.
+        data: What to learn from.
+        options: The recipe's section ``trainer``.
+        folder: The run folder, which exists.
+        recipe: The whole recipe, for the weights' metadata.
+        resume: Whether to go on from the folder's checkpoint.
+
+    Returns:
+        The metrics of the best epoch.
+
+    Raises:
+        LossError: The loss stopped being a number.
+    """
+    average = AveragedWeights(options.ema_decay) if options.ema_decay else None
+
+    def save(module: Any, path: Path, metrics: dict[str, float]) -> None:
+        module.model.save(path, recipe=recipe, metrics=metrics)
+
+    run = RunFolder(folder, save, monitor=str(task.monitor), averaged=average)
+    # One checkpoint, replaced after each epoch: to resume, not to share.
+    checkpoint = ModelCheckpoint(
+        dirpath=folder,
+        filename=CHECKPOINT.removesuffix(".ckpt"),
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    callbacks: list[Callback] = [StopAtNaN(), run, RunProgress(run), checkpoint]
+    if average:
+        callbacks.insert(0, average)
+    _quiet()
+    trainer = Trainer(
+        max_epochs=options.max_epochs,
+        precision=_precision(options),
+        accelerator=options.accelerator,
+        devices=options.devices,
+        accumulate_grad_batches=options.accumulate,
+        gradient_clip_val=options.clip_grad,
+        limit_train_batches=options.limit_train_batches,
+        limit_val_batches=options.limit_val_batches,
+        callbacks=callbacks,
+        logger=False,
+        num_sanity_val_steps=0,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+    )
+    checkpoint_path = str(folder / CHECKPOINT) if resume else None
+    # Only tensors and plain values are in our checkpoints, so nothing else may be unpickled from one.
+    trainer.fit(task, datamodule=data, ckpt_path=checkpoint_path, weights_only=True if resume else None)
+    return run.best or run.rows[-1]
+
+
+def describe_environment() -> str:
+    """What a run ran on, as JSON: versions, machine, git commit of the working directory, command."""
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    environment = {
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": sys.argv,
+        "git_commit": _git("rev-parse", "HEAD"),
+        "git_changes": bool(_git("status", "--porcelain")),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "num_cpus": os.cpu_count(),
+        "num_threads": torch.get_num_threads(),
+        "gpus": gpus,
+        "versions": versions,
+    }
+    return json.dumps(environment, indent=2) + "\n"
+
+
+def write_description(folder: Path, recipe_yaml: str) -> None:
+    """Leave in the run folder what it takes to repeat the run: ``recipe.yaml`` and ``environment.json``."""
+    write_atomically(folder / "recipe.yaml", recipe_yaml.encode())
+    write_atomically(folder / "environment.json", describe_environment().encode())
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _precision(options: TrainerOptions) -> Any:
+    if options.precision != "auto":
+        return options.precision
+    on_gpu = options.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported() else "32-true"
+
+
+def _quiet() -> None:
+    """Keep to what a person can act on: Lightning announces devices, its other products and worker counts."""
+    warnings.filterwarnings("ignore", module=r"lightning\..*_pytree")
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings(
+        "ignore", module=r"lightning\..*", message=r".*(does not have many workers|exists and is not empty).*"
+    )
+    warnings.filterwarnings("ignore", module=r"lightning\..*", message=r".*number of training batches.*")

@@ -1,0 +1,298 @@
+"""What people keep of a trained classifier: a model that takes pictures and gives names."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, overload
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from ...engine import weights
+from ...engine.recipe import Plain, nearest
+from ..images import Picture, Preprocessing, read_picture
+
+# Arguments of timm.create_model that fetch or unpickle files; a recipe or a weights file must not reach them.
+_FORBIDDEN = {
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "checkpoint_path",
+    "cache_dir",
+    "num_classes",
+}
+
+
+@dataclass(kw_only=True)
+class ModelOptions:
+    """Which backbone.
+
+    Attributes:
+        name: Any model of timm, ours among them; see `sgformer list models`.
+        drop_path_rate: How often residual branches are dropped in training, at the deepest block.
+        kwargs: More arguments of the backbone, such as {token_budget: 64}.
+        pretrained: Whether timm downloads trained weights, where it has some.
+        weights: A run folder or weights file to start from; its head is kept if the classes are the same.
+    """
+
+    name: str = "sgformer_s"
+    drop_path_rate: float = 0.0
+    kwargs: dict[str, Plain] = field(default_factory=dict)
+    pretrained: bool = False
+    weights: str | None = None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a classifier says of one picture.
+
+    Attributes:
+        top: (class name, probability), the most probable first.
+    """
+
+    top: tuple[tuple[str, float], ...]
+
+    @property
+    def label(self) -> str:
+        """The most probable class."""
+        return self.top[0][0]
+
+    @property
+    def score(self) -> float:
+        """Its probability."""
+        return self.top[0][1]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        top = [{"label": label, "score": round(score, 6)} for label, score in self.top]
+        return {"label": self.label, "score": round(self.score, 6), "top": top}
+
+
+class Classifier(nn.Module):
+    """A timm backbone together with the names of its classes and how pictures are prepared for it.
+
+    Args:
+        name: Any model of timm.
+        classes: Class names in the order of the outputs.
+        preprocessing: How a picture becomes a tensor.
+        kwargs: More arguments of the backbone.
+        pretrained: Whether timm downloads trained weights.
+
+    Attributes:
+        backbone: The timm model, so that ``forward_significance`` and the like are at hand.
+
+    Raises:
+        ValueError: The model is unknown (the nearest is named), or does not take an argument.
+
+    Shape:
+        - input: (B, 3, height, width), as ``preprocessing.transform()`` makes it
+        - output: (B, number of classes), logits
+
+    Example:
+        >>> import sgformer
+        >>> from PIL import Image
+        >>> preprocessing = Preprocessing(image_size=(64, 64))
+        >>> model = Classifier("sgformer_test", classes=["cat", "dog"], preprocessing=preprocessing)
+        >>> model.predict(Image.new("RGB", (300, 200))).label in ("cat", "dog")
+        True
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        classes: Sequence[str],
+        preprocessing: Preprocessing,
+        kwargs: Mapping[str, Any] | None = None,
+        pretrained: bool = False,
+    ) -> None:
+        super().__init__()
+        self.name, self.kwargs = name, dict(kwargs or {})
+        self.classes = tuple(classes)
+        self.preprocessing = preprocessing
+        self.backbone = create_backbone(
+            name, num_classes=len(self.classes), pretrained=pretrained, **self.kwargs
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of a batch of prepared pictures."""
+        return self.backbone(images)
+
+    @overload
+    def predict(self, pictures: Picture, *, top_k: int = 5) -> Prediction: ...
+    @overload
+    def predict(self, pictures: Sequence[Picture], *, top_k: int = 5) -> list[Prediction]: ...
+
+    def predict(self, pictures: Any, *, top_k: int = 5, batch_size: int = 32) -> Any:
+        """Name what is in a picture.
+
+        Args:
+            pictures: A path, the bytes of a file, a PIL image or an array; or a list of such.
+            top_k: How many classes to give, at most as many as there are.
+            batch_size: How many pictures go through the model at once.
+
+        Returns:
+            A `Prediction`; for a list, a list of them.
+
+        Raises:
+            PictureError: A picture cannot be read.
+        """
+        if not isinstance(pictures, list | tuple):
+            return self.predict([pictures], top_k=top_k)[0]
+        transform = self.preprocessing.transform()
+        device = next(self.parameters()).device
+        predictions = []
+        was_training = self.training
+        self.eval()
+        try:
+            for start in range(0, len(pictures), batch_size):
+                images = torch.stack(
+                    [
+                        transform(read_picture(picture, shorter_side=self.preprocessing.shorter_side))
+                        for picture in pictures[start : start + batch_size]
+                    ]
+                )
+                predictions += self._name(images.to(device), top_k)
+        finally:
+            self.train(was_training)
+        return predictions
+
+    @torch.inference_mode()
+    def _name(self, images: Tensor, top_k: int) -> Iterator[Prediction]:
+        scores = self(images).float().softmax(-1)
+        for values, indices in zip(*scores.topk(min(top_k, len(self.classes))), strict=True):
+            pairs = zip(indices.tolist(), values.tolist(), strict=True)
+            yield Prediction(tuple((self.classes[index], value) for index, value in pairs))
+
+    def save(
+        self,
+        path: str | Path,
+        *,
+        recipe: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:
+        """Write everything needed to use the model again to one safetensors file.
+
+        Args:
+            path: Where to; an existing file is replaced atomically.
+            recipe: How it was trained, for people.
+            metrics: How good it is, for people.
+        """
+        metadata = {
+            "task": "classification",
+            "model": {"name": self.name, "kwargs": self.kwargs},
+            "classes": self.classes,
+            "preprocessing": asdict(self.preprocessing),
+            "recipe": recipe or {},
+            "metrics": metrics or {},
+        }
+        weights.save(path, self.backbone.state_dict(), metadata)
+
+    @classmethod
+    def from_weights(cls, path: str | Path) -> "Classifier":
+        """Read back what `save` wrote, in evaluation mode.
+
+        Args:
+            path: A weights file, or a run folder for its best.
+
+        Raises:
+            WeightsError: The file is damaged, is for something else, or its names and shapes do not fit.
+        """
+        path = weights.locate(path)
+        tensors, metadata = weights.read(path)
+        try:
+            model = cls(
+                metadata["model"]["name"],
+                classes=metadata["classes"],
+                preprocessing=Preprocessing(**metadata["preprocessing"]),
+                kwargs=metadata["model"]["kwargs"],
+            )
+        except (KeyError, TypeError) as error:
+            raise weights.WeightsError(
+                f"the metadata of {path} is damaged or of another task ({error!r})"
+            ) from error
+        weights.fill(model.backbone, tensors, source=path)
+        return model.eval()
+
+    def start_from(self, path: str | Path) -> None:
+        """Take over the weights of another classifier of the same backbone, the head if the classes agree.
+
+        Raises:
+            WeightsError: The file is damaged, or the backbones differ.
+        """
+        other = Classifier.from_weights(path)
+        if hasattr(other.backbone, "set_input_size"):
+            # Positions, where a model has them, are resized to the pictures of this model.
+            other.backbone.set_input_size(img_size=self.preprocessing.image_size)  # pyright: ignore
+        tensors = other.backbone.state_dict()
+        if other.classes != self.classes:
+            own = self.backbone.state_dict()
+            head = getattr(self.backbone, "pretrained_cfg", {}).get("classifier", ())
+            heads = tuple(f"{name}." for name in ([head] if isinstance(head, str) else head))
+            tensors |= {name: tensor for name, tensor in own.items() if name.startswith(heads)}
+        weights.fill(self.backbone, tensors, source=path)
+
+
+def create_backbone(name: str, *, num_classes: int, pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """`timm.create_model` by a registered name only, with errors that people can act on."""
+    check_name(name)
+    if forbidden := _FORBIDDEN & kwargs.keys():
+        raise ValueError(
+            f"model.kwargs must not set {', '.join(sorted(forbidden))}: that is decided elsewhere"
+        )
+    try:
+        return timm.create_model(name, pretrained=pretrained, num_classes=num_classes, **kwargs)
+    except TypeError as error:
+        # Python's own words for an argument that a constructor does not have, with the argument named.
+        raise ValueError(f"model {name} does not take these model.kwargs: {error}") from error
+    except RuntimeError as error:
+        if pretrained and "pretrained" in str(error).lower():
+            raise ValueError(
+                f"timm has no trained weights for {name}; set --model.pretrained false"
+            ) from error
+        raise
+
+
+def kwargs_of(options: ModelOptions, *, image_size: tuple[int, int]) -> dict[str, Any]:
+    """All arguments of a backbone; the picture size goes to models that take one, for positions or windows."""
+    kwargs: dict[str, Any] = dict(options.kwargs)
+    if options.drop_path_rate:
+        kwargs.setdefault("drop_path_rate", options.drop_path_rate)
+    check_name(options.name)
+    sized = {"img_size": list(image_size), **kwargs}
+    try:
+        with torch.device("meta"):  # no memory, and no time for initial values
+            timm.create_model(options.name, **sized)
+    except TypeError:  # this model does not care, as most convolutional ones
+        return kwargs
+    return sized
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError unless timm knows the model, naming those it knows that look most like it."""
+    # Names with a scheme, such as hf-hub:, would let a recipe or a weights file fetch what it likes.
+    if ":" in name or not timm.is_model(name):
+        known = timm.list_models()
+        raise ValueError(
+            f"unknown model {name!r}{nearest(name, known)} "
+            "See them: sgformer list models, or sgformer list models 'resnet*'"
+        )
+
+
+def preprocessing_of(
+    name: str, *, image_size: int | tuple[int, int], crop_fraction: float | None = None
+) -> Preprocessing:
+    """How pictures are prepared for a timm model: its own mean, deviation, interpolation and crop."""
+    check_name(name)
+    config = timm.get_pretrained_cfg(name)
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if config is None:
+        return Preprocessing(image_size=size, crop_fraction=crop_fraction or 0.875)
+    return Preprocessing(
+        image_size=size,
+        crop_fraction=crop_fraction or config.crop_pct,
+        interpolation=config.interpolation,
+        mean=config.mean,
+        std=config.std,
+    )

@@ -1,0 +1,358 @@
+"""The house keeps its own rules: which folder imports which, what an import costs, how files are named."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "sgformer"
+
+# Which part of the package may import which; itself it always may. "" is the package's own `__init__.py`, and
+# "lazy" an import that does not happen when the module is imported. DESIGN.md shows the same table.
+ARROWS: dict[str, set[str]] = {
+    "ops": set(),
+    "engine": set(),
+    "explain": set(),
+    "backbone": {"ops"},
+    "tasks": {"engine"},
+    "commands": {"", "tasks", "engine", "explain", "backbone.official"},
+    "__init__": {"backbone", "lazy tasks"},
+    "cli": {"", "lazy commands", "lazy engine"},
+    "__main__": {"cli"},
+}
+MAX_LINES = 400
+FORBIDDEN_NAMES = {"utils", "misc", "helpers"}
+
+# What must not be needed to build and run a model. torchvision may be, since timm imports it.
+OPTIONAL = [
+    *("lightning", "pytorch_lightning", "torchmetrics", "jsonargparse", "rich", "typer", "click"),
+    *("skimage", "sklearn", "matplotlib", "pandas", "onnx", "onnxruntime"),
+    *("transformers", "segmentation_models_pytorch"),
+]
+
+
+class Arrow(NamedTuple):
+    """One import: from a module to another, each in dots without the package's name."""
+
+    source: str
+    target: str
+    lazy: bool
+    line: int
+
+
+def arrows(package: Path) -> Iterator[Arrow]:
+    """All imports of the package from itself, also within functions and by a module's name in a string."""
+    files = {_module(path.relative_to(package)): path for path in sorted(package.rglob("*.py"))}
+    for source, path in files.items():
+        here = source.split(".") if source else []
+        folder = here if path.name == "__init__.py" else here[:-1]
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        deferred = {id(child) for node in ast.walk(tree) if _defers(node) for child in ast.walk(node)}
+        for node in ast.walk(tree):
+            for target in _targets(node, folder, package.name, files):
+                lazy = id(node) in deferred or isinstance(node, ast.Constant)
+                yield Arrow(source, target, lazy, getattr(node, "lineno", 0))
+
+
+def _module(path: Path) -> str:
+    parts = path.with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _defers(node: ast.AST) -> bool:
+    """Whether what is below the node does not run on import: a function's body, or `if TYPE_CHECKING`."""
+    if isinstance(node, ast.If):
+        return "TYPE_CHECKING" in ast.unparse(node.test)
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+
+
+def _targets(node: ast.AST, folder: list[str], package: str, files: dict[str, Path]) -> Iterator[str]:
+    def inside(name: str) -> str | None:
+        return name.removeprefix(package).removeprefix(".") if f"{name}.".startswith(f"{package}.") else None
+
+    if isinstance(node, ast.Import):
+        yield from (target for alias in node.names if (target := inside(alias.name)) is not None)
+    elif isinstance(node, ast.ImportFrom):
+        if node.level:
+            base = ".".join([*folder[: len(folder) - node.level + 1], *(node.module or "").split(".")]).strip(
+                "."
+            )
+        elif (found := inside(node.module or "")) is None:
+            return
+        else:
+            base = found
+        for alias in node.names:
+            module = f"{base}.{alias.name}".strip(".")
+            yield module if module in files else base
+    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+        target = inside(node.value)
+        if target and target in files:
+            yield target
+
+
+def violations(package: Path) -> list[str]:
+    """The arrows that are not allowed, as sentences."""
+    tasks = {path.parent.name for path in package.glob("tasks/*/__init__.py")}
+    return [
+        f"{arrow.source or '__init__'}, line {arrow.line}: {reason}"
+        for arrow in arrows(package)
+        if (reason := _why_not(arrow, tasks))
+    ]
+
+
+def _why_not(arrow: Arrow, tasks: set[str]) -> str | None:
+    source, target = arrow.source.split("."), arrow.target.split(".")
+    part = source[0] or "__init__"
+    if part not in ARROWS:
+        return f"{part} is not in the table of parts; add it there and to DESIGN.md"
+    if source[0] == target[0]:
+        return _why_not_between_tasks(source, target, arrow.lazy, tasks) if part == "tasks" else None
+    for allowed in ARROWS[part]:
+        name = allowed.removeprefix("lazy ")
+        if f"{arrow.target}.".startswith(f"{name}.") if name else not arrow.target:
+            if arrow.lazy or not allowed.startswith("lazy "):
+                return None
+            return f"imports {arrow.target} at once; import it where it is used"
+    return f"{part} must not import {arrow.target or 'the package itself'}"
+
+
+def _why_not_between_tasks(source: list[str], target: list[str], lazy: bool, tasks: set[str]) -> str | None:
+    """Modules directly in tasks/ are shared; a folder there is a task: it knows itself and what is shared."""
+    mine, theirs = (
+        next((name for name in module[1:2] if name in tasks), None) for module in (source, target)
+    )
+    if theirs is None or theirs == mine:
+        return None
+    if source == ["tasks"]:  # the registry names every task, and imports it when it is asked for
+        return None if lazy else f"imports the task {theirs} at once; import it where it is asked for"
+    return f"{mine or 'what tasks share'} must not import the task {theirs}"
+
+
+def test_arrows_point_down():
+    assert violations(PACKAGE) == []
+
+
+def test_every_part_of_the_package_has_its_row():
+    parts = {_module(path.relative_to(PACKAGE)).split(".")[0] or "__init__" for path in PACKAGE.rglob("*.py")}
+    assert parts <= ARROWS.keys()
+
+
+# A house in order, in which the tests below break one thing at a time.
+HOUSE = {
+    "__init__.py": "from .backbone import SGFormer\ndef load(path):\n    from .tasks import load\n",
+    "cli.py": "from . import __version__\ndef main():\n    from .commands import train\n",
+    "__main__.py": "from .cli import main\n",
+    "ops/__init__.py": "from .merge.api import merge\n",
+    "ops/merge/__init__.py": "",
+    "ops/merge/api.py": "import torch\nfrom ..dispatch import choose\nfrom . import reference\n",
+    "ops/merge/reference.py": "",
+    "ops/dispatch.py": "",
+    "backbone/__init__.py": "from .sgformer import SGFormer\n",
+    "backbone/sgformer.py": "from ..ops import merge\n",
+    "backbone/official.py": "from .sgformer import SGFormer\n",
+    "engine/__init__.py": "",
+    "engine/weights.py": "",
+    "explain/__init__.py": "",
+    "tasks/__init__.py": "TASKS = {'classification': 'sgformer.tasks.classification'}\n",
+    "tasks/images.py": "",
+    "tasks/classification/__init__.py": "from .model import Classifier\n",
+    "tasks/classification/model.py": "from ...engine import weights\nfrom ..images import read\n",
+    "tasks/detection/__init__.py": "",
+    "commands/__init__.py": "",
+    "commands/train.py": "from ..tasks import get\nfrom ..backbone.official import from_official\n",
+}
+
+
+def _build(folder: Path, files: dict[str, str]) -> Path:
+    package = folder / "sgformer"
+    for name, text in files.items():
+        path = package / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return package
+
+
+def test_a_house_in_order_has_no_violations(tmp_path):
+    assert violations(_build(tmp_path, HOUSE)) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "message"),
+    [
+        ("ops/dispatch.py", "from ..backbone import SGFormer", "ops must not import backbone"),
+        ("ops/merge/reference.py", "import sgformer", "ops must not import the package itself"),
+        ("ops/merge/reference.py", "from ... import __version__", "ops must not import the package itself"),
+        ("ops/dispatch.py", "def f():\n    import sgformer.engine.weights", "ops must not import engine"),
+        (
+            "backbone/sgformer.py",
+            "from sgformer.tasks import images",
+            "backbone must not import tasks.images",
+        ),
+        ("engine/weights.py", "from .. import tasks", "engine must not import tasks"),
+        ("engine/weights.py", "TASK = 'sgformer.tasks.classification'", "engine must not import tasks"),
+        ("explain/__init__.py", "from ..backbone import SGFormer", "explain must not import backbone"),
+        (
+            "tasks/detection/__init__.py",
+            "from ..classification.model import Classifier",
+            "detection must not",
+        ),
+        (
+            "tasks/detection/__init__.py",
+            "from .. import classification",
+            "detection must not import the task",
+        ),
+        ("tasks/images.py", "from .classification import Classifier", "what tasks share must not"),
+        ("tasks/__init__.py", "from . import classification", "imports the task classification at once"),
+        (
+            "tasks/images.py",
+            "from ..backbone.official import from_official",
+            "tasks must not import backbone",
+        ),
+        (
+            "commands/train.py",
+            "from ..backbone.sgformer import SGFormer",
+            "commands must not import backbone",
+        ),
+        ("commands/train.py", "from ..backbone import sgformer", "commands must not import backbone"),
+        ("__init__.py", "from .tasks import load", "imports tasks at once"),
+        ("__init__.py", "def f():\n    from .engine import weights", "__init__ must not import engine"),
+        ("cli.py", "from .commands import train", "imports commands.train at once"),
+        ("helpful.py", "from .ops import merge", "helpful is not in the table of parts"),
+    ],
+)
+def test_a_planted_violation_is_found(tmp_path, file, line, message):
+    package = _build(tmp_path, HOUSE | {file: f"{HOUSE.get(file, '')}{line}\n"})
+    found = violations(package)
+    assert len(found) == 1, found
+    assert message in found[0]
+
+
+def _run_python(code: str) -> str:
+    """What a fresh interpreter prints; the package is the one next to these tests."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_model_runs_without_any_optional_package():
+    code = f"""
+import sys
+
+# A module that is None cannot be imported, nor is it found.
+sys.modules.update(dict.fromkeys({OPTIONAL!r}))
+import torch, timm, sgformer
+
+model = timm.create_model("sgformer_test", num_classes=3).eval()
+x = torch.randn(2, 3, 64, 48)
+with torch.no_grad():
+    print(tuple(model(x).shape), [tuple(map.shape) for map in model.forward_significance(x)])
+"""
+    assert _run_python(code).strip() == "(2, 3) [(2, 16, 12), (2, 8, 6), (2, 4, 3)]"
+
+
+def test_importing_the_package_costs_no_more_than_torch_and_timm():
+    code = """
+import json, sys
+import torch, timm
+
+before = set(sys.modules)
+import sgformer
+
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+    loaded = json.loads(_run_python(code))
+    packages = {name.partition(".")[0] for name in loaded}
+    assert packages - sys.stdlib_module_names <= {"sgformer", "torch", "timm"}
+    parts = {name.split(".")[1] for name in loaded if name.startswith("sgformer.")}
+    assert parts == {"backbone", "ops"}
+
+
+def _source_files() -> list[Path]:
+    folders = ("src", "tests", "benchmarks", "examples")
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def test_no_source_file_is_long():
+    lines = {
+        path.relative_to(ROOT).as_posix(): len(path.read_bytes().splitlines()) for path in _source_files()
+    }
+    assert {name: count for name, count in lines.items() if count > MAX_LINES} == {}
+
+
+def test_no_file_is_a_drawer_for_everything():
+    names = [path.relative_to(ROOT) for path in _source_files()]
+    assert [str(name) for name in names if FORBIDDEN_NAMES & {*name.parts, name.stem}] == []
+
+
+def test_version_changelog_and_citation_agree():
+    source = (PACKAGE / "__init__.py").read_text(encoding="utf-8")
+    version = re.search(r'^__version__ = "([^"]+)"$', source, re.MULTILINE)
+    heading = re.search(r"^## \[([^]]+)\] - (\S+)$", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    cited = re.search(r"^version: (\S+)$", citation, re.MULTILINE)
+    assert version
+    assert heading
+    assert cited
+    release, is_dev = re.subn(r"\.dev\d+$", "", version[1])
+    assert heading[1] == cited[1] == release
+    if is_dev:
+        assert heading[2] == "unreleased"
+        assert "date-released" not in citation
+    else:
+        assert f"date-released: {heading[2]}" in citation
+
+
+def _text_files() -> Iterator[tuple[str, str]]:
+    """Name and text of what is, or would be, committed; without git, of all that is not hidden."""
+    listing = (
+        subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        if (ROOT / ".git").exists()
+        else None
+    )
+    if listing and listing.returncode == 0:
+        names = [name for name in listing.stdout.split("\0") if name]
+    else:
+        paths = (path.relative_to(ROOT) for path in ROOT.rglob("*") if path.is_file())
+        names = [path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts)]
+    for name in names:
+        path = ROOT / name
+        content = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
+        if b"\0" not in content[:8192]:
+            yield name, content.decode("utf-8", errors="replace")
+
+
+# Folders that only one machine has, and settings that send pip elsewhere.
+OF_ONE_MACHINE = re.compile(
+    r"(?<![\w.~-])/(?:home|root|Users|work|mnt|scratch)/\w|(?<!\w)[A-Z]:\\+Users"
+    r"|--(?:extra-)?index-url|\bindex-url\s*=|\bindex_url\s*=|https?://\S+/(?:simple|whl)\b"
+)
+
+
+def test_nothing_refers_to_one_machine():
+    found = [
+        f"{name}, line {number}: {line.strip()[:120]}"
+        for name, text in _text_files()
+        for number, line in enumerate(text.splitlines(), 1)
+        if OF_ONE_MACHINE.search(line) and name != "tests/test_house.py"
+    ]
+    assert found == []
+
+
+def test_constraints_name_versions_and_nothing_else():
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned = re.compile(r"[\w.-]+==[\w.!+]+")
+    assert [line for line in lines if line and not line.startswith("#") and not pinned.fullmatch(line)] == []

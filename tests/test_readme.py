@@ -1,0 +1,106 @@
+"""What the README shows is so: its Python runs, its commands parse, its links and its table are right."""
+
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import timm
+
+import sgformer  # noqa: F401 (registers our models with timm)
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+# Extras that its snippets and commands need beyond torch and timm.
+NEEDED = ("lightning", "jsonargparse", "torchmetrics", "rich", "safetensors", "PIL", "skimage", "sklearn")
+
+
+def blocks(language: str) -> list[tuple[int, str]]:
+    """Line number and text of the README's code blocks in a language."""
+    found = re.finditer(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    return [(README.count("\n", 0, match.start(1)), match[1]) for match in found]
+
+
+def commands(program: str) -> list[str]:
+    """The README's shell commands that start with a program's name."""
+    lines = [line for _, text in blocks("sh") for line in text.splitlines()]
+    return [line for line in lines if line.startswith(f"{program} ")]
+
+
+@pytest.fixture
+def extras() -> None:
+    for package in NEEDED:
+        pytest.importorskip(package, reason=f"the README's examples need {package}")
+
+
+@pytest.mark.slow
+def test_python_blocks_run_in_order(extras, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    namespace = {"__name__": "readme"}
+    assert blocks("python")
+    for line, text in blocks("python"):
+        # Padded with empty lines, so that an error names its line in the README.
+        exec(compile("\n" * line + text, str(ROOT / "README.md"), "exec"), namespace)
+        printed = capsys.readouterr().out
+        for promised in re.findall(r"^# (\[.*\])$", text, re.MULTILINE):
+            assert promised in printed
+
+
+@pytest.mark.parametrize("command", commands("sgformer"))
+def test_commands_parse(extras, monkeypatch, command):
+    from sgformer import cli, tasks
+    from sgformer.engine import recipe as recipes
+
+    arguments = shlex.split(command, comments=True)[1:]
+    verb = arguments[0]
+    assert verb in cli.VERBS
+    # The command line does all of its work but the last step: calling the verb's function.
+    module = importlib.import_module(f"sgformer.commands.{verb}")
+    function = verb if hasattr(module, verb) else f"{verb}_"
+    given = {}
+    monkeypatch.setattr(module, function, lambda **values: given.update(values))
+    assert cli.run(arguments) == 0
+    overrides = given.get("overrides") or {}
+    source = {"task": "classification"}
+    if verb == "train":
+        assert {given["recipe"], f"classification/{given['recipe']}"} & recipes.names().keys()
+        source = recipes.find(given["recipe"])
+    recipes.parse(source, tasks.get("classification").Recipe, overrides)
+    assert timm.is_model(overrides.get("model.name", "sgformer_s"))
+
+
+def test_there_are_commands():
+    assert {"train", "evaluate", "predict", "convert"} <= {
+        command.split()[1] for command in commands("sgformer")
+    }
+
+
+def test_make_targets_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = {command.split()[1] for command in commands("make")}
+    assert targets >= {"demo", "test"}
+    assert targets <= set(re.findall(r"^([\w-]+):", makefile, re.MULTILINE))
+
+
+def test_extras_exist():
+    pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    for extra in re.findall(r"sgformer\[(\w+)\]", README):
+        assert f"\n{extra} = [" in pyproject
+
+
+@pytest.mark.parametrize("page", ["README.md", "DESIGN.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_relative_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", (ROOT / page).read_text(encoding="utf-8"))
+    local = [link for link in links if not re.match(r"[a-z]+:", link)]
+    assert [link for link in local if not (ROOT / link).exists()] == []
+
+
+def test_model_table_names_every_model_and_its_size():
+    rows = dict(re.findall(r"^\| `(sgformer_\w+)` \| ([\d.]+)M \|", README, re.MULTILINE))
+    sizes = {
+        name: sum(parameter.numel() for parameter in timm.create_model(name, device="meta").parameters())
+        for name in timm.list_models("sgformer*")
+    }
+    assert rows == {name: f"{size / 1e6:.2f}" for name, size in sizes.items()}
