@@ -51,7 +51,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line; exit code: 0 if all went well, 2 for a mistake in what was asked, 1 if a run failed."""
+    """Run the command line. Exits with 0 when all went well, 2 for a mistake in the command, 1 otherwise."""
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 

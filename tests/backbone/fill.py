@@ -7,7 +7,10 @@ import math
 import zlib
 
 import numpy as np
+import timm
 import torch
+
+import sgformer  # noqa: F401  registers the models
 
 
 def noise(name, shape):
@@ -50,3 +53,8 @@ def fill_(model):
     for name, parameter in model.named_parameters():
         parameter.copy_(weight(name, parameter.shape))
     return model
+
+
+def model(name, *, dtype=torch.float64, **options):
+    """A registered model with these weights, ready to predict."""
+    return fill_(timm.create_model(name, **options).to(dtype)).eval()

@@ -64,7 +64,7 @@ class HybridScaleAttention(nn.Module):
         - returns: `(B, H, W, c)` and the significance `(B, H, W)`
 
     Source:
-        Section 3.2 of the paper, "hybrid-scale attention".
+        The paper's "hybrid-scale attention".
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class HybridScaleAttention(nn.Module):
         return out.transpose(1, 2).reshape(B, H, W, c // 2), significance
 
     def _coarsen(self, x: Tensor) -> Tensor:
-        """Coarse tokens `(B, ceil(H / s), ceil(W / s), c)`: a convolution whose windows do not overlap, as a product."""
+        """Coarse tokens `(B, ceil(H / s), ceil(W / s), c)`: a convolution without overlap, as a matrix product."""
         _, H, W, c = x.shape
         s = self.stride
         x = F.pad(x, (0, 0, 0, -W % s, 0, -H % s))
@@ -160,7 +160,7 @@ class SelfGuidedAttention(nn.Module):
         - returns: `(B, H, W, c)`
 
     Source:
-        Section 3.3 of the paper, "self-guided attention".
+        The paper's "self-guided attention".
     """
 
     def __init__(

@@ -136,7 +136,7 @@ def read_released(path: str | Path, *, ema: bool = True) -> dict[str, Tensor]:
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{path}: not a readable torch.save file, it may be cut off: get it again ({type(error).__name__})"
+            f"{path}: not a readable torch.save file, it may be cut off; get it again ({type(error).__name__})"
         ) from None
     if not isinstance(content, Mapping):
         raise ValueError(f"{path}: holds a {type(content).__name__}, not a dictionary of weights")
@@ -227,9 +227,14 @@ def _cut_projections(q: Tensor, kv: Tensor, *, guided: bool) -> dict[str, Tensor
 def _rename(module: str, rules: list[tuple[re.Pattern[str], str, int]]) -> str:
     for pattern, template, shift in rules:
         if found := pattern.fullmatch(module):
-            numbers = iter(found.groups())
-            return re.sub("[#@]", lambda m: str(int(next(numbers)) + (shift if m[0] == "#" else 0)), template)
+            return _fill(template, found.groups(), shift)
     raise ValueError(f"{module} is no module of an SG-Former")
+
+
+def _fill(template: str, numbers: tuple[str, ...], shift: int) -> str:
+    """A template with its marks replaced by numbers in order, those of "#" shifted."""
+    rest = iter(numbers)
+    return re.sub("[#@]", lambda mark: str(int(next(rest)) + (shift if mark[0] == "#" else 0)), template)
 
 
 def _rules(pairs: list[tuple[str, str]], shift: int) -> list[tuple[re.Pattern[str], str, int]]:

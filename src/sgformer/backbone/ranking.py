@@ -1,8 +1,8 @@
 """Holding the ranking fixed, where two ways to compute the same model are compared in low precision.
 
-Rounding swaps neighbours in a ranking of tokens, and one swap may cost a per cent in the output. So in float32 and
-below, compiled or exported or batched otherwise, two runs of one model differ by that and tell nothing about the
-error of either. With the significance of one of them given to both, they rank alike, and can be compared.
+Rounding swaps neighbours in a ranking of tokens, and one swap changes the output by far more than rounding does. So in
+float32 and below, compiled or exported or batched otherwise, two runs of one model differ by that and tell nothing
+about the error of either. With the significance of one of them given to both, they rank alike, and can be compared.
 """
 
 from __future__ import annotations

@@ -27,8 +27,8 @@ class SGFormer(nn.Module):
     """SG-Former: a pyramid of four stages whose attention is global, and spends its keys where they matter.
 
     Takes pictures of any size from 32x32, of any aspect ratio, and never resizes them. Significance ranks the tokens,
-    and rounding can swap neighbours in a ranking: outputs in float32 differ by up to a per cent between two ways to
-    compute the same thing. In float64 they agree.
+    and rounding can swap neighbours in a ranking: in float32 and below, two ways to compute the same thing differ by
+    more than rounding alone would explain. In float64 they agree; `hold_significance` makes them comparable below.
 
     Args:
         in_chans: channels of the picture.
@@ -41,9 +41,9 @@ class SGFormer(nn.Module):
         num_heads: `a` of each stage; even in all but the last.
         strides: `s` of each stage; None for plain global attention.
         mlp_ratio: hidden channels of the MLPs over `c`.
-        token_budget: the most keys and values that an attention may use, at least 3; the cost is then linear in
-            the number of pixels. None for the paper's numbers, which grow with the picture. Weights do not depend on
-            it: change it on a built model with `set_token_budget`.
+        token_budget: the most keys and values that a query may look at beside its own window, at least 3; the cost of
+            attention is then linear in the number of pixels. None for the paper's numbers, which grow with the picture.
+            Weights do not depend on it: change it on a built model with `set_token_budget`.
         drop_rate: dropout before the head.
         drop_path_rate: drop path rate of the last block; it rises linearly from 0 over all blocks.
         weight_init: `"mean"`, in which merging starts as a mean, or `"released"`, the initialisation of the released
@@ -59,7 +59,7 @@ class SGFormer(nn.Module):
         torch.Size([2, 5])
 
     Source:
-        Section 3 of the paper.
+        The paper; `attention.py` has its formulae.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class SGFormer(nn.Module):
             self.apply(init_merge_as_mean)
 
     def set_token_budget(self, token_budget: int | None) -> None:
-        """Changes the most keys and values that an attention may use; None for the paper's numbers.
+        """Changes the most keys and values that a query may look at beside its window; None for the paper's numbers.
 
         Raises:
             ValueError: if it is below 3.
@@ -202,7 +202,7 @@ class SGFormer(nn.Module):
             - returns: `(B, H, W)` each
 
         Source:
-            Section 3.2 of the paper.
+            The paper's "hybrid-scale attention", which measures it.
         """
         maps: list[Tensor] = []
         x = self.stem(self._check_size(x))

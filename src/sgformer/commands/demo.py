@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def demo(overrides: Mapping[str, Any] | None = None, *, out: str | Path = "runs") -> Path:
-    """Train a small SG-Former on digit scenes, judge it on scenes of other photographs and writers, and draw it.
+    """Train a small SG-Former on digit scenes, judge it on other ones, and draw what it sees.
 
     Args:
         overrides: Keys of the recipe to change, such as ``{"trainer.max_epochs": 2}``.
@@ -51,8 +51,8 @@ def demo(overrides: Mapping[str, Any] | None = None, *, out: str | Path = "runs"
     start = time.perf_counter()
     digit_scenes.DigitScenes("val", 1)[0]  # packages that are missing show at once
     print(
-        "Which digit is in the photograph? A small SG-Former learns it here and now, from digits that people wrote,\n"
-        "pasted into photographs. It is judged on other people's digits in other photographs. Chance is 10 %.\n",
+        "Which digit is in the photograph? A small SG-Former learns it now, from handwritten digits.\n"
+        "It is judged on other people's digits in other photographs, where chance is 10 %.\n",
         flush=True,
     )
 
@@ -95,7 +95,7 @@ def draw(weights: str | Path, *, accuracy: float, num_judged: int) -> tuple[Imag
         num_judged: On how many scenes it was measured.
 
     Returns:
-        The sheet, and the scenes on it: the first ones, with up to two of the first mistakes in the last rows.
+        The sheet, and the scenes on it: the first ones, with up to two mistakes among them if it makes any.
     """
     import torch
 

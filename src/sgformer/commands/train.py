@@ -86,7 +86,14 @@ def train(
         markup=False,
         soft_wrap=True,
     )
-    best = fit.fit(task, data, parsed.trainer, folder, recipe=recipes.to_dict(parsed), resume=bool(resume))
+    try:
+        best = fit.fit(
+            task, data, parsed.trainer, folder, recipe=recipes.to_dict(parsed), resume=bool(resume)
+        )
+    except KeyboardInterrupt:
+        if (folder / fit.CHECKPOINT).is_file():
+            print(f"To go on after the last full epoch: sgformer train {recipe} --resume {folder}")
+        raise
     console.print(
         f"best {task.monitor} {best.get(task.monitor, float('nan')):.4g} in epoch {best['epoch']:.0f}. "
         f"Next: sgformer evaluate {folder}, sgformer predict {folder} PICTURES",

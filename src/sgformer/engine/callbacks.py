@@ -29,8 +29,8 @@ class AveragedWeights(WeightAveraging):
     """Exponential moving average of the weights, which is what is validated and saved.
 
     Lightning's callback swaps the averaged weights in for validation and stores both kinds in a checkpoint.
-    Added here is a decay that starts low, so that a short run does not validate its initial values: after step t
-    it is ``min(decay, (1 + t) / (10 + t))``.
+    Added here is a decay that starts low, so that a short run does not validate its initial values: after
+    step t it is ``min(decay, (1 + t) / (10 + t))``.
     """
 
     def __init__(self, decay: float) -> None:
@@ -59,7 +59,8 @@ class StopAtNaN(Callback):
         if not torch.isfinite(loss):
             step, epoch = trainer.global_step, trainer.current_epoch + 1
             raise LossError(
-                f"the loss is {loss.item()} at step {step}, in epoch {epoch}; try a lower --optim.lr, a longer --optim.warmup_epochs, or --trainer.precision 32-true"
+                f"the loss is {loss.item()} at step {step}, in epoch {epoch}; "
+                "try a lower --optim.lr, a longer --optim.warmup_epochs, or --trainer.precision 32-true"
             )
 
 

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -112,6 +113,7 @@ def fit(
 
     Raises:
         LossError: The loss stopped being a number.
+        KeyboardInterrupt: Someone pressed Ctrl-C; the last full epoch can be resumed from.
     """
     average = AveragedWeights(options.ema_decay) if options.ema_decay else None
 
@@ -148,7 +150,11 @@ def fit(
     )
     checkpoint_path = str(folder / CHECKPOINT) if resume else None
     # Only tensors and plain values are in our checkpoints, so nothing else may be unpickled from one.
-    trainer.fit(task, datamodule=data, ckpt_path=checkpoint_path, weights_only=True if resume else None)
+    try:
+        trainer.fit(task, datamodule=data, ckpt_path=checkpoint_path, weights_only=True if resume else None)
+    except SystemExit:  # what Lightning makes of Ctrl-C, after which it ignores any other
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        raise KeyboardInterrupt from None
     return run.best or run.rows[-1]
 
 

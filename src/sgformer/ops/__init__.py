@@ -1,7 +1,7 @@
 """Pure functions on tensors, on which the backbone stands: no module, no parameter.
 
-Each op is a folder: `api.py` is what one calls, `reference.py` is a few lines of plain PyTorch that define it, and
-the other files are faster ways to the same numbers. `dispatch.py` chooses among them.
+An op that can be computed in several ways is a folder: `api.py` is what one calls, `reference.py` is a few lines of
+plain PyTorch that define it, and the other files are faster ways to the same numbers; `dispatch.py` chooses.
 """
 
 from .attention import attention

@@ -13,8 +13,8 @@ MAX_PLAIN_WEIGHTS = 2**24
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Softmax attention with scale `d ** -0.5`.
 
-    It is PyTorch's fused attention, except on a CPU while there are few weights: there, two plain products take half
-    the time of the fused kernel in float32, and a fifth in bfloat16 with its backward pass.
+    It is PyTorch's fused attention, except on a CPU while there are few weights, where two plain products are faster
+    (`benchmarks/ops.py` measures by how much).
 
     Shape:
         - q: `(B, a, N, d)`

@@ -31,7 +31,7 @@ def to_windows(x: Tensor, *, size: int = 7) -> tuple[Tensor, Tensor | None]:
         >>> windows.shape, int(exists[1].sum())
         (torch.Size([2, 49, 3]), 21)
     """
-    B, H, W, c = x.shape
+    B, H, W, _ = x.shape
     rows, columns = -(-H // size), -(-W // size)
     pad_bottom, pad_right = rows * size - H, columns * size - W
     if not (pad_bottom or pad_right):

@@ -1,4 +1,4 @@
-"""The tasks, by name. A task is a folder with ``data.py``, ``model.py``, ``task.py``, one line here, a recipe.
+"""The tasks, by name. A task is a folder with ``data.py``, ``model.py``, ``task.py``; a line here; a recipe.
 
 What a task's folder offers, so that the commands need to know no more:
 

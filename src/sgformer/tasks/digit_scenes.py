@@ -50,10 +50,13 @@ NUM_TRAIN_DIGITS = 1437  # of 1,797; the other 360 are the last of the list
 
 MIN_SIZE = 32
 # Height of a digit, as a share of the picture's shorter side; where there are several, each is smaller.
-DIGIT_HEIGHT = (0.36, 0.66)
+DIGIT_HEIGHT = (0.42, 0.72)
 MIN_DIGIT_HEIGHT = 12  # pixels; below this, people misread the digits too
-MAX_HIDDEN = 0.4  # of a digit, by those drawn later
+MAX_HIDDEN = 0.25  # of a digit, by those drawn later
 MAX_ROTATION = math.radians(14)
+# Photographs are dimmed and digits bright. With digits of either polarity small models stay at chance for
+# thousands of scenes, because no cue as to where the digit is survives averaging over pictures.
+DUSK = (0.5, 0.75)
 MIN_CONTRAST = 85
 # Eyes read by lightness first: luminance (as in BT.601) in full, colour differences at a third.
 LUMA_AND_CHROMA = np.array([[0.299, -0.06, 0.17], [0.587, -0.11, -0.14], [0.114, 0.17, -0.03]], np.float32)
@@ -140,7 +143,7 @@ class DigitScenes:
         num_digits = int(rng.integers(self.num_digits[0], self.num_digits[1] + 1))
         digits = [first, *rng.integers(0, 10, max(0, num_digits - 1)).tolist()][:num_digits]
 
-        canvas = _background(self.split, self.size, rng)
+        canvas = _background(self.split, self.size, rng).astype(np.uint8)
         masks: list[NDArray[np.bool_]] = []  # as drawn, before later digits cover them
         labels: list[int] = []
         visible = np.empty((0, *self.size), np.bool_)
@@ -177,8 +180,8 @@ def _scene(canvas: NDArray[np.uint8], masks: NDArray[np.bool_], labels: list[int
     )
 
 
-def _background(split: Split, size: tuple[int, int], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """A part of one photograph, of any scale and place, mirrored half the time; uint8 `(H, W, 3)`."""
+def _background(split: Split, size: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float32]:
+    """A part of one photograph, of any scale and place, mirrored half the time; `(H, W, 3)`, 0 to 255."""
     photographs = _photographs(split)
     photograph = photographs[rng.integers(len(photographs))]
     height, width = size
@@ -192,8 +195,8 @@ def _background(split: Split, size: tuple[int, int], rng: np.random.Generator) -
         box=(left, top, left + scale * width, top + scale * height),
         reducing_gap=2.0,
     )
-    pixels = np.array(part)
-    return np.ascontiguousarray(pixels[:, ::-1]) if rng.random() < 0.5 else pixels
+    pixels = np.asarray(part)
+    return (pixels[:, ::-1] if rng.random() < 0.5 else pixels) * np.float32(rng.uniform(*DUSK))
 
 
 def _place(
@@ -252,14 +255,16 @@ def _draw(writing: Image.Image, height: float, rng: np.random.Generator) -> NDAr
 
 
 def _paint(region: NDArray[np.uint8], ink: NDArray[np.float32], rng: np.random.Generator) -> None:
-    """Paint `ink` in a random colour that stands out from nearly all of `region`, in place."""
-    colours = rng.uniform(0, 255, (12, 3)).astype(np.float32)
+    """Paint `ink` in a random bright colour that stands out from nearly all of `region`, in place."""
+    colours = 255 - rng.uniform(0, 80, (12, 3))  # near white, then each channel turned down or not
+    colours *= np.where(rng.random((12, 3)) < 0.35, rng.uniform(0.35, 0.7, (12, 3)), 1.0)
     beneath = region[::3, ::3].reshape(-1, 3) @ LUMA_AND_CHROMA  # every ninth pixel is enough
-    differences = np.abs((colours @ LUMA_AND_CHROMA)[:, None] - beneath).sum(2)
-    contrasts = np.percentile(differences, 15, axis=1)
+    differences = (colours.astype(np.float32) @ LUMA_AND_CHROMA)[:, None] - beneath
+    sizes = np.abs(differences).sum(2) * np.sign(differences[..., 0])  # lighter counts, darker does not
+    contrasts = np.percentile(sizes, 15, axis=1)
     enough = np.flatnonzero(contrasts >= MIN_CONTRAST)
     colour = colours[enough[0] if len(enough) else contrasts.argmax()]
-    opacity = ink[..., None] * np.float32(rng.uniform(0.85, 1.0))
+    opacity = ink[..., None] * rng.uniform(0.85, 1.0)
     region[:] = (region * (1 - opacity) + colour * opacity + 0.5).astype(np.uint8)
 
 

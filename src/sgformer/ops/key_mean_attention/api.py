@@ -61,7 +61,7 @@ def key_mean_attention(
         (torch.Size([2, 4, 10, 8]), torch.Size([2, 5]))
 
     Source:
-        Section 3 of the paper, where the significance of a token is the weight that it receives.
+        The paper measures the significance of a token by the weight that it receives.
     """
     mask = _check(q, k, v, mask)
     scale = q.shape[-1] ** -0.5 if scale is None else scale

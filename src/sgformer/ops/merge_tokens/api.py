@@ -79,11 +79,12 @@ def merge_tokens(
         >>> import torch
         >>> x = torch.arange(4.0).view(1, 4, 1)
         >>> mean_of_two, as_it_is = torch.tensor([0.5, 0.5]), torch.tensor([1.0])
-        >>> merge_tokens(x, rank_tokens(x.squeeze(-1)), [mean_of_two, as_it_is], [torch.zeros(1)] * 2).flatten().tolist()
+        >>> summary = merge_tokens(x, rank_tokens(x.squeeze(-1)), [mean_of_two, as_it_is], [torch.zeros(1)] * 2)
+        >>> summary.flatten().tolist()
         [0.5, 2.0, 3.0]
 
     Source:
-        Section 3.3 of the paper, "self-guided attention".
+        The paper's "self-guided attention".
     """
     if x.ndim != 3 or ranking.shape != x.shape[:2]:
         raise ValueError(

@@ -112,7 +112,7 @@ class Classifier(nn.Module):
         self.classes = tuple(classes)
         self.preprocessing = preprocessing
         self.backbone = create_backbone(
-            name, num_classes=len(self.classes), pretrained=pretrained, **self.kwargs
+            name, self.kwargs, num_classes=len(self.classes), pretrained=pretrained
         )
 
     def forward(self, images: Tensor) -> Tensor:
@@ -234,7 +234,9 @@ class Classifier(nn.Module):
         weights.fill(self.backbone, tensors, source=path)
 
 
-def create_backbone(name: str, *, num_classes: int, pretrained: bool = False, **kwargs: Any) -> nn.Module:
+def create_backbone(
+    name: str, kwargs: Mapping[str, Any], *, num_classes: int, pretrained: bool = False
+) -> nn.Module:
     """`timm.create_model` by a registered name only, with errors that people can act on."""
     check_name(name)
     if forbidden := _FORBIDDEN & kwargs.keys():
@@ -255,7 +257,7 @@ def create_backbone(name: str, *, num_classes: int, pretrained: bool = False, **
 
 
 def kwargs_of(options: ModelOptions, *, image_size: tuple[int, int]) -> dict[str, Any]:
-    """All arguments of a backbone; the picture size goes to models that take one, for positions or windows."""
+    """All arguments of a backbone, the picture size included where it takes one (for positions, say)."""
     kwargs: dict[str, Any] = dict(options.kwargs)
     if options.drop_path_rate:
         kwargs.setdefault("drop_path_rate", options.drop_path_rate)

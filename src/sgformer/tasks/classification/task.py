@@ -88,14 +88,15 @@ class ClassificationTask(LightningModule):
         images, targets = batch
         if self.mix:
             images, targets = self.mix(images, targets)
-        loss = cross_entropy(self.model(images), targets, label_smoothing=self.label_smoothing)
+        # In float32, whatever the precision of the model.
+        loss = cross_entropy(self.model(images).float(), targets, label_smoothing=self.label_smoothing)
         self.log("train_loss", loss, on_step=True, on_epoch=True, batch_size=len(images))
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Counts what is right."""
         images, targets = batch
-        logits = self.model(images)
+        logits = self.model(images).float()
         self.top1(logits, targets)
         self.top5(logits, targets)
         self.log("val_loss", cross_entropy(logits, targets), batch_size=len(images), sync_dist=True)

@@ -1,0 +1,244 @@
+"""The command line from end to end, in this process: what it prints, leaves behind and returns."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from PIL import Image
+
+import sgformer  # noqa: F401
+from class_folders import make_class_folders
+from sgformer import tasks
+from sgformer.cli import VERBS, run
+from sgformer.engine import recipe, weights
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return make_class_folders(tmp_path_factory.mktemp("data") / "colours")
+
+
+TINY = ["--data.image_size=32", "--data.batch_size=8", "--optim.lr=3e-3", "--model.name=sgformer_test"]
+
+
+@pytest.fixture(scope="module")
+def trained(root, tmp_path_factory):
+    """A run on colours, which anything can learn."""
+    out = tmp_path_factory.mktemp("runs")
+    options = ["--trainer.max_epochs=6", "--data.workers=0", "--data.augment.rand_augment=null"]
+    options += ["--optim.layer_decay=null", "--trainer.ema_decay=0.8", "--data.augment.color_jitter=0"]
+    assert run(["train", "finetune", f"--data.root={root}", f"--out={out}", *TINY, *options]) == 0
+    return out / "finetune"
+
+
+def error_of(capsys, *arguments, code=2):
+    """The one line that a command ends with, when it must fail."""
+    capsys.readouterr()
+    try:
+        found = run(list(map(str, arguments)))
+    except SystemExit as stop:  # argparse exits by itself
+        found = stop.code
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("sgformer: error: ")
+    assert found == code
+    return lines[0]
+
+
+def test_a_run_leaves_all_it_promises(trained, root):
+    names = {path.name for path in trained.iterdir()}
+    assert names == {
+        *("recipe.yaml", "environment.json", "metrics.csv"),
+        *("best.safetensors", "last.safetensors", "last.ckpt"),
+    }
+    rows = list(csv.DictReader((trained / "metrics.csv").open()))
+    assert [row["epoch"] for row in rows] == list("123456")
+    best = max(rows, key=lambda row: float(row["val_top1"]))
+    metadata = weights.read_metadata(trained)
+    assert metadata["metrics"]["epoch"] == int(best["epoch"])
+    assert metadata["recipe"]["data"]["root"] == str(root)
+    assert float(best["val_top1"]) > 0.6  # of three colours
+    environment = json.loads((trained / "environment.json").read_text())
+    assert environment["versions"]["torch"] == torch.__version__.split("+")[0]
+    parsed = recipe.parse(recipe.find(trained), tasks.get("classification").Recipe)
+    assert recipe.to_dict(parsed) == metadata["recipe"]
+
+
+def test_saved_weights_are_the_averaged_ones_that_were_validated(trained):
+    model = tasks.load(trained / "last.safetensors")
+    checkpoint = torch.load(trained / "last.ckpt", weights_only=True)
+    averaged, current = checkpoint["state_dict"], checkpoint["current_model_state"]
+    for name, tensor in model.backbone.state_dict().items():
+        assert torch.equal(tensor, averaged[f"model.backbone.{name}"])
+    assert any(not torch.equal(averaged[name], current[name]) for name in averaged)
+
+
+def test_evaluate_repeats_the_number_of_training(trained, tmp_path, capsys):
+    assert run(["evaluate", str(trained), "--json", str(tmp_path / "report.json"), "--device=cpu"]) == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["top1"] == pytest.approx(weights.read_metadata(trained)["metrics"]["val_top1"], abs=1e-6)
+    table = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in table] == ["class", "blue", "green", "red", "all"]
+
+
+def test_predict_names_pictures_and_reports_those_it_cannot_read(trained, root, tmp_path, capsys):
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    arguments = ["predict", trained, root / "val" / "red", tmp_path / "broken.jpg", f"{root}/val/blue/*.png"]
+    arguments += ["nowhere.jpg", "--json", tmp_path / "names.json", "--top_k", "2", "--device=cpu"]
+    assert run(list(map(str, arguments))) == 1
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 1 + 8
+    assert [line.split(": ")[1] for line in printed.err.splitlines()] == ["skipped", "skipped"]
+    results = json.loads((tmp_path / "names.json").read_text())
+    assert len(results) == 10
+    assert sum("error" in result for result in results) == 2
+    first = results[0]
+    assert first["label"] == tasks.load(trained).predict(first["picture"]).label
+    assert len(first["top"]) == 2
+    assert run(["predict", str(trained), str(root / "val"), "--device=cpu"]) == 0
+
+
+def test_resume_goes_on_where_the_run_stopped(root, tmp_path, capsys):
+    arguments = [
+        "train",
+        "smoke",
+        "--out",
+        str(tmp_path),
+        "--data.source=folders",
+        f"--data.root={root}",
+        *TINY,
+    ]
+    assert run(arguments) == 0
+    assert run([*arguments, "--resume", str(tmp_path / "smoke"), "--trainer.max_epochs", "3"]) == 0
+    rows = list(csv.DictReader((tmp_path / "smoke" / "metrics.csv").open()))
+    assert [row["epoch"] for row in rows] == list("123")
+    assert [path.name for path in tmp_path.iterdir()] == ["smoke"]
+    assert "epoch 3/3" in capsys.readouterr().out
+
+
+def test_the_smoke_recipe_on_digit_scenes(tmp_path, capsys):
+    pytest.importorskip("skimage")
+    pytest.importorskip("sklearn")
+    quick = ["--data.scenes.num_train=32", "--data.scenes.num_val=20", "--data.augment.cutmix=1.0"]
+    for name in ("smoke", "smoke-2"):  # a second run never overwrites the first
+        assert run(["train", "smoke", "--out", str(tmp_path), *quick]) == 0
+        assert (tmp_path / name / "best.safetensors").is_file()
+    assert run(["evaluate", str(tmp_path / "smoke")]) == 0
+    first, second = (weights.read(tmp_path / name / "last.safetensors")[0] for name in ("smoke", "smoke-2"))
+    assert all(torch.equal(first[name], second[name]) for name in first)  # the seed decides
+    Image.new("RGB", (50, 40)).save(tmp_path / "x.png")
+    assert run(["predict", str(tmp_path / "smoke-2"), str(tmp_path / "x.png")]) == 0
+
+
+def test_a_loss_that_is_no_number_ends_the_run(root, tmp_path, capsys):
+    arguments = ["train", "smoke", "--out", tmp_path, "--data.source=folders", f"--data.root={root}", *TINY]
+    line = error_of(capsys, *arguments, "--optim.lr", "1e30", code=1)
+    assert "the loss is" in line
+    assert "at step" in line
+    assert "--optim.lr" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "did you mean train"),
+        (["xyz"], "--help"),
+        (["train"], "required: recipe"),
+        (["train", "smok"], "did you mean 'smoke'"),
+        (["train", "smoke", "--data.sorce", "x"], "did you mean 'data.source'"),
+        (["train", "smoke", "--data.root"], "needs a value"),
+        (["train", "smoke", "--model.name", "sgformer_z"], "did you mean 'sgformer_"),
+        (["train", "smoke", "--model.kwargs.depth", "3"], "depth"),
+        (["train", "smoke", "--data.image_size", "31"], "at least 32x32"),
+        (["train", "smoke", "--data.scenes.size", "8"], "32"),
+        (["train", "smoke", "--optim.name", "adamx"], "did you mean"),
+        (["train", "finetune"], "--data.root"),
+        (["train", "finetune", "--data.root", "nowhere"], "there is no folder nowhere"),
+        (["train", "finetune", "--model.weights", "nowhere", "--data.source=digit_scenes"], "nowhere"),
+        (["train", "smoke", "--resume", "nowhere"], "nowhere"),
+        (["evaluate", "nowhere"], "no weights file at nowhere"),
+        (["predict", "nowhere", "x.jpg"], "no weights file at nowhere"),
+        (["predict", "w", "x.jpg", "--top_k", "0"], "--top_k"),
+        (["predict", "w", "*.nothing"], "no pictures in"),
+        (["list", "models", "nothing*"], "no model fits"),
+        (["list", "cakes"], "recipes"),
+        (["convert", "nowhere.pth", "out.safetensors"], "nowhere.pth"),
+        (["convert", "nowhere.pth", "out.pth"], ".safetensors"),
+        (["train", "smoke", "--bogus"], "--bogus"),
+    ],
+)
+def test_mistakes_are_one_line_with_a_remedy(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    line = error_of(capsys, *arguments)
+    assert message in line
+    assert not list(tmp_path.glob("runs/*/*.safetensors"))
+
+
+def test_debug_shows_the_stack_trace():
+    with pytest.raises(ValueError, match="unknown recipe"):
+        run(["train", "nothing", "--debug"])
+
+
+def test_a_full_disk_is_one_line(root, tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    line = error_of(
+        capsys, "train", "smoke", "--out", tmp_path, "--data.source=folders", f"--data.root={root}", *TINY
+    )
+    assert "No space left" in line
+    assert "free some space" in line
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_training_picture_is_one_line(tmp_path, capsys, workers):
+    root = make_class_folders(tmp_path / "data", num_train=4, num_val=1)
+    for path in root.glob("train/*/*.png"):
+        path.write_bytes(path.read_bytes()[:200])
+    arguments = ["train", "smoke", "--out", tmp_path, "--data.source=folders", f"--data.root={root}", *TINY]
+    line = error_of(capsys, *arguments, f"--data.workers={workers}")
+    assert "is cut off" in line or "is damaged" in line
+    assert ".png" in line
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself_with_an_example(verb, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run([verb, "--help"])
+    assert stop.value.code == 0
+    printed = capsys.readouterr().out
+    assert "examples:" in printed
+    assert f"sgformer {verb}" in printed.split("examples:")[1]
+
+
+def test_help_and_lists(capsys):
+    assert run([]) == run(["--help"]) == run(["--version"]) == 0
+    assert run(["list", "recipes"]) == run(["list", "models"]) == 0
+    printed = capsys.readouterr().out
+    assert all(verb in printed for verb in VERBS)
+    assert all(name in printed for name in recipe.names())
+    assert "sgformer_s" in printed
+
+
+def test_print_config_prints_a_recipe(capsys, tmp_path):
+    assert run(["train", "imagenette160", "--print_config", "--optim.lr", "0.25"]) == 0
+    (tmp_path / "my.yaml").write_text(capsys.readouterr().out)
+    assert recipe.parse(tmp_path / "my.yaml", tasks.get("classification").Recipe).optim.lr == 0.25
+
+
+def test_the_command_line_itself_imports_nothing_heavy():
+    code = """
+import importlib.util, sys
+spec = importlib.util.find_spec("sgformer")
+path = spec.submodule_search_locations[0] + "/cli.py"
+spec = importlib.util.spec_from_file_location("cli", path)
+cli = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(cli)
+cli.run(["--help"])
+assert not {"torch", "timm", "lightning", "jsonargparse", "numpy"} & sys.modules.keys()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)

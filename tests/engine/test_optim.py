@@ -1,0 +1,70 @@
+import pytest
+import timm
+import torch
+from torch import nn
+
+import sgformer  # noqa: F401
+from sgformer.engine.optim import OptimOptions, create_optimizer, warmup_cosine
+
+MODELS = ["sgformer_test", "test_vit", "resnet10t"]
+
+
+@pytest.mark.parametrize("layer_decay", [None, 0.5])
+@pytest.mark.parametrize("name", MODELS)
+def test_groups_hold_every_parameter_once_and_exempt_the_right_ones(name, layer_decay):
+    model = timm.create_model(name, num_classes=3)
+    options = OptimOptions(lr=1e-2, weight_decay=0.1, layer_decay=layer_decay)
+    optimizer = create_optimizer(model, options)
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    grouped = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    assert len(grouped) == len(set(grouped)) == len(names)
+    exempt = model.no_weight_decay() if hasattr(model, "no_weight_decay") else set()
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            free = parameter.ndim <= 1 or names[parameter] in exempt
+            assert group["weight_decay"] == (0 if free else 0.1), names[parameter]
+    rates = [group["lr"] for group in optimizer.param_groups]
+    assert max(rates) == 1e-2
+    assert (min(rates) < 1e-2) == (layer_decay is not None)
+
+
+def test_exemptions_are_found_inside_a_larger_model():
+    model = nn.ModuleDict({"backbone": timm.create_model("sgformer_test"), "head": nn.Linear(4, 4)})
+    optimizer = create_optimizer(model, OptimOptions())
+    positions = model["backbone"].stem.pos_embed
+    (group,) = [group for group in optimizer.param_groups if any(p is positions for p in group["params"])]
+    assert group["weight_decay"] == 0
+
+
+@pytest.mark.parametrize("layer_decay", [None, 0.5])
+@pytest.mark.parametrize("warmup", [0, 0.5, 2, 100])
+def test_schedule_rises_then_falls_to_the_end(warmup, layer_decay):
+    options = OptimOptions(lr=1e-2, final_lr=1e-4, warmup_epochs=warmup, layer_decay=layer_decay)
+    optimizer = create_optimizer(timm.create_model("test_vit"), options)
+    schedule = warmup_cosine(optimizer, options, num_steps=40, num_epochs=4)
+    rates = []
+    for _ in range(40):
+        rates.append(max(group["lr"] for group in optimizer.param_groups))
+        optimizer.step()
+        schedule.step()
+    peak = min(round(warmup * 10), 40) - 1 if warmup else 0
+    assert max(rates) == pytest.approx(1e-2)
+    assert rates[: peak + 1] == sorted(rates[: peak + 1])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+    if warmup < 4:
+        assert max(group["lr"] for group in optimizer.param_groups) == pytest.approx(1e-4)
+
+
+def test_mistakes_name_the_remedy():
+    with pytest.raises(ValueError, match="did you mean 'adamw'"):
+        create_optimizer(nn.Linear(2, 2), OptimOptions(name="adamww"))
+    with pytest.raises(ValueError, match="layer_decay at null"):
+        create_optimizer(nn.Linear(2, 2), OptimOptions(layer_decay=0.5))
+    with pytest.raises(ValueError, match="final_lr"):
+        OptimOptions(lr=1e-3, final_lr=1)
+
+
+def test_more_arguments_reach_the_optimizer():
+    optimizer = create_optimizer(nn.Linear(2, 2), OptimOptions(kwargs={"betas": [0.8, 0.9]}))
+    assert tuple(optimizer.param_groups[0]["betas"]) == (0.8, 0.9)
+    assert isinstance(optimizer, torch.optim.Optimizer)

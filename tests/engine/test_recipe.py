@@ -1,0 +1,128 @@
+import dataclasses
+
+import pytest
+import timm
+
+import sgformer  # noqa: F401
+from sgformer import tasks
+from sgformer.engine import recipe
+from sgformer.engine.recipe import RecipeError
+
+PACKAGED = recipe.names()
+
+
+def parse(name, overrides=None):
+    path = recipe.find(name)
+    return recipe.parse(path, tasks.get(recipe.task_of(path)).Recipe, overrides)
+
+
+@pytest.mark.parametrize("name", PACKAGED)
+def test_every_recipe_parses_and_survives_being_written(name, tmp_path):
+    parsed = parse(name)
+    assert timm.is_model(parsed.model.name)
+    assert parsed.task == name.split("/")[0]
+    (tmp_path / "recipe.yaml").write_text(recipe.to_yaml(parsed))
+    assert parse(tmp_path / "recipe.yaml") == parsed
+    assert parse(tmp_path) == parsed  # a run folder
+
+
+@pytest.mark.parametrize("name", PACKAGED)
+def test_every_recipe_says_what_it_is_for(name):
+    assert PACKAGED[name].read_text().startswith("# ")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("trainer.max_epochs", "3", 3),
+        ("trainer.max_epochs", 3, 3),
+        ("optim.lr", "1e-4", 1e-4),
+        ("data.root", "some/folder", "some/folder"),
+        ("data.root", "123", "123"),
+        ("data.image_size", "[96, 160]", (96, 160)),
+        ("data.augment.crop_scale", [0.1, 1], (0.1, 1)),
+        ("trainer.ema_decay", "null", None),
+        ("model.kwargs", '{"a": [1, 2], "b": 0.5}', {"a": [1, 2], "b": 0.5}),
+        ("model.kwargs.token_budget", "49", {"token_budget": 49}),
+    ],
+)
+def test_overrides_take_strings_and_values(key, value, expected):
+    found = parse("smoke", {key: value})
+    for name in key.split("."):
+        found = found if isinstance(found, dict) else getattr(found, name)
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [
+        ("data.imge_size", "data.image_size"),
+        ("optim.learning_rate", "optim."),
+        ("trainer.epochs", "trainer.max_epochs"),
+        ("sed", "seed"),
+        ("modle.name", "model.name"),
+        ("data.augment.flp", "data.augment.flip"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest(tmp_path, key, nearest):
+    with pytest.raises(RecipeError, match=f"unknown recipe key '{key.split('.')[0]}") as override:
+        parse("smoke", {key: 1})
+    nested = 1
+    for name in reversed(key.split(".")):
+        nested = {name: nested}
+    with pytest.raises(RecipeError):
+        recipe.parse({"task": "classification", **nested}, tasks.get("classification").Recipe)
+    assert nearest in str(override.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("optim.lr", "fast"),
+        ("optim.lr", -1),
+        ("trainer.max_epochs", 0),
+        ("trainer.precision", "8"),
+        ("data.source", "clouds"),
+        ("data.image_size", "large"),
+        ("data.batch_size", 0),
+        ("trainer.ema_decay", 1.5),
+    ],
+)
+def test_a_wrong_value_is_one_line_that_names_the_key(key, value):
+    with pytest.raises(ValueError, match=key.replace(".", r"\.")) as error:
+        parse("smoke", {key: value})
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 200
+
+
+def test_a_recipe_cannot_name_a_class_to_import(tmp_path):
+    trace = tmp_path / "trace"
+    bomb = {"class_path": "os.mkdir", "init_args": {"path": str(trace)}}
+    for section in ({"model": bomb}, {"model": {"kwargs": {"x": bomb}}}, {"optim": {"kwargs": {"x": bomb}}}):
+        with pytest.raises(RecipeError):
+            recipe.parse({"task": "classification", **section}, tasks.get("classification").Recipe)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("content", ["", "- a\n- b\n", "task: [", "hello", "\x00"])
+def test_a_file_that_is_no_recipe(tmp_path, content):
+    (tmp_path / "r.yaml").write_text(content)
+    with pytest.raises(RecipeError) as error:
+        parse(tmp_path / "r.yaml")
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_recipe_names_the_nearest():
+    with pytest.raises(RecipeError, match="did you mean 'imagenette160'"):
+        recipe.find("imagenete")
+
+
+def test_every_key_is_explained():
+    def walk(section):
+        for field in dataclasses.fields(section):
+            assert f"        {field.name}: " in f"    {section.__doc__}", f"{section.__name__}.{field.name}"
+            if dataclasses.is_dataclass(field.default_factory):
+                walk(field.default_factory)
+
+    for name in tasks.TASKS:
+        walk(tasks.get(name).Recipe)

@@ -1,0 +1,238 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import sgformer  # noqa: F401
+from class_folders import make_class_folders
+from sgformer import tasks
+from sgformer.engine import weights
+from sgformer.engine.weights import WeightsError
+from sgformer.tasks import images
+from sgformer.tasks.classification import ClassificationData, Classifier, Recipe, build, evaluate
+from sgformer.tasks.classification.data import AugmentOptions, DataError, DataOptions
+from sgformer.tasks.classification.model import ModelOptions
+from sgformer.tasks.images import PictureError, Preprocessing
+
+PREPROCESSING = Preprocessing(image_size=(32, 32))
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    return make_class_folders(tmp_path_factory.mktemp("colours"))
+
+
+def classifier(name="sgformer_test", classes=("blue", "green", "red"), **kwargs):
+    torch.manual_seed(0)
+    return Classifier(name, classes=classes, preprocessing=PREPROCESSING, **kwargs).eval()
+
+
+def data(root, **kwargs):
+    return ClassificationData(DataOptions(root=str(root), batch_size=4, workers=0, **kwargs), PREPROCESSING)
+
+
+# ---- data
+
+
+def test_batches_of_class_folders(folders):
+    module = data(folders)
+    assert module.classes == ("blue", "green", "red")
+    pictures, _ = next(iter(module.train_dataloader()))
+    assert pictures.shape == (4, 3, 32, 32)
+    assert pictures.dtype == torch.float32
+    seen = torch.cat([labels for _, labels in module.val_dataloader()])
+    assert seen.tolist() == sorted(seen.tolist())
+    assert len(seen) == 12
+    first, again = (torch.cat([x for x, _ in module.val_dataloader()]) for _ in range(2))
+    assert torch.equal(first, again)
+
+
+def test_a_data_set_smaller_than_a_batch_still_trains(folders):
+    options = DataOptions(root=str(folders), batch_size=512, workers=0, augment=AugmentOptions(mixup=0.2))
+    loader = ClassificationData(options, PREPROCESSING).train_dataloader()
+    assert [len(x) for x, _ in loader] == [24]
+
+
+def remove(folder):
+    for path in sorted(folder.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    folder.rmdir()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda root: remove(root), "there is no folder"),
+        (lambda root: remove(root / "val"), "has no folder 'val'"),
+        (lambda root: (remove(root / "train"), (root / "train").mkdir()), "no class folders"),
+        (lambda root: [path.unlink() for path in root.glob("train/*/*")], "there are no pictures"),
+        (lambda root: [path.unlink() for path in root.glob("train/red/*")], "no pictures in .*train for red"),
+        (lambda root: remove(root / "val" / "red"), "only in train: red"),
+        (
+            lambda root: (root / "val" / "red").rename(root / "val" / "pink"),
+            "only in train: red; only in val: pink",
+        ),
+    ],
+)
+def test_spoilt_folders(tmp_path, spoil, message):
+    root = make_class_folders(tmp_path / "data", num_train=2, num_val=1)
+    spoil(root)
+    with pytest.raises(DataError, match=message) as error:
+        data(root)
+    assert "\n" not in str(error.value)
+
+
+def test_which_folder():
+    with pytest.raises(DataError, match=r"--data\.root"):
+        ClassificationData(DataOptions(), PREPROCESSING)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_picture_is_named(tmp_path, workers):
+    root = make_class_folders(tmp_path, num_train=2, num_val=1)
+    (root / "val" / "red" / "0.png").write_bytes(b"")
+    module = ClassificationData(DataOptions(root=str(root), workers=workers), PREPROCESSING)
+    with pytest.raises(PictureError, match=r"0\.png: is empty"):
+        list(module.val_dataloader())
+
+
+def test_a_model_and_a_folder_with_other_classes(folders):
+    model = classifier(classes=("cat", "dog"))
+    with pytest.raises(DataError, match="does not know blue, green, red; it knows cat, dog"):
+        evaluate(model, DataOptions(root=str(folders), image_size=32, workers=0))
+
+
+def test_mixing_needs_pairs():
+    with pytest.raises(ValueError, match="make it even"):
+        DataOptions(batch_size=5, augment=AugmentOptions(cutmix=1.0))
+
+
+# ---- model
+
+
+@pytest.mark.parametrize("name", ["sgformer_test", "resnet10t", "test_vit"])
+def test_weights_file_gives_the_same_model_back(tmp_path, name):
+    kwargs = {"img_size": 32} if name == "test_vit" else {}
+    model = classifier(name, kwargs=kwargs)
+    model.save(tmp_path / "w.safetensors", metrics={"val_top1": 0.5})
+    again = tasks.load(tmp_path / "w.safetensors")
+    assert not again.training
+    assert (again.name, again.classes, again.preprocessing) == (
+        model.name,
+        model.classes,
+        model.preprocessing,
+    )
+    x = torch.randn(2, 3, 32, 32)
+    assert torch.equal(model(x), again(x))
+
+
+def test_predict_takes_anything_and_says_the_same(tmp_path):
+    model = classifier().train()
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    image.save(tmp_path / "x.png")
+    path = tmp_path / "x.png"
+    ways = [path, str(path), path.read_bytes(), image, pixels]
+    predictions = [model.predict(way) for way in ways]
+    assert all(prediction == predictions[0] for prediction in predictions)
+    assert model.training  # left as it was
+    prediction = predictions[0]
+    assert prediction.label == prediction.top[0][0]
+    assert [score for _, score in prediction.top] == sorted(
+        (score for _, score in prediction.top), reverse=True
+    )
+    assert sum(score for _, score in prediction.top) == pytest.approx(1, abs=1e-5)
+    assert json.loads(json.dumps(prediction.to_dict()))["label"] == prediction.label
+    many = model.predict(ways, batch_size=2, top_k=1)
+    assert [p.label for p in many] == [prediction.label] * len(ways)
+    assert all(len(p.top) == 1 for p in many)
+    assert model.predict([]) == []
+
+
+def test_significance_is_within_reach():
+    maps = classifier().backbone.forward_significance(torch.randn(1, 3, 32, 32))
+    assert all(significance.ndim == 3 for significance in maps)
+
+
+@pytest.mark.parametrize(
+    "name", ["sgformer_x", "resnet_18", "", "hf-hub:someone/something", "local-dir:/tmp"]
+)
+def test_only_registered_models(name):
+    with pytest.raises(ValueError, match="unknown model"):
+        classifier(name)
+
+
+@pytest.mark.parametrize("kwargs", [{"foo": 1}, {"checkpoint_path": "x.pth"}, {"pretrained": True}])
+def test_arguments_that_a_model_does_not_take_or_must_not_get(kwargs):
+    with pytest.raises(ValueError, match=r"model\.kwargs"):
+        classifier(kwargs=kwargs)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": {"name": "hf-hub:a/b", "kwargs": {}}},
+        {"model": {"name": "sgformer_test", "kwargs": {"checkpoint_path": "x.pth"}}},
+        {"model": {"name": "sgformer_test"}},
+        {"model": None},
+        {"classes": ["one"]},
+        {"preprocessing": {}},
+        {"preprocessing": {"image_size": [8, 8]}},
+        {"task": "cooking"},
+    ],
+)
+def test_tampered_metadata_is_refused(tmp_path, change):
+    path = tmp_path / "w.safetensors"
+    classifier().save(path)
+    tensors, metadata = weights.read(path)
+    weights.save(path, tensors, {**metadata, **change})
+    with pytest.raises(ValueError, match=r".") as error:
+        tasks.load(path)
+    assert "\n" not in str(error.value)
+
+
+def test_starting_from_weights_of_other_classes_and_another_size(tmp_path):
+    classifier().save(tmp_path / "w.safetensors")
+    same, other = classifier(), classifier(classes=("cat", "dog"), kwargs={"img_size": 32})
+    other.preprocessing = PREPROCESSING
+    for model in (same, other):
+        torch.nn.init.zeros_(model.backbone.stem.conv1.weight)
+        head = model.backbone.head.fc.weight.clone()
+        model.start_from(tmp_path / "w.safetensors") if model is other else None
+    assert torch.equal(other.backbone.head.fc.weight, head)
+    assert other.backbone.stem.conv1.weight.abs().sum() > 0
+    with pytest.raises(WeightsError, match="does not fit"):
+        classifier("resnet10t").start_from(tmp_path / "w.safetensors")
+
+
+# ---- task
+
+
+def test_the_picture_size_reaches_models_that_are_built_for_one(folders):
+    def make(name):
+        return build(
+            Recipe(
+                model=ModelOptions(name=name), data=DataOptions(root=str(folders), image_size=64, workers=0)
+            )
+        )[0].model
+
+    assert make("test_vit").kwargs == {"img_size": [64, 64]}
+    assert make("sgformer_test").backbone.stem.grid_size == (16, 16)
+    assert make("resnet10t").kwargs == {}
+
+
+def test_report_counts_what_is_right(folders):
+    model = classifier()
+    report = evaluate(model, DataOptions(root=str(folders), image_size=32, workers=0, batch_size=5))
+    files = [(path, path.parent.name) for path in images.find_pictures(folders / "val")]
+    right = [model.predict(path).label == name for path, name in files]
+    assert report.num_pictures == len(files) == 12
+    assert report.top1 == pytest.approx(np.mean(right))
+    assert report.top5 == 1
+    assert [row[0] for row in report.classes] == ["blue", "green", "red"]
+    assert sum(row[1] * row[2] for row in report.classes) == pytest.approx(sum(right))
+    json.dumps(report.to_dict())
+    heads, rows = report.to_table()
+    assert all(len(row) == len(heads) for row in rows)
