@@ -9,7 +9,7 @@ Example:
 
 from __future__ import annotations
 
-from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .backbone import SGFormer
@@ -22,7 +22,7 @@ __version__ = "0.1.0.dev0"
 __all__ = ["SGFormer", "__version__", "load"]
 
 
-def load(weights: str | PathLike[str]) -> Classifier:
+def load(weights: str | Path) -> Classifier:
     """The trained model in a weights file or a run folder, ready to predict; no code in the file is run.
 
     Needs the extra `train`.

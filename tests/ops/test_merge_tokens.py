@@ -22,13 +22,14 @@ def inputs(N, group_sizes, B=2, c=3, dtype=torch.float64):
 
 
 def run(x, ranking, weights, biases, **options):
-    """The summary tokens and all gradients."""
+    """The summary tokens, the gradient of the tokens, and that of all weights and biases as one vector."""
     x, *parameters = (t.detach().requires_grad_() for t in (x, *weights, *biases))
     n = len(weights)
     out = merge_tokens(x, ranking, parameters[:n], parameters[n:], **options)
     grad = torch.linspace(-1, 1, out.numel(), dtype=torch.float64).view_as(out).to(out.dtype)
     grads = torch.autograd.grad(out, (x, *parameters), grad, allow_unused=True)
-    return [out.detach(), *(torch.zeros_like(t) if g is None else g for t, g in zip((x, *parameters), grads, strict=True))]
+    grads = [torch.zeros_like(t) if g is None else g for t, g in zip((x, *parameters), grads, strict=True)]
+    return out.detach(), grads[0], torch.cat(grads[1:])
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -56,12 +57,12 @@ def test_rule_of_errors(backend, dtype, N, group_sizes, budget):
     x, ranking, weights, biases = inputs(N, group_sizes, dtype=dtype)
     double = (x.double(), ranking, [w.double() for w in weights], [b.double() for b in biases])
     exact = run(*double, token_budget=budget, backend="reference")
-    plain = run(x, ranking, weights, biases, token_budget=budget, backend="reference")
+    simple = run(x, ranking, weights, biases, token_budget=budget, backend="reference")
     fast = run(x, ranking, weights, biases, token_budget=budget, backend=backend)
-    for f, p, e in zip(fast, plain, exact, strict=True):
+    for f, p, e in zip(fast, simple, exact, strict=True):
         assert f.dtype == dtype
-        rounding = torch.finfo(dtype).eps * e.abs().max() * (64 if dtype is torch.float64 else 1)
-        assert (f - e).abs().max() <= 2 * (p - e).abs().max() + rounding
+        rounding = torch.finfo(dtype).eps * e.norm() * (64 if dtype is torch.float64 else 1)
+        assert (f - e).norm() <= 2 * (p - e).norm() + rounding
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -124,15 +125,6 @@ def test_group_factor_is_the_smallest(group_sizes):
         for budget in [*range(3, 40), 60, 147, 500]:
             smallest = next(t for t in range(1, N + 2) if sum(b.num_groups(t) for b in bands) <= budget)
             assert group_factor(bands, budget) == smallest
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("budget", [None, 4])
-def test_compiles_without_a_break(backend, budget):
-    compiled = torch.compile(merge_tokens, fullgraph=True, backend="aot_eager")
-    for N in (20, 33):
-        args = inputs(N, (5, 3, 2))
-        torch.testing.assert_close(*(merge(*args, token_budget=budget, backend=backend) for merge in (compiled, merge_tokens)))
 
 
 def test_errors_say_what_was_received():

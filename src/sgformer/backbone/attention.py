@@ -7,6 +7,8 @@ product; `official.py` knows which rows are which of the released model's.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -35,15 +37,15 @@ class DepthwiseConv(nn.Conv2d):
         super().__init__(channels, channels, 3, padding=1, groups=channels, device=device, dtype=dtype)
         self.residual = residual
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Convolves; a map with channels last needs no copy."""
         # Adding 1 to the kernel's centre saves a pass over the map. In bfloat16 it would cost the centre its digits.
-        folded = self.residual and x.dtype in (torch.float32, torch.float64)
+        folded = self.residual and input.dtype in (torch.float32, torch.float64)
         weight = (
             self.weight + F.pad(self.weight.new_ones(1, 1, 1, 1), (1, 1, 1, 1)) if folded else self.weight
         )
-        y = self._conv_forward(x.permute(0, 3, 1, 2), weight, self.bias).permute(0, 2, 3, 1)
-        return x + y if self.residual and not folded else y
+        y = self._conv_forward(input.permute(0, 3, 1, 2), weight, self.bias).permute(0, 2, 3, 1)
+        return input + y if self.residual and not folded else y
 
 
 class HybridScaleAttention(nn.Module):
@@ -78,7 +80,7 @@ class HybridScaleAttention(nn.Module):
         dtype=None,
     ) -> None:
         super().__init__()
-        dd = {"device": device, "dtype": dtype}
+        dd: dict[str, Any] = {"device": device, "dtype": dtype}
         if num_heads % 2 or channels % num_heads:
             raise ValueError(
                 f"{num_heads} heads are not an even divisor of {channels} channels; one half is global"
@@ -174,7 +176,7 @@ class SelfGuidedAttention(nn.Module):
         dtype=None,
     ) -> None:
         super().__init__()
-        dd = {"device": device, "dtype": dtype}
+        dd: dict[str, Any] = {"device": device, "dtype": dtype}
         self.num_heads = num_heads
         self.token_budget = token_budget
         self.in_proj = nn.Linear(channels, 2 * channels, **dd)  # rows: queries, positional branch
@@ -188,8 +190,8 @@ class SelfGuidedAttention(nn.Module):
         summary = merge_tokens(
             x.flatten(1, 2),
             rank_tokens(significance),
-            [f.weight.squeeze(0) for f in self.merge],
-            [f.bias for f in self.merge],
+            [f.get_parameter("weight").squeeze(0) for f in self.merge],
+            [f.get_parameter("bias") for f in self.merge],
             token_budget=self.token_budget,
         )  # (B, M, c)
         q, positional = self.in_proj(x).chunk(2, -1)
@@ -213,7 +215,7 @@ class GlobalAttention(nn.Module):
         self, channels: int, num_heads: int, *, token_budget: int | None = None, device=None, dtype=None
     ) -> None:
         super().__init__()
-        dd = {"device": device, "dtype": dtype}
+        dd: dict[str, Any] = {"device": device, "dtype": dtype}
         self.num_heads = num_heads
         self.token_budget = token_budget
         self.in_proj = nn.Linear(channels, 2 * channels, **dd)  # rows: queries, positional branch

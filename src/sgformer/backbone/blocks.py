@@ -6,6 +6,7 @@ Between stages a map is `(B, c, H, W)`; inside a stage it is `(B, H, W, c)`, and
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -34,7 +35,7 @@ class Stem(nn.Module):
         self, in_chans: int, channels: int, *, grid_size: tuple[int, int], device=None, dtype=None
     ) -> None:
         super().__init__()
-        dd = {"device": device, "dtype": dtype}
+        dd: dict[str, Any] = {"device": device, "dtype": dtype}
         self.grid_size = grid_size
         self.conv1 = nn.Conv2d(in_chans, channels, 3, stride=2, padding=1, bias=False, **dd)
         self.norm1 = nn.GroupNorm(1, channels, eps=1e-5, **dd)
@@ -90,12 +91,12 @@ class HalvingConv(nn.Conv2d):
     PyTorch's backward pass of such a convolution is some thirty times slower there in bfloat16 than in float32.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Convolves."""
-        if x.device.type != "cpu" or x.dtype != torch.bfloat16 or not torch.is_grad_enabled():
-            return super().forward(x)
+        if input.device.type != "cpu" or input.dtype != torch.bfloat16 or not torch.is_grad_enabled():
+            return super().forward(input)
         with torch.autocast("cpu", enabled=False):
-            return self._conv_forward(x.float(), self.weight.float(), None).to(x.dtype)
+            return self._conv_forward(input.float(), self.weight.float(), None).to(input.dtype)
 
 
 class Downsample(nn.Sequential):
@@ -107,7 +108,7 @@ class Downsample(nn.Sequential):
     """
 
     def __init__(self, channels: int, out_channels: int, *, device=None, dtype=None) -> None:
-        dd = {"device": device, "dtype": dtype}
+        dd: dict[str, Any] = {"device": device, "dtype": dtype}
         c = out_channels
         super().__init__()
         self.conv1 = nn.Conv2d(channels, c, 1, bias=False, **dd)
@@ -129,7 +130,7 @@ class ConvMlp(nn.Module):
 
     def __init__(self, channels: int, hidden_channels: int, *, device=None, dtype=None) -> None:
         super().__init__()
-        dd = {"device": device, "dtype": dtype}
+        dd: dict[str, Any] = {"device": device, "dtype": dtype}
         self.fc1 = nn.Linear(channels, hidden_channels, **dd)
         self.conv = DepthwiseConv(hidden_channels, residual=True, **dd)
         self.fc2 = nn.Linear(hidden_channels, channels, **dd)
@@ -153,7 +154,7 @@ class _Block(nn.Module):
         dtype=None,
     ) -> None:
         super().__init__()
-        dd = {"device": device, "dtype": dtype}
+        dd: dict[str, Any] = {"device": device, "dtype": dtype}
         self.norm1 = nn.LayerNorm(channels, eps=1e-6, **dd)
         self.attn = attention
         self.drop_path1 = DropPath(drop_path) if drop_path else nn.Identity()
@@ -225,7 +226,7 @@ class Stage(nn.Module):
         dtype=None,
     ) -> None:
         super().__init__()
-        dd = {"device": device, "dtype": dtype}
+        dd: dict[str, Any] = {"device": device, "dtype": dtype}
         if stride is not None and depth % 2:
             raise ValueError(f"depth is {depth}; blocks that measure and use significance come in pairs")
         self.grad_checkpointing = False

@@ -100,7 +100,8 @@ def variant_of(state_dict: Mapping[str, Tensor]) -> str:
         raise ValueError("these are no released SG-Former weights: there is no pos_embed among them")
     found = official["pos_embed"].shape[-1], _depths(official)
     for name in timm.list_models("sgformer*"):
-        if found == (_meta(name).stem.pos_embed.shape[-1], tuple(len(s.blocks) for s in _meta(name).stages)):
+        names = to_official(_meta(name).state_dict())
+        if found == (names["pos_embed"].shape[-1], _depths(names)):
             return name
     raise ValueError(
         f"no variant of ours has {found[0]} channels in stage 1 and depths {found[1]}, as these weights do"
@@ -162,7 +163,9 @@ def _without_prefix(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _meta(name: str) -> SGFormer:
     """A variant without memory for its weights: names and shapes only."""
-    return timm.create_model(name, device="meta")
+    model = timm.create_model(name, device="meta")
+    assert isinstance(model, SGFormer)
+    return model
 
 
 def _depths(official: Mapping[str, Tensor]) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 import torch.nn as nn
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.layers import ClassifierHead, to_2tuple
+from timm.layers import ClassifierHead
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models._features import feature_take_indices
 from torch import Tensor
@@ -84,7 +84,7 @@ class SGFormer(nn.Module):
         super().__init__()
         if weight_init not in ("mean", "released"):
             raise ValueError(f"weight_init is {weight_init!r}; choose 'mean' or 'released'")
-        dd = {"device": device, "dtype": dtype}
+        dd: dict[str, Any] = {"device": device, "dtype": dtype}
         self.in_chans = in_chans
         self.num_classes = num_classes
         self.weight_init = weight_init
@@ -138,12 +138,10 @@ class SGFormer(nn.Module):
         stem.pos_embed = nn.Parameter(resize_positions(stem.pos_embed.detach(), stem.grid_size, grid_size))
         stem.grid_size = grid_size
 
-    @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
         """Names of parameters that weight decay should leave alone, beside norms and biases."""
         return {"stem.pos_embed"}
 
-    @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """How timm groups parameters by depth, for layer-wise learning rates."""
         return {
@@ -157,13 +155,12 @@ class SGFormer(nn.Module):
             ],
         }
 
-    @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Computes each block twice in training, and keeps only its input in between."""
         for stage in self.stages:
+            assert isinstance(stage, Stage)
             stage.grad_checkpointing = enable
 
-    @torch.jit.ignore
     def get_classifier(self) -> nn.Module:
         """The last layer of the head."""
         return self.head.fc
@@ -207,6 +204,7 @@ class SGFormer(nn.Module):
         maps: list[Tensor] = []
         x = self.stem(self._check_size(x))
         for stage in self.stages:
+            assert isinstance(stage, Stage)
             x, maps_of_stage = stage.forward_significance(x)
             maps += maps_of_stage
         return maps
@@ -274,7 +272,7 @@ def _check_budget(token_budget: int | None) -> int | None:
 
 def _grid_size(img_size: int | tuple[int, int]) -> tuple[int, int]:
     """(height, width) of the token grid of the first stage for a picture of `img_size`."""
-    height, width = to_2tuple(img_size)
+    height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
     return -(-height // 4), -(-width // 4)
 
 

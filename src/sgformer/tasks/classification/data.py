@@ -78,6 +78,8 @@ class DataOptions:
         source: folders of pictures, or digit_scenes, which are made on the spot and need no download.
         root: The folder that holds train/<class>/ and val/<class>/ with pictures.
         image_size: What the model sees, in pixels: one number, or [height, width]; at least 32.
+        eval_image_size: The same when it is judged and used; null: no other. Random crops magnify what they show,
+            so that a model trained with them often does better on somewhat larger pictures.
         crop_fraction: How much of the shorter side validation keeps; null: what the model is known to like.
         batch_size: Pictures per batch.
         workers: Processes that read pictures; null: as many as suit the machine.
@@ -88,19 +90,39 @@ class DataOptions:
     source: Literal["folders", "digit_scenes"] = "folders"
     root: str | None = None
     image_size: int | tuple[int, int] = 224
+    eval_image_size: int | tuple[int, int] | None = None
     crop_fraction: float | None = None
     batch_size: int = 64
     workers: int | None = None
     augment: AugmentOptions = field(default_factory=AugmentOptions)
     scenes: ScenesOptions = field(default_factory=ScenesOptions)
 
+    @property
+    def train_size(self) -> tuple[int, int]:
+        """(height, width) in training."""
+        return _pair(self.image_size)
+
+    @property
+    def eval_size(self) -> tuple[int, int]:
+        """(height, width) when judged and used."""
+        return _pair(self.eval_image_size or self.image_size)
+
     def __post_init__(self) -> None:
+        if min(self.train_size) < 32:
+            height, width = self.train_size
+            raise ValueError(
+                f"data.image_size {height}x{width} is too small: models of stride 32 need at least 32x32"
+            )
         if self.batch_size < 1:
             raise ValueError(f"data.batch_size {self.batch_size} must be at least 1")
         if self.augment.mixes and self.batch_size % 2:
             raise ValueError(
                 f"data.batch_size {self.batch_size} is odd; mixup and cutmix work on pairs, so make it even"
             )
+
+
+def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else size
 
 
 class Pictures(Dataset[tuple[Tensor, int]]):
@@ -195,7 +217,7 @@ class ClassificationData(LightningDataModule):
         """A new crop and variation at each call."""
         augment = self.options.augment
         transform = create_transform(
-            (3, *self.preprocessing.image_size),
+            (3, *self.options.train_size),
             is_training=True,
             scale=augment.crop_scale,
             ratio=augment.crop_ratio,
@@ -221,9 +243,7 @@ class ClassificationData(LightningDataModule):
         shorter_side = self.preprocessing.shorter_side
         if train:
             # A crop may cover a small part only, and that part must still have the pixels it needs.
-            shorter_side = round(
-                max(self.preprocessing.image_size) / self.options.augment.crop_scale[0] ** 0.5
-            )
+            shorter_side = round(max(self.options.train_size) / self.options.augment.crop_scale[0] ** 0.5)
         return Pictures(self.files[split], transform, shorter_side)
 
     def train_dataloader(self) -> DataLoader[Any]:

@@ -115,6 +115,11 @@ class Classifier(nn.Module):
             name, self.kwargs, num_classes=len(self.classes), pretrained=pretrained
         )
 
+    @property
+    def has_fixed_size(self) -> bool:
+        """Whether the backbone takes pictures of one size only, as vision transformers with windows often do."""
+        return bool(getattr(self.backbone, "pretrained_cfg", {}).get("fixed_input_size"))
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits of a batch of prepared pictures."""
         return self.backbone(images)
@@ -223,8 +228,9 @@ class Classifier(nn.Module):
         """
         other = Classifier.from_weights(path)
         if hasattr(other.backbone, "set_input_size"):
-            # Positions, where a model has them, are resized to the pictures of this model.
-            other.backbone.set_input_size(img_size=self.preprocessing.image_size)  # pyright: ignore
+            # Positions, where a model has them, are resized to the pictures that this model trains on.
+            size = self.kwargs.get("img_size", self.preprocessing.image_size)
+            other.backbone.set_input_size(img_size=size)  # pyright: ignore
         tensors = other.backbone.state_dict()
         if other.classes != self.classes:
             own = self.backbone.state_dict()

@@ -160,16 +160,20 @@ def build(recipe: Recipe) -> tuple[ClassificationTask, ClassificationData]:
         ValueError: Something in the recipe or the data does not hold together.
     """
     preprocessing = preprocessing_of(
-        recipe.model.name, image_size=recipe.data.image_size, crop_fraction=recipe.data.crop_fraction
+        recipe.model.name, image_size=recipe.data.eval_size, crop_fraction=recipe.data.crop_fraction
     )
     data = ClassificationData(recipe.data, preprocessing)
     model = Classifier(
         recipe.model.name,
         classes=data.classes,
         preprocessing=preprocessing,
-        kwargs=kwargs_of(recipe.model, image_size=preprocessing.image_size),
+        kwargs=kwargs_of(recipe.model, image_size=recipe.data.train_size),
         pretrained=recipe.model.pretrained,
     )
+    if recipe.data.eval_size != recipe.data.train_size and model.has_fixed_size:
+        raise ValueError(
+            f"{recipe.model.name} takes pictures of one size only; set --data.eval_image_size null"
+        )
     if recipe.model.weights:
         model.start_from(recipe.model.weights)
     task = ClassificationTask(model, loss=recipe.loss, optim=recipe.optim, augment=recipe.data.augment)
@@ -188,16 +192,14 @@ def evaluate(model: Classifier, data: DataOptions, *, progress: Any = iter) -> R
     Raises:
         DataError: The folders are not as they must be, or have classes that the model does not know.
     """
-    size = (data.image_size, data.image_size) if isinstance(data.image_size, int) else data.image_size
     preprocessing = replace(
         model.preprocessing,
-        image_size=size,
+        image_size=data.eval_size,
         crop_fraction=data.crop_fraction or model.preprocessing.crop_fraction,
     )
     module = ClassificationData(data, preprocessing, classes=model.classes, splits=("val",))
-    config = getattr(model.backbone, "pretrained_cfg", {})
-    if config.get("fixed_input_size") and size != model.preprocessing.image_size:
-        model.backbone.set_input_size(img_size=size)  # pyright: ignore
+    if model.has_fixed_size and data.eval_size != model.preprocessing.image_size:
+        model.backbone.set_input_size(img_size=data.eval_size)  # pyright: ignore
     device = next(model.parameters()).device
     num_classes = len(model.classes)
     top5 = MulticlassAccuracy(num_classes, average="micro", top_k=min(5, num_classes)).to(device)

@@ -1,0 +1,529 @@
+"""What every registered model promises, as timm understands it and beyond."""
+
+import copy
+import io
+import math
+import pickle
+
+import pytest
+import timm
+import torch
+from timm.models import load_checkpoint
+from timm.optim import create_optimizer_v2, param_groups_layer_decay
+from torch.nn.functional import cross_entropy
+
+import sgformer
+from backbone import fill
+from sgformer.backbone import hold_significance
+from sgformer.backbone.blocks import HybridScaleBlock, resize_positions, sine_cosine_positions
+from sgformer.ops.key_mean_attention import api
+
+MODELS = timm.list_models("sgformer*")
+ODD_SIZES = [(32, 32), (33, 47), (225, 301), (97, 640)]
+BUDGETS = [None, 3, 20, 147]
+
+
+def test_all_are_registered():
+    assert set(MODELS) == {f"sgformer_{size}" for size in ("test", "t", "s", "m", "b")}
+    assert all(timm.is_model_in_modules(name, ["sgformer"]) for name in MODELS)
+
+
+def strides_of(size):
+    """Height and width of the four feature maps."""
+    return [tuple(math.ceil(n / 2**k) for n in size) for k in (2, 3, 4, 5)]
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("size", [(224, 224), *ODD_SIZES])
+def test_shapes(name, size):
+    """On the meta device, where every size is cheap."""
+    model, x = timm.create_model(name, device="meta", num_classes=7), torch.empty(2, 3, *size, device="meta")
+    channels = [info["num_chs"] for info in model.feature_info]
+    expected = [(2, c, *hw) for c, hw in zip(channels, strides_of(size), strict=True)]
+    assert model(x).shape == (2, 7)
+    assert model.forward_features(x).shape == expected[-1]
+    assert model.forward_head(model.forward_features(x), pre_logits=True).shape == (2, model.num_features)
+    last, stages = model.forward_intermediates(x)
+    assert [stage.shape for stage in stages] == expected
+    assert last.shape == expected[-1]
+    pairs = [hw for stage, hw in zip(model.stages, strides_of(size), strict=True) for b in stage.blocks if isinstance(b, HybridScaleBlock)]
+    assert [tuple(s.shape) for s in model.forward_significance(x)] == [(2, *hw) for hw in pairs]
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("kind", ["list", "getter"])
+@pytest.mark.parametrize("out_indices", [(0, 1, 2, 3), (1, 3), (2,), (-1,)])
+def test_features_only(name, kind, out_indices):
+    options = {"feature_cls": "getter"} if kind == "getter" else {}
+    model = timm.create_model(name, features_only=True, out_indices=out_indices, device="meta", **options)
+    wanted = [range(4)[i] for i in out_indices]
+    assert model.feature_info.reduction() == [4 * 2**i for i in wanted]
+    features = model(torch.empty(2, 3, 97, 160, device="meta"))
+    assert [f.shape[1] for f in features] == model.feature_info.channels()
+    assert [tuple(f.shape[2:]) for f in features] == [strides_of((97, 160))[i] for i in wanted]
+
+
+@pytest.mark.parametrize("kind", ["list", "getter"])
+def test_features_only_are_the_models_own(kind):
+    model, x = fill.model("sgformer_test"), fill.picture("features", 2, 97, 70)
+    options = {"feature_cls": "getter"} if kind == "getter" else {}
+    features = fill.model("sgformer_test", features_only=True, **options)
+    if kind == "getter":  # names differ by where the model sits, so do the weights of `fill`
+        features.model.load_state_dict(model.state_dict(), strict=False)
+        for a, b in zip(features.model.forward_significance(x), model.forward_significance(x), strict=True):
+            assert torch.equal(a, b)
+    else:
+        assert not features.load_state_dict(list_names(model.state_dict()), strict=True).missing_keys
+    for a, b in zip(features(x), model.forward_intermediates(x, intermediates_only=True), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+
+
+def list_names(state_dict):
+    """timm's list class flattens `stages.0` to `stages_0`."""
+    return {name.replace("stages.", "stages_", 1): t for name, t in state_dict.items() if not name.startswith("head")}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_parameter_gets_a_finite_gradient(name):
+    model = timm.create_model(name, num_classes=3).train()
+    cross_entropy(model(torch.randn(2, 3, 64, 96)), torch.tensor([0, 2])).backward()
+    for key, parameter in model.named_parameters():
+        assert parameter.grad is not None, key
+        assert parameter.grad.isfinite().all(), key
+        assert parameter.grad.abs().sum() > 0 or is_shift_of_keys(key), key
+
+
+def is_shift_of_keys(key):
+    """Softmax ignores what all keys share; no gradient of theirs but rounding's. Biases of norms with one group too."""
+    return False
+
+
+@pytest.mark.parametrize("size", [(33, 47), (97, 130)])
+@pytest.mark.parametrize("budget", BUDGETS)
+@torch.no_grad()
+def test_images_of_a_batch_ignore_each_other(size, budget):
+    model, x = fill.model("sgformer_test", token_budget=budget), fill.picture("batch", 3, *size)
+    together = model(x)
+    for i in range(3):
+        torch.testing.assert_close(model(x[i : i + 1]), together[i : i + 1], rtol=0, atol=1e-12)
+    assert not torch.allclose(together[0], together[1], atol=1e-3)
+    assert torch.equal(model(x), together)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_meta_construction(name):
+    meta = timm.create_model(name, device="meta")
+    assert all(p.is_meta for p in meta.parameters())
+    assert not list(meta.buffers())  # nothing that `to_empty` would leave undefined
+    names = {key: t.shape for key, t in timm.create_model(name).state_dict().items()}
+    assert {key: t.shape for key, t in meta.state_dict().items()} == names
+
+
+@pytest.mark.parametrize("weight_init", ["mean", "released"])
+def test_meta_then_weights_is_the_same_as_construction(weight_init):
+    torch.manual_seed(3)
+    direct = timm.create_model("sgformer_test", weight_init=weight_init)
+    meta = timm.create_model("sgformer_test", weight_init=weight_init, device="meta").to_empty(device="cpu")
+    for parameter in meta.parameters():
+        torch.nn.init.constant_(parameter, math.nan)
+    torch.manual_seed(3)
+    torch.empty(0)
+    meta.init_weights()
+    assert all(t.isfinite().all() for t in meta.state_dict().values())
+    for key, tensor in direct.state_dict().items():
+        if not key.startswith("head"):
+            torch.testing.assert_close(tensor.std(correction=0), meta.state_dict()[key].std(correction=0), rtol=0.2, atol=0.02)
+
+
+def test_a_seed_decides_all_weights():
+    models = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        models.append(timm.create_model("sgformer_test").state_dict())
+    assert all(torch.equal(models[0][key], models[1][key]) for key in models[0])
+    assert not torch.equal(models[0]["head.fc.weight"], models[2]["head.fc.weight"])
+
+
+@pytest.mark.parametrize("weight_init", ["mean", "released"])
+def test_initial_values(weight_init):
+    weights = timm.create_model("sgformer_t", weight_init=weight_init).state_dict()
+    for key, tensor in weights.items():
+        if ".merge." in key and key.endswith("weight"):
+            r = tensor.shape[1]
+            assert torch.equal(tensor, torch.full((1, r), 1 / r)) == (weight_init == "mean")
+        elif key.endswith("bias"):
+            assert (tensor == 0).all(), key
+        elif tensor.ndim == 1:
+            assert (tensor == 1).all(), key
+        elif tensor.ndim == 2:
+            assert tensor.std() == pytest.approx(0.02, rel=0.1), key
+        elif tensor.ndim == 4:  # 2 / (k * k * out / groups), groups being in / (shape[1])
+            fan_out = tensor.shape[2] * tensor.shape[3] * (1 if tensor.shape[1] == 1 else tensor.shape[0])
+            assert tensor.std() == pytest.approx(math.sqrt(2 / fan_out), rel=0.15), key
+    c = weights["stem.pos_embed"].shape[2]
+    position = weights["stem.pos_embed"].view(56, 56, 2, 2, c // 4)  # row, column; (column, row), (sin, cos), frequency
+    for row, column, k in ((0, 0, 0), (3, 50, 1), (55, 7, c // 4 - 1)):
+        w = 10000 ** (-k / (c // 4))
+        expected = [[math.sin(w * column), math.cos(w * column)], [math.sin(w * row), math.cos(w * row)]]
+        torch.testing.assert_close(position[row, column, :, :, k], torch.tensor(expected), rtol=0, atol=1e-6)
+
+
+def test_unknown_options_are_errors():
+    with pytest.raises(TypeError, match="drop_path"):
+        timm.create_model("sgformer_test", drop_path=0.1)
+    with pytest.raises(ValueError, match="weight_init is 'zeros'; choose 'mean' or 'released'"):
+        timm.create_model("sgformer_test", weight_init="zeros")
+    for budget in (-1, 0, 2):
+        with pytest.raises(ValueError, match=f"token_budget is {budget}; it must be None or at least 3"):
+            timm.create_model("sgformer_test", token_budget=budget)
+        with pytest.raises(ValueError, match=f"token_budget is {budget}"):
+            timm.create_model("sgformer_test", device="meta").set_token_budget(budget)
+    with pytest.raises(ValueError, match="depth is 3"):
+        timm.create_model("sgformer_test", depths=(2, 3, 2, 1))
+    with pytest.raises(ValueError, match="heads"):
+        timm.create_model("sgformer_test", num_heads=(1, 2, 2, 4))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_classifier(name):
+    model, x = timm.create_model(name, device="meta", num_classes=0), torch.empty(2, 3, 64, 64, device="meta")
+    assert model(x).shape == (2, model.num_features)
+    assert isinstance(model.get_classifier(), torch.nn.Identity)
+    model.reset_classifier(5)
+    assert model.num_classes == model.get_classifier().out_features == 5
+    model.head.to("meta")
+    assert model(x).shape == (2, 5)
+    assert dict(model.named_modules())[model.default_cfg["classifier"]] is model.get_classifier()
+    assert dict(model.named_modules())[model.default_cfg["first_conv"]] is model.stem.conv1
+
+
+@pytest.mark.parametrize(("pool", "shape"), [("avg", (64,)), ("max", (64,)), ("avgmax", (64,)), ("catavgmax", (128,)), ("", (64, 2, 3))])
+@torch.no_grad()
+def test_global_pool(pool, shape):
+    model, x = fill.model("sgformer_test", num_classes=0, global_pool=pool), fill.picture("pool", 1, 64, 96)
+    features = model.forward_features(x)
+    average, maximum = features.mean((2, 3)), features.amax((2, 3))
+    expected = {"avg": average, "max": maximum, "avgmax": (average + maximum) / 2}
+    expected |= {"catavgmax": torch.cat((average, maximum), 1), "": features}
+    assert model(x).shape == (1, *shape)
+    torch.testing.assert_close(model(x), expected[pool])
+    other = fill.model("sgformer_test", num_classes=3)
+    if pool:
+        other.reset_classifier(4, pool)
+        other.to(x.dtype)
+        assert other(x).shape == (1, 4)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_one_channel(name):
+    model = timm.create_model(name, in_chans=1, device="meta")
+    assert model(torch.empty(1, 1, 64, 64, device="meta")).shape == (1, 1000)
+
+
+@torch.no_grad()
+def test_drop_rate_acts_in_training_alone():
+    model, x = fill.model("sgformer_test", drop_rate=0.5), fill.picture("drop", 1, 64, 64)
+    assert torch.equal(model(x), model(x))
+    model.train()
+    assert not torch.equal(model(x), model(x))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_drop_path_rises_linearly_over_all_blocks_on_both_branches(name):
+    model = timm.create_model(name, drop_path_rate=0.3, device="meta")
+    rates = [[getattr(b.drop_path1, "drop_prob", 0.0), getattr(b.drop_path2, "drop_prob", 0.0)] for s in model.stages for b in s.blocks]
+    expected = torch.linspace(0, 0.3, len(rates))
+    torch.testing.assert_close(torch.tensor(rates), expected[:, None].expand(-1, 2))
+
+
+@torch.no_grad()
+def test_dropping_all_paths_leaves_the_downsampling():
+    """Drop path 1 on the last block: in training it is the identity."""
+    model, x = fill.model("sgformer_test", drop_path_rate=1.0), fill.picture("drop", 1, 64, 64)
+    for module in model.modules():
+        if isinstance(module, timm.layers.DropPath):
+            module.drop_prob = 1.0
+    model.stages[0].blocks = torch.nn.ModuleList()  # rate 0 in its first block
+    model.train()
+    y = model.stem(x).permute(0, 2, 3, 1)
+    for stage in model.stages:
+        y = stage.norm(stage.downsample(y.permute(0, 3, 1, 2)).permute(0, 2, 3, 1) if stage is not model.stages[0] else y)
+    torch.testing.assert_close(model.forward_features(x), y.permute(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize("budget", [None, 20])
+def test_checkpointing_changes_nothing(budget):
+    model, x = fill.model("sgformer_test", token_budget=budget).train(), fill.picture("checkpoint", 2, 97, 70)
+    results = []
+    for enable in (False, True):
+        model.set_grad_checkpointing(enable)
+        model.zero_grad()
+        out = model(x)
+        out.square().sum().backward()
+        results.append([out.detach(), *(p.grad.clone() for p in model.parameters())])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+    assert all(stage.grad_checkpointing for stage in model.stages)
+
+
+def test_checkpointing_saves_memory():
+    """What autograd keeps: a fraction of the tensors."""
+    model, x, saved = timm.create_model("sgformer_test").train(), torch.randn(1, 3, 64, 64), []
+
+    def bytes_kept(enable):
+        kept = {}
+        model.set_grad_checkpointing(enable)
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.setdefault(t.data_ptr(), t), lambda t: t):
+            model(x)
+        parameters = {p.data_ptr() for p in model.parameters()}
+        return sum(t.numel() for key, t in kept.items() if key not in parameters)
+
+    saved = bytes_kept(False), bytes_kept(True)
+    assert saved[1] < saved[0] / 3
+
+
+@pytest.mark.parametrize("backend", api.BACKENDS)
+@pytest.mark.parametrize("budget", [None, 20])
+def test_compiles_without_a_break(backend, budget, monkeypatch):
+    """At two sizes; the second makes torch take sizes as variables, and what it wrote for the first must not leak."""
+    monkeypatch.setattr(api, "BACKENDS", {backend: api.BACKENDS[backend]})
+    torch._dynamo.reset()
+    model = fill.model("sgformer_test", num_classes=5, token_budget=budget)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    for size in ((64, 96), (97, 130)):
+        x, results = fill.picture("compile", 2, *size), []
+        for f in (compiled, model):
+            model.zero_grad()
+            out = f(x)
+            out.square().sum().backward()
+            results.append([out.detach(), *(p.grad.clone() for p in model.parameters())])
+        for a, b in zip(*results, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+@torch.no_grad()
+def test_a_budget_of_147_changes_nothing_at_224():
+    x = fill.picture("budget", 1, 224, 224)
+    free = fill.model("sgformer_test")(x)
+    assert torch.equal(fill.model("sgformer_test", token_budget=147)(x), free)
+    assert torch.equal(fill.model("sgformer_test", token_budget=10_000)(x), free)
+    assert not torch.allclose(fill.model("sgformer_test", token_budget=146)(x), free, atol=1e-4)
+
+
+@torch.no_grad()
+def test_budget_of_a_built_model():
+    model, x = fill.model("sgformer_test"), fill.picture("budget", 1, 97, 130)
+    free, constructed = model(x), fill.model("sgformer_test", token_budget=20)
+    model.set_token_budget(20)
+    assert model.token_budget == 20
+    assert torch.equal(model(x), constructed(x))
+    assert not torch.allclose(model(x), free, atol=1e-4)
+    model.set_token_budget(None)
+    assert torch.equal(model(x), free)
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+@pytest.mark.parametrize("size", [(32, 32), (97, 640), (448, 448)])
+def test_no_attention_has_more_keys_than_the_budget(budget, size, monkeypatch):
+    from sgformer.backbone import attention
+
+    counts = []
+
+    def counting(attend):
+        return lambda q, k, v, **options: counts.append((k.shape[2], options)) or attend(q, k, v, **options)
+
+    monkeypatch.setattr(attention, "key_mean_attention", counting(attention.key_mean_attention))
+    monkeypatch.setattr(attention.F, "scaled_dot_product_attention", counting(torch.nn.functional.scaled_dot_product_attention))
+    model = timm.create_model("sgformer_test", token_budget=budget, device="meta")
+    model(torch.empty(1, 3, *size, device="meta"))
+    most = max(n for n, _ in counts)
+    assert len(counts) == 3 * 3 + 1  # two in a hybrid-scale block, one in each other
+    if budget is None:
+        assert most > 147 or size == (32, 32)
+    else:
+        assert most <= max(budget, 49)  # a window has 49 tokens
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+@pytest.mark.parametrize("size", ODD_SIZES)
+@pytest.mark.parametrize("precision", [torch.float64, torch.float32, torch.bfloat16, "autocast"])
+def test_every_size_and_precision_trains(size, precision, budget):
+    dtype = torch.float32 if precision == "autocast" else precision
+    model = fill.model("sgformer_test", dtype=dtype, num_classes=5, token_budget=budget).train()
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "autocast"):
+        x = fill.picture("precision", 1, *size).to(dtype)
+        logits, maps = model(x), model.forward_significance(x)
+    assert logits.dtype == (torch.bfloat16 if precision == "autocast" else dtype)
+    logits.float().sum().backward()
+    assert logits.isfinite().all()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+    for significance in maps:
+        assert significance.dtype == (torch.float64 if dtype is torch.float64 else torch.float32)
+        assert not significance.requires_grad
+        assert (significance >= 0).all()
+        assert 0.8 < significance.mean() < 1.25
+
+
+@pytest.mark.parametrize("budget", [None, 20])
+@torch.no_grad()
+def test_significance_has_mean_1_where_strides_divide_the_map(budget):
+    model, x = fill.model("sgformer_test"), fill.picture("mean", 2, 224, 224)
+    for significance in model.forward_significance(x):
+        torch.testing.assert_close(significance.mean((1, 2)), torch.ones(2, dtype=torch.float64), rtol=0, atol=1e-12)
+        assert significance.std() > 0.01
+
+
+@pytest.mark.parametrize("size", [(31, 64), (64, 31), (1, 1)])
+def test_pictures_below_32_are_refused(size):
+    model, x = timm.create_model("sgformer_test", device="meta"), torch.empty(1, 3, *size, device="meta")
+    for f in (model, model.forward_features, model.forward_significance, model.forward_intermediates):
+        with pytest.raises(ValueError, match=rf"{size[0]}x{size[1]} .*at least 32x32"):
+            f(x)
+
+
+@pytest.mark.parametrize(("img_size", "grid"), [(224, (56, 56)), (160, (40, 40)), ((97, 130), (25, 33)), ((256, 512), (64, 128))])
+@torch.no_grad()
+def test_img_size_is_the_grid_of_positions_alone(img_size, grid):
+    model = timm.create_model("sgformer_test", img_size=img_size).double().eval()
+    assert model.stem.grid_size == grid
+    assert model.stem.pos_embed.shape[1] == grid[0] * grid[1]
+    expected = sine_cosine_positions(16, grid).float()
+    torch.testing.assert_close(model.stem.pos_embed.float(), expected)
+    assert model(fill.picture("img_size", 1, 70, 50)).isfinite().all()
+
+
+@pytest.mark.parametrize("size", [(160, 160), (97, 130)])
+@torch.no_grad()
+def test_set_input_size_changes_no_answer_at_that_size(size):
+    model, x = fill.model("sgformer_test"), fill.picture("input_size", 1, *size)
+    before = model(x)
+    model.set_input_size(img_size=size)
+    torch.testing.assert_close(model(x), before, rtol=0, atol=1e-12)
+    assert model.stem.pos_embed.requires_grad
+    assert model.stem.grid_size == strides_of(size)[0]
+
+
+@torch.no_grad()
+def test_timm_loads_weights_of_another_img_size(tmp_path):
+    model, x = fill.model("sgformer_test", img_size=224), fill.picture("load", 1, 160, 128)
+    torch.save(model.state_dict(), tmp_path / "weights.pth")
+    other = fill.model("sgformer_test", img_size=(160, 128))
+    load_checkpoint(other, str(tmp_path / "weights.pth"), filter_fn=sgformer.backbone.sgformer.checkpoint_filter_fn)
+    torch.testing.assert_close(other(x), model(x), rtol=0, atol=1e-12)
+    created = timm.create_model("sgformer_test", img_size=160, checkpoint_path=str(tmp_path / "weights.pth"))
+    expected = resize_positions(model.stem.pos_embed, (56, 56), (40, 40)).float()
+    torch.testing.assert_close(created.stem.pos_embed, expected)
+
+
+@torch.no_grad()
+def test_timm_loads_weights_of_a_grid_that_is_not_square(tmp_path):
+    model = fill.model("sgformer_test", img_size=(160, 128))
+    torch.save(model.state_dict(), tmp_path / "weights.pth")
+    same = timm.create_model("sgformer_test", img_size=(160, 128), checkpoint_path=str(tmp_path / "weights.pth"))
+    torch.testing.assert_close(same.stem.pos_embed, model.stem.pos_embed.float())
+
+
+@torch.no_grad()
+def test_a_square_number_of_positions_on_a_grid_that_is_not_square():
+    """64x36 and 48x48 hold as many positions; they must not be mistaken for each other."""
+    square, wide = fill.model("sgformer_test", img_size=192), fill.model("sgformer_test", img_size=(256, 144))
+    loaded = sgformer.backbone.sgformer.checkpoint_filter_fn(square.state_dict(), wide)["stem.pos_embed"]
+    torch.testing.assert_close(loaded, resize_positions(square.stem.pos_embed, (48, 48), (64, 36)))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_groups_of_parameters(name):
+    model = timm.create_model(name, device="meta")
+    names = dict(model.named_parameters()).keys()
+    assert model.no_weight_decay() <= names
+    for coarse in (False, True):
+        groups = timm.models.group_parameters(model, model.group_matcher(coarse=coarse), reverse=True)
+        assert groups.keys() == names
+    depth = {name: groups for name, groups in timm.models.group_parameters(model, model.group_matcher(), reverse=True).items()}
+    order = [depth[key] for key in ("stem.conv1.weight", "stages.0.blocks.0.mlp.fc1.weight", "stages.0.blocks.1.mlp.fc1.weight", "stages.1.blocks.0.norm1.weight", "stages.3.blocks.0.norm1.weight", "head.fc.weight")]
+    assert order == sorted(set(order))
+    decayed = param_groups_layer_decay(model, weight_decay=0.05, layer_decay=0.5, no_weight_decay_list=model.no_weight_decay())
+    assert sum(len(group["params"]) for group in decayed) == len(names)
+    scale = {id(p): group["lr_scale"] for group in decayed for p in group["params"]}
+    parameters = dict(model.named_parameters())
+    assert scale[id(parameters["head.fc.weight"])] == 1
+    assert scale[id(parameters["stem.pos_embed"])] == min(scale.values())
+    optimizer = create_optimizer_v2(model, "adamw", lr=1e-3, weight_decay=0.05)
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            assert (group["weight_decay"] == 0) == (p.ndim <= 1 or p is model.stem.pos_embed)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("keep", range(4))
+def test_prune_intermediate_layers(name, keep):
+    model, x = timm.create_model(name, device="meta"), torch.empty(1, 3, 64, 64, device="meta")
+    expected = model.forward_intermediates(x, indices=[keep], intermediates_only=True)[0].shape
+    assert model.prune_intermediate_layers([keep]) == [keep]
+    assert len(model.stages) == keep + 1
+    assert model.forward_features(x).shape == expected
+    assert model.forward_intermediates(x, indices=[keep], intermediates_only=True)[0].shape == expected
+    assert model.num_features == expected[1]
+    assert model.num_classes == 0
+
+
+@torch.no_grad()
+def test_forward_intermediates():
+    model, x = fill.model("sgformer_test"), fill.picture("intermediates", 1, 64, 96)
+    last, every = model.forward_intermediates(x)
+    assert torch.equal(last, model.forward_features(x))
+    assert torch.equal(last, every[-1])
+    for options, expected in [
+        ({"indices": 2}, every[2:]),
+        ({"indices": [0, 2]}, [every[0], every[2]]),
+        ({"indices": [1], "stop_early": True}, every[1:2]),
+        ({"output_fmt": "NHWC"}, [stage.permute(0, 2, 3, 1) for stage in every]),
+    ]:
+        actual = model.forward_intermediates(x, intermediates_only=True, **options)
+        assert len(actual) == len(expected)
+        assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
+    with pytest.raises(ValueError, match="NLC"):
+        model.forward_intermediates(x, output_fmt="NLC")
+
+
+@torch.no_grad()
+def test_copies_answer_alike():
+    model, x = fill.model("sgformer_test", token_budget=20, img_size=(64, 96)), fill.picture("copy", 1, 97, 64)
+    buffer = io.BytesIO()
+    torch.save(model, buffer)
+    buffer.seek(0)
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), torch.load(buffer, weights_only=False)):
+        assert torch.equal(twin(x), model(x))
+    fresh = timm.create_model("sgformer_test", token_budget=20, img_size=(64, 96)).double().eval()
+    fresh.load_state_dict(model.state_dict(), strict=True)
+    assert torch.equal(fresh(x), model(x))
+
+
+@pytest.mark.parametrize("options", [{"token_budget": 20}, {"drop_path_rate": 0.2}, {"weight_init": "released"}, {"drop_rate": 0.1}, {"global_pool": "max"}])
+def test_options_change_no_name(options):
+    names = {key: t.shape for key, t in timm.create_model("sgformer_test", device="meta").state_dict().items()}
+    model = timm.create_model("sgformer_test", device="meta", **options)
+    assert {key: t.shape for key, t in model.state_dict().items()} == names
+
+
+@torch.no_grad()
+def test_memory_format_changes_nothing():
+    model, x = fill.model("sgformer_test"), fill.picture("format", 2, 64, 96)
+    channels_last = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    torch.testing.assert_close(channels_last(x.to(memory_format=torch.channels_last)), model(x), rtol=0, atol=1e-12)
+
+
+@torch.no_grad()
+def test_float32_is_near_float64_where_the_ranking_is_held():
+    model, x = fill.model("sgformer_test"), fill.picture("single", 2, 97, 130)
+    low, maps = fill.model("sgformer_test", dtype=torch.float32), model.forward_significance(x)
+    with hold_significance(low, maps):
+        torch.testing.assert_close(low(x.float()).double(), model(x), rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_content_decides_what_is_significant():
+    """The map is of the picture, not of the positions alone."""
+    model = fill.model("sgformer_test")
+    one, other = (model.forward_significance(fill.picture(name, 1, 96, 96)) for name in ("one", "other"))
+    assert all((a - b).abs().mean() > 0.02 for a, b in zip(one, other, strict=True))
