@@ -88,7 +88,8 @@ def sine_cosine_positions(channels: int, grid_size: tuple[int, int]) -> Tensor:
 class HalvingConv(nn.Conv2d):
     """A depthwise convolution of stride 2 that computes in float32 while it trains in bfloat16 on a CPU.
 
-    PyTorch's backward pass of such a convolution is some thirty times slower there in bfloat16 than in float32.
+    PyTorch's backward pass of such a convolution is many times slower there in bfloat16 than in float32
+    (`benchmarks/choices.py` measures by how much).
     """
 
     def forward(self, input: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ EXAMPLES = """Trains the recipe digit_scenes; any of its keys can be changed: --
 
 examples:
   sgformer demo
-  sgformer demo --out /tmp/runs --trainer.max_epochs 2
+  sgformer demo --out trials --trainer.max_epochs 2
 """
 NUM_PICTURES = 8  # on the sheet
 NUM_MISTAKES = 2  # at most, of those
@@ -52,7 +52,7 @@ def demo(overrides: Mapping[str, Any] | None = None, *, out: str | Path = "runs"
     digit_scenes.DigitScenes("val", 1)[0]  # packages that are missing show at once
     print(
         "Which digit is in the photograph? A small SG-Former learns it now, from handwritten digits.\n"
-        "It is judged on other people's digits in other photographs, where chance is 10 %.\n",
+        "It is judged on other people's digits in other photographs, where chance is 10%.\n",
         flush=True,
     )
 
@@ -143,7 +143,7 @@ def draw(weights: str | Path, *, accuracy: float, num_judged: int) -> tuple[Imag
     ]
     sheet = contact_sheet(
         rows,
-        title=f"{model.name} on digit scenes: {accuracy:.1%} of {num_judged:,} right (chance 10 %)",
+        title=f"{model.name} on digit scenes: {accuracy:.1%} of {num_judged:,} right (chance 10%)",
         headings=["picture", *headings],
         legend=bool(headings),
     )

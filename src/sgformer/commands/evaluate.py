@@ -57,12 +57,15 @@ def evaluate(
     model = tasks.load(path, device=console.device(device))
     metadata = read_metadata(path)
     task = tasks.get(metadata["task"])
-    # Converted weights have no recipe; their own picture size is the default then.
-    content = metadata["recipe"] or {
-        "task": metadata["task"],
-        "data": {"image_size": list(model.preprocessing.image_size)},
-    }
-    recipe = recipes.parse(content, task.Recipe, overrides)
+    if Path(weights).is_dir() and (Path(weights) / "recipe.yaml").is_file():
+        source = Path(weights) / "recipe.yaml"  # also knows where the data lie
+    else:
+        # Converted weights have no recipe; their own picture size is the default then.
+        source = metadata["recipe"] or {
+            "task": metadata["task"],
+            "data": {"image_size": list(model.preprocessing.image_size)},
+        }
+    recipe = recipes.parse(source, task.Recipe, overrides)
     report = task.evaluate(
         model,
         recipe.data,

@@ -87,9 +87,7 @@ def train(
         soft_wrap=True,
     )
     try:
-        best = fit.fit(
-            task, data, parsed.trainer, folder, recipe=recipes.to_dict(parsed), resume=bool(resume)
-        )
+        best = fit.fit(task, data, parsed.trainer, folder, recipe=_to_share(parsed), resume=bool(resume))
     except KeyboardInterrupt:
         if (folder / fit.CHECKPOINT).is_file():
             print(f"To go on after the last full epoch: sgformer train {recipe} --resume {folder}")
@@ -102,3 +100,12 @@ def train(
         soft_wrap=True,
     )
     return folder
+
+
+def _to_share(recipe: Any) -> dict[str, Any]:
+    """A recipe for the metadata of weights, which people pass on: without where the data lay on this machine."""
+    from ..engine.recipe import to_dict
+
+    content = to_dict(recipe)
+    content["data"]["root"] = None
+    return content

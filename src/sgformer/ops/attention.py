@@ -14,7 +14,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Softmax attention with scale `d ** -0.5`.
 
     It is PyTorch's fused attention, except on a CPU while there are few weights, where two plain products are faster
-    (`benchmarks/ops.py` measures by how much).
+    (`benchmarks/choices.py` measures by how much).
 
     Shape:
         - q: `(B, a, N, d)`
