@@ -8,8 +8,8 @@ BIN    := .venv/bin
 demo: venv  ## Train a small SG-Former on embedded pictures (about four minutes on two cores) and draw what it sees.
 	$(BIN)/sgformer demo
 
-test: venv  ## Run all tests.
-	$(BIN)/pytest
+test: venv  ## Run all tests, a process and a thread for each core.
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto
 
 check: venv  ## Lint, formatting and types.
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 It imports nothing of the package, so that the two can disagree. `w` is a released state dict.
 """
 
+import itertools
 import math
 
 import torch
@@ -111,7 +112,9 @@ def stem(w, x):
     positions = w["pos_embed"].reshape(56, 56, -1)
     if x.shape[:2] != (56, 56):
         positions = positions.permute(2, 0, 1)[None]
-        positions = F.interpolate(positions, x.shape[:2], mode="bicubic", align_corners=False)[0].permute(1, 2, 0)
+        positions = F.interpolate(positions, x.shape[:2], mode="bicubic", align_corners=False)[0].permute(
+            1, 2, 0
+        )
     return x + positions
 
 
@@ -156,9 +159,12 @@ def groups(tokens, ranking, group_sizes, weights, budget=None):
     """For each summary token: which tokens it merges, what each counts, and its bias."""
     N = len(ranking)
     cuts = [0, N // 2, N] if len(group_sizes) == 2 else [0, N // 4, 3 * (N // 4), N]
-    bands = [ranking[start:end] for start, end in zip(cuts, cuts[1:], strict=False)]
+    bands = [ranking[start:end] for start, end in itertools.pairwise(cuts)]
     t = 1
-    while budget and sum(math.ceil(len(band) / (r * t)) for band, r in zip(bands, group_sizes, strict=True)) > budget:
+    while (
+        budget
+        and sum(math.ceil(len(band) / (r * t)) for band, r in zip(bands, group_sizes, strict=True)) > budget
+    ):
         t += 1
     for band, r, (f, bias) in zip(bands, group_sizes, weights, strict=True):
         for group in range(math.ceil(len(band) / (r * t))):

@@ -26,7 +26,9 @@ def test_segmentation_models_pytorch(head):
 
 def test_transformers():
     transformers = pytest.importorskip("transformers")
-    config = transformers.TimmBackboneConfig(backbone="sgformer_test", use_pretrained_backbone=False, out_indices=(1, 2, 3))
+    config = transformers.TimmBackboneConfig(
+        backbone="sgformer_test", use_pretrained_backbone=False, out_indices=(1, 2, 3)
+    )
     model = transformers.TimmBackbone(config)
     features = model(torch.randn(2, 3, 70, 100)).feature_maps
     assert [tuple(f.shape) for f in features] == [(2, 32, 9, 13), (2, 48, 5, 7), (2, 64, 3, 4)]

@@ -23,7 +23,9 @@ def released(num_classes=10):
 
 
 def on_meta(variant, num_classes=1000):
-    return {name: torch.empty(s, device="meta") for name, s in plain.official_shapes(variant, num_classes).items()}
+    return {
+        name: torch.empty(s, device="meta") for name, s in plain.official_shapes(variant, num_classes).items()
+    }
 
 
 @pytest.mark.parametrize("variant", [*RELEASED, "sgformer_test"])
@@ -32,8 +34,12 @@ def test_names_and_shapes_there_and_back(variant, num_classes):
     official = on_meta(variant, num_classes)
     ours = from_official(official)
     model = timm.create_model(variant, num_classes=num_classes, device="meta")
-    assert {name: t.shape for name, t in ours.items()} == {name: t.shape for name, t in model.state_dict().items()}
-    assert {name: t.shape for name, t in to_official(ours).items()} == {name: t.shape for name, t in official.items()}
+    assert {name: t.shape for name, t in ours.items()} == {
+        name: t.shape for name, t in model.state_dict().items()
+    }
+    assert {name: t.shape for name, t in to_official(ours).items()} == {
+        name: t.shape for name, t in official.items()
+    }
     assert variant_of(official) == variant
 
 
@@ -105,7 +111,10 @@ WRONG = [
     (shaped("block1.2.norm1.weight", 16), r"depths \(3, 2, 2, 1\)"),
     (shaped("block5.0.norm1.weight", 16), r"depths \(2, 2, 2, 1, 1\)"),
     (shaped("pos_embed", 1, 3136, 17), "17 channels"),
-    (shaped("norm3.bias", 5), r"norm3.bias of these weights of sgformer_test has shape \[5\] in place of \[48\]"),
+    (
+        shaped("norm3.bias", 5),
+        r"norm3.bias of these weights of sgformer_test has shape \[5\] in place of \[48\]",
+    ),
     (shaped("head.weight", 10, 65), r"head.weight .* \[10, 65\] in place of \[10, 64\]"),
     (shaped("block1.0.attn.kv1.weight", 16, 8), r"attn.kv1.weight .* \[16, 8\] in place of \[16, 16\]"),
     (shaped("pos_embed", 3136, 16), r"pos_embed .* \[3136, 16\] in place of \[1, 3136, 16\]"),
@@ -123,7 +132,11 @@ def test_a_wrong_state_dict_is_refused_by_name(spoil, message):
 
 
 def test_weights_of_something_else_are_refused():
-    for weights in ({}, {"conv.weight": torch.zeros(1)}, timm.create_model("sgformer_test", device="meta").state_dict()):
+    for weights in (
+        {},
+        {"conv.weight": torch.zeros(1)},
+        timm.create_model("sgformer_test", device="meta").state_dict(),
+    ):
         assert not is_official(weights)
         with pytest.raises(ValueError, match="no released SG-Former weights"):
             from_official(weights)
@@ -132,13 +145,18 @@ def test_weights_of_something_else_are_refused():
 def content(**changes):
     """What a released file holds."""
     weights = released()
-    arguments = argparse.Namespace(model="sgformer_s", lr=1e-3, opt_betas=None, data_dir="/data", mean=(0.5, 0.5))
+    arguments = argparse.Namespace(
+        model="sgformer_s", lr=1e-3, opt_betas=None, data_dir="/data", mean=(0.5, 0.5)
+    )
     return {
         "epoch": 299,
         "arch": "sgformer_s",
         "state_dict": {f"module.{name}": t for name, t in weights.items()},
         "state_dict_ema": collections.OrderedDict((name, t + 1) for name, t in weights.items()),
-        "optimizer": {"state": {0: {"step": 5, "exp_avg": torch.zeros(3)}}, "param_groups": [{"lr": 1e-3, "params": [0]}]},
+        "optimizer": {
+            "state": {0: {"step": 5, "exp_avg": torch.zeros(3)}},
+            "param_groups": [{"lr": 1e-3, "params": [0]}],
+        },
         "args": arguments,
         "metric": 83.2,
         **changes,
@@ -159,7 +177,9 @@ def test_a_released_file(tmp_path, zipped):
         assert weights.keys() == {name.format(key) for key in expected}
         assert all(torch.equal(weights[name.format(key)], t + ema) for key, t in expected.items())
         from_official(weights)
-    assert torch.equal(read_released(str(path))["norm1.bias"], expected["norm1.bias"] + 1)  # EMA if not told otherwise
+    assert torch.equal(
+        read_released(str(path))["norm1.bias"], expected["norm1.bias"] + 1
+    )  # EMA if not told otherwise
 
 
 def test_a_bare_state_dict(tmp_path):
@@ -170,7 +190,11 @@ def test_a_bare_state_dict(tmp_path):
 NO_WEIGHTS = [
     (lambda c: c.pop("state_dict_ema"), True, "has no state_dict_ema, .*; pass --no-ema"),
     (lambda c: c.pop("state_dict"), False, "has no state_dict, .*; leave out --no-ema"),
-    (lambda c: (c.pop("state_dict"), c.pop("state_dict_ema")), True, "has no state_dict_ema, only epoch, arch"),
+    (
+        lambda c: (c.pop("state_dict"), c.pop("state_dict_ema")),
+        True,
+        "has no state_dict_ema, only epoch, arch",
+    ),
     (lambda c: c.update(state_dict_ema=None), True, "has no state_dict_ema"),
     (lambda c: c.update(state_dict_ema={"a": 1, "norm1.bias": "text"}), True, "a, norm1.bias are no tensors"),
     (lambda c: c.clear(), True, "has no state_dict_ema"),
@@ -203,11 +227,18 @@ def test_a_file_that_is_cut_off(tmp_path, zipped, keep):
     assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize("damage", ["text", "json", "jpeg", "zip", "zip_of_nothing", "safetensors", "html", "zeros"])
+@pytest.mark.parametrize(
+    "damage", ["text", "json", "jpeg", "zip", "zip_of_nothing", "safetensors", "html", "zeros"]
+)
 def test_a_file_of_another_kind(tmp_path, damage):
     path = tmp_path / "other.pth"
     path.write_bytes(
-        {"text": b"not found\n", "json": b'{"a": 1}', "jpeg": b"\xff\xd8\xff\xe0" * 30, "html": b"<html>" * 9}.get(damage, b"\0" * 500)
+        {
+            "text": b"not found\n",
+            "json": b'{"a": 1}',
+            "jpeg": b"\xff\xd8\xff\xe0" * 30,
+            "html": b"<html>" * 9,
+        }.get(damage, b"\0" * 500)
     )
     if damage.startswith("zip"):
         with zipfile.ZipFile(path, "w") as archive:
@@ -247,7 +278,14 @@ class ReduceWithState(Reduce):
 
 def handwritten(module, name, argument):
     """A pickle that calls a global on a text, by opcodes."""
-    return b"\x80\x02c" + f"{module}\n{name}\n".encode() + b"X" + len(argument).to_bytes(4, "little") + argument.encode() + b"\x85R."
+    return (
+        b"\x80\x02c"
+        + f"{module}\n{name}\n".encode()
+        + b"X"
+        + len(argument).to_bytes(4, "little")
+        + argument.encode()
+        + b"\x85R."
+    )
 
 
 def in_zip(path, data):
@@ -284,7 +322,14 @@ def attacks(command, code):
 
 
 ATTACKS = list(attacks("touch x", "0"))
-OPCODES = [("os", "system"), ("posix", "system"), ("builtins", "exec"), ("torch", "os.system"), ("argparse", "_os.system"), ("torch.serialization", "os.system")]
+OPCODES = [
+    ("os", "system"),
+    ("posix", "system"),
+    ("builtins", "exec"),
+    ("torch", "os.system"),
+    ("argparse", "_os.system"),
+    ("torch.serialization", "os.system"),
+]
 
 
 @pytest.mark.parametrize("container", ["zip", "legacy", "pickle"])

@@ -81,7 +81,9 @@ def loop(q, k, v, scale=None, mask=None):
                 seen = mask[b, h, n].nonzero().flatten().tolist()
                 if not seen:
                     continue
-                scores = torch.stack([q[b, h, n] @ k[b, h, m] for m in seen]) * (d**-0.5 if scale is None else scale)
+                scores = torch.stack([q[b, h, n] @ k[b, h, m] for m in seen]) * (
+                    d**-0.5 if scale is None else scale
+                )
                 weights = scores.exp() / scores.exp().sum()
                 out[b, h, n] = sum(w * v[b, h, m] for w, m in zip(weights, seen, strict=True))
                 key_mean[b, seen] += weights
@@ -102,7 +104,9 @@ def assert_obeys_the_rule(fast, plain, exact):
 
     In float64 plain PyTorch is the yardstick itself; there the order of the sums may cost some roundings.
     """
-    for name, f, p, e in zip(("out", "key_mean", "grad_q", "grad_k", "grad_v"), fast, plain, exact, strict=True):
+    for name, f, p, e in zip(
+        ("out", "key_mean", "grad_q", "grad_k", "grad_v"), fast, plain, exact, strict=True
+    ):
         assert f.dtype == p.dtype
         rounding = torch.finfo(f.dtype).eps * e.abs().max() * (64 if plain[0].dtype is torch.float64 else 1)
         assert (f - e).abs().max() <= 2 * (p - e).abs().max() + rounding, name
@@ -114,7 +118,9 @@ def assert_obeys_the_rule(fast, plain, exact):
 def test_agrees_with_a_loop(backend, mask, scale):
     q, k, v, _ = inputs(2, 3, 7, 10, 4)
     mask = make_mask(mask, 2, 3, 7, 10)
-    torch.testing.assert_close(key_mean_attention(q, k, v, scale=scale, mask=mask, backend=backend), loop(q, k, v, scale, mask))
+    torch.testing.assert_close(
+        key_mean_attention(q, k, v, scale=scale, mask=mask, backend=backend), loop(q, k, v, scale, mask)
+    )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -135,7 +141,9 @@ def test_rule_of_errors(backend, dtype, size, mask, monkeypatch):
 def test_any_chunk_is_right(chunk_weights, mask):
     size = (3, 3, 11, 13, 8)
     x, mask = inputs(*size), make_mask(mask, *size[:4])
-    for chunk, whole in zip(run(*x, mask=mask, backend="chunked"), run(*x, mask=mask, backend="reference"), strict=True):
+    for chunk, whole in zip(
+        run(*x, mask=mask, backend="chunked"), run(*x, mask=mask, backend="reference"), strict=True
+    ):
         torch.testing.assert_close(chunk, whole, rtol=0, atol=1e-13)
 
 
@@ -152,7 +160,9 @@ def test_any_layout(backend, layout):
     else:
         laid = [t.repeat_interleave(2, -1)[..., ::2] for t in x]
     assert not any(t.is_contiguous() for t in laid)
-    for actual, expected in zip(run(*laid, mask=mask, backend=backend), run(*x, mask=mask, backend=backend), strict=True):
+    for actual, expected in zip(
+        run(*laid, mask=mask, backend=backend), run(*x, mask=mask, backend=backend), strict=True
+    ):
         torch.testing.assert_close(actual, expected, rtol=0, atol=1e-13)
 
 
@@ -206,7 +216,10 @@ def test_what_a_mask_hides_has_no_say(backend, dtype):
     mask = (exists[:, :, None] & exists[:, None, :])[:, None]
     hidden = ~exists[:, None, :, None].expand(B, a, N, d)
     x = inputs(B, a, N, N, d, dtype)
-    results = [run(*[t.masked_fill(hidden, value) for t in x[:3]], x[3], mask=mask, backend=backend) for value in (0, 100)]
+    results = [
+        run(*[t.masked_fill(hidden, value) for t in x[:3]], x[3], mask=mask, backend=backend)
+        for value in (0, 100)
+    ]
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
     for result in results:
@@ -262,7 +275,9 @@ def test_chunked_never_makes_all_weights(mask, monkeypatch):
     with LargestTensor() as outside:
         run(*x, mask=masks[mask], backend="chunked")
     assert 0 < largest <= 10_000
-    assert calls == 2 * B * -(-a * M * N // 9_900)  # 9,900 is the most whole queries of 900 weights; forward and backward
+    assert calls == 2 * B * -(
+        -a * M * N // 9_900
+    )  # 9,900 is the most whole queries of 900 weights; forward and backward
     assert outside.numel <= max(t.numel() for t in x)
 
 

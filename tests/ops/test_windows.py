@@ -51,7 +51,9 @@ def test_attention_in_windows_is_attention_in_regions(H, W, outside, backend):
         for j in range(0, W, 7):
             region = x[:, i : i + 7, j : j + 7]
             alone = region.flatten(1, 2)[:, None]
-            for actual, expected in zip(maps, key_mean_attention(alone, alone, alone, backend="reference"), strict=True):
+            for actual, expected in zip(
+                maps, key_mean_attention(alone, alone, alone, backend="reference"), strict=True
+            ):
                 torch.testing.assert_close(actual[:, i : i + 7, j : j + 7].flatten(), expected.flatten())
 
 

@@ -135,7 +135,7 @@ def read_released(path: str | Path, *, ema: bool = True) -> dict[str, Tensor]:
         raise ValueError(
             f"{path}: not read, {what}; nothing in it was run. Is it the released file?"
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except Exception as error:  # a damaged file can make torch raise anything, an IndexError for instance
         raise ValueError(
             f"{path}: not a readable torch.save file, it may be cut off; get it again ({type(error).__name__})"
         ) from None
@@ -181,11 +181,13 @@ def _check_complete(official: Mapping[str, Tensor]) -> None:
     expected = to_official(_meta(name).state_dict())
     if not {"head.weight", "head.bias"} & official.keys():
         del expected["head.weight"], expected["head.bias"]
+    elif "head.weight" in official:  # the class count may be any, but the same in both
+        expected["head.bias"] = official["head.weight"].new_empty(official["head.weight"].shape[:1])
     if missing := expected.keys() - official.keys():
         raise ValueError(f"these weights of {name} lack {_some(missing)}; is the file complete?")
     if unexpected := official.keys() - expected.keys():
         raise ValueError(f"these weights of {name} hold unexpected {_some(unexpected)}; is it another model?")
-    free = {"pos_embed": 1, "head.weight": 0, "head.bias": 0}  # the dimension that may be of any size
+    free = {"pos_embed": 1, "head.weight": 0}  # the dimension that may be of any size
     for key, tensor in expected.items():
         want, got = list(tensor.shape), list(official[key].shape)
         if key in free and len(want) == len(got):

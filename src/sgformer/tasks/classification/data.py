@@ -148,17 +148,21 @@ class Pictures(Dataset[tuple[Tensor, int]]):
 
 
 class LabelledScenes(Dataset[tuple[Tensor, int]]):
-    """Digit scenes with one digit, which is the class."""
+    """Digit scenes with one digit, which is the class; made once, then kept in memory."""
 
     def __init__(self, scenes: DigitScenes, transform: Callable[[Image.Image], Tensor]) -> None:
         self.scenes, self.transform = scenes, transform
+        self.made: dict[int, tuple[Image.Image, int]] = {}
 
     def __len__(self) -> int:
         return len(self.scenes)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        scene = self.scenes[index]
-        return self.transform(scene.image), scene.label
+        if index not in self.made:
+            scene = self.scenes[index]
+            self.made[index] = scene.image, scene.label
+        image, label = self.made[index]
+        return self.transform(image), label
 
 
 class ClassificationData(LightningDataModule):
