@@ -58,3 +58,11 @@ def fill_(model):
 def model(name, *, dtype=torch.float64, **options):
     """A registered model with these weights, ready to predict."""
     return fill_(timm.create_model(name, **options).to(dtype)).eval()
+
+
+def strides_of(size):
+    """Height and width of the four feature maps."""
+    return [tuple(math.ceil(n / 2**k) for n in size) for k in (2, 3, 4, 5)]
+
+
+MODELS = timm.list_models("sgformer*")

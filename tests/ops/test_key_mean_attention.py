@@ -136,6 +136,18 @@ def test_rule_of_errors(backend, dtype, size, mask, monkeypatch):
     assert_obeys_the_rule(run(*x, mask=mask, backend=backend), plain, exact)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_errors_do_not_add_up_over_chunks(dtype, monkeypatch):
+    """Some hundred chunks, as a picture of 2048x2048 has them: what they add up loses no more than one sum does."""
+    N, M = 20_000, 16
+    monkeypatch.setattr(chunked, "CHUNK_WEIGHTS", 3 * M * N // 400)
+    x = [t / 2 for t in inputs(1, 3, N, M, 16, dtype)]
+    exact = run(*[t.double() for t in x], backend="reference")
+    plain, fast = run(*x, backend="reference"), run(*x, backend="chunked")
+    for f, p, e in zip(fast, plain, exact, strict=True):
+        assert (f - e).norm() <= 2 * (p - e).norm()
+
+
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.usefixtures("nan_memory")
 def test_any_chunk_is_right(chunk_weights, mask):

@@ -54,7 +54,9 @@ def _chunk_of(mask: Tensor | None, images: slice, queries: slice) -> Tensor | No
 @torch.library.custom_op("sgformer::key_mean_attention_chunked", mutates_args=())
 def _forward(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     out = q.new_empty(q.shape)
-    key_sum = q.new_zeros((q.shape[0], k.shape[2]), dtype=torch.promote_types(q.dtype, torch.float32))
+    # In float64, so that the error does not grow with the number of chunks; Apple's GPUs have none.
+    precise = torch.float32 if q.device.type == "mps" else torch.float64
+    key_sum = q.new_zeros((q.shape[0], k.shape[2]), dtype=precise)
     with torch.autocast(q.device.type, enabled=False):
         for images, queries in _chunks(q, k):
             weights = attention_weights(
@@ -62,7 +64,7 @@ def _forward(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None)
             )
             out[images, :, queries] = weights.to(v.dtype) @ v[images]
             key_sum[images] += weights.sum((1, 2))
-    return out, key_sum / num_queries(q, mask)
+    return out, (key_sum / num_queries(q, mask)).to(torch.promote_types(q.dtype, torch.float32))
 
 
 @_forward.register_fake
