@@ -233,24 +233,20 @@ class Stage(nn.Module):
         self.grad_checkpointing = False
         self.downsample = Downsample(in_channels, channels, **dd) if downsample else nn.Identity()
         self.blocks = nn.ModuleList()
+        options = {"token_budget": token_budget, **dd}
         for i in range(depth):
-            block: type[_Block]
+            kind: type[_Block]
             if stride is None:
-                block, attention = (
-                    GlobalBlock,
-                    GlobalAttention(channels, num_heads, token_budget=token_budget, **dd),
-                )
+                kind = GlobalBlock
+                attention = GlobalAttention(channels, num_heads, **options)
             elif i % 2 == 0:
-                block = HybridScaleBlock
-                attention = HybridScaleAttention(
-                    channels, num_heads, stride=stride, token_budget=token_budget, **dd
-                )
+                kind = HybridScaleBlock
+                attention = HybridScaleAttention(channels, num_heads, stride=stride, **options)
             else:
-                block = SelfGuidedBlock
-                attention = SelfGuidedAttention(
-                    channels, num_heads, group_sizes=GROUP_SIZES[stride], token_budget=token_budget, **dd
-                )
-            self.blocks.append(block(channels, attention, mlp_ratio=mlp_ratio, drop_path=drop_path[i], **dd))
+                kind = SelfGuidedBlock
+                sizes = GROUP_SIZES[stride]
+                attention = SelfGuidedAttention(channels, num_heads, group_sizes=sizes, **options)
+            self.blocks.append(kind(channels, attention, mlp_ratio=mlp_ratio, drop_path=drop_path[i], **dd))
         self.norm = nn.LayerNorm(channels, eps=1e-6, **dd)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -272,7 +268,7 @@ class Stage(nn.Module):
         return self.norm(x).permute(0, 3, 1, 2), maps
 
     def _run(self, block: nn.Module, *args: Tensor):
-        if self.grad_checkpointing and not torch.jit.is_scripting():
+        if self.grad_checkpointing:
             return checkpoint(block, *args)
         return block(*args)
 

@@ -174,6 +174,7 @@ def describe_environment() -> str:
         "git_changes": bool(_git("status", "--porcelain")),
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "processor": _processor(),
         "num_cpus": os.cpu_count(),
         "num_threads": torch.get_num_threads(),
         "gpus": gpus,
@@ -186,6 +187,16 @@ def write_description(folder: Path, recipe_yaml: str) -> None:
     """Leave in the run folder what it takes to repeat the run: ``recipe.yaml`` and ``environment.json``."""
     write_atomically(folder / "recipe.yaml", recipe_yaml.encode())
     write_atomically(folder / "environment.json", describe_environment().encode())
+
+
+def _processor() -> str:
+    """The processor's name, as Linux knows it; elsewhere what Python knows."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _git(*arguments: str) -> str | None:
