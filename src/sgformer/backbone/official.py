@@ -17,8 +17,6 @@ import timm
 import torch
 from torch import Tensor
 
-from .sgformer import SGFormer
-
 # Modules, as (released, ours). "#" is a number that counts from 1 there and from 0 here, "@" one that is the same.
 _RENAMED = [
     ("patch_embed1.conv.0.c", "stem.conv1"),
@@ -100,7 +98,7 @@ def variant_of(state_dict: Mapping[str, Tensor]) -> str:
         raise ValueError("these are no released SG-Former weights: there is no pos_embed among them")
     found = official["pos_embed"].shape[-1], _depths(official)
     for name in timm.list_models("sgformer*"):
-        names = to_official(_meta(name).state_dict())
+        names = _shapes(name)
         if found == (names["pos_embed"].shape[-1], _depths(names)):
             return name
     raise ValueError(
@@ -161,11 +159,9 @@ def _without_prefix(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix("module."): tensor for name, tensor in state_dict.items()}
 
 
-def _meta(name: str) -> SGFormer:
-    """A variant without memory for its weights: names and shapes only."""
-    model = timm.create_model(name, device="meta")
-    assert isinstance(model, SGFormer)
-    return model
+def _shapes(name: str) -> dict[str, Tensor]:
+    """A variant's state dict under released names, without memory for the weights."""
+    return to_official(timm.create_model(name, device="meta").state_dict())
 
 
 def _depths(official: Mapping[str, Tensor]) -> tuple[int, ...]:
@@ -178,7 +174,7 @@ def _depths(official: Mapping[str, Tensor]) -> tuple[int, ...]:
 def _check_complete(official: Mapping[str, Tensor]) -> None:
     """Raises ValueError if names or shapes are not those of a variant; the class count and the grid may be any."""
     name = variant_of(official)
-    expected = to_official(_meta(name).state_dict())
+    expected = _shapes(name)
     if not {"head.weight", "head.bias"} & official.keys():
         del expected["head.weight"], expected["head.bias"]
     elif "head.weight" in official:  # the class count may be any, but the same in both

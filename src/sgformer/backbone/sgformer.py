@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .attention import GlobalAttention, HybridScaleAttention, SelfGuidedAttention
 from .blocks import Stage, Stem, init_merge_as_mean, init_released, resize_positions
+from .official import from_official, is_official
 
 MIN_SIZE = 32
 MIN_BUDGET = 3
@@ -278,8 +279,6 @@ def _grid_size(img_size: int | tuple[int, int]) -> tuple[int, int]:
 
 def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """What timm passes loaded weights through: released names become ours, and positions take the model's grid."""
-    from .official import from_official, is_official
-
     if is_official(state_dict):
         state_dict = from_official(state_dict)
     positions = state_dict.get("stem.pos_embed")
