@@ -47,8 +47,8 @@ class SGFormer(nn.Module):
             Weights do not depend on it: change it on a built model with `set_token_budget`.
         drop_rate: dropout before the head.
         drop_path_rate: drop path rate of the last block; it rises linearly from 0 over all blocks.
-        weight_init: `"mean"`, in which merging starts as a mean, or `"released"`, the initialisation of the released
-            model, in which it starts as noise. The first trains better (see `docs/initialisation.md`).
+        weight_init: `"released"`, the initialisation of the released model, or `"mean"`, in which merging starts as a
+            mean and not as noise. Neither trained better beyond doubt (see `docs/initialisation.md`).
 
     Shape:
         - x: `(B, in_chans, height, width)`
@@ -78,13 +78,13 @@ class SGFormer(nn.Module):
         token_budget: int | None = None,
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
-        weight_init: Literal["mean", "released"] = "mean",
+        weight_init: Literal["released", "mean"] = "released",
         device=None,
         dtype=None,
     ) -> None:
         super().__init__()
-        if weight_init not in ("mean", "released"):
-            raise ValueError(f"weight_init is {weight_init!r}; choose 'mean' or 'released'")
+        if weight_init not in ("released", "mean"):
+            raise ValueError(f"weight_init is {weight_init!r}; choose 'released' or 'mean'")
         dd: dict[str, Any] = {"device": device, "dtype": dtype}
         self.in_chans = in_chans
         self.num_classes = num_classes

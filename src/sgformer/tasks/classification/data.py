@@ -35,6 +35,8 @@ class AugmentOptions:
         mixup: Strength of mixing two pictures, as the alpha of a Beta distribution; 0: never.
         cutmix: The same for pasting a part of one into another; with both, each batch draws one of them.
         mix_prob: Share of batches in which there is mixup or cutmix at all.
+        mix_epochs: After how many epochs mixup and cutmix end, so that the last ones see pictures as they are; null:
+            never.
     """
 
     crop_scale: tuple[float, float] = (0.35, 1.0)
@@ -46,6 +48,7 @@ class AugmentOptions:
     mixup: float = 0.0
     cutmix: float = 0.0
     mix_prob: float = 1.0
+    mix_epochs: int | None = None
 
     @property
     def mixes(self) -> bool:

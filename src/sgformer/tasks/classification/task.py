@@ -71,7 +71,7 @@ class ClassificationTask(LightningModule):
         self.label_smoothing = loss.label_smoothing
         self.optim = optim
         num_classes = len(model.classes)
-        self.mix = None
+        self.mix, self.mix_epochs = None, augment.mix_epochs
         if augment.mixes:
             self.mix = Mixup(
                 mixup_alpha=augment.mixup,
@@ -86,7 +86,7 @@ class ClassificationTask(LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """The loss of a batch."""
         images, targets = batch
-        if self.mix:
+        if self.mix and (self.mix_epochs is None or self.current_epoch < self.mix_epochs):
             images, targets = self.mix(images, targets)
         # In float32, whatever the precision of the model.
         loss = cross_entropy(self.model(images).float(), targets, label_smoothing=self.label_smoothing)
