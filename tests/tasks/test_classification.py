@@ -30,10 +30,35 @@ def classifier(name="sgformer_test", classes=("blue", "green", "red"), **kwargs)
 
 
 def data(root, **kwargs):
-    return ClassificationData(DataOptions(root=str(root), batch_size=4, workers=0, **kwargs), PREPROCESSING)
+    options = DataOptions(root=str(root), image_size=32, batch_size=4, workers=0, **kwargs)
+    return ClassificationData(options, PREPROCESSING)
 
 
 # ---- data
+
+
+def test_sizes_of_training_and_evaluation_may_differ(folders):
+    options = DataOptions(root=str(folders), image_size=(32, 64), eval_image_size=48, batch_size=4, workers=0)
+    recipe = Recipe(model=ModelOptions(name="sgformer_test"), data=options)
+    task, module = build(recipe)
+    assert next(iter(module.train_dataloader()))[0].shape == (4, 3, 32, 64)
+    assert next(iter(module.val_dataloader()))[0].shape == (4, 3, 48, 48)
+    assert task.model.preprocessing.image_size == (48, 48)
+    assert task.model.backbone.stem.grid_size == (8, 16)
+    recipe.model.name = "swin_tiny_patch4_window7_224"
+    with pytest.raises(ValueError, match="pictures of one size only"):
+        build(recipe)
+
+
+@pytest.mark.parametrize(("mix_epochs", "mixes"), [(None, True), (1, True), (0, False)])
+def test_mixing_ends(folders, mix_epochs, mixes):
+    augment = AugmentOptions(mixup=1.0, mix_epochs=mix_epochs)
+    data = DataOptions(root=str(folders), image_size=32, batch_size=4, workers=0, augment=augment)
+    task, _ = build(Recipe(model=ModelOptions(name="sgformer_test"), data=data))
+    mixed = []
+    task.mix = lambda images, targets: mixed.append(len(images)) or (images, targets)
+    task.training_step((torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 0])), 0)  # in epoch 0
+    assert bool(mixed) == mixes
 
 
 def test_batches_of_class_folders(folders):

@@ -175,7 +175,7 @@ class ClassificationData(LightningDataModule):
 
     Args:
         options: The recipe's section ``data``.
-        preprocessing: How pictures are prepared for the model.
+        preprocessing: How pictures are prepared for the model; their size is that of validation.
         classes: What the class indices mean, where a model fixes that; else the folders' names, sorted.
         splits: Which splits there must be.
 
