@@ -1,0 +1,42 @@
+"""Both ways to attend to few keys give the same numbers, as far as their precision goes."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from sgformer.ops import attention
+
+
+def results(function, inputs):
+    inputs = [t.clone().requires_grad_() for t in inputs]
+    out = function(*inputs)
+    out.sin().sum().backward()
+    return [out.detach(), *(t.grad for t in inputs)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("N", "M"), [(1, 1), (49, 60), (97, 147), (1050, 7)])
+def test_error_is_at_most_twice_that_of_the_plain_products(dtype, N, M):
+    inputs = [torch.randn(2, 3, n, 16, dtype=torch.float64) for n in (N, M, M)]
+    inputs = [t.to(dtype) for t in inputs]
+    exact = results(F.scaled_dot_product_attention, [t.double() for t in inputs])
+    plain = results(lambda q, k, v: ((q @ k.mT).float() / 4).softmax(-1).to(q.dtype) @ v, inputs)
+    if dtype == torch.float64:
+        plain = [e + 1e-13 for e in exact]
+    for fast, slow, e in zip(results(attention, inputs), plain, exact, strict=True):
+        assert fast.dtype == dtype
+        # A rounding step of room: the plain products may hit the nearest number, and gradients cancel terms around 1.
+        room = torch.finfo(dtype).eps * (1 + e.abs().max())
+        assert (fast.double() - e).abs().max() <= 2 * (slow.double() - e).abs().max() + room
+
+
+def test_many_weights_go_to_the_fused_kernel(monkeypatch):
+    called = []
+    fused = F.scaled_dot_product_attention
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *a: called.append(a[0].dtype) or fused(*a))
+    few, many = torch.randn(1, 1, 8, 4), torch.randn(1, 1, 4200, 4)
+    attention(*[few.bfloat16()] * 3)
+    assert called == []
+    attention(*[many.bfloat16()] * 3)  # 4200 * 4200 is more than 2^24
+    attention(*[few] * 3)
+    assert called == [torch.bfloat16, torch.float32]
