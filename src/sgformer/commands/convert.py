@@ -45,8 +45,6 @@ def convert(released: str | Path, out: str | Path, *, ema: bool = True) -> Path:
 
     from timm.data.imagenet_info import ImageNetInfo
 
-    import sgformer  # noqa: F401 (registers our models with timm)
-
     from ..backbone import official
     from ..engine import weights
     from ..tasks.classification.model import Classifier, preprocessing_of

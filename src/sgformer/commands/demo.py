@@ -77,10 +77,10 @@ def demo(overrides: Mapping[str, Any] | None = None, *, out: str | Path = "runs"
     print(
         f"\n{report.top1:.1%} of {report.num_pictures:,} scenes right (chance: {chance:.0%}), "
         f"after {minutes} min {seconds:02} s in all.\n\n"
-        f"See where it looks:      {folder / 'significance.png'}\n"
-        f"Ask it about a picture:  sgformer predict {folder} {pictures}\n"
-        f"Use it from Python:      sgformer.load({str(folder)!r}).predict(picture)\n"
-        "Train on your pictures:  sgformer train finetune --data.root FOLDER   "
+        f"See where it spends keys: {folder / 'significance.png'}\n"
+        f"Ask it about a picture:   sgformer predict {folder} {pictures}\n"
+        f"Use it from Python:       sgformer.load({str(folder)!r}).predict(picture)\n"
+        "Train on your pictures:   sgformer train finetune --data.root FOLDER   "
         "(FOLDER/train/CLASS/, FOLDER/val/CLASS/)"
     )
     return folder
@@ -98,8 +98,6 @@ def draw(weights: str | Path, *, accuracy: float, num_judged: int) -> tuple[Imag
         The sheet, and the scenes on it: the first ones, with up to two mistakes among them if it makes any.
     """
     import torch
-
-    import sgformer  # noqa: F401 (registers our models with timm)
 
     from .. import tasks
     from ..engine.recipe import parse

@@ -46,8 +46,6 @@ def evaluate(
     """
     from rich.progress import track
 
-    import sgformer  # noqa: F401 (registers our models with timm)
-
     from .. import tasks
     from ..engine import recipe as recipes
     from ..engine.weights import locate, read_metadata, write_atomically

@@ -40,8 +40,6 @@ def list_(what: str, pattern: str = "sgformer*") -> None:
     import timm
     import torch
 
-    import sgformer  # noqa: F401 (registers our models with timm)
-
     names = timm.list_models(pattern)
     if not names:
         raise ValueError(f"no model fits {pattern!r}; try sgformer list models '*'")

@@ -54,8 +54,6 @@ def predict(
     if top_k < 1:
         raise ValueError(f"--top_k {top_k} must be at least 1")
 
-    import sgformer  # noqa: F401 (registers our models with timm)
-
     from .. import tasks
     from ..engine.weights import write_atomically
     from ..tasks.images import PictureError

@@ -9,7 +9,7 @@ TAKES_OVERRIDES = True
 EXAMPLES = """Any key of the recipe can be changed: --SECTION.KEY VALUE. See them all with --print_config.
 
 examples:
-  sgformer train smoke                           a few seconds, to see that all works
+  sgformer train smoke                           as short as can be, to see that all works
   sgformer train finetune --data.root photos     your pictures: photos/train/CLASS/, photos/val/CLASS/
   sgformer train imagenette160 --data.root imagenette160 --model.name resnet18 --trainer.max_epochs 10
   sgformer train imagenette160 --resume runs/imagenette160
@@ -57,8 +57,6 @@ def train(
         raise FileNotFoundError(
             f"{resume} has no last.ckpt to go on from; name a run whose first epoch is over"
         )
-
-    import sgformer  # noqa: F401 (registers our models with timm)
 
     from .. import tasks
 

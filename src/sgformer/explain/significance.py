@@ -13,8 +13,9 @@ from torch import Tensor, nn
 def significance_maps(model: nn.Module, x: Tensor) -> list[Tensor]:
     """Measure the significance of every token, in evaluation mode and without gradients.
 
-    A token is as significant as the attention that all tokens pay to it, relative to an even share: 1 is
-    average. Training or evaluation mode of the model, of each of its parts, is left as found.
+    A token is as significant as the attention that it receives, coarsely from all tokens and finely from
+    those of its window, relative to an even share: 1 is average. Training or evaluation mode of the model, of
+    each of its parts, is left as found.
 
     Args:
         model: anything with `forward_significance(x) -> list of (B, H, W)`, or a model that holds such a
