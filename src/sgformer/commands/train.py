@@ -75,8 +75,16 @@ def train(
     seed_everything(parsed.seed, workers=True, verbose=False)
     task, data = task_module.build(parsed)
     # The folder is made last: a mistake in recipe or data leaves nothing behind.
-    folder = Path(resume) if resume else fit.new_folder(out, recipes.run_name(path))
-    fit.write_description(folder, recipes.to_yaml(parsed))
+    if resume:
+        folder = Path(resume)
+    elif fit.is_first_process():
+        folder = fit.new_folder(out, recipes.run_name(path))
+    else:
+        folder = Path(out)  # the others write nothing
+    if fit.is_first_process():
+        fit.write_description(folder, recipes.to_yaml(parsed))
+    else:
+        console.quiet = True
     num_parameters = sum(parameter.numel() for parameter in task.model.parameters())
     console.print(
         f"{parsed.model.name} · {num_parameters / 1e6:.1f}M parameters · {data} -> {folder}",
@@ -85,7 +93,15 @@ def train(
         soft_wrap=True,
     )
     try:
-        best = fit.fit(task, data, parsed.trainer, folder, recipe=_to_share(parsed), resume=bool(resume))
+        best = fit.fit(
+            task,
+            data,
+            parsed.trainer,
+            folder,
+            recipe=_to_share(parsed),
+            seed=parsed.seed,
+            resume=bool(resume),
+        )
     except KeyboardInterrupt:
         if (folder / fit.CHECKPOINT).is_file():
             print(f"To go on after the last full epoch: sgformer train {recipe} --resume {folder}")

@@ -17,12 +17,12 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_only
 
 from .callbacks import AveragedWeights, RunFolder, RunProgress, StopAtNaN
+from .checkpoints import CHECKPOINT, AtomicCheckpointIO, Checkpoints, SeededSteps
 from .weights import write_atomically
 
-CHECKPOINT = "last.ckpt"
 _PACKAGES = (
     "sgformer",
     "torch",
@@ -44,10 +44,16 @@ class TrainerOptions:
         max_epochs: Passes over the training pictures.
         precision: auto is bf16-mixed on a GPU that has it, else 32-true.
         accelerator: auto takes a GPU where there is one; or cpu, gpu, mps.
-        devices: How many, or auto for all.
+        devices: How many processes on this machine, or auto for one per GPU; also on a CPU, where two processes of one
+            thread train faster than one of two.
+        num_nodes: How many machines, each started by torchrun or SLURM.
+        strategy: auto is one process, or ddp where there are several; fsdp shards the model itself over GPUs.
         accumulate: Batches per step of the optimizer.
         clip_grad: Largest norm of the gradient; null: any.
         ema_decay: Decay of the averaged weights, which are then validated and saved; null: no average.
+        checkpoint_minutes: How often a checkpoint is written within an epoch, beside the one after it; null: never.
+        keep_best: How many of the best epochs' weights are kept; the best one is best.safetensors.
+        compile: Compile the model with torch.compile; slow at first, faster after.
         limit_train_batches: Fewer batches per epoch, as a number or a fraction, to try things out.
         limit_val_batches: The same for validation.
     """
@@ -56,9 +62,14 @@ class TrainerOptions:
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed", "64-true"] = "auto"
     accelerator: str = "auto"
     devices: int | str = 1
+    num_nodes: int = 1
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     accumulate: int = 1
     clip_grad: float | None = None
     ema_decay: float | None = None
+    checkpoint_minutes: float | None = 10.0
+    keep_best: int = 1
+    compile: bool = False
     limit_train_batches: int | float | None = None
     limit_val_batches: int | float | None = None
 
@@ -72,6 +83,11 @@ class TrainerOptions:
             raise ValueError(
                 f"trainer.ema_decay {self.ema_decay} is outside (0, 1); null turns the average off"
             )
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that writes; the others of a distributed run only compute."""
+    return rank_zero_only.rank == 0
 
 
 def new_folder(out: str | Path, name: str) -> Path:
@@ -95,6 +111,7 @@ def fit(
     folder: Path,
     *,
     recipe: Mapping[str, Any],
+    seed: int = 0,
     resume: bool = False,
 ) -> dict[str, float]:
     """Train, and leave weights, metrics and a checkpoint in the run folder.
@@ -106,6 +123,7 @@ def fit(
         options: The recipe's section ``trainer``.
         folder: The run folder, which exists.
         recipe: The whole recipe, for the weights' metadata.
+        seed: Where the randomness of the steps starts.
         resume: Whether to go on from the folder's checkpoint.
 
     Returns:
@@ -121,22 +139,22 @@ def fit(
         module.model.save(path, recipe=recipe, metrics=metrics)
 
     run = RunFolder(folder, save, monitor=str(task.monitor), averaged=average)
-    # One checkpoint, replaced after each epoch: to resume, not to share.
-    checkpoint = ModelCheckpoint(
-        dirpath=folder,
-        filename=CHECKPOINT.removesuffix(".ckpt"),
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
-    callbacks: list[Callback] = [StopAtNaN(), run, RunProgress(run), checkpoint]
+    callbacks: list[Callback] = [StopAtNaN(), run, RunProgress(run)]
+    callbacks += [SeededSteps(seed), Checkpoints(folder, minutes=options.checkpoint_minutes)]
     if average:
         callbacks.insert(0, average)
     _quiet()
+    if options.compile:
+        task.get_submodule("model").compile()
     trainer = Trainer(
         max_epochs=options.max_epochs,
         precision=_precision(options),
         accelerator=options.accelerator,
         devices=options.devices,
+        num_nodes=options.num_nodes,
+        strategy=options.strategy,
+        use_distributed_sampler=False,  # our loaders know their share
+        plugins=[AtomicCheckpointIO()],
         accumulate_grad_batches=options.accumulate,
         gradient_clip_val=options.clip_grad,
         limit_train_batches=options.limit_train_batches,
@@ -223,3 +241,5 @@ def _quiet() -> None:
         "ignore", module=r"lightning\..*", message=r".*(does not have many workers|exists and is not empty).*"
     )
     warnings.filterwarnings("ignore", module=r"lightning\..*", message=r".*number of training batches.*")
+    # Kernels of depthwise convolutions have one shape and many equivalent strides.
+    warnings.filterwarnings("ignore", message=r"Grad strides do not match bucket view strides")

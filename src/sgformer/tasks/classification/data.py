@@ -11,8 +11,9 @@ from lightning.pytorch import LightningDataModule
 from PIL import Image
 from timm.data.transforms_factory import create_transform
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
+from ...engine.sampling import Draw, EpochSampler, TrainLoader, drawn
 from ..digit_scenes import DigitScenes
 from ..images import Preprocessing, find_pictures, read_picture
 
@@ -84,7 +85,7 @@ class DataOptions:
         eval_image_size: The same when it is judged and used; null: no other. Random crops magnify what they show,
             so that a model trained with them often does better on somewhat larger pictures.
         crop_fraction: How much of the shorter side validation keeps; null: what the model is known to like.
-        batch_size: Pictures per batch.
+        batch_size: Pictures per batch of one process; two processes take twice as many per step.
         workers: Processes that read pictures; null: as many as suit the machine.
         augment: How training pictures are varied.
         scenes: How many digit scenes, where those are the source.
@@ -145,8 +146,8 @@ class Pictures(Dataset[tuple[Tensor, int]]):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        path, label = self.samples[index]
+    def __getitem__(self, index: int | Draw) -> tuple[Tensor, int]:
+        path, label = self.samples[drawn(index)]
         return self.transform(read_picture(path, shorter_side=self.shorter_side)), label
 
 
@@ -160,7 +161,8 @@ class LabelledScenes(Dataset[tuple[Tensor, int]]):
     def __len__(self) -> int:
         return len(self.scenes)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+    def __getitem__(self, index: int | Draw) -> tuple[Tensor, int]:
+        index = drawn(index)
         if index not in self.made:
             scene = self.scenes[index]
             self.made[index] = scene.image, scene.label
@@ -178,6 +180,7 @@ class ClassificationData(LightningDataModule):
         preprocessing: How pictures are prepared for the model; their size is that of validation.
         classes: What the class indices mean, where a model fixes that; else the folders' names, sorted.
         splits: Which splits there must be.
+        seed: Where the order and the variation of training pictures start.
 
     Raises:
         DataError: The folders are not as they must be.
@@ -190,9 +193,12 @@ class ClassificationData(LightningDataModule):
         *,
         classes: tuple[str, ...] | None = None,
         splits: tuple[Literal["train", "val"], ...] = ("train", "val"),
+        seed: int = 0,
     ) -> None:
         super().__init__()
-        self.options, self.preprocessing = options, preprocessing
+        self.options, self.preprocessing, self.seed = options, preprocessing, seed
+        # With fewer pictures than processes, some have none to judge.
+        self.allow_zero_length_dataloader_with_multiple_devices = True
         found = {split: self._folders(split) for split in splits}
         if len(found) > 1:
             _compare(found, options.root)
@@ -264,19 +270,28 @@ class ClassificationData(LightningDataModule):
     def _loader(self, split: Literal["train", "val"]) -> DataLoader[Any]:
         dataset = self.dataset(split)
         length = len(cast(Any, dataset))
-        train = split == "train"
-        # A data set smaller than a batch is one batch, of an even number for mixup.
-        size = min(self.options.batch_size, length - length % 2 if train and length > 1 else length)
+        rank, num_processes = self._share()
         workers = suitable_workers() if self.options.workers is None else self.options.workers
-        return DataLoader(
-            dataset,
-            batch_size=size,
-            shuffle=train,
-            drop_last=train,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            pin_memory=torch.cuda.is_available(),
-        )
+        kwargs: dict[str, Any] = {
+            "num_workers": workers,
+            "persistent_workers": workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+        }
+        if split == "train":
+            # A data set smaller than a batch is one batch, of an even number for mixup.
+            size = min(self.options.batch_size, max(length // num_processes // 2 * 2, 1))
+            sampler = EpochSampler(
+                length, batch_size=size, seed=self.seed, rank=rank, num_processes=num_processes
+            )
+            return TrainLoader(dataset, sampler, **kwargs)
+        # Every num_processes-th picture: each is judged once, by one process.
+        mine = Subset(dataset, range(rank, length, num_processes))
+        return DataLoader(mine, batch_size=self.options.batch_size, **kwargs)
+
+    def _share(self) -> tuple[int, int]:
+        """Which process this is, of how many."""
+        trainer = self.trainer
+        return (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
 
 
 def suitable_workers() -> int:

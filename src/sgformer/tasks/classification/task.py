@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule
 from timm.data.mixup import Mixup
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from ...engine.fit import TrainerOptions
@@ -80,17 +81,24 @@ class ClassificationTask(LightningModule):
                 label_smoothing=0.0,  # the loss smooths, mixed or not
                 num_classes=num_classes,
             )
+        self.val_loss = MeanMetric()
         self.top1 = MulticlassAccuracy(num_classes, average="micro")
         self.top5 = MulticlassAccuracy(num_classes, average="micro", top_k=min(5, num_classes))
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """The loss of a batch."""
+    def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """What training minimizes, of a batch."""
         images, targets = batch
         if self.mix and (self.mix_epochs is None or self.current_epoch < self.mix_epochs):
             images, targets = self.mix(images, targets)
         # In float32, whatever the precision of the model.
-        loss = cross_entropy(self.model(images).float(), targets, label_smoothing=self.label_smoothing)
-        self.log("train_loss", loss, on_step=True, on_epoch=True, batch_size=len(images))
+        return cross_entropy(self.model(images).float(), targets, label_smoothing=self.label_smoothing)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """The loss of a batch, logged."""
+        loss = self.loss(batch)
+        # Apart, so that processes wait for each other's number once an epoch only.
+        self.log("train_loss_step", loss, on_step=True, on_epoch=False)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch[0]), sync_dist=True)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -99,8 +107,8 @@ class ClassificationTask(LightningModule):
         logits = self.model(images).float()
         self.top1(logits, targets)
         self.top5(logits, targets)
-        self.log("val_loss", cross_entropy(logits, targets), batch_size=len(images), sync_dist=True)
-        self.log_dict({"val_top1": self.top1, "val_top5": self.top5})
+        self.val_loss(cross_entropy(logits, targets, reduction="none"))
+        self.log_dict({"val_loss": self.val_loss, "val_top1": self.top1, "val_top5": self.top5})
 
     def configure_optimizers(self) -> Any:
         """Warm-up and cosine, per step."""
@@ -162,7 +170,7 @@ def build(recipe: Recipe) -> tuple[ClassificationTask, ClassificationData]:
     preprocessing = preprocessing_of(
         recipe.model.name, image_size=recipe.data.eval_size, crop_fraction=recipe.data.crop_fraction
     )
-    data = ClassificationData(recipe.data, preprocessing)
+    data = ClassificationData(recipe.data, preprocessing, seed=recipe.seed)
     model = Classifier(
         recipe.model.name,
         classes=data.classes,

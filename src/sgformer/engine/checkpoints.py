@@ -1,0 +1,122 @@
+"""Checkpoints that a run can go on from at any time, written so that an old one is never lost to a new one."""
+
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from torch import Tensor
+
+from .sampling import fold, seed_all
+
+CHECKPOINT = "last.ckpt"
+# Whether it is time for a checkpoint is asked every so many batches, because all processes must agree on it.
+BATCHES_BETWEEN_LOOKS = 10
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes beside the old checkpoint and renames: whoever reads sees the old one or the new one, whole.
+
+    Lightning writes to the system's folder for temporary files and moves from there, which is no rename where that
+    is another disk.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Saves, or leaves the old file and an error that says what to do."""
+        path = Path(path)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            with temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except (OSError, RuntimeError) as error:  # torch reports a failed write as a RuntimeError
+            temporary.unlink(missing_ok=True)
+            raise OSError(_why_not_saved(path, checkpoint, error)) from error
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+class Checkpoints(Checkpoint):
+    """Writes ``last.ckpt`` after every epoch and, between two of them, every so many minutes.
+
+    Args:
+        folder: The run folder.
+        minutes: How often within an epoch; None: never.
+    """
+
+    def __init__(self, folder: Path, *, minutes: float | None) -> None:
+        self.path, self.minutes = folder / CHECKPOINT, minutes
+        self.saved = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Saves where it is time, between two steps of the optimizer."""
+        every = trainer.accumulate_grad_batches
+        if self.minutes is None or trainer.is_last_batch or (batch_idx + 1) % every:
+            return
+        if self.minutes > 0 and (batch_idx + 1) // every % BATCHES_BETWEEN_LOOKS:
+            return
+        due = time.monotonic() - self.saved >= 60 * self.minutes
+        if trainer.strategy.reduce_boolean_decision(due, all=False):
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Saves, after all that belongs to the epoch was written."""
+        self._save(trainer)
+
+    def _save(self, trainer: Trainer) -> None:
+        trainer.save_checkpoint(self.path)
+        self.saved = time.monotonic()
+
+
+class SeededSteps(Checkpoint):
+    """Starts the random generators anew at each step, so that a resumed run draws what an unbroken one would.
+
+    Args:
+        seed: The recipe's.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Seeds by epoch, batch and process."""
+        seed_all(fold(self.seed, trainer.current_epoch, batch_idx, trainer.global_rank))
+
+
+def _why_not_saved(path: Path, checkpoint: dict[str, Any], error: BaseException) -> str:
+    needed = sum(value.nbytes for value in _tensors(checkpoint))
+    kept = f"the one from before is unharmed: {path}" if path.exists() else "there is none yet"
+    try:
+        free = shutil.disk_usage(path.parent).free
+    except OSError:
+        free = needed
+    if free < needed:
+        return (
+            f"the disk of {path.parent} is full ({free / 1e6:.0f} MB free, a checkpoint takes {needed / 1e6:.0f} MB), "
+            f"so no checkpoint could be written; {kept}. Free some space, then go on: --resume {path.parent}"
+        )
+    text = getattr(error, "strerror", None) or " ".join(str(error).split())
+    return (
+        f"no checkpoint could be written to {path.parent} ({text}); {kept}. "
+        f"Make the folder writable, then go on: --resume {path.parent}"
+    )
+
+
+def _tensors(content: Any) -> Any:
+    if isinstance(content, Tensor):
+        yield content
+    elif isinstance(content, dict | list | tuple):
+        for value in content.values() if isinstance(content, dict) else content:
+            yield from _tensors(value)

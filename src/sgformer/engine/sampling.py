@@ -1,0 +1,124 @@
+"""The order of training samples as a function of seed, epoch and position, so that a run can go on from any batch.
+
+Nothing here keeps the state of a random generator. Each epoch's order follows from ``(seed, epoch)``, the variation of
+a sample from ``(seed, epoch, index)``, and what a step draws (drop path, mixup) from ``(seed, epoch, batch, process)``.
+So neither the number of data workers nor an interruption changes what is trained on.
+"""
+
+import random
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+
+class Draw(NamedTuple):
+    """What a training data set is asked for: a sample, and the seed of its variation."""
+
+    index: int
+    seed: int
+
+
+def fold(*numbers: int) -> int:
+    """One seed of 32 bits from several numbers, unlike for all that differ.
+
+    Example:
+        >>> fold(0, 1) != fold(1, 0)
+        True
+    """
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+def seed_all(seed: int) -> None:
+    """Start the generators of Python, NumPy and PyTorch, which augmentation and models draw from."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def drawn(index: int | Draw) -> int:
+    """The index that is asked for; with a draw, after its seed was set."""
+    if isinstance(index, Draw):
+        seed_all(index.seed)
+        return index.index
+    return index
+
+
+class EpochSampler(Sampler[Draw]):
+    """The samples of one process in each epoch.
+
+    A batch of all processes together is a stretch of the epoch's order, and each process takes its share of it. So
+    two processes with batches of 16 see what one process sees with batches of 32. Samples at the end of the order
+    that do not fill a batch for every process are left out of the epoch.
+
+    Args:
+        length: How many samples there are.
+        batch_size: Samples per batch and process.
+        seed: Which order.
+        rank: Which process this is.
+        num_processes: How many there are.
+    """
+
+    def __init__(
+        self, length: int, *, batch_size: int, seed: int, rank: int = 0, num_processes: int = 1
+    ) -> None:
+        self.length, self.batch_size, self.seed = length, batch_size, seed
+        self.rank, self.num_processes = rank, num_processes
+        self.epoch = self.first_batch = 0
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of an epoch."""
+        return self.length // (self.batch_size * self.num_processes)
+
+    def __len__(self) -> int:
+        return self.num_batches * self.batch_size
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        if epoch != self.epoch:
+            self.epoch, self.first_batch = epoch, 0
+
+    def __iter__(self) -> Iterator[Draw]:
+        # A list, not a generator: a loader with workers asks for it before the epoch begins, one without after.
+        generator = torch.Generator().manual_seed(fold(self.seed, self.epoch))
+        order = torch.randperm(self.length, generator=generator)
+        order = order[: self.num_batches * self.num_processes * self.batch_size]
+        mine = order.view(self.num_batches, self.num_processes, self.batch_size)[
+            self.first_batch :, self.rank
+        ]
+        return iter([Draw(index, fold(self.seed, self.epoch, index)) for index in mine.flatten().tolist()])
+
+
+class TrainLoader(DataLoader[Any]):
+    """Batches in the order of an `EpochSampler`, which knows where it is and can go on from there.
+
+    Lightning finds ``state_dict`` and ``load_state_dict`` and keeps them in its checkpoints.
+    """
+
+    def __init__(self, dataset: Dataset[Any], sampler: EpochSampler, **kwargs: Any) -> None:
+        super().__init__(dataset, batch_size=sampler.batch_size, sampler=sampler, drop_last=True, **kwargs)
+        self.order = sampler
+        self.num_taken = 0
+
+    def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        self.num_taken = self.order.first_batch
+        return self._count(super().__iter__())
+
+    def _count(self, batches: Iterator[Any]) -> Iterator[Any]:
+        for batch in batches:
+            self.num_taken += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch, and how many of its batches were taken."""
+        return {"epoch": self.order.epoch, "num_taken": self.num_taken}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Goes on with the next batch, which may be the first of the next epoch."""
+        epoch, num_taken = state_dict["epoch"], state_dict["num_taken"]
+        if num_taken >= self.order.num_batches:
+            epoch, num_taken = epoch + 1, 0
+        self.order.epoch, self.order.first_batch = epoch, num_taken
