@@ -11,10 +11,11 @@ from sgformer import tasks
 from sgformer.engine import weights
 from sgformer.engine.weights import WeightsError
 from sgformer.tasks import images
+from sgformer.tasks.backbones import ModelOptions
 from sgformer.tasks.classification import ClassificationData, Classifier, Recipe, build, evaluate
-from sgformer.tasks.classification.data import AugmentOptions, DataError, DataOptions
-from sgformer.tasks.classification.model import ModelOptions
+from sgformer.tasks.classification.data import AugmentOptions, DataOptions
 from sgformer.tasks.images import PictureError, Preprocessing
+from sgformer.tasks.loading import DataError
 
 PREPROCESSING = Preprocessing(image_size=(32, 32))
 

@@ -1,25 +1,20 @@
 """Pictures in one folder per class, or digit scenes made on the spot, as batches."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import torch
 from lightning.pytorch import LightningDataModule
 from PIL import Image
 from timm.data.transforms_factory import create_transform
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset
 
-from ...engine.sampling import Draw, EpochSampler, TrainLoader, drawn
+from ...engine.sampling import Draw, drawn
 from ..digit_scenes import DigitScenes
 from ..images import Preprocessing, find_pictures, read_picture
-
-
-class DataError(ValueError):
-    """A data folder that cannot be learned from, with the reason and the remedy."""
+from ..loading import DataError, listed, make_loader, pair
 
 
 @dataclass(kw_only=True)
@@ -104,12 +99,12 @@ class DataOptions:
     @property
     def train_size(self) -> tuple[int, int]:
         """(height, width) in training."""
-        return _pair(self.image_size)
+        return pair(self.image_size)
 
     @property
     def eval_size(self) -> tuple[int, int]:
         """(height, width) when judged and used."""
-        return _pair(self.eval_image_size or self.image_size)
+        return pair(self.eval_image_size or self.image_size)
 
     def __post_init__(self) -> None:
         if min(self.train_size) < 32:
@@ -123,10 +118,6 @@ class DataOptions:
             raise ValueError(
                 f"data.batch_size {self.batch_size} is odd; mixup and cutmix work on pairs, so make it even"
             )
-
-
-def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else size
 
 
 class Pictures(Dataset[tuple[Tensor, int]]):
@@ -205,7 +196,7 @@ class ClassificationData(LightningDataModule):
         names = tuple(found[splits[0]])
         if classes is not None and (unknown := set(names) - set(classes)):
             raise DataError(
-                f"the model does not know {_listed(unknown)}; it knows {_listed(classes)}. "
+                f"the model does not know {listed(unknown)}; it knows {listed(classes)}. "
                 "Name a data folder with the model's own classes"
             )
         self.classes = classes or names
@@ -268,45 +259,14 @@ class ClassificationData(LightningDataModule):
         return self._loader("val")
 
     def _loader(self, split: Literal["train", "val"]) -> DataLoader[Any]:
-        dataset = self.dataset(split)
-        length = len(cast(Any, dataset))
-        rank, num_processes = self._share()
-        workers = suitable_workers() if self.options.workers is None else self.options.workers
-        kwargs: dict[str, Any] = {
-            "num_workers": workers,
-            "persistent_workers": workers > 0,
-            "pin_memory": torch.cuda.is_available(),
-        }
-        if split == "train":
-            # A data set smaller than a batch is one batch, of an even number for mixup.
-            size = min(self.options.batch_size, max(length // num_processes // 2 * 2, 1))
-            sampler = EpochSampler(
-                length, batch_size=size, seed=self.seed, rank=rank, num_processes=num_processes
-            )
-            return TrainLoader(dataset, sampler, **kwargs)
-        # Every num_processes-th picture: each is judged once, by one process.
-        mine = Subset(dataset, range(rank, length, num_processes))
-        return DataLoader(mine, batch_size=self.options.batch_size, **kwargs)
-
-    def _share(self) -> tuple[int, int]:
-        """Which process this is, of how many."""
-        trainer = self.trainer
-        return (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-
-
-def suitable_workers() -> int:
-    """How many processes should read pictures on this machine.
-
-    Beside a GPU, one per core, up to 16. Without one the cores are busy training: half of them, and none of
-    two, where a second process would only take turns with the training.
-    """
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS and Windows
-        cores = os.cpu_count() or 1
-    if torch.cuda.is_available():
-        return min(cores, 16)
-    return cores // 2 if cores > 2 else 0
+        return make_loader(
+            self.dataset(split),
+            split,
+            batch_size=self.options.batch_size,
+            workers=self.options.workers,
+            seed=self.seed,
+            trainer=self.trainer,
+        )
 
 
 def _root(options: DataOptions) -> Path:
@@ -336,17 +296,12 @@ def _find_classes(root: Path, split: str) -> dict[str, list[Path]]:
             f"there are no pictures in the class folders of {folder}; expected .jpg, .png and the like"
         )
     if empty:
-        raise DataError(f"no pictures in {folder} for {_listed(empty)}; add some, or remove the folders")
+        raise DataError(f"no pictures in {folder} for {listed(empty)}; add some, or remove the folders")
     return classes
 
 
 def _compare(found: dict[str, dict[str, list[Path]]], root: str | None) -> None:
     train, val = set(found["train"]), set(found["val"])
-    faults = [f"only in {a}: {_listed(b)}" for a, b in (("train", train - val), ("val", val - train)) if b]
+    faults = [f"only in {a}: {listed(b)}" for a, b in (("train", train - val), ("val", val - train)) if b]
     if faults:
         raise DataError(f"the classes in {root} differ, {'; '.join(faults)}. Both must have the same folders")
-
-
-def _listed(names: Any) -> str:
-    names = sorted(names)
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

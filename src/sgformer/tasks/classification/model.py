@@ -1,46 +1,16 @@
 """What people keep of a trained classifier: a model that takes pictures and gives names."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, overload
 
-import timm
 import torch
 from torch import Tensor, nn
 
 from ...engine import weights
-from ...engine.recipe import Plain, nearest
+from ..backbones import create_backbone
 from ..images import Picture, Preprocessing, read_picture
-
-# Arguments of timm.create_model that fetch or unpickle files; a recipe or a weights file must not reach them.
-_FORBIDDEN = {
-    "pretrained",
-    "pretrained_cfg",
-    "pretrained_cfg_overlay",
-    "checkpoint_path",
-    "cache_dir",
-    "num_classes",
-}
-
-
-@dataclass(kw_only=True)
-class ModelOptions:
-    """Which backbone.
-
-    Attributes:
-        name: Any model of timm, ours among them; see `sgformer list models`.
-        drop_path_rate: How often residual branches are dropped in training, at the deepest block.
-        kwargs: More arguments of the backbone, such as {token_budget: 64}.
-        pretrained: Whether timm downloads trained weights, where it has some.
-        weights: A run folder or weights file to start from; its head is kept if the classes are the same.
-    """
-
-    name: str = "sgformer_s"
-    drop_path_rate: float = 0.0
-    kwargs: dict[str, Plain] = field(default_factory=dict)
-    pretrained: bool = False
-    weights: str | None = None
 
 
 @dataclass(frozen=True)
@@ -238,69 +208,3 @@ class Classifier(nn.Module):
             heads = tuple(f"{name}." for name in ([head] if isinstance(head, str) else head))
             tensors |= {name: tensor for name, tensor in own.items() if name.startswith(heads)}
         weights.fill(self.backbone, tensors, source=path)
-
-
-def create_backbone(
-    name: str, kwargs: Mapping[str, Any], *, num_classes: int, pretrained: bool = False
-) -> nn.Module:
-    """`timm.create_model` by a registered name only, with errors that people can act on."""
-    check_name(name)
-    if forbidden := _FORBIDDEN & kwargs.keys():
-        raise ValueError(
-            f"model.kwargs must not set {', '.join(sorted(forbidden))}: that is decided elsewhere"
-        )
-    try:
-        return timm.create_model(name, pretrained=pretrained, num_classes=num_classes, **kwargs)
-    except TypeError as error:
-        # Python's own words for an argument that a constructor does not have, with the argument named.
-        raise ValueError(f"model {name} does not take these model.kwargs: {error}") from error
-    except RuntimeError as error:
-        if pretrained and "pretrained" in str(error).lower():
-            raise ValueError(
-                f"timm has no trained weights for {name}; set --model.pretrained false"
-            ) from error
-        raise
-
-
-def kwargs_of(options: ModelOptions, *, image_size: tuple[int, int]) -> dict[str, Any]:
-    """All arguments of a backbone, the picture size included where it takes one (for positions, say)."""
-    kwargs: dict[str, Any] = dict(options.kwargs)
-    if options.drop_path_rate:
-        kwargs.setdefault("drop_path_rate", options.drop_path_rate)
-    check_name(options.name)
-    sized = {"img_size": list(image_size), **kwargs}
-    try:
-        with torch.device("meta"):  # no memory, and no time for initial values
-            timm.create_model(options.name, **sized)
-    except TypeError:  # this model does not care, as most convolutional ones
-        return kwargs
-    return sized
-
-
-def check_name(name: str) -> None:
-    """Raise ValueError unless timm knows the model, naming those it knows that look most like it."""
-    # Names with a scheme, such as hf-hub:, would let a recipe or a weights file fetch what it likes.
-    if ":" in name or not timm.is_model(name):
-        known = timm.list_models()
-        raise ValueError(
-            f"unknown model {name!r}{nearest(name, known)} "
-            "See them: sgformer list models, or sgformer list models 'resnet*'"
-        )
-
-
-def preprocessing_of(
-    name: str, *, image_size: int | tuple[int, int], crop_fraction: float | None = None
-) -> Preprocessing:
-    """How pictures are prepared for a timm model: its own mean, deviation, interpolation and crop."""
-    check_name(name)
-    config = timm.get_pretrained_cfg(name)
-    size = (image_size, image_size) if isinstance(image_size, int) else image_size
-    if config is None:
-        return Preprocessing(image_size=size, crop_fraction=crop_fraction or 0.875)
-    return Preprocessing(
-        image_size=size,
-        crop_fraction=crop_fraction or config.crop_pct,
-        interpolation=config.interpolation,
-        mean=config.mean,
-        std=config.std,
-    )

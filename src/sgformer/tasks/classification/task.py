@@ -14,8 +14,9 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 
 from ...engine.fit import TrainerOptions
 from ...engine.optim import OptimOptions, create_optimizer, warmup_cosine
+from ..backbones import ModelOptions, kwargs_of, preprocessing_of
 from .data import AugmentOptions, ClassificationData, DataOptions
-from .model import Classifier, ModelOptions, kwargs_of, preprocessing_of
+from .model import Classifier
 
 
 @dataclass(kw_only=True)

@@ -1,0 +1,225 @@
+"""Backbones by timm's names: one head at the end for classification, or a pyramid of maps for dense tasks."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from ..engine import weights
+from ..engine.recipe import Plain, nearest
+from .images import Preprocessing
+
+# Arguments of timm.create_model that fetch or unpickle files; a recipe or a weights file must not reach them.
+FORBIDDEN = {
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "checkpoint_path",
+    "cache_dir",
+    "num_classes",
+    "features_only",
+    "out_indices",
+}
+
+
+@dataclass(kw_only=True)
+class ModelOptions:
+    """Which backbone.
+
+    Attributes:
+        name: Any model of timm, ours among them; see `sgformer list models`.
+        drop_path_rate: How often residual branches are dropped in training, at the deepest block.
+        kwargs: More arguments of the backbone, such as {token_budget: 64}.
+        pretrained: Whether timm downloads trained weights, where it has some.
+        weights: A run folder or weights file to start from; its head is kept if the classes are the same.
+    """
+
+    name: str = "sgformer_s"
+    drop_path_rate: float = 0.0
+    kwargs: dict[str, Plain] = field(default_factory=dict)
+    pretrained: bool = False
+    weights: str | None = None
+
+
+def create_backbone(
+    name: str, kwargs: Mapping[str, Any], *, pretrained: bool = False, **more: Any
+) -> nn.Module:
+    """`timm.create_model` by a registered name only, with errors that people can act on.
+
+    Args:
+        name: Any model of timm.
+        kwargs: What a recipe or a weights file asks for; arguments that fetch files are refused.
+        pretrained: Whether timm downloads trained weights.
+        more: What this package asks for, such as ``num_classes`` or ``features_only``.
+    """
+    check_name(name)
+    if forbidden := FORBIDDEN & kwargs.keys():
+        raise ValueError(
+            f"model.kwargs must not set {', '.join(sorted(forbidden))}: that is decided elsewhere"
+        )
+    try:
+        return timm.create_model(name, pretrained=pretrained, **kwargs, **more)
+    except TypeError as error:
+        # Python's own words for an argument that a constructor does not have, with the argument named.
+        raise ValueError(f"model {name} does not take these model.kwargs: {error}") from error
+    except RuntimeError as error:
+        if pretrained and "pretrained" in str(error).lower():
+            raise ValueError(
+                f"timm has no trained weights for {name}; set --model.pretrained false"
+            ) from error
+        raise
+
+
+def kwargs_of(options: ModelOptions, *, image_size: tuple[int, int]) -> dict[str, Any]:
+    """All arguments of a backbone, the picture size included where it takes one (for positions, say)."""
+    kwargs: dict[str, Any] = dict(options.kwargs)
+    if options.drop_path_rate:
+        kwargs.setdefault("drop_path_rate", options.drop_path_rate)
+    check_name(options.name)
+    sized = {"img_size": list(image_size), **kwargs}
+    try:
+        with torch.device("meta"):  # no memory, and no time for initial values
+            timm.create_model(options.name, **sized)
+    except TypeError:  # this model does not care, as most convolutional ones
+        return kwargs
+    return sized
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError unless timm knows the model, naming those it knows that look most like it."""
+    # Names with a scheme, such as hf-hub:, would let a recipe or a weights file fetch what it likes.
+    if ":" in name or not timm.is_model(name):
+        known = timm.list_models()
+        raise ValueError(
+            f"unknown model {name!r}{nearest(name, known)} "
+            "See them: sgformer list models, or sgformer list models 'resnet*'"
+        )
+
+
+def preprocessing_of(
+    name: str, *, image_size: int | tuple[int, int], crop_fraction: float | None = None
+) -> Preprocessing:
+    """How pictures are prepared for a timm model: its own mean, deviation, interpolation and crop."""
+    check_name(name)
+    config = timm.get_pretrained_cfg(name)
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if config is None:
+        return Preprocessing(image_size=size, crop_fraction=crop_fraction or 0.875)
+    return Preprocessing(
+        image_size=size,
+        crop_fraction=crop_fraction or config.crop_pct,
+        interpolation=config.interpolation,
+        mean=config.mean,
+        std=config.std,
+    )
+
+
+def create_pyramid(
+    name: str,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    strides: tuple[int, ...] = (4, 8, 16, 32),
+    pretrained: bool = False,
+) -> "Pyramid":
+    """A backbone whose feature maps at these strides a head can work with.
+
+    Args:
+        name: Any model of timm that gives feature maps.
+        kwargs: More arguments of the backbone, such as ``{"token_budget": 196}``.
+        strides: Pixels per place of each map, from fine to coarse.
+        pretrained: Whether timm downloads trained weights.
+
+    Raises:
+        ValueError: The model is unknown, does not take an argument, or has no maps at these strides.
+    """
+    return Pyramid(name, dict(kwargs or {}), strides=strides, pretrained=pretrained)
+
+
+class Pyramid(nn.Module):
+    """Feature maps of a timm backbone at given strides; see `create_pyramid`.
+
+    Attributes:
+        backbone: timm's feature extractor around the model, which a search for ``forward_significance`` finds.
+        channels: How many channels each map has.
+
+    Shape:
+        - input: (B, 3, height, width)
+        - output: a list of (B, channels, ceil(height / stride), ceil(width / stride))
+    """
+
+    def __init__(
+        self, name: str, kwargs: dict[str, Any], *, strides: tuple[int, ...], pretrained: bool = False
+    ) -> None:
+        super().__init__()
+        check_name(name)
+        self.name, self.kwargs, self.strides = name, kwargs, strides
+        try:
+            with torch.device("meta"):
+                probe = timm.create_model(name, features_only=True)
+        except (RuntimeError, AttributeError, NotImplementedError) as error:
+            raise ValueError(
+                f"model {name} gives no feature maps ({error}); choose one that does, such as sgformer_t or resnet50"
+            ) from error
+        reductions = list(probe.feature_info.reduction())  # pyright: ignore
+        if missing := set(strides) - set(reductions):
+            raise ValueError(
+                f"model {name} has feature maps at strides {reductions}, none at {sorted(missing)}; "
+                "choose a backbone with a pyramid, such as sgformer_t or resnet50"
+            )
+        indices = [int(probe.feature_info.out_indices[reductions.index(stride)]) for stride in strides]  # pyright: ignore
+        # A getter leaves the model as it is, so that its weights keep their names and significance stays at hand.
+        with torch.device("meta"):
+            whole = hasattr(timm.create_model(name), "forward_intermediates")
+        style = {"feature_cls": "getter"} if whole else {}
+        self.backbone = create_backbone(
+            name, kwargs, pretrained=pretrained, features_only=True, out_indices=indices, **style
+        )
+        self.channels: list[int] = list(self.backbone.feature_info.channels())  # pyright: ignore
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """The maps, from fine to coarse, channels first."""
+        maps = self.backbone(images)
+        # Some models of timm, such as swin, keep channels last.
+        return [
+            map_ if map_.shape[1] == c else map_.permute(0, 3, 1, 2)
+            for map_, c in zip(maps, self.channels, strict=True)
+        ]
+
+    def start_from(self, path: str | Path) -> None:
+        """Take over the backbone of a trained model of this package, a classifier's or another task's.
+
+        Raises:
+            WeightsError: The file is damaged, or its backbone is another one.
+        """
+        tensors, metadata = weights.read(path)
+        other = metadata.get("model", {}).get("name")
+        if other != self.name:
+            raise weights.WeightsError(
+                f"{path} holds a {other}, not a {self.name}; set --model.name {other}, or choose other weights"
+            )
+        own = self.backbone.state_dict()
+        start = "model." if any(name.startswith("model.") for name in own) else ""
+        # A classifier's names are the model's own; a dense model holds a pyramid like this one.
+        inner = "backbone.backbone."
+        found = {name.removeprefix(inner): t for name, t in tensors.items() if name.startswith(inner)}
+        found = found or {f"{start}{name}": t for name, t in tensors.items()}
+        found = {name: t for name, t in found.items() if name in own}
+        positions = [name for name in found if name.endswith("pos_embed")]
+        for name in positions:
+            if found[name].shape != own[name].shape:
+                found[name] = _resized(found[name], own[name])
+        weights.fill(self.backbone, found, source=path)
+
+
+def _resized(positions: Tensor, like: Tensor) -> Tensor:
+    """Positions (1, N, c) of a square grid, resized to those of another square grid."""
+    old, new = round(positions.shape[1] ** 0.5), round(like.shape[1] ** 0.5)
+    if old * old != positions.shape[1] or new * new != like.shape[1]:
+        return positions  # the caller's check of shapes says what is wrong
+    grid = positions.unflatten(1, (old, old)).permute(0, 3, 1, 2).float()
+    grid = torch.nn.functional.interpolate(grid, (new, new), mode="bicubic", align_corners=False)
+    return grid.permute(0, 2, 3, 1).flatten(1, 2).to(positions.dtype)
