@@ -83,7 +83,7 @@ def test_evaluate_repeats_the_number_of_training(trained, tmp_path, capsys):
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["top1"] == pytest.approx(weights.read_metadata(trained)["metrics"]["val_top1"], abs=1e-6)
     table = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in table] == ["class", "blue", "green", "red", "all"]
+    assert [line.split()[0] for line in table] == ["class", "blue", "green", "red", "all", "calibration"]
 
 
 def test_predict_names_pictures_and_reports_those_it_cannot_read(trained, root, tmp_path, capsys):

@@ -85,6 +85,7 @@ def train(
         fit.write_description(folder, recipes.to_yaml(parsed))
     else:
         console.quiet = True
+    watchers = task_module.watchers(parsed, data, folder) if hasattr(task_module, "watchers") else []
     num_parameters = sum(parameter.numel() for parameter in task.model.parameters())
     console.print(
         f"{parsed.model.name} · {num_parameters / 1e6:.1f}M parameters · {data} -> {folder}",
@@ -100,6 +101,7 @@ def train(
             folder,
             recipe=_to_share(parsed),
             seed=parsed.seed,
+            watchers=watchers,
             resume=bool(resume),
         )
     except KeyboardInterrupt:

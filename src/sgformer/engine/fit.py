@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,8 +19,10 @@ import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
-from .callbacks import AveragedWeights, RunFolder, RunProgress, StopAtNaN
+from .callbacks import AveragedWeights, StopAtNaN
 from .checkpoints import CHECKPOINT, AtomicCheckpointIO, Checkpoints, SeededSteps
+from .progress import RunProgress
+from .run_folder import RunFolder
 from .weights import write_atomically
 
 _PACKAGES = (
@@ -112,6 +114,7 @@ def fit(
     *,
     recipe: Mapping[str, Any],
     seed: int = 0,
+    watchers: Sequence[Callback] = (),
     resume: bool = False,
 ) -> dict[str, float]:
     """Train, and leave weights, metrics and a checkpoint in the run folder.
@@ -124,6 +127,7 @@ def fit(
         folder: The run folder, which exists.
         recipe: The whole recipe, for the weights' metadata.
         seed: Where the randomness of the steps starts.
+        watchers: More callbacks, which see each epoch with the weights that are validated.
         resume: Whether to go on from the folder's checkpoint.
 
     Returns:
@@ -138,8 +142,8 @@ def fit(
     def save(module: Any, path: Path, metrics: dict[str, float]) -> None:
         module.model.save(path, recipe=recipe, metrics=metrics)
 
-    run = RunFolder(folder, save, monitor=str(task.monitor), averaged=average)
-    callbacks: list[Callback] = [StopAtNaN(), run, RunProgress(run)]
+    run = RunFolder(folder, save, monitor=str(task.monitor), averaged=average, keep_best=options.keep_best)
+    callbacks: list[Callback] = [StopAtNaN(), *watchers, run, RunProgress(run)]
     callbacks += [SeededSteps(seed), Checkpoints(folder, minutes=options.checkpoint_minutes)]
     if average:
         callbacks.insert(0, average)
@@ -166,6 +170,9 @@ def fit(
         enable_model_summary=False,
         default_root_dir=folder,
     )
+    if resume and is_first_process():
+        for stale in folder.glob(".*.[0-9]*"):  # half-written files of a process that was killed
+            stale.unlink(missing_ok=True)
     checkpoint_path = str(folder / CHECKPOINT) if resume else None
     # Only tensors and plain values are in our checkpoints, so nothing else may be unpickled from one.
     try:

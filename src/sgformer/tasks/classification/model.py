@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, overload
 
 import torch
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
 from ...engine import weights
@@ -32,6 +33,20 @@ class Prediction:
     def score(self) -> float:
         """Its probability."""
         return self.top[0][1]
+
+    def summary(self) -> str:
+        """The classes and how probable they are, in a line."""
+        return ", ".join(f"{label} {score:.1%}" for label, score in self.top)
+
+    def draw(self, picture: Picture) -> Image.Image:
+        """The picture with the summary in a strip below it."""
+        image = read_picture(picture)
+        size = max(12, image.width // 40)
+        strip = Image.new("RGB", (image.width, image.height + 2 * size), "white")
+        strip.paste(image)
+        font = ImageFont.load_default(size)
+        ImageDraw.Draw(strip).text((size // 2, image.height + size // 2), self.summary(), "black", font)
+        return strip
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
