@@ -1,6 +1,7 @@
 """One training run, from a prepared task and its data to a run folder."""
 
 import importlib.metadata
+import importlib.util
 import json
 import logging
 import os
@@ -49,12 +50,13 @@ class TrainerOptions:
         devices: How many processes on this machine, or auto for one per GPU; also on a CPU, where two processes of one
             thread train faster than one of two.
         num_nodes: How many machines, each started by torchrun or SLURM.
-        strategy: auto is one process, or ddp where there are several; fsdp shards the model itself over GPUs.
+        strategy: auto is one process, or ddp where there are several.
         accumulate: Batches per step of the optimizer.
         clip_grad: Largest norm of the gradient; null: any.
         ema_decay: Decay of the averaged weights, which are then validated and saved; null: no average.
         checkpoint_minutes: How often a checkpoint is written within an epoch, beside the one after it; null: never.
         keep_best: How many of the best epochs' weights are kept; the best one is best.safetensors.
+        tensorboard: Whether scalars and pictures also go to TensorBoard files, in the run folder.
         compile: Compile the model with torch.compile; slow at first, faster after.
         limit_train_batches: Fewer batches per epoch, as a number or a fraction, to try things out.
         limit_val_batches: The same for validation.
@@ -65,12 +67,13 @@ class TrainerOptions:
     accelerator: str = "auto"
     devices: int | str = 1
     num_nodes: int = 1
-    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    strategy: Literal["auto", "ddp"] = "auto"
     accumulate: int = 1
     clip_grad: float | None = None
     ema_decay: float | None = None
     checkpoint_minutes: float | None = 10.0
     keep_best: int = 1
+    tensorboard: bool = True
     compile: bool = False
     limit_train_batches: int | float | None = None
     limit_val_batches: int | float | None = None
@@ -164,7 +167,7 @@ def fit(
         limit_train_batches=options.limit_train_batches,
         limit_val_batches=options.limit_val_batches,
         callbacks=callbacks,
-        logger=False,
+        logger=_logger(folder) if options.tensorboard else False,
         num_sanity_val_steps=0,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -181,6 +184,15 @@ def fit(
         signal.signal(signal.SIGINT, signal.default_int_handler)
         raise KeyboardInterrupt from None
     return run.best or run.rows[-1]
+
+
+def _logger(folder: Path) -> Any:
+    """Lightning's logger for TensorBoard, where that is installed."""
+    if importlib.util.find_spec("tensorboard") is None:
+        return False
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    return TensorBoardLogger(folder, name="", version="tensorboard")
 
 
 def describe_environment() -> str:

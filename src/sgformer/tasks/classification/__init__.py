@@ -1,7 +1,7 @@
 """Which of these classes is in the picture? From folders of pictures, with any timm backbone."""
 
 from .data import ClassificationData
-from .judge import Report, evaluate
+from .judge import Report, evaluate, worst
 from .model import Classifier, Prediction
 from .task import ClassificationTask, Recipe, build, watchers
 
@@ -18,4 +18,5 @@ __all__ = [
     "evaluate",
     "load",
     "watchers",
+    "worst",
 ]

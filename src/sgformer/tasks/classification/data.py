@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import torch
 from lightning.pytorch import LightningDataModule
 from PIL import Image
 from timm.data.transforms_factory import create_transform
@@ -203,6 +204,7 @@ class ClassificationData(LightningDataModule):
         self.options, self.preprocessing, self.seed = options, preprocessing, seed
         # With fewer pictures than processes, some have none to judge.
         self.allow_zero_length_dataloader_with_multiple_devices = True
+        self.names: dict[str, str] = {}
         self.samples: dict[sources.Split, sources.Samples] = {}
         if options.source == "shards":
             self.classes = classes or _class_list(options)
@@ -211,6 +213,7 @@ class ClassificationData(LightningDataModule):
             return
         for split in splits:
             self.samples[split] = self._find(split)
+            self.names |= self.samples[split].names
         if len(self.samples) > 1:
             sources.compare(self.samples, options.root)
         names = self.samples[splits[0]].classes
@@ -224,6 +227,16 @@ class ClassificationData(LightningDataModule):
     def __str__(self) -> str:
         counts = [str(len(samples.items)) for samples in self.samples.values()]
         return f"{len(self.classes)} classes, {' + '.join(counts) or self.options.num_train} pictures"
+
+    def examples(self, num: int = 6) -> Tensor:
+        """A few validation pictures, prepared, evenly spread over the split: (up to num, 3, height, width)."""
+        if "val" not in self.samples:
+            return torch.empty(0)
+        dataset: Any = self.dataset("val")
+        length = len(self.samples["val"].items)
+        samples = [dataset[i * length // num] for i in range(min(num, length))]
+        images = [sample[0] for sample in samples if not isinstance(sample, Unreadable)]
+        return torch.stack(images) if images else torch.empty(0)
 
     @property
     def num_pictures(self) -> int:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torchmetrics.classification import (
     MulticlassAccuracy,
@@ -103,13 +104,13 @@ def evaluate(model: Classifier, data: DataOptions, *, progress: Any = iter) -> R
     counts = confusion.compute().cpu()  # (true class, named class)
     right = counts.diagonal()
     rows = []
-    for i, name in enumerate(model.classes):
+    for i in range(num_classes):
         num = int(counts[i].sum())
         if num:
             wrong = counts[i].clone()
             wrong[i] = 0
-            other = model.classes[int(wrong.argmax())] if wrong.any() else None
-            rows.append((name, num, int(right[i]) / num, other))
+            other = model.name_of(int(wrong.argmax())) if wrong.any() else None
+            rows.append((model.name_of(i), num, int(right[i]) / num, other))
     total = int(counts.sum())
     return Report(
         top1=int(right.sum()) / total,
@@ -128,3 +129,34 @@ def _scores(model: Classifier, images: Tensor, views: int) -> Tensor:
     if views == 2:
         scores = (scores + model(images.flip(-1)).float().softmax(-1)) / 2
     return scores
+
+
+@torch.inference_mode()
+def worst(model: Classifier, data: DataOptions, *, num: int = 12) -> list[tuple[Image.Image, Tensor, str]]:
+    """The validation pictures that the classifier is wrong about and most sure of.
+
+    Returns:
+        The picture as the model sees it, the same prepared (3, height, width), and what went wrong in words.
+    """
+    if data.source == "shards":  # which have no numbers to find a picture by
+        return []
+    preprocessing = replace(model.preprocessing, image_size=data.eval_size)
+    module = ClassificationData(data, preprocessing, classes=model.classes, splits=("val",))
+    dataset: Any = module.dataset("val")
+    device = next(model.parameters()).device
+    mistakes: list[tuple[float, int, int, int]] = []
+    number = 0
+    for images, targets, unreadable in module.val_dataloader():
+        if unreadable:  # numbers no longer tell which picture is which
+            return []
+        scores, named = _scores(model, images.to(device), 1).max(-1)
+        for score, said, target in zip(scores.tolist(), named.tolist(), targets.tolist(), strict=True):
+            if said != target:
+                mistakes.append((score, number, said, target))
+            number += 1
+    found = []
+    for score, index, said, target in sorted(mistakes, reverse=True)[:num]:
+        image, _ = dataset[index]
+        caption = f"{model.name_of(target)}, taken for {model.name_of(said)} ({score:.0%})"
+        found.append((preprocessing.to_picture(image), image, caption))
+    return found

@@ -59,7 +59,8 @@ class Classifier(nn.Module):
 
     Args:
         name: Any model of timm.
-        classes: Class names in the order of the outputs.
+        classes: Class names in the order of the outputs, as data folders are called.
+        names: What to call a class to people, where that differs from its folder, such as tench for n01440764.
         preprocessing: How a picture becomes a tensor.
         kwargs: More arguments of the backbone.
         pretrained: Whether timm downloads trained weights.
@@ -89,12 +90,14 @@ class Classifier(nn.Module):
         *,
         classes: Sequence[str],
         preprocessing: Preprocessing,
+        names: Mapping[str, str] | None = None,
         kwargs: Mapping[str, Any] | None = None,
         pretrained: bool = False,
     ) -> None:
         super().__init__()
         self.name, self.kwargs = name, dict(kwargs or {})
         self.classes = tuple(classes)
+        self.names = {key: name for key, name in (names or {}).items() if key in self.classes}
         self.preprocessing = preprocessing
         self.backbone = create_backbone(
             name, self.kwargs, num_classes=len(self.classes), pretrained=pretrained
@@ -153,7 +156,11 @@ class Classifier(nn.Module):
         scores = self(images).float().softmax(-1)
         for values, indices in zip(*scores.topk(min(top_k, len(self.classes))), strict=True):
             pairs = zip(indices.tolist(), values.tolist(), strict=True)
-            yield Prediction(tuple((self.classes[index], value) for index, value in pairs))
+            yield Prediction(tuple((self.name_of(index), value) for index, value in pairs))
+
+    def name_of(self, index: int) -> str:
+        """What to call a class to people."""
+        return self.names.get(self.classes[index], self.classes[index])
 
     def save(
         self,
@@ -161,6 +168,7 @@ class Classifier(nn.Module):
         *,
         recipe: Mapping[str, Any] | None = None,
         metrics: Mapping[str, float] | None = None,
+        half: bool = False,
     ) -> None:
         """Write everything needed to use the model again to one safetensors file.
 
@@ -168,16 +176,21 @@ class Classifier(nn.Module):
             path: Where to; an existing file is replaced atomically.
             recipe: How it was trained, for people.
             metrics: How good it is, for people.
+            half: Whether to keep the numbers in half precision (float16), in half the space.
         """
         metadata = {
             "task": "classification",
             "model": {"name": self.name, "kwargs": self.kwargs},
             "classes": self.classes,
+            "names": self.names,
             "preprocessing": asdict(self.preprocessing),
             "recipe": recipe or {},
             "metrics": metrics or {},
         }
-        weights.save(path, self.backbone.state_dict(), metadata)
+        tensors = self.backbone.state_dict()
+        if half:
+            tensors = {name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}
+        weights.save(path, tensors, metadata)
 
     @classmethod
     def from_weights(cls, path: str | Path) -> "Classifier":
@@ -195,6 +208,7 @@ class Classifier(nn.Module):
             model = cls(
                 metadata["model"]["name"],
                 classes=metadata["classes"],
+                names=metadata.get("names"),
                 preprocessing=Preprocessing(**metadata["preprocessing"]),
                 kwargs=metadata["model"]["kwargs"],
             )

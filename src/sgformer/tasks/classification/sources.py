@@ -5,8 +5,8 @@ path, or bytes, or whatever `images.read_picture` takes. Everything is looked th
 """
 
 import csv
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -34,14 +34,19 @@ class Samples:
     Attributes:
         classes: What the class indices mean.
         items: (picture, class index).
+        names: What to call a class to people, where that differs.
     """
 
     classes: tuple[str, ...]
     items: Items
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 def folders(root: Path, split: Split) -> Samples:
-    """``root/<split>/<class>/**`` with pictures; the classes are the folders' names, sorted."""
+    """``root/<split>/<class>/**`` with pictures; the classes are the folders' names, sorted.
+
+    A file ``root/classes.txt`` or ``root/LOC_synset_mapping.txt`` may say what to call them, a line `folder name` each.
+    """
     folder = root / split
     if not folder.is_dir():
         raise DataError(f"{root} has no folder {split!r}; expected {folder}/<class>/ with pictures")
@@ -57,7 +62,7 @@ def folders(root: Path, split: Split) -> Samples:
     if empty:
         raise DataError(f"no pictures in {folder} for {listed(empty)}; add some, or remove the folders")
     items = [(path, index) for index, paths in enumerate(classes.values()) for path in paths]
-    return Samples(tuple(classes), items)
+    return Samples(tuple(classes), items, _names(root))
 
 
 def imagenet(root: Path, split: Split, val_labels: str | None) -> Samples:
@@ -234,11 +239,19 @@ def _named(pairs: Sequence[tuple[Path, str]], classes: tuple[str, ...] | None, s
     return Samples(classes, [(path, index[label]) for path, label in pairs])
 
 
+def _names(root: Path) -> dict[str, str]:
+    for file in (root / "classes.txt", root / "LOC_synset_mapping.txt"):
+        if file.is_file():
+            words = [line.split(maxsplit=1) for line in _lines(file)]
+            return {word[0]: word[1].split(",")[0].replace("_", " ") for word in words if len(word) == 2}
+    return {}
+
+
 def _lines(path: Path) -> list[str]:
     try:
         return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as text ({error}); check --data.val_labels") from error
+        raise DataError(f"{path} cannot be read as text ({error}); check the file") from error
 
 
 def _entries(folder: Path) -> list[Path]:

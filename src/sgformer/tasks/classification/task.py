@@ -141,6 +141,7 @@ def build(recipe: Recipe) -> tuple[ClassificationTask, ClassificationData]:
     model = Classifier(
         recipe.model.name,
         classes=data.classes,
+        names=data.names,
         preprocessing=preprocessing,
         kwargs=kwargs_of(recipe.model, image_size=recipe.data.train_size),
         pretrained=recipe.model.pretrained,
