@@ -69,9 +69,7 @@ def rates_of(options, num_steps, num_epochs):
 
 @pytest.mark.parametrize("final_epochs", [0, 3])
 def test_cosine_is_that_of_timm(final_epochs):
-    options = OptimOptions(
-        lr=1e-3, warmup_lr=1e-6, warmup_epochs=2, final_lr=1e-5, final_epochs=final_epochs
-    )
+    options = OptimOptions(lr=1e-3, warmup_lr=1e-6, warmup_epochs=2, final_lr=1e-5, final_epochs=final_epochs)
     optimizer = torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=1e-3)
     theirs = CosineLRScheduler(
         optimizer,

@@ -238,7 +238,7 @@ def test_starting_from_weights_of_other_classes_and_another_size(tmp_path):
         model.start_from(tmp_path / "w.safetensors") if model is other else None
     assert torch.equal(other.backbone.head.fc.weight, head)
     assert other.backbone.stem.conv1.weight.abs().sum() > 0
-    with pytest.raises(WeightsError, match="does not fit"):
+    with pytest.raises(WeightsError, match="holds a sgformer_test, not a resnet10t"):
         classifier("resnet10t").start_from(tmp_path / "w.safetensors")
 
 

@@ -226,6 +226,11 @@ class Classifier(nn.Module):
             WeightsError: The file is damaged, or the backbones differ.
         """
         other = Classifier.from_weights(path)
+        if other.name != self.name:
+            raise weights.WeightsError(
+                f"{path} holds a {other.name}, not a {self.name}; "
+                f"set --model.name {other.name}, or --model.weights null to start from nothing"
+            )
         if hasattr(other.backbone, "set_input_size"):
             # Positions, where a model has them, are resized to the pictures that this model trains on.
             size = self.kwargs.get("img_size", self.preprocessing.image_size)
