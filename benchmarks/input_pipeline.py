@@ -2,8 +2,8 @@
 
     python benchmarks/input_pipeline.py FOLDER    with train/<class>/ and val/<class>/
 
-Writes `results/input_pipeline.json` and the table between the marks in `docs/training.md`. Nothing is trained; each line
-is the median of three epochs over 1,200 pictures, after one that warms up.
+Writes `results/input_pipeline.json` and the table between the marks in `docs/training.md`. Nothing is trained; a
+line is the median of three epochs over 1,200 pictures, after one that warms up.
 """
 
 import dataclasses

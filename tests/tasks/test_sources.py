@@ -1,6 +1,7 @@
 """Labelled pictures from anywhere come out the same: the classes, and the right label with each picture."""
 
 import io
+import os
 import tarfile
 
 import numpy as np
@@ -49,6 +50,35 @@ def test_folders(root):
     data = module(root=str(root), known=("red", "yellow", "green", "blue"))
     assert data.classes == ("red", "yellow", "green", "blue")
     assert_right(data)
+
+
+def test_odd_names_links_in_circles_and_a_small_split(root, tmp_path):
+    for split, num in (("train", 2), ("val", 1)):
+        for name in NAMES:
+            folder = tmp_path / split / name
+            folder.mkdir(parents=True)
+            for path in sorted((root / split / name).iterdir())[:num]:
+                (folder / path.name).write_bytes(path.read_bytes())  # the same file names in each class
+    (tmp_path / "train" / "red" / "circle").symlink_to(tmp_path / "train", target_is_directory=True)
+    (tmp_path / "train" / "red" / "itself.png").symlink_to(tmp_path / "train" / "red" / "itself.png")
+    odd = os.fsencode(tmp_path / "val" / "red") + b"/caf\xe9.png"
+    with open(odd, "wb") as file:  # no UTF-8
+        file.write((root / "val" / "red" / "0.png").read_bytes())
+    assert_right(module(root=str(tmp_path)), num_train=4, num_val=4)
+    with open(odd, "wb"):
+        pass
+    (unreadable,) = [bad for batch in module(root=str(tmp_path)).val_dataloader() for bad in batch.unreadable]
+    unreadable.path.encode()
+    assert "caf" in unreadable.path
+
+
+def test_names_for_people(root, tmp_path):
+    for split in ("train", "val"):
+        (tmp_path / split).symlink_to(root / split, target_is_directory=True)
+    (tmp_path / "classes.txt").write_text("red fire_engine\nblue sea, deep\n")
+    data = module(root=str(tmp_path))
+    assert data.classes == NAMES
+    assert data.names == {"red": "fire engine", "blue": "sea"}
 
 
 @pytest.mark.parametrize("style", ["names", "kaggle", "order"])

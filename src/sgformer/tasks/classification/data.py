@@ -172,6 +172,7 @@ class Pictures(Dataset[Any]):
             return self.transform(read_picture(picture, shorter_side=self.shorter_side)), label
         except PictureError as error:
             name = str(picture) if isinstance(picture, Path) else f"number {number}"
+            name = name.encode("utf-8", "backslashreplace").decode()  # whatever bytes are in it
             return Unreadable(name, error.reason)
 
 
