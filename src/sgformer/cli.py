@@ -14,6 +14,7 @@ VERBS = {
     "train": "train a model from a recipe",
     "evaluate": "judge a trained model on the validation pictures",
     "predict": "name what is in pictures",
+    "explain": "draw what a model finds significant in pictures, and where its keys go",
     "convert": "turn released SG-Former weights into a weights file of this package",
     "list": "list recipes, or models",
     "demo": "see it all at work in four minutes, without a download",
