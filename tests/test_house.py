@@ -23,7 +23,7 @@ ARROWS: dict[str, set[str]] = {
     "explain": set(),
     "backbone": {"ops"},
     "tasks": {"engine"},
-    "commands": {"", "tasks", "engine", "explain", "backbone.official"},
+    "commands": {"", "tasks", "engine", "explain", "backbone.official", "backbone.exporting"},
     "__init__": {"backbone", "lazy tasks"},
     "cli": {"", "lazy commands"},
     "__main__": {"cli"},

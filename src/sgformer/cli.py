@@ -15,6 +15,7 @@ VERBS = {
     "evaluate": "judge a trained model on the validation pictures",
     "predict": "name what is in pictures",
     "explain": "draw what a model finds significant in pictures, and where its keys go",
+    "export": "write a trained classifier as ONNX or torch.export file",
     "convert": "turn released SG-Former weights into a weights file of this package",
     "list": "list recipes, or models",
     "demo": "see it all at work in four minutes, without a download",
@@ -27,20 +28,24 @@ EXAMPLES = """examples:
   sgformer predict runs/imagenette160 holiday/*.jpg
 """
 # Module that is missing to extra that has it.
-_EXTRAS = dict.fromkeys(
-    [
-        "lightning",
-        "torchvision",
-        "jsonargparse",
-        "torchmetrics",
-        "safetensors",
-        "PIL",
-        "yaml",
-        "rich",
-        "numpy",
-    ],
-    "train",
-) | dict.fromkeys(["skimage", "sklearn"], "demo")
+_EXTRAS = (
+    dict.fromkeys(
+        [
+            "lightning",
+            "torchvision",
+            "jsonargparse",
+            "torchmetrics",
+            "safetensors",
+            "PIL",
+            "yaml",
+            "rich",
+            "numpy",
+        ],
+        "train",
+    )
+    | dict.fromkeys(["skimage", "sklearn"], "demo")
+    | dict.fromkeys(["onnx", "onnxruntime", "onnxscript"], "export")
+)
 
 
 class Parser(argparse.ArgumentParser):
