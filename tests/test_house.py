@@ -24,7 +24,7 @@ ARROWS: dict[str, set[str]] = {
     "backbone": {"ops"},
     "tasks": {"engine"},
     "report": set(),
-    "commands": {"", "tasks", "engine", "explain", "report", "backbone.official"},
+    "commands": {"", "tasks", "engine", "explain", "report", "backbone.official", "backbone.exporting"},
     "__init__": {"backbone", "lazy tasks"},
     "cli": {"", "lazy commands"},
     "__main__": {"cli"},
