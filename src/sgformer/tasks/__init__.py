@@ -9,8 +9,8 @@ What a task's folder offers, so that the commands need to know no more:
 ``evaluate(model, data)``   a report: ``to_dict()`` and ``to_table()``
 =========================== ==========================================================================
 
-``model.predict(picture, **settings)`` takes whatever `images.read_picture` does, or a list of it, and gives a prediction
-for each: ``summary()`` is a line for people, ``to_dict()`` for JSON, ``draw(picture)`` a picture with it all in it.
+``model.predict(picture, **settings)`` takes whatever `images.read_picture` does, or a list of it, and gives a
+prediction for each: ``summary()`` is a line for people, ``to_dict()`` for JSON, ``draw(picture)`` a picture of it.
 The LightningModule has ``loss(batch)``, which `engine` calls once more to find where a NaN comes from.
 """
 
@@ -22,6 +22,7 @@ from typing import Any
 # Task to module, as text: a task is imported when it is asked for.
 TASKS = {
     "classification": "sgformer.tasks.classification",
+    "segmentation": "sgformer.tasks.segmentation",
 }
 
 
