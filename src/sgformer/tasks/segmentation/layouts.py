@@ -145,13 +145,12 @@ def check(samples: list[Sample], coding: Coding) -> dict[str, str]:
 
     def fault(sample: Sample) -> str | None:
         try:
-            picture, mask = size_of(sample.picture), size_of(sample.mask)
+            picture, mask = size_of(sample.picture), coding.read(sample.mask).shape
             if picture != mask:
                 return (
                     f"is {mask[0]}x{mask[1]} pixels and its picture {sample.picture} {picture[0]}x{picture[1]}; "
                     "they must be of the same size"
                 )
-            coding.read(sample.mask)
         except DataError as error:
             return str(error).removeprefix(f"{sample.mask} ")
         return None

@@ -1,7 +1,8 @@
 """Masks: class maps in files, as ids or as colours, read to indices of classes."""
 
 import colorsys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,15 +75,16 @@ class Coding:
         Raises:
             DataError: The file cannot be read, or holds an id or a colour that means nothing.
         """
-        image = _open(path)
-        if self.colours is not None:
-            return self._from_colours(np.asarray(image.convert("RGB")), path)
-        if image.mode not in ("1", "L", "P", "I", "I;16", "I;16B", "I;16L"):
+        with _opened(path) as image:
+            if self.colours is not None:
+                return self._from_colours(np.asarray(image.convert("RGB")), path)
+            mode, ids = image.mode, np.asarray(image)
+        if mode not in ("1", "L", "P", "I", "I;16", "I;16B", "I;16L"):
             raise DataError(
-                f"{path} is a picture in colour ({image.mode}), not a map of ids; say what its colours mean: "
+                f"{path} is a picture in colour ({mode}), not a map of ids; say what its colours mean: "
                 "--data.mapping FILE"
             )
-        return self._from_ids(np.asarray(image).astype(np.int32), path)
+        return self._from_ids(ids.astype(np.int32), path)
 
     def _from_ids(self, ids: NDArray[np.int32], path: Path) -> NDArray[np.uint8]:
         table = np.full(max(max(self.ids), int(ids.max(initial=0))) + 1, _UNKNOWN, np.int16)
@@ -199,22 +201,23 @@ def colours_for(num_classes: int) -> tuple[Colour, ...]:
 
 
 def size_of(path: Path) -> tuple[int, int]:
-    """(height, width) of a picture the right way up, from its header.
+    """(height, width) of a picture the right way up, from its header where that says it.
 
     Raises:
         DataError: It is no picture.
     """
-    image = _open(path, load=False)
-    turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-    return image.size if turned else (image.height, image.width)
+    with _opened(path) as image:
+        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+        return image.size if turned else (image.height, image.width)
 
 
-def _open(path: Path, *, load: bool = True) -> Image.Image:
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as image:
-            if load:
-                image.load()
-            return image
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
-        reason = "is no picture" if isinstance(error, UnidentifiedImageError) else f"cannot be read ({error})"
-        raise DataError(f"{path} {reason}; copy or download it again, or remove it") from error
+            yield image
+    except UnidentifiedImageError as error:
+        raise DataError(f"{path} is no picture; copy or download it again, or remove it") from error
+    except (OSError, SyntaxError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path} cannot be read ({reason}); copy or download it again") from error
