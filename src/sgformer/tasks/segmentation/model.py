@@ -167,12 +167,13 @@ class Segmenter(nn.Module):
             )
         self.divisor = 1 if _rounds_up(self.backbone) else 32
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits of a batch of prepared pictures, at their own size."""
-        return self.heads(images, auxiliary=False)[0]
+    def forward(self, images: Tensor, *, auxiliary: bool = False) -> Any:
+        """Logits of a batch of prepared pictures, at their own size, float32.
 
-    def heads(self, images: Tensor, *, auxiliary: bool) -> list[Tensor]:
-        """Logits of the head, and where asked for and there, those of the auxiliary one."""
+        Args:
+            images: Prepared pictures.
+            auxiliary: Whether to return a list, with the logits of the auxiliary head after those of the head.
+        """
         height, width = images.shape[-2:]
         below, right = -height % self.divisor, -width % self.divisor
         maps = self.backbone(pad(images, (0, right, 0, below)) if below or right else images)
@@ -180,10 +181,11 @@ class Segmenter(nn.Module):
         if auxiliary and self.auxiliary is not None:
             logits.append(self.auxiliary(maps[2]))
         # A cell stands for a square of pixels; what lies beyond the picture is cut off after enlarging.
-        return [
+        enlarged = [
             interpolate(each.float(), scale_factor=stride, mode="bilinear")[..., :height, :width]
             for each, stride in zip(logits, (4, 16), strict=False)
         ]
+        return enlarged if auxiliary else enlarged[0]
 
     @overload
     def predict(

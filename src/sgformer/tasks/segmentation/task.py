@@ -89,7 +89,7 @@ class SegmentationTask(LightningModule):
     def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """What training minimizes, of a batch; 0 where every pixel is ignored."""
         images, masks = batch
-        logits = self.model.heads(images, auxiliary=self.auxiliary > 0)
+        logits = self.model(images, auxiliary=True)
         num_pixels = (masks != IGNORE).sum().clamp(min=1)
         losses = [
             # In float32, whatever the precision of the model.
