@@ -18,9 +18,11 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "training"
-PAGES = ("README.md", "docs/initialisation.md")
+PAGES = ("README.md", "docs/initialisation.md", "docs/segmentation.md")
+# Of each task the metric that decides which epoch is best, and what a table calls it.
+MONITORS = {"classification": ("val_top1", "Top-1"), "segmentation": ("val_miou", "mIoU")}
 HEAD = (
-    "| Run | Model | Pixels, training and evaluation | Epochs | Minutes | Top-1, best epoch | Top-1, last epoch |\n"
+    "| Run | Model | Pixels, training and evaluation | Epochs | Minutes | {0}, best epoch | {0}, last epoch |\n"
     "|---|---|---|---|---|---|---|\n"
 )
 
@@ -44,16 +46,28 @@ def row(path: Path) -> str:
     """A result file as a line of a table."""
     content = json.loads(path.read_text(encoding="utf-8"))
     epochs, data = content["epochs"], content["recipe"]["data"]
+    monitor, _ = MONITORS[content["recipe"]["task"]]
     cells = [
         f"`{path.stem}`",
         f"`{content['recipe']['model']['name']}`",
-        f"{data['image_size']}, {data.get('eval_image_size') or data['image_size']}",
+        f"{data['image_size']}, {_evaluated(data)}",
         f"{len(epochs)}",
         f"{sum(epoch['seconds'] for epoch in epochs) / 60:.0f}",
-        f"{max(epoch['val_top1'] for epoch in epochs):.1%}",
-        f"{epochs[-1]['val_top1']:.1%}",
+        f"{max(epoch[monitor] for epoch in epochs):.1%}",
+        f"{epochs[-1][monitor]:.1%}",
     ]
     return f"| {' | '.join(cells)} |\n"
+
+
+def _evaluated(data: dict) -> str:
+    """The size of pictures in evaluation; where a task looks at them as they are, that."""
+    if "inference" in data:
+        return (
+            f"shorter side {data['inference']['shorter_side']}"
+            if data["inference"]["shorter_side"]
+            else "own"
+        )
+    return str(data.get("eval_image_size") or data["image_size"])
 
 
 def tables() -> None:
@@ -62,8 +76,11 @@ def tables() -> None:
         text = page.read_text(encoding="utf-8")
 
         def table(found: re.Match[str]) -> str:
-            rows = [row(path) for path in sorted(RESULTS.glob(f"{found[1]}*.json"))]
-            return f"<!-- results:{found[1]} -->\n{HEAD}{''.join(rows)}<!-- /results:{found[1]} -->"
+            paths = sorted(RESULTS.glob(f"{found[1]}*.json"))
+            tasks = {json.loads(path.read_text(encoding="utf-8"))["recipe"]["task"] for path in paths}
+            head = HEAD.format(MONITORS[tasks.pop()][1] if len(tasks) == 1 else "Score")
+            rows = "".join(map(row, paths))
+            return f"<!-- results:{found[1]} -->\n{head}{rows}<!-- /results:{found[1]} -->"
 
         marks = r"<!-- results:(\w+) -->\n.*?<!-- /results:\1 -->"
         page.write_text(re.sub(marks, table, text, flags=re.DOTALL), encoding="utf-8")

@@ -41,6 +41,8 @@ def names() -> dict[str, Path]:
 def find(name: str | Path) -> Path:
     """The file of a recipe given by name (``smoke``, ``classification/smoke``) or by path.
 
+    Where several tasks have the name, it is classification's; the others' go by their task: ``segmentation/smoke``.
+
     Raises:
         RecipeError: There is none, or the name belongs to several tasks.
     """
@@ -48,6 +50,8 @@ def find(name: str | Path) -> Path:
     matches = [key for key in packaged if str(name) in (key, key.split("/")[1])]
     if len(matches) == 1:
         return packaged[matches[0]]
+    if (first := f"classification/{name}") in matches:
+        return packaged[first]
     if matches:
         raise RecipeError(f"recipe {name} exists for several tasks; write one of {', '.join(matches)}")
     path = Path(name)

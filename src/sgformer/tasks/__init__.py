@@ -24,6 +24,7 @@ from typing import Any
 # Task to module, as text: a task is imported when it is asked for.
 TASKS = {
     "classification": "sgformer.tasks.classification",
+    "segmentation": "sgformer.tasks.segmentation",
 }
 
 
