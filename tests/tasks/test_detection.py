@@ -9,19 +9,15 @@ from PIL import Image
 pytest.importorskip("pycocotools", reason="COCO's metric needs pycocotools")
 
 import sgformer  # noqa: F401
-from coco_files import make_coco
 from sgformer import tasks
-from sgformer.engine import recipe, weights
-from sgformer.engine.optim import create_optimizer
+from sgformer.engine import weights
 from sgformer.engine.weights import WeightsError
 from sgformer.explain import significance_maps
-from sgformer.tasks.backbones import ModelOptions
 from sgformer.tasks.classification import Classifier
-from sgformer.tasks.detection import Detector, Recipe, build, evaluate
-from sgformer.tasks.detection.data import AugmentOptions, DataOptions, resized
+from sgformer.tasks.detection import Detector
+from sgformer.tasks.detection.data import resized
 from sgformer.tasks.detection.heads import Anchors, HeadOptions
 from sgformer.tasks.detection.model import Preprocessing
-from sgformer.tasks.detection.task import DetectionOptimOptions, create_detector, create_schedule
 from sgformer.tasks.images import Preprocessing as ClassifierPreprocessing
 
 HEADS = HeadOptions(
@@ -49,15 +45,6 @@ def lively(model):
 def pictures(*sizes):
     generator = torch.Generator().manual_seed(0)
     return [torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator) for size in sizes]
-
-
-def options(root, **kwargs):
-    return DataOptions(root=str(root), image_size=SIZE, workers=0, batch_size=4, **kwargs)
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return make_coco(tmp_path_factory.mktemp("coco"))
 
 
 # ---- sizes
@@ -119,48 +106,7 @@ def test_training_maps_of_a_mixed_batch_are_those_of_each_picture():
             assert not mixed[place, :, height:].any()
 
 
-# ---- learning
-
-
-@pytest.mark.parametrize("masks", [True, False])
-def test_it_learns_one_batch(root, masks):
-    torch.manual_seed(0)
-    heads = replace(HEADS, masks=masks)
-    recipe = Recipe(
-        model=ModelOptions(name="sgformer_test"),
-        heads=heads,
-        data=options(root, augment=AugmentOptions(flip=0.0)),
-    )
-    task, data = build(recipe)
-    dataset = data.dataset("train")
-    batch = [dataset[0][0], dataset[1][0]], [dataset[0][1], dataset[1][1]]
-    optimizer = create_optimizer(task.model, DetectionOptimOptions(lr=3e-3, weight_decay=0.0))
-    task.train()
-    losses = []
-    for _ in range(40):
-        optimizer.zero_grad()
-        loss = task.loss(batch)
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < 0.3 * losses[0]
-    found = task.model.eval()(batch[0])[0]
-    assert found["labels"][:2].sort().values.tolist() == [1, 2]
-    best = found["boxes"][found["labels"][:2].argsort()]
-    assert (best - batch[1][0]["boxes"]).abs().max() < 8
-
-
-@pytest.mark.parametrize("indices", [(3,), (2,), (0, 2, 3)])  # empty; a crowd alone; both beside another
-def test_pictures_without_objects_can_be_learned_from(root, indices):
-    _, data = build(Recipe(model=ModelOptions(name="sgformer_test"), heads=HEADS, data=options(root)))
-    dataset = data.dataset("train")
-    images, targets = zip(*(dataset[index] for index in indices), strict=True)
-    model = detector().train()
-    losses = model(images, targets)
-    total = sum(losses.values())
-    assert torch.isfinite(total)
-    total.backward()
-    assert all(parameter.grad is not None for parameter in model.parameters())
+# ---- prediction
 
 
 @pytest.mark.parametrize("size", [(64, 33), (47, 96)])
@@ -281,44 +227,3 @@ def test_trained_batch_norms_stay_as_they_are(tmp_path):
     norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert norms
     assert not any(norm.training for norm in norms)
-
-
-# ---- recipes and evaluation
-
-
-PACKAGED = [name for name in recipe.names() if name.startswith("detection/")]
-
-
-@pytest.mark.parametrize("name", PACKAGED)
-def test_every_recipe_makes_a_detector(name):
-    parsed = recipe.parse(recipe.find(name), Recipe)
-    with torch.device("meta"):  # no memory, and no time for initial values
-        model = create_detector(parsed, classes=["a", "b"], category_ids=[1, 2])
-    assert model.roi_heads.has_mask() == parsed.heads.masks
-    assert create_optimizer(model, parsed.optim)
-
-
-def test_drops_of_the_learning_rate():
-    parameter = torch.nn.Parameter(torch.zeros(1))
-    optimizer = torch.optim.SGD([parameter], lr=1.0)
-    chosen = DetectionOptimOptions(lr=1.0, drops=[8, 11], warmup_epochs=0.5)
-    schedule = create_schedule(optimizer, chosen, num_steps=120, num_epochs=12)
-    factors = [schedule.lr_lambdas[0](step) for step in range(120)]
-    assert factors[:6] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1])
-    assert factors[79:81] == pytest.approx([1, 0.1])
-    assert factors[109:111] == pytest.approx([0.1, 0.01])
-
-
-def test_report_is_about_all_pictures_and_classes(root):
-    model = lively(detector(category_ids=(3, 7)))
-    report = evaluate(model, options(root))
-    assert report.num_pictures == 3  # the empty one and the crowd among them
-    assert report.num_objects == 2
-    assert [(row.name, row.num_objects) for row in report.classes] == [("disc", 1), ("bar", 1)]
-    assert report.box["ap_large"] is None  # there is no such object
-    json.dumps(report.to_dict(), allow_nan=False)
-    heads, rows = report.to_table()
-    assert all(len(row) == len(heads) for row in rows)
-    assert model.preprocessing.image_size == SIZE
-    with pytest.raises(ValueError, match="the model knows a, b"):
-        evaluate(detector(classes=("a", "b")), options(root))

@@ -210,7 +210,7 @@ def test_what_is_where(tmp_path, root):
         data(tmp_path / "nowhere")
     with pytest.raises(DataError, match="there is no file"):
         data(root, train=SplitOptions(annotations="other.json"))
-    with pytest.raises(DataError, match="there is no folder .*other"):
+    with pytest.raises(DataError, match=r"there is no folder .*other"):
         data(root, train=SplitOptions(images="other"))
 
 
