@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-# Told apart by any eye (Okabe and Ito's), without black; a class keeps its colour from picture to picture.
+# Told apart by any eye (Okabe and Ito's), without black.
 COLOURS = (
     (230, 159, 0),
     (86, 180, 233),
@@ -46,7 +46,7 @@ def draw(
     scale = max(1, round(LONGER_SIDE / max(image.size)))
     if scale > 1:
         image = image.resize((image.width * scale, image.height * scale), Image.Resampling.BICUBIC)
-    colours = [COLOURS[kind % len(COLOURS)] for kind in kinds]
+    colours = _colours(kinds)
     pasted = masks((image.height, image.width), float(scale))
     if pasted is not None:
         image = _blended(image, pasted, colours)
@@ -63,6 +63,16 @@ def draw(
     for place in order:
         _caption(pen, boxes[place] * scale, captions[place], colours[place], font, image.size)
     return image
+
+
+def _colours(kinds: Sequence[int]) -> list[tuple[int, int, int]]:
+    """A kind keeps its colour from picture to picture, unless another kind in this one has taken it."""
+    taken: dict[int, int] = {}
+    for kind in kinds:
+        if kind not in taken:
+            free = [(kind + step) % len(COLOURS) for step in range(len(COLOURS))]
+            taken[kind] = next((place for place in free if place not in taken.values()), free[0])
+    return [COLOURS[taken[kind]] for kind in kinds]
 
 
 def _blended(
