@@ -94,6 +94,7 @@ class DataOptions:
         val: Where the validation pictures are.
         image_size: What the model sees: how long the shorter side of a picture becomes, and how long the longer one may
             become at most. Small pictures are enlarged.
+        multiple: Sides are rounded to multiples of it, for backbones that insist, such as swin on 4.
         batch_size: Pictures per batch of one process.
         workers: Processes that read pictures; null: as many as suit the machine.
         invalid: What happens to annotations with faults, such as a box without width: error, or drop, which leaves
@@ -107,6 +108,7 @@ class DataOptions:
     train: SplitOptions = field(default_factory=SplitOptions)
     val: SplitOptions = field(default_factory=SplitOptions)
     image_size: tuple[int, int] = (800, 1333)
+    multiple: int = 1
     batch_size: int = 2
     workers: int | None = None
     invalid: Literal["error", "drop"] = "error"
@@ -119,12 +121,20 @@ class DataOptions:
             raise ValueError(
                 f"data.image_size [{shorter}, {longest}]: first the shorter side, at least 32, then the longest side"
             )
-        if self.batch_size < 1:
-            raise ValueError(f"data.batch_size {self.batch_size} must be at least 1")
+        if self.batch_size < 1 or self.multiple < 1:
+            raise ValueError(
+                f"data.batch_size {self.batch_size} and data.multiple {self.multiple} must be at least 1"
+            )
 
 
-def resized(size: tuple[int, int], *, shorter: int, longest: int) -> tuple[int, int]:
+def resized(size: tuple[int, int], *, shorter: int, longest: int, multiple: int = 1) -> tuple[int, int]:
     """(height, width) that a picture is resized to: its shape is kept, no side is below 32 pixels.
+
+    Args:
+        size: (height, width) of the picture.
+        shorter: Length of the shorter side.
+        longest: Of the longer side at most.
+        multiple: Sides are rounded to multiples of it.
 
     Example:
         >>> resized((480, 640), shorter=800, longest=1333)
@@ -133,7 +143,8 @@ def resized(size: tuple[int, int], *, shorter: int, longest: int) -> tuple[int, 
         (267, 1333)
     """
     scale = min(shorter / min(size), longest / max(size))
-    return max(32, round(size[0] * scale)), max(32, round(size[1] * scale))
+    height, width = (max(32, round(side * scale / multiple) * multiple) for side in size)
+    return height, width
 
 
 def to_tensor(image: Image.Image) -> Tensor:
@@ -153,6 +164,7 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         masks: Whether masks are needed.
         augment: How the pictures are varied; None: not at all.
         image_size: Length of the shorter side after resizing, and of the longer side at most.
+        multiple: What sides are rounded to.
     """
 
     def __init__(
@@ -163,9 +175,10 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         masks: bool,
         augment: AugmentOptions | None,
         image_size: tuple[int, int],
+        multiple: int = 1,
     ) -> None:
         self.records, self.scenes, self.masks = records, scenes, masks
-        self.augment, self.image_size = augment, image_size
+        self.augment, self.image_size, self.multiple = augment, image_size, multiple
         self.made: dict[int, tuple[Tensor, Target, Tensor]] = {}
 
     def __len__(self) -> int:
@@ -226,7 +239,7 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         shorter, longest = self.image_size
         if options.shorter_sides:
             shorter = options.shorter_sides[int(torch.randint(len(options.shorter_sides), ()))]
-        size = resized(size, shorter=shorter, longest=longest)
+        size = resized(size, shorter=shorter, longest=longest, multiple=self.multiple)
         steps: list[Any] = [v2.Resize(size, antialias=True)]
         if options.crop and options.crop < max(size):
             steps.append(v2.RandomCrop((min(options.crop, size[0]), min(options.crop, size[1]))))
@@ -343,6 +356,7 @@ class DetectionData(LightningDataModule):
             masks=self.masks,
             augment=options.augment if train else None,
             image_size=options.image_size,
+            multiple=options.multiple,
         )
 
     def train_dataloader(self) -> DataLoader[Any]:

@@ -33,11 +33,13 @@ class Preprocessing:
         image_size: Length of the shorter side, and of the longer side at most.
         mean: Subtracted from each channel, in 0 to 1.
         std: What each channel is then divided by.
+        multiple: Sides are rounded to multiples of it.
     """
 
     image_size: tuple[int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    multiple: int = 1
 
     def __post_init__(self) -> None:
         # JSON has lists only.
@@ -45,10 +47,15 @@ class Preprocessing:
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
     @classmethod
-    def of(cls, name: str, image_size: tuple[int, int]) -> "Preprocessing":
+    def of(cls, name: str, image_size: tuple[int, int], *, multiple: int = 1) -> "Preprocessing":
         """That of a timm model, which knows its mean and deviation."""
         known = preprocessing_of(name, image_size=image_size)
-        return cls(image_size=image_size, mean=known.mean, std=known.std)
+        return cls(image_size=image_size, mean=known.mean, std=known.std, multiple=multiple)
+
+    def size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) that a picture of this one is resized to."""
+        shorter, longest = self.image_size
+        return resized(size, shorter=shorter, longest=longest, multiple=self.multiple)
 
 
 class Detector(nn.Module):
@@ -140,8 +147,7 @@ class Detector(nn.Module):
 
     def _detect(self, image: Tensor) -> dict[str, Tensor]:
         height, width = int(image.shape[1]), int(image.shape[2])
-        shorter, longest = self.preprocessing.image_size
-        size = resized((height, width), shorter=shorter, longest=longest)
+        size = self.preprocessing.size((height, width))
         maps = self._maps([self._normalized(resize(image, list(size), antialias=True))])
         with torch.autocast(image.device.type, enabled=False):
             proposals, _ = self.rpn(ImageList(image, [size]), maps)

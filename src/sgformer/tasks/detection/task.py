@@ -177,7 +177,9 @@ def create_detector(recipe: Recipe, *, classes: Sequence[str], category_ids: Seq
         recipe.model.name,
         classes=classes,
         category_ids=category_ids,
-        preprocessing=Preprocessing.of(recipe.model.name, recipe.data.image_size),
+        preprocessing=Preprocessing.of(
+            recipe.model.name, recipe.data.image_size, multiple=recipe.data.multiple
+        ),
         heads=recipe.heads,
         kwargs=kwargs,
         pretrained=recipe.model.pretrained,
