@@ -18,13 +18,21 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "training"
-PAGES = ("README.md", "docs/initialisation.md", "docs/segmentation.md")
-# Of each task the metric that decides which epoch is best, and what a table calls it.
-MONITORS = {"classification": ("val_top1", "Top-1"), "segmentation": ("val_miou", "mIoU")}
-HEAD = (
-    "| Run | Model | Pixels, training and evaluation | Epochs | Minutes | {0}, best epoch | {0}, last epoch |\n"
-    "|---|---|---|---|---|---|---|\n"
-)
+PAGES = ("README.md", "docs/initialisation.md", "docs/detection.md", "docs/segmentation.md")
+# What a task's table shows beside run, model, pixels, epochs and minutes: head, metric, and of which epoch.
+COLUMNS = {
+    "classification": (
+        ("Top-1, best epoch", "val_top1", "best"),
+        ("Top-1, last epoch", "val_top1", "last"),
+    ),
+    "detection": (
+        ("Box AP, best epoch", "val_box_ap", "best"),
+        ("Box AP50", "val_box_ap50", "best"),
+        ("Mask AP", "val_mask_ap", "best"),
+        ("Mask AP50", "val_mask_ap50", "best"),
+    ),
+    "segmentation": (("mIoU, best epoch", "val_miou", "best"), ("mIoU, last epoch", "val_miou", "last")),
+}
 
 
 def add(run: Path, name: str) -> Path:
@@ -46,15 +54,16 @@ def row(path: Path) -> str:
     """A result file as a line of a table."""
     content = json.loads(path.read_text(encoding="utf-8"))
     epochs, data = content["epochs"], content["recipe"]["data"]
-    monitor, _ = MONITORS[content["recipe"]["task"]]
+    # The best epoch is that of the first number.
+    shown = COLUMNS[content["recipe"]["task"]]
+    epoch_of = {"best": max(epochs, key=lambda epoch: epoch[shown[0][1]]), "last": epochs[-1]}
     cells = [
         f"`{path.stem}`",
         f"`{content['recipe']['model']['name']}`",
         f"{data['image_size']}, {_evaluated(data)}",
         f"{len(epochs)}",
         f"{sum(epoch['seconds'] for epoch in epochs) / 60:.0f}",
-        f"{max(epoch[monitor] for epoch in epochs):.1%}",
-        f"{epochs[-1][monitor]:.1%}",
+        *(f"{epoch_of[which][metric]:.1%}" if metric in epochs[0] else "" for _, metric, which in shown),
     ]
     return f"| {' | '.join(cells)} |\n"
 
@@ -70,6 +79,14 @@ def _evaluated(data: dict) -> str:
     return str(data.get("eval_image_size") or data["image_size"])
 
 
+def head(path: Path) -> str:
+    """The first lines of the table that a result file stands in."""
+    task = json.loads(path.read_text(encoding="utf-8"))["recipe"]["task"]
+    names = ["Run", "Model", "Pixels, training and evaluation", "Epochs", "Minutes"]
+    names += [name for name, _, _ in COLUMNS[task]]
+    return f"| {' | '.join(names)} |\n{'|---' * len(names)}|\n"
+
+
 def tables() -> None:
     """Fills all marks in the pages."""
     for page in (ROOT / name for name in PAGES):
@@ -77,10 +94,9 @@ def tables() -> None:
 
         def table(found: re.Match[str]) -> str:
             paths = sorted(RESULTS.glob(f"{found[1]}*.json"))
-            tasks = {json.loads(path.read_text(encoding="utf-8"))["recipe"]["task"] for path in paths}
-            head = HEAD.format(MONITORS[tasks.pop()][1] if len(tasks) == 1 else "Score")
-            rows = "".join(map(row, paths))
-            return f"<!-- results:{found[1]} -->\n{head}{rows}<!-- /results:{found[1]} -->"
+            rows = "".join(row(path) for path in paths)
+            first = head(paths[0]) if paths else ""
+            return f"<!-- results:{found[1]} -->\n{first}{rows}<!-- /results:{found[1]} -->"
 
         marks = r"<!-- results:(\w+) -->\n.*?<!-- /results:\1 -->"
         page.write_text(re.sub(marks, table, text, flags=re.DOTALL), encoding="utf-8")
