@@ -227,6 +227,32 @@ def test_numbers_are_those_of_pycocotools(tmp_path, masks):
         assert [getattr(row, column) for row in report.classes] == pytest.approx(classes, abs=1e-6)
 
 
+def test_processes_with_unequal_shares_are_put_together(tmp_path, monkeypatch):
+    root = make_coco(tmp_path / "coco", num_val=7)
+    module = DetectionData(options(root), masks=True)
+    targets = [module.dataset("val")[index][1] for index in range(7)]
+    rng = np.random.default_rng(0)
+    found = [guesses(target, rng) for target in targets]
+    alone, first, second, third = (CocoMetric(masks=True) for _ in range(4))
+    alone.update(found, targets)
+    first.update(found[:5], targets[:5])
+    second.update(found[5:], targets[5:])
+    expected = make_report(alone, module.classes).to_dict()
+    states = [
+        dict(metric.metric.metric_state) for metric in (first, second, third)
+    ]  # the third has seen none
+
+    def gather(parts, own):
+        assert own.keys() == states[0].keys()
+        parts[:] = states
+
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 3)
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    for metric in (first, third):
+        assert make_report(metric, module.classes).to_dict() == expected
+
+
 def test_nothing_found_and_nothing_there():
     nothing = {
         "boxes": torch.zeros(0, 4),
