@@ -21,7 +21,7 @@ venv: .venv/installed
 # pip runs again only when what it would install has changed.
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,demo,heads,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,heads,dev]'
 	touch $@
 
 clean:  ## Remove the environment and everything that was built.

@@ -18,7 +18,7 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "training"
-PAGES = ("README.md", "docs/initialisation.md", "docs/detection.md")
+PAGES = ("README.md", "docs/initialisation.md", "docs/detection.md", "docs/segmentation.md")
 # What a task's table shows beside run, model, pixels, epochs and minutes: head, metric, and of which epoch.
 COLUMNS = {
     "classification": (
@@ -31,6 +31,7 @@ COLUMNS = {
         ("Mask AP", "val_mask_ap", "best"),
         ("Mask AP50", "val_mask_ap50", "best"),
     ),
+    "segmentation": (("mIoU, best epoch", "val_miou", "best"), ("mIoU, last epoch", "val_miou", "last")),
 }
 
 
@@ -59,12 +60,23 @@ def row(path: Path) -> str:
     cells = [
         f"`{path.stem}`",
         f"`{content['recipe']['model']['name']}`",
-        f"{data['image_size']}, {data.get('eval_image_size') or data['image_size']}",
+        f"{data['image_size']}, {_evaluated(data)}",
         f"{len(epochs)}",
         f"{sum(epoch['seconds'] for epoch in epochs) / 60:.0f}",
         *(f"{epoch_of[which][metric]:.1%}" if metric in epochs[0] else "" for _, metric, which in shown),
     ]
     return f"| {' | '.join(cells)} |\n"
+
+
+def _evaluated(data: dict) -> str:
+    """The size of pictures in evaluation; where a task looks at them as they are, that."""
+    if "inference" in data:
+        return (
+            f"shorter side {data['inference']['shorter_side']}"
+            if data["inference"]["shorter_side"]
+            else "own"
+        )
+    return str(data.get("eval_image_size") or data["image_size"])
 
 
 def head(path: Path) -> str:

@@ -23,7 +23,8 @@ ARROWS: dict[str, set[str]] = {
     "explain": set(),
     "backbone": {"ops"},
     "tasks": {"engine"},
-    "commands": {"", "tasks", "engine", "explain", "backbone.official"},
+    "report": set(),
+    "commands": {"", "tasks", "engine", "explain", "report", "backbone.official", "backbone.exporting"},
     "__init__": {"backbone", "lazy tasks"},
     "cli": {"", "lazy commands"},
     "__main__": {"cli"},
@@ -35,7 +36,7 @@ FORBIDDEN_NAMES = {"utils", "misc", "helpers"}
 OPTIONAL = [
     *("lightning", "pytorch_lightning", "torchmetrics", "jsonargparse", "rich", "typer", "click"),
     *("skimage", "sklearn", "matplotlib", "pandas", "onnx", "onnxruntime"),
-    *("transformers", "segmentation_models_pytorch"),
+    *("transformers", "segmentation_models_pytorch", "pycocotools", "tensorboard", "webdataset"),
 ]
 
 

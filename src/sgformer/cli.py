@@ -14,6 +14,9 @@ VERBS = {
     "train": "train a model from a recipe",
     "evaluate": "judge a trained model on the validation pictures",
     "predict": "name what is in pictures",
+    "report": "write a page about a run",
+    "explain": "draw what a model finds significant in pictures, and where its keys go",
+    "export": "write a trained classifier as ONNX or torch.export file",
     "convert": "turn released SG-Former weights into a weights file of this package",
     "list": "list recipes, or models",
     "demo": "see it all at work in four minutes, without a download",
@@ -25,21 +28,19 @@ EXAMPLES = """examples:
   sgformer evaluate runs/imagenette160
   sgformer predict runs/imagenette160 holiday/*.jpg
 """
-# Module that is missing to extra that has it.
-_EXTRAS = dict.fromkeys(
-    [
-        "lightning",
-        "torchvision",
-        "jsonargparse",
-        "torchmetrics",
-        "safetensors",
-        "PIL",
-        "yaml",
-        "rich",
-        "numpy",
-    ],
-    "train",
-) | dict.fromkeys(["skimage", "sklearn"], "demo")
+# The extra that has a module, where one is missing.
+_EXTRAS = {
+    module: extra
+    for extra, modules in {
+        "train": "lightning torchvision jsonargparse torchmetrics safetensors PIL yaml rich numpy matplotlib jinja2",
+        "detection": "pycocotools",
+        "segmentation": "segmentation_models_pytorch",
+        "data": "webdataset braceexpand pandas pyarrow",
+        "export": "onnx onnxruntime onnxscript",
+        "demo": "skimage sklearn",
+    }.items()
+    for module in modules.split()
+}
 
 
 class Parser(argparse.ArgumentParser):

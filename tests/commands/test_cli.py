@@ -1,7 +1,9 @@
 """The command line from end to end, in this process: what it prints, leaves behind and returns."""
 
 import csv
+import io
 import json
+import re
 import subprocess
 import sys
 
@@ -28,7 +30,12 @@ TINY = ["--data.image_size=32", "--data.batch_size=8", "--optim.lr=3e-3", "--mod
 def trained(root, tmp_path_factory):
     """A run on colours, which anything can learn."""
     out = tmp_path_factory.mktemp("runs")
-    options = ["--trainer.max_epochs=6", "--data.workers=0", "--data.augment.rand_augment=null"]
+    options = [
+        "--model.weights=null",
+        "--trainer.max_epochs=6",
+        "--data.workers=0",
+        "--data.augment.rand_augment=null",
+    ]
     options += ["--optim.layer_decay=null", "--trainer.ema_decay=0.8", "--data.augment.color_jitter=0"]
     assert run(["train", "finetune", f"--data.root={root}", f"--out={out}", *TINY, *options]) == 0
     return out / "finetune"
@@ -53,7 +60,10 @@ def test_a_run_leaves_all_it_promises(trained, root):
     assert names == {
         *("recipe.yaml", "environment.json", "metrics.csv"),
         *("best.safetensors", "last.safetensors", "last.ckpt"),
+        *("report.html", "significance", "tensorboard"),
     }
+    assert len(list((trained / "significance").iterdir())) == 6
+    assert list((trained / "tensorboard").glob("events*"))
     rows = list(csv.DictReader((trained / "metrics.csv").open()))
     assert [row["epoch"] for row in rows] == list("123456")
     best = max(rows, key=lambda row: float(row["val_top1"]))
@@ -83,7 +93,7 @@ def test_evaluate_repeats_the_number_of_training(trained, tmp_path, capsys):
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["top1"] == pytest.approx(weights.read_metadata(trained)["metrics"]["val_top1"], abs=1e-6)
     table = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in table] == ["class", "blue", "green", "red", "all"]
+    assert [line.split()[0] for line in table] == ["class", "blue", "green", "red", "all", "calibration"]
 
 
 def test_predict_names_pictures_and_reports_those_it_cannot_read(trained, root, tmp_path, capsys):
@@ -101,6 +111,69 @@ def test_predict_names_pictures_and_reports_those_it_cannot_read(trained, root, 
     assert first["label"] == tasks.load(trained).predict(first["picture"]).label
     assert len(first["top"]) == 2
     assert run(["predict", str(trained), str(root / "val"), "--device=cpu"]) == 0
+
+
+def test_predictions_as_csv_and_drawn_from_a_list_on_standard_input(trained, root, tmp_path, monkeypatch):
+    names = sorted(map(str, (root / "val").rglob("*.png")))
+    (tmp_path / "bad.png").write_bytes(b"")
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join([*names, str(tmp_path / "bad.png")]) + "\n"))
+    table, drawn = tmp_path / "names.csv", tmp_path / "drawn"
+    arguments = [
+        "predict",
+        trained,
+        "-",
+        "--csv",
+        table,
+        "--draw",
+        drawn,
+        "--batch_size",
+        "5",
+        "--device=cpu",
+    ]
+    assert run(list(map(str, arguments))) == 1
+    rows = list(csv.DictReader(table.open()))
+    assert [row["picture"] for row in rows] == [*names, str(tmp_path / "bad.png")]
+    assert "is empty" in rows[-1]["error"]
+    model = tasks.load(trained)
+    assert rows[0]["prediction"] == model.predict(names[0], top_k=3).summary()
+    pictures = list(drawn.iterdir())
+    assert len(pictures) == len(names)  # though names repeat from class to class
+    assert Image.open(pictures[0]).height > Image.open(names[0]).height
+
+
+def test_processes_share_the_pictures_and_the_first_writes_them_in_order(trained, root, tmp_path):
+    one, two = tmp_path / "one.json", tmp_path / "two.json"
+    assert run(["predict", str(trained), str(root / "val"), "--json", str(one), "--device=cpu"]) == 0
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "sgformer"]
+    arguments = ["predict", str(trained), str(root / "val"), "--json", str(two), "--device=cpu"]
+    subprocess.run([*launcher, *arguments], check=True, capture_output=True, timeout=120)
+    alone, together = json.loads(one.read_text()), json.loads(two.read_text())
+    assert [result["picture"] for result in together] == [result["picture"] for result in alone]
+    assert [result["label"] for result in together] == [result["label"] for result in alone]
+
+
+def test_report_can_be_made_anew(trained, capsys):
+    before = (trained / "report.html").read_text()
+    (trained / "report.html").unlink()
+    assert run(["report", str(trained), "--device=cpu"]) == 0
+    page = (trained / "report.html").read_text()
+    for words in ("How training went", "What is taken for what", "blue", "max_epochs: 6", '"torch"'):
+        assert words in page
+    assert page.count("<svg") == 4
+    assert "http-equiv" not in page
+    assert not re.search(r'(src|href)="(?!data:|#)', page)  # nothing has to be fetched
+    assert len(page) == pytest.approx(len(before), rel=0.01)
+
+
+def test_weights_in_half_the_space_say_the_same(trained, root, tmp_path):
+    out = tmp_path / "small.safetensors"
+    assert run(["convert", str(trained), str(out), "--half"]) == 0
+    assert out.stat().st_size < 0.6 * (trained / "best.safetensors").stat().st_size
+    picture = next((root / "val").rglob("*.png"))
+    small, whole = (tasks.load(path).predict(picture) for path in (out, trained))
+    assert small.label == whole.label
+    assert small.score == pytest.approx(whole.score, abs=0.02)
+    assert weights.read_metadata(out)["metrics"] == weights.read_metadata(trained)["metrics"]
 
 
 def test_resume_goes_on_where_the_run_stopped(root, tmp_path, capsys):

@@ -14,8 +14,8 @@ from sgformer.tasks import images
 from sgformer.tasks.backbones import ModelOptions
 from sgformer.tasks.classification import ClassificationData, Classifier, Recipe, build, evaluate
 from sgformer.tasks.classification.data import AugmentOptions, DataOptions
-from sgformer.tasks.images import PictureError, Preprocessing
-from sgformer.tasks.loading import DataError
+from sgformer.tasks.images import Preprocessing
+from sgformer.tasks.loading import Batch, DataError
 
 PREPROCESSING = Preprocessing(image_size=(32, 32))
 
@@ -58,27 +58,27 @@ def test_mixing_ends(folders, mix_epochs, mixes):
     task, _ = build(Recipe(model=ModelOptions(name="sgformer_test"), data=data))
     mixed = []
     task.mix = lambda images, targets: mixed.append(len(images)) or (images, targets)
-    task.training_step((torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 0])), 0)  # in epoch 0
+    task.loss(Batch(torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 0])))  # in epoch 0
     assert bool(mixed) == mixes
 
 
 def test_batches_of_class_folders(folders):
     module = data(folders)
     assert module.classes == ("blue", "green", "red")
-    pictures, _ = next(iter(module.train_dataloader()))
+    pictures = next(iter(module.train_dataloader())).images
     assert pictures.shape == (4, 3, 32, 32)
     assert pictures.dtype == torch.float32
-    seen = torch.cat([labels for _, labels in module.val_dataloader()])
+    seen = torch.cat([batch.targets for batch in module.val_dataloader()])
     assert seen.tolist() == sorted(seen.tolist())
     assert len(seen) == 12
-    first, again = (torch.cat([x for x, _ in module.val_dataloader()]) for _ in range(2))
+    first, again = (torch.cat([batch.images for batch in module.val_dataloader()]) for _ in range(2))
     assert torch.equal(first, again)
 
 
 def test_a_data_set_smaller_than_a_batch_still_trains(folders):
     options = DataOptions(root=str(folders), batch_size=512, workers=0, augment=AugmentOptions(mixup=0.2))
     loader = ClassificationData(options, PREPROCESSING).train_dataloader()
-    assert [len(x) for x, _ in loader] == [24]
+    assert [len(batch.images) for batch in loader] == [24]
 
 
 def remove(folder):
@@ -116,11 +116,20 @@ def test_which_folder():
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_unreadable_picture_is_named(tmp_path, workers):
+def test_an_unreadable_picture_is_left_out_and_named(tmp_path, workers):
     root = make_class_folders(tmp_path, num_train=2, num_val=1)
     (root / "val" / "red" / "0.png").write_bytes(b"")
     module = ClassificationData(DataOptions(root=str(root), workers=workers), PREPROCESSING)
-    with pytest.raises(PictureError, match=r"0\.png: is empty"):
+    (batch,) = module.val_dataloader()
+    assert batch.targets.tolist() == [0, 1]
+    ((path, reason),) = batch.unreadable
+    assert path.endswith("red/0.png")
+    assert "is empty" in reason
+    report = evaluate(classifier(), DataOptions(root=str(root), image_size=32, workers=0))
+    assert (report.num_pictures, report.num_unreadable) == (2, 1)
+    for path in root.glob("val/*/*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match=r"none of 3 pictures in a row.*is empty"):
         list(module.val_dataloader())
 
 
@@ -229,7 +238,7 @@ def test_starting_from_weights_of_other_classes_and_another_size(tmp_path):
         model.start_from(tmp_path / "w.safetensors") if model is other else None
     assert torch.equal(other.backbone.head.fc.weight, head)
     assert other.backbone.stem.conv1.weight.abs().sum() > 0
-    with pytest.raises(WeightsError, match="does not fit"):
+    with pytest.raises(WeightsError, match="holds a sgformer_test, not a resnet10t"):
         classifier("resnet10t").start_from(tmp_path / "w.safetensors")
 
 

@@ -1,35 +1,41 @@
-"""``sgformer convert released.pth out.safetensors``."""
+"""``sgformer convert IN OUT.safetensors``."""
 
 import argparse
 from pathlib import Path
+from typing import Any
 
-EXAMPLES = """The file is read without running any code from it.
+EXAMPLES = """Takes a checkpoint as the authors released it, which is read without running any code from it; or a run
+folder or weights file of this package, to pass on in half the space.
 
 examples:
   sgformer convert sgformer_s.pth sgformer_s.safetensors
   sgformer convert sgformer_s.pth sgformer_s.safetensors --no-ema
+  sgformer convert runs/flowers flowers.safetensors --half
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the verb takes."""
-    parser.add_argument("released", help="a checkpoint as the authors released it (.pth)")
+    parser.add_argument("source", help="a released checkpoint (.pth), a run folder, or a weights file")
     parser.add_argument("out", help="the weights file to write (.safetensors)")
     parser.add_argument(
         "--ema",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="take the averaged weights, which the paper's numbers belong to (default), or the last ones",
+        help="of a released checkpoint: take the averaged weights, which the paper's numbers belong to (default)",
     )
+    parser.add_argument("--half", action="store_true", help="write half precision (float16)")
 
 
-def convert(released: str | Path, out: str | Path, *, ema: bool = True) -> Path:
-    """Turn released SG-Former weights into a weights file of this package.
+def convert(source: str | Path, out: str | Path, *, ema: bool = True, half: bool = False) -> Path:
+    """Turn released SG-Former weights, or those of a run, into a weights file to keep and to pass on.
 
     Args:
-        released: A checkpoint as the authors released it. It is read without running any code from it.
+        source: A checkpoint as the authors released it, which is read without running any code from it; or a run
+            folder or weights file of this package.
         out: The weights file to write.
-        ema: Whether to take the averaged weights, which the paper's numbers belong to.
+        ema: Whether to take the averaged weights of a released checkpoint, which the paper's numbers belong to.
+        half: Whether to write half precision.
 
     Returns:
         The file that was written.
@@ -37,31 +43,47 @@ def convert(released: str | Path, out: str | Path, *, ema: bool = True) -> Path:
     Raises:
         ValueError: It is no such checkpoint, or names are missing or unexpected.
     """
-    out = Path(out)
+    out, source = Path(out), Path(source)
     if out.suffix != ".safetensors":
         raise ValueError(f"the file to write is called {out}; its name must end in .safetensors")
-    if not Path(released).is_file():
-        raise FileNotFoundError(f"no file at {released}; check the path")
+    if not source.exists():
+        raise FileNotFoundError(f"no file at {source}; check the path")
+    if source.is_dir() or source.suffix == ".safetensors":
+        from ..engine.weights import locate, read_metadata
+        from ..tasks import load
 
+        model, metadata = load(source), read_metadata(locate(source))
+        model.save(out, recipe=metadata["recipe"], metrics=metadata["metrics"], half=half)
+        print(f"{metadata['model']['name']}, {len(model.classes)} classes -> {out}")
+        return out
+    model = _released(source, ema=ema)
+    model.save(out, half=half)
+    print(f"{model.name}, {len(model.classes)} classes -> {out}. Next: sgformer predict {out} PICTURES")
+    return out
+
+
+def _released(source: Path, *, ema: bool) -> Any:
     from timm.data.imagenet_info import ImageNetInfo
 
     from ..backbone import official
     from ..engine import weights
-    from ..tasks.classification.model import Classifier, preprocessing_of
+    from ..tasks.backbones import preprocessing_of
+    from ..tasks.classification.model import Classifier
 
-    state_dict = official.read_released(released, ema=ema)
+    state_dict = official.read_released(source, ema=ema)
     name = official.variant_of(state_dict)
     tensors = official.from_official(state_dict)
     num_classes = len(tensors["head.fc.weight"]) if "head.fc.weight" in tensors else 0
     if not num_classes:
-        raise ValueError(f"{released} has no classifier head; only whole classifiers can be converted")
+        raise ValueError(f"{source} has no classifier head; only whole classifiers can be converted")
+    classes, names = [f"class {i}" for i in range(num_classes)], {}
     if num_classes == 1000:
+        # The classes are called like ImageNet's folders, so that the weights can be judged on them.
         info = ImageNetInfo()
-        classes = [info.index_to_description(i) for i in range(1000)]
-    else:
-        classes = [f"class {i}" for i in range(num_classes)]
-    model = Classifier(name, classes=classes, preprocessing=preprocessing_of(name, image_size=224))
-    weights.fill(model.backbone, tensors, source=released)
-    model.save(out)
-    print(f"{name}, {num_classes} classes -> {out}. Next: sgformer predict {out} PICTURES")
-    return out
+        classes = [info.index_to_label_name(i) for i in range(1000)]
+        names = {label: info.label_name_to_description(label) for label in classes}
+    model = Classifier(
+        name, classes=classes, names=names, preprocessing=preprocessing_of(name, image_size=224)
+    )
+    weights.fill(model.backbone, tensors, source=source)
+    return model

@@ -1,15 +1,26 @@
 """``sgformer predict WEIGHTS PICTURES...``."""
 
 import argparse
+import csv as csv_
 import glob
+import io
 import json as json_
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
+# Beyond so many rows the table goes to the files alone, where there are some.
+MAX_ROWS = 1000
+# Decoded pictures that are held at once: 200 MB.
+MAX_PIXELS_AT_ONCE = 66_000_000
+
 EXAMPLES = """examples:
   sgformer predict runs/imagenette160 dog.jpg
-  sgformer predict best.safetensors holiday/ "more/**/*.png" --top_k 3 --json names.json
+  sgformer predict best.safetensors holiday/ "more/**/*.png" --json names.json
+  sgformer predict detector.safetensors street/ --draw drawn/
+  find photos -name "*.jpg" | sgformer predict best.safetensors - --csv names.csv
+  torchrun --nproc-per-node 8 -m sgformer predict best.safetensors corpus/ --csv names.csv
 """
 
 
@@ -17,12 +28,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the verb takes."""
     parser.add_argument("weights", help="a run folder (its best weights) or a weights file")
     parser.add_argument(
-        "pictures", nargs="+", help="files, folders (with all below them) or patterns such as '*.jpg'"
-    )
-    parser.add_argument(
-        "--top_k", type=int, default=3, metavar="K", help="how many classes to show (default: 3)"
+        "pictures",
+        nargs="+",
+        help="files, folders (with all below them), patterns such as '*.jpg', or - for a list on standard input",
     )
     parser.add_argument("--json", metavar="FILE", help="also write all predictions to this file")
+    parser.add_argument("--csv", metavar="FILE", help="also write a line for each picture to this file")
+    parser.add_argument(
+        "--draw", metavar="FOLDER", help="also draw what was found into copies of the pictures"
+    )
+    parser.add_argument(
+        "--top_k",
+        type=int,
+        default=3,
+        metavar="K",
+        help="classification: how many classes to show (default: 3)",
+    )
+    parser.add_argument(
+        "--score_threshold",
+        type=float,
+        default=0.5,
+        metavar="S",
+        help="detection: the least score of what is shown (default: 0.5)",
+    )
+    parser.add_argument(
+        "--batch_size", type=int, default=32, metavar="N", help="pictures at once (default: 32)"
+    )
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps; default: a GPU where there is one")
 
 
@@ -30,19 +61,28 @@ def predict(
     weights: str | Path,
     pictures: list[str],
     *,
-    top_k: int = 3,
     json: str | Path | None = None,
+    csv: str | Path | None = None,
+    draw: str | Path | None = None,
+    top_k: int = 3,
+    score_threshold: float = 0.5,
+    batch_size: int = 32,
     device: str = "auto",
 ) -> int:
-    """Name what is in pictures, and print a table. Pictures that cannot be read are reported and left out.
+    """Say what is in pictures, and print a table. Pictures that cannot be read are reported and left out.
 
-    From Python, ``sgformer.load(weights).predict(pictures)`` gives the predictions themselves.
+    Started by torchrun, the processes share the pictures out among them, and the first one writes what all found, in
+    order. From Python, ``sgformer.load(weights).predict(pictures)`` gives the predictions themselves.
 
     Args:
         weights: A run folder (its best weights) or a weights file.
-        pictures: Files, folders and patterns.
-        top_k: How many classes to show of each picture.
+        pictures: Files, folders and patterns; ``-`` reads more of them from standard input, one a line.
         json: A file for all predictions.
+        csv: A file with a line for each picture.
+        draw: A folder for pictures with the predictions in them.
+        top_k: How many classes to show of each picture, in classification.
+        score_threshold: The least score of what is shown, in detection.
+        batch_size: How many pictures are read and computed at once.
         device: Where to compute; ``auto`` takes a GPU where there is one.
 
     Returns:
@@ -51,37 +91,118 @@ def predict(
     Raises:
         ValueError: The weights cannot be used, or there are no pictures.
     """
-    if top_k < 1:
-        raise ValueError(f"--top_k {top_k} must be at least 1")
+    for name, value in (("top_k", top_k), ("batch_size", batch_size)):
+        if value < 1:
+            raise ValueError(f"--{name} {value} must be at least 1")
+    rank, num_processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
     from .. import tasks
-    from ..engine.weights import write_atomically
-    from ..tasks.images import PictureError
+    from ..engine.weights import locate, read_metadata, write_atomically
     from . import console
 
     paths = find(pictures)
-    model = tasks.load(weights, device=console.device(device))
-    results: list[dict[str, Any]] = []
-    rows = []
-    for path in paths:
-        try:
-            prediction = model.predict(path, top_k=top_k)
-        except (PictureError, OSError) as error:
-            results.append({"picture": str(path), "error": getattr(error, "reason", str(error))})
-            print(f"sgformer: skipped: {error}", file=sys.stderr)
-            continue
-        results.append({"picture": str(path), **prediction.to_dict()})
-        rows.append((str(path), *(f"{label} {score:.1%}" for label, score in prediction.top)))
-    if rows:
-        heads = ("picture", "prediction", *(f"or {rank}" for rank in range(2, len(rows[0]))))
-        console.table(heads, rows)
+    name = console.device(device)
+    if name == "cuda" and num_processes > 1:
+        name = f"cuda:{os.environ.get('LOCAL_RANK', rank)}"
+    model = tasks.load(weights, device=name)
+    task = read_metadata(locate(weights))["task"]
+    settings = {"classification": {"top_k": top_k}, "detection": {"score_threshold": score_threshold}}.get(
+        task, {}
+    )
+    folder = Path(draw) if draw else None
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
+    mine = paths[rank::num_processes]
+    results = _predict_all(model, mine, settings, batch_size, folder)
+    if num_processes > 1:
+        results = _gather(results, rank, num_processes)
+        if rank:
+            return 0
+    rows = [(result["picture"], result.pop("summary")) for result in results if "error" not in result]
+    if rows and (len(rows) <= MAX_ROWS or not (json or csv)):
+        console.table(("picture", "prediction"), rows)
     if json:
         write_atomically(json, (json_.dumps(results, indent=2, ensure_ascii=False) + "\n").encode())
+    if csv:
+        table = io.StringIO()
+        writer = csv_.writer(table, lineterminator="\n")
+        writer.writerow(("picture", "prediction", "error"))
+        said = dict(rows)
+        writer.writerows((r["picture"], said.get(r["picture"], ""), r.get("error", "")) for r in results)
+        write_atomically(csv, table.getvalue().encode("utf-8", "surrogateescape"))
     return int(len(rows) < len(paths))
 
 
+def _predict_all(
+    model: Any, paths: list[Path], settings: dict[str, Any], batch_size: int, folder: Path | None
+) -> list[dict[str, Any]]:
+    """A result for each picture: what it shows, or why it cannot be read."""
+    from rich.progress import track
+
+    from ..tasks.images import PictureError, read_picture
+    from . import console
+
+    results: list[dict[str, Any]] = []
+    batch: list[tuple[dict[str, Any], Path, Any]] = []
+
+    def finish() -> None:
+        predictions = model.predict([image for _, _, image in batch], **settings) if batch else []
+        for (result, path, image), prediction in zip(batch, predictions, strict=True):
+            result |= {**prediction.to_dict(), "summary": prediction.summary()}
+            if folder:
+                prediction.draw(image).save(_free_name(folder, path))
+        batch.clear()
+
+    quiet = not console.is_terminal() or len(paths) <= batch_size
+    for path in track(paths, "predicting", transient=True, disable=quiet):
+        result: dict[str, Any] = {"picture": _printable(path)}
+        results.append(result)
+        try:
+            batch.append((result, path, read_picture(path)))
+        except (PictureError, OSError) as error:
+            result["error"] = getattr(error, "reason", str(error))
+            print(f"sgformer: skipped: {_printable(error)}", file=sys.stderr)
+        num_pixels = sum(image.width * image.height for _, _, image in batch)
+        if len(batch) == batch_size or num_pixels > MAX_PIXELS_AT_ONCE:
+            finish()
+    finish()
+    return results
+
+
+def _gather(results: list[dict[str, Any]], rank: int, num_processes: int) -> list[dict[str, Any]]:
+    """The results of all processes in the order of the pictures, in the first process."""
+    from datetime import timedelta
+
+    import torch.distributed
+
+    # A process may have much more to do than another; the default would give up after half an hour.
+    torch.distributed.init_process_group("gloo", timeout=timedelta(days=7))
+    gathered: list[Any] = [None] * num_processes
+    torch.distributed.gather_object(results, gathered if rank == 0 else None)
+    torch.distributed.destroy_process_group()
+    if rank:
+        return []
+    longest = max(len(part) for part in gathered)
+    return [part[i] for i in range(longest) for part in gathered if i < len(part)]
+
+
+def _printable(name: Any) -> str:
+    """A name as text that can be printed and stored, whatever bytes are in it."""
+    return str(name).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _free_name(folder: Path, path: Path) -> Path:
+    """A PNG file in the folder, called like the picture; with a number where that name is taken."""
+    name = _printable(path.stem)
+    free, number = folder / f"{name}.png", 1
+    while free.exists():
+        number += 1
+        free = folder / f"{name}-{number}.png"
+    return free
+
+
 def find(pictures: list[str]) -> list[Path]:
-    """The files that names, folders and patterns stand for, each once, in order.
+    """The files that names, folders and patterns stand for, each once, in order; ``-`` reads standard input.
 
     Raises:
         ValueError: A folder or a pattern has no pictures.
@@ -89,7 +210,8 @@ def find(pictures: list[str]) -> list[Path]:
     from ..tasks.images import find_pictures
 
     paths: dict[Path, None] = {}
-    for name in pictures:
+    names = [line.rstrip("\n") for name in pictures for line in (sys.stdin if name == "-" else [name])]
+    for name in filter(None, names):
         path = Path(name)
         if path.is_dir():
             found = find_pictures(path)
@@ -100,4 +222,6 @@ def find(pictures: list[str]) -> list[Path]:
         if not found:
             raise ValueError(f"no pictures in {name}; expected .jpg, .png and the like")
         paths |= dict.fromkeys(found)
+    if not paths:
+        raise ValueError("no pictures: standard input names none")
     return list(paths)

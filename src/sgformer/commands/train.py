@@ -85,6 +85,8 @@ def train(
         fit.write_description(folder, recipes.to_yaml(parsed))
     else:
         console.quiet = True
+    watchers = task_module.watchers(parsed, data, folder) if hasattr(task_module, "watchers") else []
+    watchers += _significance(task.model, data, folder)
     num_parameters = sum(parameter.numel() for parameter in task.model.parameters())
     console.print(
         f"{parsed.model.name} · {num_parameters / 1e6:.1f}M parameters · {data} -> {folder}",
@@ -100,12 +102,15 @@ def train(
             folder,
             recipe=_to_share(parsed),
             seed=parsed.seed,
+            watchers=watchers,
             resume=bool(resume),
         )
     except KeyboardInterrupt:
         if (folder / fit.CHECKPOINT).is_file():
             print(f"To go on after the last full epoch: sgformer train {recipe} --resume {folder}")
         raise
+    if fit.is_first_process():
+        _report(folder)
     console.print(
         f"best {task.monitor} {best.get(task.monitor, float('nan')):.4g} in epoch {best['epoch']:.0f}. "
         f"Next: sgformer evaluate {folder}, sgformer predict {folder} PICTURES",
@@ -114,6 +119,29 @@ def train(
         soft_wrap=True,
     )
     return folder
+
+
+def _significance(model: Any, data: Any, folder: Path) -> list[Any]:
+    """A callback that draws how significance evolves, for models that have it and data that give examples."""
+    from ..explain.watch import WatchSignificance
+
+    if not any(hasattr(module, "forward_significance") for module in model.modules()):
+        return []
+    images = data.examples() if hasattr(data, "examples") else ()
+    if not len(images):
+        return []
+    pictures = [model.preprocessing.to_picture(image) for image in images]
+    return [WatchSignificance(folder, pictures, images)]
+
+
+def _report(folder: Path) -> None:
+    """The page about the run. It is a courtesy: where it cannot be made, the run is no worse for it."""
+    from .report import report
+
+    try:
+        report(folder)
+    except Exception as error:
+        print(f"sgformer: no report.html: {' '.join(str(error).split())}; try: sgformer report {folder}")
 
 
 def _to_share(recipe: Any) -> dict[str, Any]:

@@ -1,10 +1,8 @@
-"""What happens beside the training loop: averaged weights, the run folder, progress, the stop at a NaN."""
+"""What happens beside the training loop: averaged weights, the stop at a NaN, pictures that cannot be read."""
 
+import contextlib
 import csv
 import io
-import math
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +10,17 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from rich import get_console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from torch import Tensor, nn
 
 from .weights import write_atomically
 
-# Where progress is not drawn but printed, a line this often, beside one after each epoch.
-SECONDS_BETWEEN_LINES = 60.0
-
 
 class LossError(RuntimeError):
     """The loss stopped being a number."""
+
+
+class UnreadableError(RuntimeError):
+    """More pictures cannot be read than the recipe puts up with."""
 
 
 class AveragedWeights(WeightAveraging):
@@ -52,189 +50,123 @@ class AveragedWeights(WeightAveraging):
 
 
 class StopAtNaN(Callback):
-    """Ends the run at the first loss that is not a number, before it spoils the weights."""
+    """Ends the run at the first loss that is not a number, before it spoils the weights, and says where it began."""
+
+    batch: Any = None
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Remembers the batch."""
+        self.batch = batch
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """Looks at the loss of every step."""
-        if not torch.isfinite(loss):
-            step, epoch = trainer.global_step, trainer.current_epoch + 1
-            raise LossError(
-                f"the loss is {loss.item()} at step {step}, in epoch {epoch}; "
-                "try a lower --optim.lr, a longer --optim.warmup_epochs, or --trainer.precision 32-true"
-            )
+        if torch.isfinite(loss):
+            return
+        with trainer.precision_plugin.forward_context():
+            origin = find_origin(pl_module, self.batch)
+        raise LossError(
+            f"the loss is {loss.item()} at step {trainer.global_step}, in epoch {trainer.current_epoch + 1}; {origin}; "
+            "try a lower --optim.lr, a longer --optim.warmup_epochs, or --trainer.precision 32-true"
+        )
 
 
-class RunFolder(Callback):
-    """Writes what a run leaves behind, after every epoch: ``metrics.csv``, ``last`` and ``best.safetensors``.
+@torch.no_grad()
+def find_origin(module: LightningModule, batch: Any) -> str:
+    """The first tensor on the way to the loss that holds a NaN or an infinity, in words.
+
+    Looks at the weights, then at the batch, then computes ``module.loss(batch)`` once more and looks at what each
+    layer gives.
+    """
+    for name, parameter in module.named_parameters():
+        if not torch.isfinite(parameter).all():
+            return f"the weights {name} are no longer finite, so an earlier step went too far"
+    if any(not torch.isfinite(tensor).all() for tensor in _floats(batch)):
+        return "the pictures or targets of the batch themselves are not finite"
+    found: list[str] = []
+
+    def look(name: str) -> Any:
+        def hook(layer: nn.Module, inputs: Any, output: Any) -> None:
+            if not found and any(not torch.isfinite(tensor).all() for tensor in _floats(output)):
+                found.append(
+                    f"the first tensor that is not finite is the output of {name} ({type(layer).__name__})"
+                )
+
+        return hook
+
+    hooks = [layer.register_forward_hook(look(name)) for name, layer in module.named_modules() if name]
+    try:
+        with contextlib.suppress(Exception):  # what is broken may well not compute
+            getattr(module, "loss")(batch)  # noqa: B009 (no LightningModule has it by its type)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found[0] if found else "all layers give finite numbers, so it is the loss itself"
+
+
+def _floats(content: Any) -> Any:
+    if isinstance(content, Tensor) and content.is_floating_point():
+        yield content
+    elif isinstance(content, dict | list | tuple):
+        for value in content.values() if isinstance(content, dict) else content:
+            yield from _floats(value)
+
+
+class CountUnreadable(Callback):
+    """Names the pictures that cannot be read in ``unreadable.csv``, and ends the run where they are too many.
+
+    Batches that leave pictures out carry them as ``batch.unreadable``, a tuple of (path, reason).
 
     Args:
         folder: The run folder.
-        save: Writes the weights of a module to a path, with its metrics as metadata.
-        monitor: The metric that decides which epoch is best; higher is better.
-        averaged: The averaged weights, where there are any.
+        num_pictures: How many there are, training and validation together.
+        max_share: Which share of them may be unreadable.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        save: Callable[[nn.Module, Path, dict[str, float]], None],
-        *,
-        monitor: str,
-        averaged: AveragedWeights | None,
+    def __init__(self, folder: Path, *, num_pictures: int, max_share: float) -> None:
+        self.folder, self.num_pictures, self.max_share = folder, num_pictures, max_share
+        self.found: dict[str, str] = {}
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        self.folder, self.save, self.monitor, self.average = folder, save, monitor, averaged
-        self.rows: list[dict[str, float]] = []
-        self.best: dict[str, float] = {}
-        self.start = 0.0
+        """Looks at each training batch."""
+        self._look(trainer, batch)
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts the clock."""
-        self.start = time.perf_counter()
+    def on_validation_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Looks at each validation batch."""
+        self._look(trainer, batch)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes one row and the weights; validation is over by now."""
-        metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
-        seconds = time.perf_counter() - self.start
-        row = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step, "seconds": round(seconds, 2)}
-        row |= {"lr": float(f"{max(group['lr'] for group in trainer.optimizers[0].param_groups):.6g}")}
-        # Lightning keeps a mean over the epoch under the plain name, and copies with a suffix.
-        row |= {
-            name: float(f"{value:.6g}")
-            for name, value in metrics.items()
-            if not name.endswith(("_step", "_epoch"))
-        }
-        self.rows.append(row)
-        if not trainer.is_global_zero:
+    def _look(self, trainer: Trainer, batch: Any) -> None:
+        new = {path: reason for path, reason in getattr(batch, "unreadable", ()) if path not in self.found}
+        if not new:
             return
-        write_atomically(self.folder / "metrics.csv", to_csv(self.rows).encode())
-        module = self.average.averaged(pl_module) if self.average else pl_module
-        self.save(module, self.folder / "last.safetensors", row)
-        if self.monitor in row and row[self.monitor] > self.best.get(self.monitor, -math.inf):
-            self.best = row
-            self.save(module, self.folder / "best.safetensors", row)
+        self.found |= new
+        # Each process sees its own share.
+        name = "unreadable.csv" if trainer.global_rank == 0 else f"unreadable-{trainer.global_rank}.csv"
+        table = io.StringIO()
+        csv.writer(table, lineterminator="\n").writerows([("path", "reason"), *sorted(self.found.items())])
+        write_atomically(self.folder / name, table.getvalue().encode())
+        for path, reason in new.items():
+            get_console().print(f"left out: {path}: {reason}", highlight=False, markup=False, soft_wrap=True)
+        if len(self.found) > self.max_share * self.num_pictures / trainer.world_size:
+            raise UnreadableError(
+                f"{len(self.found)} of {self.num_pictures} pictures cannot be read, more than data.max_unreadable "
+                f"{self.max_share:.2%}; they are listed in {self.folder / name}: mend them, or raise the share"
+            )
 
     def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint: the rows so far and the best of them."""
-        return {"rows": self.rows, "best": self.best}
+        """For a checkpoint: those found so far."""
+        return {"found": self.found}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """From a checkpoint."""
-        self.rows, self.best = state_dict["rows"], state_dict["best"]
-
-
-class RunProgress(Callback):
-    """One bar for the whole run on a terminal, with rate, time left and metrics; plain lines anywhere else.
-
-    Args:
-        run: What wrote the epoch's row, before this callback's turn.
-    """
-
-    def __init__(self, run: RunFolder) -> None:
-        self.run = run
-        self.console = get_console()
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[text]}"),
-            console=self.console,
-            transient=True,
-            disable=not self.console.is_terminal,
-            expand=True,
-        )
-        self.task = TaskID(0)
-        self.num_samples = self.num_batches = 0
-        self.started = self.epoch_started = self.spoken = self.train_seconds = 0.0
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Shows the bar."""
-        self.started = time.perf_counter()
-        self.first_epoch = trainer.current_epoch
-        self.task = self.bar.add_task("", total=1, text="")
-        self.bar.start()
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Empties the bar."""
-        self.num_samples = self.num_batches = 0
-        self.epoch_started = self.spoken = time.perf_counter()
-        self.bar.reset(
-            self.task, total=int(trainer.num_training_batches), description=_epoch(trainer), text=""
-        )
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Moves the bar, or prints a line where it has been silent for a minute."""
-        self.num_samples += len(batch[0])
-        self.num_batches += 1
-        now = time.perf_counter()
-        self.train_seconds = now - self.epoch_started
-        left = self._seconds_left(trainer, now)
-        text = f"{self.num_samples / self.train_seconds:.0f} pictures/s · {_clock(left)} left"
-        if (loss := trainer.callback_metrics.get("train_loss_step")) is not None:
-            text += f" · loss {loss.item():.3f}"
-        if self.bar.disable:
-            if now - self.spoken > SECONDS_BETWEEN_LINES:
-                self.spoken = now
-                self._print(
-                    f"{_epoch(trainer)}  batch {self.num_batches}/{trainer.num_training_batches} · {text}"
-                )
-        else:
-            self.bar.update(self.task, completed=self.num_batches, text=text)
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Says why the bar stands still."""
-        if self.bar.tasks:
-            self.bar.update(self.task, text="validating ...")
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Prints the epoch's line."""
-        now = time.perf_counter()
-        metrics = " · ".join(
-            f"{name} {value:.4g}"
-            for name, value in self.run.rows[-1].items()
-            if name.startswith(("train", "val"))
-        )
-        rate = self.num_samples / self.train_seconds
-        mark = " *" if self.run.best is self.run.rows[-1] else ""
-        left = self._seconds_left(trainer, now)
-        self._print(f"{_epoch(trainer)}  {metrics} · {rate:.0f} pictures/s · {_clock(left)} left{mark}")
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Takes the bar away."""
-        self.bar.stop()
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Takes the bar away, before the error is printed."""
-        self.bar.stop()
-
-    def _seconds_left(self, trainer: Trainer, now: float) -> float:
-        per_epoch = max(int(trainer.num_training_batches), 1)
-        done = trainer.current_epoch - self.first_epoch + self.num_batches / per_epoch
-        total = (trainer.max_epochs or 0) - self.first_epoch
-        return (now - self.started) * (total - done) / max(done, 1e-9)
-
-    def _print(self, line: str) -> None:
-        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-def to_csv(rows: list[dict[str, float]]) -> str:
-    """A table with the columns of all rows, in the order in which they first appear."""
-    text = io.StringIO()
-    writer = csv.DictWriter(
-        text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n"
-    )
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def _epoch(trainer: Trainer) -> str:
-    width = len(str(trainer.max_epochs))
-    return f"epoch {trainer.current_epoch + 1:{width}}/{trainer.max_epochs}"
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+        self.found = state_dict["found"]

@@ -1,6 +1,7 @@
 """One training run, from a prepared task and its data to a run folder."""
 
 import importlib.metadata
+import importlib.util
 import json
 import logging
 import os
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,8 +20,10 @@ import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
-from .callbacks import AveragedWeights, RunFolder, RunProgress, StopAtNaN
+from .callbacks import AveragedWeights, StopAtNaN
 from .checkpoints import CHECKPOINT, AtomicCheckpointIO, Checkpoints, SeededSteps
+from .progress import RunProgress
+from .run_folder import RunFolder
 from .weights import write_atomically
 
 _PACKAGES = (
@@ -47,12 +50,13 @@ class TrainerOptions:
         devices: How many processes on this machine, or auto for one per GPU; also on a CPU, where two processes of one
             thread train faster than one of two.
         num_nodes: How many machines, each started by torchrun or SLURM.
-        strategy: auto is one process, or ddp where there are several; fsdp shards the model itself over GPUs.
+        strategy: auto is one process, or ddp where there are several.
         accumulate: Batches per step of the optimizer.
         clip_grad: Largest norm of the gradient; null: any.
         ema_decay: Decay of the averaged weights, which are then validated and saved; null: no average.
         checkpoint_minutes: How often a checkpoint is written within an epoch, beside the one after it; null: never.
         keep_best: How many of the best epochs' weights are kept; the best one is best.safetensors.
+        tensorboard: Whether scalars and pictures also go to TensorBoard files, in the run folder.
         compile: Compile the model with torch.compile; slow at first, faster after.
         limit_train_batches: Fewer batches per epoch, as a number or a fraction, to try things out.
         limit_val_batches: The same for validation.
@@ -63,12 +67,13 @@ class TrainerOptions:
     accelerator: str = "auto"
     devices: int | str = 1
     num_nodes: int = 1
-    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    strategy: Literal["auto", "ddp"] = "auto"
     accumulate: int = 1
     clip_grad: float | None = None
     ema_decay: float | None = None
     checkpoint_minutes: float | None = 10.0
     keep_best: int = 1
+    tensorboard: bool = True
     compile: bool = False
     limit_train_batches: int | float | None = None
     limit_val_batches: int | float | None = None
@@ -112,6 +117,7 @@ def fit(
     *,
     recipe: Mapping[str, Any],
     seed: int = 0,
+    watchers: Sequence[Callback] = (),
     resume: bool = False,
 ) -> dict[str, float]:
     """Train, and leave weights, metrics and a checkpoint in the run folder.
@@ -124,6 +130,7 @@ def fit(
         folder: The run folder, which exists.
         recipe: The whole recipe, for the weights' metadata.
         seed: Where the randomness of the steps starts.
+        watchers: More callbacks, which see each epoch with the weights that are validated.
         resume: Whether to go on from the folder's checkpoint.
 
     Returns:
@@ -138,8 +145,8 @@ def fit(
     def save(module: Any, path: Path, metrics: dict[str, float]) -> None:
         module.model.save(path, recipe=recipe, metrics=metrics)
 
-    run = RunFolder(folder, save, monitor=str(task.monitor), averaged=average)
-    callbacks: list[Callback] = [StopAtNaN(), run, RunProgress(run)]
+    run = RunFolder(folder, save, monitor=str(task.monitor), averaged=average, keep_best=options.keep_best)
+    callbacks: list[Callback] = [StopAtNaN(), *watchers, run, RunProgress(run)]
     callbacks += [SeededSteps(seed), Checkpoints(folder, minutes=options.checkpoint_minutes)]
     if average:
         callbacks.insert(0, average)
@@ -160,12 +167,15 @@ def fit(
         limit_train_batches=options.limit_train_batches,
         limit_val_batches=options.limit_val_batches,
         callbacks=callbacks,
-        logger=False,
+        logger=_logger(folder) if options.tensorboard else False,
         num_sanity_val_steps=0,
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=folder,
     )
+    if resume and is_first_process():
+        for stale in folder.glob(".*.[0-9]*"):  # half-written files of a process that was killed
+            stale.unlink(missing_ok=True)
     checkpoint_path = str(folder / CHECKPOINT) if resume else None
     # Only tensors and plain values are in our checkpoints, so nothing else may be unpickled from one.
     try:
@@ -174,6 +184,15 @@ def fit(
         signal.signal(signal.SIGINT, signal.default_int_handler)
         raise KeyboardInterrupt from None
     return run.best or run.rows[-1]
+
+
+def _logger(folder: Path) -> Any:
+    """Lightning's logger for TensorBoard, where that is installed."""
+    if importlib.util.find_spec("tensorboard") is None:
+        return False
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    return TensorBoardLogger(folder, name="", version="tensorboard")
 
 
 def describe_environment() -> str:

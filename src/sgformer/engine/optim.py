@@ -5,7 +5,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from timm.optim import (
     create_optimizer_v2,
@@ -29,8 +29,13 @@ class OptimOptions:
         lr: Highest learning rate, for the batch size as it is: nothing is scaled behind your back.
         weight_decay: Decay of weight matrices. Biases, norms and positions are never decayed.
         layer_decay: Factor on the learning rate from a layer to the one below, for fine-tuning; null: none.
-        warmup_epochs: Epochs in which the learning rate rises from 0; fractions are fine.
+        warmup_epochs: Epochs in which the learning rate rises; fractions are fine.
+        warmup_lr: Learning rate that it rises from.
         final_lr: Learning rate at the end of the cosine that follows.
+        final_epochs: Epochs at ``final_lr`` after the cosine.
+        schedule: cosine; or steps, where the learning rate falls to a tenth at the start of each of step_epochs; or
+            poly, where it falls in a straight line.
+        step_epochs: For steps: after how many epochs.
         kwargs: More arguments of the optimizer, such as {betas: [0.9, 0.95]}.
     """
 
@@ -39,7 +44,11 @@ class OptimOptions:
     weight_decay: float = 0.05
     layer_decay: float | None = None
     warmup_epochs: float = 0.0
+    warmup_lr: float = 0.0
     final_lr: float = 1e-6
+    final_epochs: float = 0.0
+    schedule: Literal["cosine", "steps", "poly"] = "cosine"
+    step_epochs: list[float] = field(default_factory=list)
     kwargs: dict[str, Plain] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -88,17 +97,43 @@ def create_optimizer(model: nn.Module, options: OptimOptions) -> Optimizer:
     )
 
 
-def warmup_cosine(
+def count_steps(trainer: Any) -> int:
+    """Steps of the optimizer in the whole run.
+
+    Lightning's own count sets up the loader that is trained from, before a checkpoint says where to go on in it.
+    """
+    num_batches: float = len(trainer.datamodule.train_dataloader())
+    limit = trainer.limit_train_batches
+    if limit is not None:
+        num_batches = min(num_batches, limit) if isinstance(limit, int) else int(num_batches * limit)
+    return math.ceil(num_batches / trainer.accumulate_grad_batches) * (trainer.max_epochs or 1)
+
+
+def create_schedule(
     optimizer: Optimizer, options: OptimOptions, *, num_steps: int, num_epochs: int
 ) -> LambdaLR:
-    """A schedule per step: a straight rise over the warm-up, then half a cosine down to ``final_lr``."""
-    warmup = round(num_steps * min(options.warmup_epochs / num_epochs, 1.0))
-    floor = options.final_lr / options.lr
+    """The learning rate of each step: a straight rise over the warm-up, then the recipe's way down to ``final_lr``.
+
+    Raises:
+        ValueError: Warm-up and final epochs leave nothing in between.
+    """
+    if options.warmup_epochs + options.final_epochs >= num_epochs and options.final_epochs:
+        raise ValueError(
+            f"optim.warmup_epochs {options.warmup_epochs} and optim.final_epochs {options.final_epochs} leave nothing "
+            f"of trainer.max_epochs {num_epochs}; lower them"
+        )
+    per_epoch = num_steps / num_epochs
+    warmup = round(min(options.warmup_epochs * per_epoch, num_steps))
+    end = num_steps - round(options.final_epochs * per_epoch)
+    start, floor = options.warmup_lr / options.lr, options.final_lr / options.lr
 
     def factor(step: int) -> float:
         if step < warmup:
-            return (step + 1) / warmup
-        progress = min((step - warmup) / max(num_steps - warmup, 1), 1.0)
-        return floor + (1 - floor) * (1 + math.cos(math.pi * progress)) / 2
+            return start + (1 - start) * step / warmup
+        if options.schedule == "steps":
+            return 0.1 ** sum(step >= epoch * per_epoch for epoch in options.step_epochs)
+        progress = min((step - warmup) / max(end - warmup, 1), 1.0)
+        share = (1 + math.cos(math.pi * progress)) / 2 if options.schedule == "cosine" else 1 - progress
+        return floor + (1 - floor) * share
 
     return LambdaLR(optimizer, factor)

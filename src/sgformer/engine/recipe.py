@@ -43,6 +43,8 @@ def find(name: str | Path) -> Path:
 
     A bare name that several tasks have is classification's, if it has it.
 
+    Where several tasks have the name, it is classification's; the others' go by their task: ``segmentation/smoke``.
+
     Raises:
         RecipeError: There is none, or the name belongs to several other tasks.
     """
@@ -51,6 +53,8 @@ def find(name: str | Path) -> Path:
     matches = [key for key in matches if key.startswith("classification/")] or matches
     if len(matches) == 1:
         return packaged[matches[0]]
+    if (first := f"classification/{name}") in matches:
+        return packaged[first]
     if matches:
         raise RecipeError(f"recipe {name} exists for several tasks; write one of {', '.join(matches)}")
     path = Path(name)

@@ -24,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 FORMAT = 1
+FOLDER = Path(__file__).parent.parent / "weights"  # those that ship with the package
 _KEY = "sgformer"
 # How the files that we refuse begin: a zip archive (torch.save), and a bare pickle of protocol 2 to 5.
 _ZIP = b"PK\x03\x04"
@@ -70,7 +71,7 @@ def save(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str,
 
 
 def locate(run_or_weights: str | Path) -> Path:
-    """The weights file that a person means by a run folder (its best, else its last) or by a file.
+    """The weights file that a person means by a run folder (its best, else its last), a file, or a packaged name.
 
     Raises:
         FileNotFoundError: There is no such folder or file, or the run has saved nothing yet.
@@ -84,9 +85,14 @@ def locate(run_or_weights: str | Path) -> Path:
             f"the folder {path} has no best.safetensors and no last.safetensors; "
             "name a run folder whose first epoch is over, or a weights file"
         )
-    if not path.is_file():
-        raise FileNotFoundError(f"no weights file at {path}; check the path, or train one: sgformer train")
-    return path
+    if path.is_file():
+        return path
+    if (packaged := FOLDER / f"{path}.safetensors").is_file() and path.name == str(path):
+        return packaged
+    known = ", ".join(file.stem for file in sorted(FOLDER.glob("*.safetensors")))
+    raise FileNotFoundError(
+        f"no weights file at {path}; check the path, train one (sgformer train), or take packaged ones: {known}"
+    )
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:

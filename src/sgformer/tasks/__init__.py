@@ -9,8 +9,10 @@ What a task's folder offers, so that the commands need to know no more:
 ``evaluate(model, data)``   a report: ``to_dict()`` and ``to_table()``
 =========================== ==========================================================================
 
-``model.predict(picture, **settings)`` takes whatever `images.read_picture` does, or a list of it, and gives a prediction
-for each: ``summary()`` is a line for people, ``to_dict()`` for JSON, ``draw(picture)`` a picture with it all in it.
+``watchers(recipe, data, folder)`` may give callbacks for the run, and need not be there.
+
+``model.predict(picture, **settings)`` takes whatever `images.read_picture` does, or a list of it, and gives a
+prediction for each: ``summary()`` is a line for people, ``to_dict()`` for JSON, ``draw(picture)`` a picture of it.
 The LightningModule has ``loss(batch)``, which `engine` calls once more to find where a NaN comes from.
 """
 
@@ -23,6 +25,7 @@ from typing import Any
 TASKS = {
     "classification": "sgformer.tasks.classification",
     "detection": "sgformer.tasks.detection",
+    "segmentation": "sgformer.tasks.segmentation",
 }
 
 

@@ -135,6 +135,12 @@ class Preprocessing:
         )
         return cast(Callable[[Image.Image], Tensor], transform)
 
+    def to_picture(self, image: Tensor) -> Image.Image:
+        """Back from a prepared (3, height, width) to a picture that people can look at."""
+        mean, std = (image.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
+        pixels = ((image * std + mean).clamp(0, 1) * 255).round().byte()
+        return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
+
 
 def _open(name: str, file: Any, num_bytes: int, shorter_side: int | None) -> Image.Image:
     if num_bytes == 0:

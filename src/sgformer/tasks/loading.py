@@ -2,16 +2,59 @@
 
 import os
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, default_collate
 
 from ..engine.sampling import EpochSampler, TrainLoader
 
 
 class DataError(ValueError):
     """Data that cannot be learned from, with the reason and the remedy."""
+
+
+class Unreadable(NamedTuple):
+    """What a data set gives in place of a sample whose picture cannot be read.
+
+    Attributes:
+        path: Which one.
+        reason: What is wrong with it.
+    """
+
+    path: str
+    reason: str
+
+
+class Batch(NamedTuple):
+    """Pictures and class indices, and the pictures that should have been among them.
+
+    Attributes:
+        images: (B, 3, height, width).
+        targets: (B,), int64.
+        unreadable: Those left out; `engine.callbacks.CountUnreadable` names and counts them.
+    """
+
+    images: Tensor
+    targets: Tensor
+    unreadable: tuple[Unreadable, ...] = ()
+
+
+def collate_readable(samples: list[Any]) -> Batch:
+    """A batch of the samples that could be read.
+
+    Raises:
+        DataError: None could.
+    """
+    unreadable = tuple(sample for sample in samples if isinstance(sample, Unreadable))
+    if len(unreadable) == len(samples):
+        raise DataError(
+            f"none of {len(samples)} pictures in a row can be read, such as {unreadable[0].path}: "
+            f"{unreadable[0].reason}"
+        )
+    images, targets = default_collate([sample for sample in samples if not isinstance(sample, Unreadable)])
+    return Batch(images, targets, unreadable)
 
 
 def make_loader(
@@ -38,8 +81,7 @@ def make_loader(
         trainer: Lightning's, which knows how many processes there are; None: one.
         collate: How samples become a batch; None: stacked.
     """
-    length = len(cast(Any, dataset))
-    rank, num_processes = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+    rank, num_processes = share(trainer)
     workers = suitable_workers() if workers is None else workers
     kwargs: dict[str, Any] = {
         "num_workers": workers,
@@ -47,6 +89,9 @@ def make_loader(
         "pin_memory": torch.cuda.is_available(),
         "collate_fn": collate,
     }
+    if isinstance(dataset, IterableDataset):  # which knows its process's share itself
+        return DataLoader(dataset, batch_size=batch_size, drop_last=split == "train", **kwargs)
+    length = len(cast(Any, dataset))
     if split == "train":
         # A data set smaller than a batch is one batch, of an even number for mixup.
         size = min(batch_size, max(length // num_processes // 2 * 2, 1))
@@ -55,6 +100,11 @@ def make_loader(
     # Every num_processes-th sample: each is judged once, by one process.
     mine = Subset(dataset, range(rank, length, num_processes))
     return DataLoader(mine, batch_size=batch_size, **kwargs)
+
+
+def share(trainer: Any) -> tuple[int, int]:
+    """Which process this is, of how many; the only one before there is a trainer."""
+    return (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
 
 
 def suitable_workers() -> int:

@@ -1,8 +1,9 @@
 """Which of these classes is in the picture? From folders of pictures, with any timm backbone."""
 
 from .data import ClassificationData
+from .judge import Report, evaluate, worst
 from .model import Classifier, Prediction
-from .task import ClassificationTask, Recipe, Report, build, evaluate
+from .task import ClassificationTask, Recipe, build, watchers
 
 load = Classifier.from_weights
 
@@ -16,4 +17,6 @@ __all__ = [
     "build",
     "evaluate",
     "load",
+    "watchers",
+    "worst",
 ]

@@ -1,10 +1,11 @@
-"""Pictures in one folder per class, or digit scenes made on the spot, as batches."""
+"""Labelled pictures as batches: what a recipe may ask for, variation, and the share of each process."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import torch
 from lightning.pytorch import LightningDataModule
 from PIL import Image
 from timm.data.transforms_factory import create_transform
@@ -12,9 +13,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ...engine.sampling import Draw, drawn
-from ..digit_scenes import DigitScenes
-from ..images import Preprocessing, find_pictures, read_picture
-from ..loading import DataError, listed, make_loader, pair
+from ..images import Picture, PictureError, Preprocessing, read_picture
+from ..loading import DataError, Unreadable, collate_readable, listed, make_loader, pair, share
+from . import sources
+from .shards import Shards, find_shards
 
 
 @dataclass(kw_only=True)
@@ -74,23 +76,49 @@ class DataOptions:
     """Which pictures, how large, how many at once.
 
     Attributes:
-        source: folders of pictures, or digit_scenes, which are made on the spot and need no download.
-        root: The folder that holds train/<class>/ and val/<class>/ with pictures.
+        source: folders (train/<class>/ and val/<class>/ in root); imagenet (as released: the same, where val may be
+            one folder with a list of labels); list (tables of paths and labels); torchvision (a set that it knows by
+            name); npz (train.npz and val.npz in root); shards (WebDataset); digit_scenes, which are made on the spot
+            and need no download.
+        root: The folder that holds it all.
+        val_labels: imagenet: the list of labels, a line `file class` each.
+        train_list: list: a CSV or Parquet file with the columns path and label.
+        val_list: list: the same for validation.
+        dataset: torchvision: the name of the set, such as CIFAR10.
+        download: torchvision: whether to fetch it where it is not there yet.
+        train_shards: shards: files, such as 'shards/train-*.tar'.
+        val_shards: shards: the same for validation.
+        num_train: shards: how many pictures an epoch of training has.
+        classes: shards: a file with a class name a line.
+        max_unreadable: Share of the pictures that may be unreadable before the run stops; all are named in
+            unreadable.csv.
         image_size: What the model sees, in pixels: one number, or [height, width]; at least 32.
         eval_image_size: The same when it is judged and used; null: no other. Random crops magnify what they show,
             so that a model trained with them often does better on somewhat larger pictures.
         crop_fraction: How much of the shorter side validation keeps; null: what the model is known to like.
+        views: How often a picture is judged by `sgformer evaluate`: 1, or 2 for it and its mirror image, averaged.
         batch_size: Pictures per batch of one process; two processes take twice as many per step.
         workers: Processes that read pictures; null: as many as suit the machine.
         augment: How training pictures are varied.
         scenes: How many digit scenes, where those are the source.
     """
 
-    source: Literal["folders", "digit_scenes"] = "folders"
+    source: Literal["folders", "imagenet", "list", "torchvision", "npz", "shards", "digit_scenes"] = "folders"
     root: str | None = None
+    val_labels: str | None = None
+    train_list: str | None = None
+    val_list: str | None = None
+    dataset: str | None = None
+    download: bool = False
+    train_shards: str | None = None
+    val_shards: str | None = None
+    num_train: int = 1_281_167
+    classes: str | None = None
+    max_unreadable: float = 0.01
     image_size: int | tuple[int, int] = 224
     eval_image_size: int | tuple[int, int] | None = None
     crop_fraction: float | None = None
+    views: Literal[1, 2] = 1
     batch_size: int = 64
     workers: int | None = None
     augment: AugmentOptions = field(default_factory=AugmentOptions)
@@ -120,61 +148,48 @@ class DataOptions:
             )
 
 
-class Pictures(Dataset[tuple[Tensor, int]]):
-    """Files and their classes.
+class Pictures(Dataset[Any]):
+    """Prepared pictures and their classes; a picture that cannot be read comes as `Unreadable`.
 
     Args:
-        samples: (file, class index).
+        items: (picture, class index).
         transform: From RGB to a tensor.
         shorter_side: What the transform needs, see `read_picture`.
     """
 
     def __init__(
-        self, samples: list[tuple[Path, int]], transform: Callable[[Image.Image], Tensor], shorter_side: int
+        self, items: sources.Items, transform: Callable[[Image.Image], Tensor], shorter_side: int
     ) -> None:
-        self.samples, self.transform, self.shorter_side = samples, transform, shorter_side
+        self.items, self.transform, self.shorter_side = items, transform, shorter_side
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return len(self.items)
 
-    def __getitem__(self, index: int | Draw) -> tuple[Tensor, int]:
-        path, label = self.samples[drawn(index)]
-        return self.transform(read_picture(path, shorter_side=self.shorter_side)), label
-
-
-class LabelledScenes(Dataset[tuple[Tensor, int]]):
-    """Digit scenes with one digit, which is the class; made once, then kept in memory."""
-
-    def __init__(self, scenes: DigitScenes, transform: Callable[[Image.Image], Tensor]) -> None:
-        self.scenes, self.transform = scenes, transform
-        self.made: dict[int, tuple[Image.Image, int]] = {}
-
-    def __len__(self) -> int:
-        return len(self.scenes)
-
-    def __getitem__(self, index: int | Draw) -> tuple[Tensor, int]:
-        index = drawn(index)
-        if index not in self.made:
-            scene = self.scenes[index]
-            self.made[index] = scene.image, scene.label
-        image, label = self.made[index]
-        return self.transform(image), label
+    def __getitem__(self, index: int | Draw) -> tuple[Tensor, int] | Unreadable:
+        number = drawn(index)
+        picture, label = self.items[number]
+        try:
+            return self.transform(read_picture(picture, shorter_side=self.shorter_side)), label
+        except PictureError as error:
+            name = str(picture) if isinstance(picture, Path) else f"number {number}"
+            name = name.encode("utf-8", "backslashreplace").decode()  # whatever bytes are in it
+            return Unreadable(name, error.reason)
 
 
 class ClassificationData(LightningDataModule):
     """Batches of (pictures (B, 3, height, width), class indices (B,)).
 
-    Folders are looked through at once, so that mistakes show before anything is trained.
+    The source is looked through at once, so that mistakes show before anything is trained.
 
     Args:
         options: The recipe's section ``data``.
         preprocessing: How pictures are prepared for the model; their size is that of validation.
-        classes: What the class indices mean, where a model fixes that; else the folders' names, sorted.
+        classes: What the class indices mean, where a model fixes that; else what the source says.
         splits: Which splits there must be.
         seed: Where the order and the variation of training pictures start.
 
     Raises:
-        DataError: The folders are not as they must be.
+        DataError: The pictures or labels are not as they must be.
     """
 
     def __init__(
@@ -183,39 +198,78 @@ class ClassificationData(LightningDataModule):
         preprocessing: Preprocessing,
         *,
         classes: tuple[str, ...] | None = None,
-        splits: tuple[Literal["train", "val"], ...] = ("train", "val"),
+        splits: tuple[sources.Split, ...] = ("train", "val"),
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.options, self.preprocessing, self.seed = options, preprocessing, seed
         # With fewer pictures than processes, some have none to judge.
         self.allow_zero_length_dataloader_with_multiple_devices = True
-        found = {split: self._folders(split) for split in splits}
-        if len(found) > 1:
-            _compare(found, options.root)
-        names = tuple(found[splits[0]])
+        self.names: dict[str, str] = {}
+        self.samples: dict[sources.Split, sources.Samples] = {}
+        if options.source == "shards":
+            self.classes = classes or _class_list(options)
+            for split in splits:
+                find_shards(self._pattern(split))
+            return
+        for split in splits:
+            self.samples[split] = self._find(split)
+            self.names |= self.samples[split].names
+        if len(self.samples) > 1:
+            sources.compare(self.samples, options.root)
+        names = self.samples[splits[0]].classes
         if classes is not None and (unknown := set(names) - set(classes)):
             raise DataError(
                 f"the model does not know {listed(unknown)}; it knows {listed(classes)}. "
                 "Name a data folder with the model's own classes"
             )
         self.classes = classes or names
-        self.files = {
-            split: [(path, self.classes.index(name)) for name, paths in folders.items() for path in paths]
-            for split, folders in found.items()
-        }
 
     def __str__(self) -> str:
-        if self.options.source == "digit_scenes":
-            counts = [self.options.scenes.num_train, self.options.scenes.num_val]
-        else:
-            counts = [len(files) for files in self.files.values()]
-        return f"{len(self.classes)} classes, {' + '.join(map(str, counts))} pictures"
+        counts = [str(len(samples.items)) for samples in self.samples.values()]
+        return f"{len(self.classes)} classes, {' + '.join(counts) or self.options.num_train} pictures"
 
-    def _folders(self, split: str) -> dict[str, list[Path]]:
-        if self.options.source == "digit_scenes":
-            return {name: [] for name in DigitScenes.classes}
-        return _find_classes(_root(self.options), split)
+    def examples(self, num: int = 6) -> Tensor:
+        """A few validation pictures, prepared, evenly spread over the split: (up to num, 3, height, width)."""
+        if "val" not in self.samples:
+            return torch.empty(0)
+        dataset: Any = self.dataset("val")
+        length = len(self.samples["val"].items)
+        samples = [dataset[i * length // num] for i in range(min(num, length))]
+        images = [sample[0] for sample in samples if not isinstance(sample, Unreadable)]
+        return torch.stack(images) if images else torch.empty(0)
+
+    @property
+    def num_pictures(self) -> int:
+        """Training and validation together; of shards, those of an epoch of training."""
+        return sum(len(samples.items) for samples in self.samples.values()) or self.options.num_train
+
+    def _find(self, split: sources.Split) -> sources.Samples:
+        options = self.options
+        match options.source:
+            case "digit_scenes":
+                length = options.scenes.num_train if split == "train" else options.scenes.num_val
+                return sources.scenes(split, length, size=options.scenes.size, seed=options.scenes.seed)
+            case "list":
+                table = options.train_list if split == "train" else options.val_list
+                known = self.samples["train"].classes if "train" in self.samples else None
+                root = Path(options.root).expanduser() if options.root else None
+                return sources.listing(table, split, root, known)
+            case "imagenet":
+                return sources.imagenet(_root(options), split, options.val_labels)
+            case "npz":
+                return sources.packed(_root(options), split)
+            case "torchvision":
+                root = Path(options.root or "data").expanduser()
+                return sources.torchvision_set(options.dataset, root, split, download=options.download)
+            case _:
+                return sources.folders(_root(options), split)
+
+    def _pattern(self, split: sources.Split) -> str:
+        pattern = self.options.train_shards if split == "train" else self.options.val_shards
+        if pattern is None:
+            raise DataError(f"which shards? --data.{split}_shards 'FOLDER/{split}-*.tar'")
+        return pattern
 
     def train_transform(self) -> Callable[[Image.Image], Tensor]:
         """A new crop and variation at each call."""
@@ -236,19 +290,32 @@ class ClassificationData(LightningDataModule):
         )
         return cast(Callable[[Image.Image], Tensor], transform)
 
-    def dataset(self, split: Literal["train", "val"]) -> Dataset[tuple[Tensor, int]]:
+    def dataset(self, split: sources.Split) -> Dataset[Any]:
         """The pictures of a split, prepared: varied for train, always the same for val."""
         train = split == "train"
         transform = self.train_transform() if train else self.preprocessing.transform()
-        if self.options.source == "digit_scenes":
-            scenes = self.options.scenes
-            length = scenes.num_train if train else scenes.num_val
-            return LabelledScenes(DigitScenes(split, length, size=scenes.size, seed=scenes.seed), transform)
         shorter_side = self.preprocessing.shorter_side
         if train:
             # A crop may cover a small part only, and that part must still have the pixels it needs.
             shorter_side = round(max(self.options.train_size) / self.options.augment.crop_scale[0] ** 0.5)
-        return Pictures(self.files[split], transform, shorter_side)
+        if self.options.source == "shards":
+            rank, num_processes = share(self.trainer)
+            return Shards(
+                self._pattern(split),
+                classes=self.classes,
+                transform=transform,
+                shorter_side=shorter_side,
+                length=self.options.num_train if train else None,
+                seed=self.seed,
+                rank=rank,
+                num_processes=num_processes,
+                epoch=self.trainer.current_epoch if self.trainer else 0,
+            )
+        names = self.samples[split].classes
+        items = self.samples[split].items
+        if names != self.classes:  # the model has more classes, or another order
+            items = _Renumbered(items, [self.classes.index(name) for name in names])
+        return Pictures(items, transform, shorter_side)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Mixed order; a last batch that is not full is left out."""
@@ -266,7 +333,22 @@ class ClassificationData(LightningDataModule):
             workers=self.options.workers,
             seed=self.seed,
             trainer=self.trainer,
+            collate=collate_readable,
         )
+
+
+class _Renumbered:
+    """Items whose class indices are looked up in a table."""
+
+    def __init__(self, items: sources.Items, table: list[int]) -> None:
+        self.items, self.table = items, table
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> tuple[Picture, int]:
+        picture, label = self.items[index]
+        return picture, self.table[label]
 
 
 def _root(options: DataOptions) -> Path:
@@ -282,26 +364,10 @@ def _root(options: DataOptions) -> Path:
     return root
 
 
-def _find_classes(root: Path, split: str) -> dict[str, list[Path]]:
-    folder = root / split
-    if not folder.is_dir():
-        raise DataError(f"{root} has no folder {split!r}; expected {folder}/<class>/ with pictures")
-    folders = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
-    if not folders:
-        raise DataError(f"{folder} has no class folders; expected {folder}/<class>/ with pictures")
-    classes = {path.name: find_pictures(path) for path in folders}
-    empty = [name for name, pictures in classes.items() if not pictures]
-    if len(empty) == len(classes):
+def _class_list(options: DataOptions) -> tuple[str, ...]:
+    if options.classes is None or not Path(options.classes).expanduser().is_file():
         raise DataError(
-            f"there are no pictures in the class folders of {folder}; expected .jpg, .png and the like"
+            "shards do not say what their classes are; name a file with a class a line: --data.classes"
         )
-    if empty:
-        raise DataError(f"no pictures in {folder} for {listed(empty)}; add some, or remove the folders")
-    return classes
-
-
-def _compare(found: dict[str, dict[str, list[Path]]], root: str | None) -> None:
-    train, val = set(found["train"]), set(found["val"])
-    faults = [f"only in {a}: {listed(b)}" for a, b in (("train", train - val), ("val", val - train)) if b]
-    if faults:
-        raise DataError(f"the classes in {root} differ, {'; '.join(faults)}. Both must have the same folders")
+    text = Path(options.classes).expanduser().read_text(encoding="utf-8")
+    return tuple(line.strip() for line in text.splitlines() if line.strip())

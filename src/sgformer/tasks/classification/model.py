@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, overload
 
 import torch
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
 from ...engine import weights
@@ -33,6 +34,20 @@ class Prediction:
         """Its probability."""
         return self.top[0][1]
 
+    def summary(self) -> str:
+        """The classes and how probable they are, in a line."""
+        return ", ".join(f"{label} {score:.1%}" for label, score in self.top)
+
+    def draw(self, picture: Picture) -> Image.Image:
+        """The picture with the summary in a strip below it."""
+        image = read_picture(picture)
+        size = max(12, image.width // 40)
+        strip = Image.new("RGB", (image.width, image.height + 2 * size), "white")
+        strip.paste(image)
+        font = ImageFont.load_default(size)
+        ImageDraw.Draw(strip).text((size // 2, image.height + size // 2), self.summary(), "black", font)
+        return strip
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         top = [{"label": label, "score": round(score, 6)} for label, score in self.top]
@@ -44,7 +59,8 @@ class Classifier(nn.Module):
 
     Args:
         name: Any model of timm.
-        classes: Class names in the order of the outputs.
+        classes: Class names in the order of the outputs, as data folders are called.
+        names: What to call a class to people, where that differs from its folder, such as tench for n01440764.
         preprocessing: How a picture becomes a tensor.
         kwargs: More arguments of the backbone.
         pretrained: Whether timm downloads trained weights.
@@ -74,12 +90,14 @@ class Classifier(nn.Module):
         *,
         classes: Sequence[str],
         preprocessing: Preprocessing,
+        names: Mapping[str, str] | None = None,
         kwargs: Mapping[str, Any] | None = None,
         pretrained: bool = False,
     ) -> None:
         super().__init__()
         self.name, self.kwargs = name, dict(kwargs or {})
         self.classes = tuple(classes)
+        self.names = {key: name for key, name in (names or {}).items() if key in self.classes}
         self.preprocessing = preprocessing
         self.backbone = create_backbone(
             name, self.kwargs, num_classes=len(self.classes), pretrained=pretrained
@@ -138,7 +156,11 @@ class Classifier(nn.Module):
         scores = self(images).float().softmax(-1)
         for values, indices in zip(*scores.topk(min(top_k, len(self.classes))), strict=True):
             pairs = zip(indices.tolist(), values.tolist(), strict=True)
-            yield Prediction(tuple((self.classes[index], value) for index, value in pairs))
+            yield Prediction(tuple((self.name_of(index), value) for index, value in pairs))
+
+    def name_of(self, index: int) -> str:
+        """What to call a class to people."""
+        return self.names.get(self.classes[index], self.classes[index])
 
     def save(
         self,
@@ -146,6 +168,7 @@ class Classifier(nn.Module):
         *,
         recipe: Mapping[str, Any] | None = None,
         metrics: Mapping[str, float] | None = None,
+        half: bool = False,
     ) -> None:
         """Write everything needed to use the model again to one safetensors file.
 
@@ -153,16 +176,21 @@ class Classifier(nn.Module):
             path: Where to; an existing file is replaced atomically.
             recipe: How it was trained, for people.
             metrics: How good it is, for people.
+            half: Whether to keep the numbers in half precision (float16), in half the space.
         """
         metadata = {
             "task": "classification",
             "model": {"name": self.name, "kwargs": self.kwargs},
             "classes": self.classes,
+            "names": self.names,
             "preprocessing": asdict(self.preprocessing),
             "recipe": recipe or {},
             "metrics": metrics or {},
         }
-        weights.save(path, self.backbone.state_dict(), metadata)
+        tensors = self.backbone.state_dict()
+        if half:
+            tensors = {name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}
+        weights.save(path, tensors, metadata)
 
     @classmethod
     def from_weights(cls, path: str | Path) -> "Classifier":
@@ -180,6 +208,7 @@ class Classifier(nn.Module):
             model = cls(
                 metadata["model"]["name"],
                 classes=metadata["classes"],
+                names=metadata.get("names"),
                 preprocessing=Preprocessing(**metadata["preprocessing"]),
                 kwargs=metadata["model"]["kwargs"],
             )
@@ -197,6 +226,11 @@ class Classifier(nn.Module):
             WeightsError: The file is damaged, or the backbones differ.
         """
         other = Classifier.from_weights(path)
+        if other.name != self.name:
+            raise weights.WeightsError(
+                f"{path} holds a {other.name}, not a {self.name}; "
+                f"set --model.name {other.name}, or --model.weights null to start from nothing"
+            )
         if hasattr(other.backbone, "set_input_size"):
             # Positions, where a model has them, are resized to the pictures that this model trains on.
             size = self.kwargs.get("img_size", self.preprocessing.image_size)

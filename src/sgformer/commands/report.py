@@ -1,0 +1,100 @@
+"""``sgformer report RUN``."""
+
+import argparse
+import csv
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+EXAMPLES = """Every run ends with one. To make it anew, from other weights say:
+
+examples:
+  sgformer report runs/imagenette160
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the verb takes."""
+    parser.add_argument("run", help="a run folder")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, mps; default: a GPU where there is one")
+
+
+def report(run: str | Path, *, device: str = "auto") -> Path:
+    """Write ``report.html`` into a run folder: curves, how its best weights do, the worst mistakes, the recipe.
+
+    Args:
+        run: The run folder.
+        device: Where to compute; ``auto`` takes a GPU where there is one.
+
+    Returns:
+        The page.
+
+    Raises:
+        ValueError: The folder is no run, or its data are gone.
+    """
+    folder = Path(run)
+    if not (folder / "metrics.csv").is_file():
+        raise FileNotFoundError(f"{folder} has no metrics.csv; name a run folder whose first epoch is over")
+
+    from .. import report as pages
+    from .. import tasks
+    from ..engine import recipe as recipes
+    from ..engine.weights import locate, read_metadata, write_atomically
+    from . import console
+
+    path = locate(folder)
+    model = tasks.load(path, device=console.device(device))
+    metadata = read_metadata(path)
+    task = tasks.get(metadata["task"])
+    recipe = recipes.parse(folder / "recipe.yaml", task.Recipe)
+    with (folder / "metrics.csv").open(encoding="utf-8") as file:
+        rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+
+    judged = task.evaluate(model, recipe.data)
+    sections = [pages.Section("How training went", pages.curves(rows, _plots(rows)))]
+    sections.append(pages.Section("How the best weights do", pages.table(*judged.to_table())))
+    if (confusion := judged.to_dict().get("confusion")) is not None:
+        names = [row["class"] for row in judged.to_dict()["classes"]]
+        sections.append(pages.Section("What is taken for what", pages.matrix(confusion, names)))
+    if hasattr(task, "worst") and (worst := task.worst(model, recipe.data)):
+        sections.append(pages.Section("The worst mistakes", pages.gallery(_with_significance(model, worst))))
+    sections += [
+        pages.Section(title, pages.text(pages.read(folder / name)), folded=True)
+        for title, name in (("Recipe", "recipe.yaml"), ("Environment", "environment.json"))
+    ]
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    lead = (
+        f"{recipe.task} with {recipe.model.name}, {num_parameters / 1e6:.1f}M parameters, {len(rows)} epochs in "
+        f"{timedelta(seconds=round(sum(row['seconds'] for row in rows)))}"
+    )
+    page = pages.page(folder.name, lead, sections)
+    write_atomically(folder / "report.html", page.encode())
+    return folder / "report.html"
+
+
+def _plots(rows: list[dict[str, float]]) -> dict[str, list[str]]:
+    """Losses in one plot, the learning rate in another, all other metrics in a third."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    losses = sorted(name for name in names if name.endswith("loss"))
+    others = [name for name in names if name.startswith("val_") and name not in losses]
+    return {"Loss": losses, "Validation": others, "Learning rate": ["lr"]}
+
+
+def _with_significance(model: Any, pictures: list[tuple[Any, Any, str]]) -> list[tuple[Any, str]]:
+    """Each picture beside what was significant in it, where the model can say."""
+    import numpy as np
+    from PIL import Image
+
+    from ..explain import combine, overlay, significance_maps
+
+    shown = []
+    for picture, image, caption in pictures:
+        try:
+            maps = significance_maps(model, image[None].to(next(model.parameters()).device))
+        except ValueError:  # no SG-Former
+            shown.append((picture, caption))
+            continue
+        together = combine([m[0].numpy() for m in maps], (picture.height, picture.width))
+        pair = np.concatenate([np.asarray(picture), overlay(picture, together)], 1)
+        shown.append((Image.fromarray(pair), caption))
+    return shown

@@ -1,0 +1,123 @@
+"""What a person sees while a run goes on."""
+
+import time
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich import get_console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+
+from .run_folder import RunFolder
+
+# Where progress is not drawn but printed, a line this often, beside one after each epoch.
+SECONDS_BETWEEN_LINES = 60.0
+
+
+class RunProgress(Callback):
+    """One bar for the whole run on a terminal, with rate, time left and metrics; plain lines anywhere else.
+
+    Args:
+        run: What wrote the epoch's row, before this callback's turn.
+    """
+
+    def __init__(self, run: RunFolder) -> None:
+        self.run = run
+        self.console = get_console()
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[text]}"),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+            expand=True,
+        )
+        self.task = TaskID(0)
+        self.first = 0.0
+        self.num_samples = self.num_batches = 0
+        self.started = self.epoch_started = self.spoken = self.train_seconds = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Shows the bar."""
+        self.started = self.epoch_started = self.spoken = time.perf_counter()
+        # A resumed run may begin within an epoch.
+        done = trainer.fit_loop.epoch_loop.batch_progress.current.completed
+        self.first = trainer.current_epoch + done / max(int(trainer.num_training_batches), 1)
+        self.task = self.bar.add_task("", total=1, text="")
+        self.bar.start()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Empties the bar."""
+        self.num_samples = self.num_batches = 0
+        self.epoch_started = self.spoken = time.perf_counter()
+        self.bar.reset(
+            self.task, total=int(trainer.num_training_batches), description=_epoch(trainer), text=""
+        )
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Moves the bar, or prints a line where it has been silent for a minute."""
+        self.num_samples += len(batch[0]) * trainer.world_size
+        self.num_batches = batch_idx + 1
+        now = time.perf_counter()
+        self.train_seconds = now - self.epoch_started
+        left = self._seconds_left(trainer, now)
+        text = f"{self.num_samples / self.train_seconds:.0f} pictures/s · {_clock(left)} left"
+        if (loss := trainer.callback_metrics.get("train_loss_step")) is not None:
+            text += f" · loss {loss.item():.3f}"
+        if self.bar.disable:
+            if now - self.spoken > SECONDS_BETWEEN_LINES:
+                self.spoken = now
+                self._print(
+                    f"{_epoch(trainer)}  batch {self.num_batches}/{trainer.num_training_batches} · {text}"
+                )
+        else:
+            self.bar.update(self.task, completed=self.num_batches, text=text)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Says why the bar stands still."""
+        if self.bar.tasks:
+            self.bar.update(self.task, text="validating ...")
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Prints the epoch's line."""
+        now = time.perf_counter()
+        metrics = " · ".join(
+            f"{name} {value:.4g}"
+            for name, value in self.run.rows[-1].items()
+            if name.startswith(("train", "val"))
+        )
+        rate = self.num_samples / self.train_seconds
+        mark = " *" if self.run.best is self.run.rows[-1] else ""
+        left = self._seconds_left(trainer, now)
+        self._print(f"{_epoch(trainer)}  {metrics} · {rate:.0f} pictures/s · {_clock(left)} left{mark}")
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Takes the bar away."""
+        self.bar.stop()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Takes the bar away, before the error is printed."""
+        self.bar.stop()
+
+    def _seconds_left(self, trainer: Trainer, now: float) -> float:
+        per_epoch = max(int(trainer.num_training_batches), 1)
+        done = trainer.current_epoch - self.first + self.num_batches / per_epoch
+        total = (trainer.max_epochs or 0) - self.first
+        return (now - self.started) * (total - done) / max(done, 1e-9)
+
+    def _print(self, line: str) -> None:
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _epoch(trainer: Trainer) -> str:
+    width = len(str(trainer.max_epochs))
+    return f"epoch {trainer.current_epoch + 1:{width}}/{trainer.max_epochs}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

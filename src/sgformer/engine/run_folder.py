@@ -1,0 +1,104 @@
+"""What a run leaves behind, written after every epoch."""
+
+import csv
+import io
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
+
+from .callbacks import AveragedWeights
+from .weights import write_atomically
+
+
+class RunFolder(Callback):
+    """Writes ``metrics.csv``, ``last`` and ``best.safetensors`` after every epoch.
+
+    Args:
+        folder: The run folder.
+        save: Writes the weights of a module to a path, with its metrics as metadata.
+        monitor: The metric that decides which epoch is best; higher is better.
+        averaged: The averaged weights, where there are any.
+        keep_best: How many epochs' weights to keep. The best are ``best.safetensors``; the next ones are
+            ``epoch-<number>.safetensors``.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        save: Callable[[nn.Module, Path, dict[str, float]], None],
+        *,
+        monitor: str,
+        averaged: AveragedWeights | None,
+        keep_best: int = 1,
+    ) -> None:
+        self.folder, self.save, self.monitor, self.average = folder, save, monitor, averaged
+        self.rows: list[dict[str, float]] = []
+        self.best: dict[str, float] = {}
+        self.keep_best = keep_best
+        self.start = time.perf_counter()
+        self.seconds_before = 0.0  # of this epoch, in the run that was interrupted
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock."""
+        self.start, self.seconds_before = time.perf_counter(), 0.0
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes one row and the weights; validation is over by now."""
+        metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        seconds = self.seconds_before + time.perf_counter() - self.start
+        row = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step, "seconds": round(seconds, 2)}
+        row |= {"lr": float(f"{max(group['lr'] for group in trainer.optimizers[0].param_groups):.6g}")}
+        # Lightning keeps a mean over the epoch under the plain name, and copies with a suffix.
+        row |= {
+            name: float(f"{value:.6g}")
+            for name, value in metrics.items()
+            if not name.endswith(("_step", "_epoch"))
+        }
+        self.rows.append(row)
+        if not trainer.is_global_zero:
+            return
+        write_atomically(self.folder / "metrics.csv", to_csv(self.rows).encode())
+        module = self.average.averaged(pl_module) if self.average else pl_module
+        self.save(module, self.folder / "last.safetensors", row)
+        if self.monitor not in row:
+            return
+        if row[self.monitor] > self.best.get(self.monitor, -math.inf):
+            self.best = row
+            self.save(module, self.folder / "best.safetensors", row)
+        if self.keep_best > 1:
+            self._keep(module, row)
+
+    def _keep(self, module: nn.Module, row: dict[str, float]) -> None:
+        ranked = sorted(self.rows, key=lambda r: r.get(self.monitor, -math.inf), reverse=True)
+        kept = [r["epoch"] for r in ranked[: self.keep_best]]
+        if row["epoch"] in kept:
+            self.save(module, self.folder / f"epoch-{row['epoch']:.0f}.safetensors", row)
+        for path in self.folder.glob("epoch-*.safetensors"):
+            if int(path.stem.removeprefix("epoch-")) not in kept:
+                path.unlink()
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint: the rows so far and the best of them."""
+        seconds = self.seconds_before + time.perf_counter() - self.start
+        return {"rows": self.rows, "best": self.best, "seconds": seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """From a checkpoint."""
+        self.rows, self.best = state_dict["rows"], state_dict["best"]
+        self.seconds_before = state_dict["seconds"]
+
+
+def to_csv(rows: list[dict[str, float]]) -> str:
+    """A table with the columns of all rows, in the order in which they first appear."""
+    text = io.StringIO()
+    writer = csv.DictWriter(
+        text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n"
+    )
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,162 @@
+"""How a classifier is judged."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassCalibrationError,
+    MulticlassConfusionMatrix,
+)
+
+from .data import ClassificationData, DataOptions
+from .model import Classifier
+
+
+@dataclass(frozen=True)
+class Report:
+    """How good a classifier is.
+
+    Attributes:
+        top1: Share of pictures whose class is named first.
+        top5: Share of pictures whose class is among the first five.
+        num_pictures: How many were judged.
+        num_unreadable: How many could not be read, and count nowhere.
+        calibration_error: Mean distance between how sure the classifier is and how often it is right (expected
+            calibration error, 15 bins).
+        confusion: Number of pictures by true class (row) and named class (column).
+        classes: Per class its name, number of pictures, share named right, and what it is else taken for.
+    """
+
+    top1: float
+    top5: float
+    num_pictures: int
+    num_unreadable: int
+    calibration_error: float
+    confusion: tuple[tuple[int, ...], ...]
+    classes: tuple[tuple[str, int, float, str | None], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        rows = [
+            {"class": name, "num_pictures": count, "top1": round(share, 6), "most_often_taken_for": other}
+            for name, count, share, other in self.classes
+        ]
+        numbers = {
+            "top1": round(self.top1, 6),
+            "top5": round(self.top5, 6),
+            "num_pictures": self.num_pictures,
+            "num_unreadable": self.num_unreadable,
+            "calibration_error": round(self.calibration_error, 6),
+        }
+        return {**numbers, "classes": rows, "confusion": self.confusion}
+
+    def to_table(self) -> tuple[Sequence[str], list[Sequence[str]]]:
+        """For people: column heads and rows, the last one for all pictures together."""
+        rows: list[Sequence[str]] = [
+            (name, str(count), f"{share:.1%}", other or "") for name, count, share, other in self.classes
+        ]
+        rows.append(("all", str(self.num_pictures), f"{self.top1:.1%}", f"top-5 {self.top5:.1%}"))
+        rows.append(("calibration error", "", f"{self.calibration_error:.1%}", ""))
+        if self.num_unreadable:
+            rows.append(("unreadable", str(self.num_unreadable), "", ""))
+        return ("class", "pictures", "top-1", "else most often"), rows
+
+
+@torch.inference_mode()
+def evaluate(model: Classifier, data: DataOptions, *, progress: Any = iter) -> Report:
+    """Judge a classifier on the validation pictures.
+
+    Args:
+        model: Put into evaluation mode, and left in it.
+        data: Which pictures, how large; mean, deviation and interpolation are the model's own.
+        progress: Wraps the batches, to show how far it is.
+
+    Raises:
+        DataError: The folders are not as they must be, or have classes that the model does not know.
+    """
+    preprocessing = replace(
+        model.preprocessing,
+        image_size=data.eval_size,
+        crop_fraction=data.crop_fraction or model.preprocessing.crop_fraction,
+    )
+    module = ClassificationData(data, preprocessing, classes=model.classes, splits=("val",))
+    if model.has_fixed_size and data.eval_size != model.preprocessing.image_size:
+        model.backbone.set_input_size(img_size=data.eval_size)  # pyright: ignore
+    device = next(model.parameters()).device
+    num_classes = len(model.classes)
+    top5 = MulticlassAccuracy(num_classes, average="micro", top_k=min(5, num_classes)).to(device)
+    confusion = MulticlassConfusionMatrix(num_classes).to(device)
+    model.eval()
+    calibration = MulticlassCalibrationError(num_classes, n_bins=15).to(device)
+    num_unreadable = 0
+    for images, targets, unreadable in progress(module.val_dataloader()):
+        num_unreadable += len(unreadable)
+        images, targets = images.to(device), targets.to(device)
+        scores = _scores(model, images, data.views)
+        top5.update(scores, targets)
+        calibration.update(scores, targets)
+        confusion.update(scores, targets)
+    counts = confusion.compute().cpu()  # (true class, named class)
+    right = counts.diagonal()
+    rows = []
+    for i in range(num_classes):
+        num = int(counts[i].sum())
+        if num:
+            wrong = counts[i].clone()
+            wrong[i] = 0
+            other = model.name_of(int(wrong.argmax())) if wrong.any() else None
+            rows.append((model.name_of(i), num, int(right[i]) / num, other))
+    total = int(counts.sum())
+    return Report(
+        top1=int(right.sum()) / total,
+        top5=top5.compute().item(),
+        num_pictures=total,
+        num_unreadable=num_unreadable,
+        calibration_error=calibration.compute().item(),
+        confusion=tuple(map(tuple, counts.tolist())),
+        classes=tuple(rows),
+    )
+
+
+def _scores(model: Classifier, images: Tensor, views: int) -> Tensor:
+    """Probabilities (B, classes), averaged over a picture and, with two views, its mirror image."""
+    scores = model(images).float().softmax(-1)
+    if views == 2:
+        scores = (scores + model(images.flip(-1)).float().softmax(-1)) / 2
+    return scores
+
+
+@torch.inference_mode()
+def worst(model: Classifier, data: DataOptions, *, num: int = 12) -> list[tuple[Image.Image, Tensor, str]]:
+    """The validation pictures that the classifier is wrong about and most sure of.
+
+    Returns:
+        The picture as the model sees it, the same prepared (3, height, width), and what went wrong in words.
+    """
+    if data.source == "shards":  # which have no numbers to find a picture by
+        return []
+    preprocessing = replace(model.preprocessing, image_size=data.eval_size)
+    module = ClassificationData(data, preprocessing, classes=model.classes, splits=("val",))
+    dataset: Any = module.dataset("val")
+    device = next(model.parameters()).device
+    mistakes: list[tuple[float, int, int, int]] = []
+    number = 0
+    for images, targets, unreadable in module.val_dataloader():
+        if unreadable:  # numbers no longer tell which picture is which
+            return []
+        scores, named = _scores(model, images.to(device), 1).max(-1)
+        for score, said, target in zip(scores.tolist(), named.tolist(), targets.tolist(), strict=True):
+            if said != target:
+                mistakes.append((score, number, said, target))
+            number += 1
+    found = []
+    for score, index, said, target in sorted(mistakes, reverse=True)[:num]:
+        image, _ = dataset[index]
+        caption = f"{model.name_of(target)}, taken for {model.name_of(said)} ({score:.0%})"
+        found.append((preprocessing.to_picture(image), image, caption))
+    return found

@@ -1,0 +1,139 @@
+"""WebDataset shards: tar files with pictures and labels, for clusters whose file systems dislike small files."""
+
+import glob
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+
+from ...engine.sampling import fold, seed_all
+from ..images import SUFFIXES, PictureError, read_picture
+from ..loading import DataError, Unreadable
+
+# Samples that are held back to be mixed with those of the next ones in a shard.
+SHUFFLE = 2000
+
+
+class Shards(IterableDataset[Any]):
+    """Samples of tar files, in which ``name.jpg`` and ``name.cls`` belong together.
+
+    A label is a class index or a class name. Each process and worker reads other shards. In training their order
+    follows from seed and epoch, and every worker gives the same number of samples, from a second pass where its
+    shards hold fewer. A resumed run goes on with the next epoch, not within one.
+
+    Args:
+        pattern: Files, such as ``shards/train-*.tar`` or ``shards/train-{000..146}.tar``; also URLs in braces.
+        classes: Class names, in order.
+        transform: From RGB to a tensor.
+        shorter_side: What the transform needs, see `read_picture`.
+        length: Samples of an epoch over all processes; for validation None: all there are.
+        seed: Where order and variation start.
+        rank: Which process this is.
+        num_processes: How many there are.
+        epoch: The first epoch.
+
+    Raises:
+        DataError: There are no shards, or fewer than readers.
+    """
+
+    def __init__(
+        self,
+        pattern: str,
+        *,
+        classes: tuple[str, ...],
+        transform: Callable[[Image.Image], Tensor],
+        shorter_side: int,
+        length: int | None,
+        seed: int,
+        rank: int = 0,
+        num_processes: int = 1,
+        epoch: int = 0,
+    ) -> None:
+        self.urls = find_shards(pattern)
+        self.index = {name: i for i, name in enumerate(classes)}
+        self.transform, self.shorter_side = transform, shorter_side
+        self.length, self.seed, self.epoch = length, seed, epoch
+        self.rank, self.num_processes = rank, num_processes
+
+    def __len__(self) -> int:
+        if self.length is None:
+            raise TypeError("validation shards are read to their end, whose place is not known before")
+        return self.length // self.num_processes
+
+    def __iter__(self) -> Iterator[Any]:
+        worker = get_worker_info()
+        reader, num_readers = (self.rank, self.num_processes)
+        if worker:
+            reader, num_readers = reader * worker.num_workers + worker.id, num_readers * worker.num_workers
+        if num_readers > len(self.urls):
+            raise DataError(
+                f"{len(self.urls)} shards are too few for {num_readers} readers (processes times data workers); "
+                "lower --data.workers, or cut the data into more shards"
+            )
+        if self.length is None:
+            yield from self._read(self.urls[reader::num_readers], None)
+            return
+        epoch, self.epoch = self.epoch, self.epoch + 1  # a worker lives on from epoch to epoch
+        left, passes = self.length // num_readers, 0
+        while left:
+            order = list(self.urls)
+            random.Random(fold(self.seed, epoch, passes)).shuffle(order)
+            for sample in self._read(order[reader::num_readers], fold(self.seed, epoch, passes, reader)):
+                yield sample
+                left -= 1
+                if not left:
+                    return
+            passes += 1
+
+    def _read(self, urls: list[str], seed: int | None) -> Iterator[Any]:
+        """Samples of these shards; mixed and varied by the seed, as they come without one."""
+        import webdataset as wds
+
+        stages: list[Any] = [wds.SimpleShardList(urls), wds.tarfile_to_samples()]
+        if seed is not None:
+            stages.append(wds.shuffle(SHUFFLE, rng=random.Random(seed)))
+        for number, sample in enumerate(wds.DataPipeline(*stages)):
+            name = f"{sample['__url__']}:{sample['__key__']}"
+            content = next((sample[key] for key in sample if f".{key.lower()}" in SUFFIXES), None)
+            if content is None or "cls" not in sample:
+                raise DataError(f"{name} has no picture or no .cls beside it; see the WebDataset format")
+            label = self._label(sample["cls"].decode().strip(), name)
+            if seed is not None:
+                seed_all(fold(seed, number))
+            try:
+                image = read_picture(content, shorter_side=self.shorter_side)
+            except PictureError as error:
+                yield Unreadable(name, error.reason)
+                continue
+            yield self.transform(image), torch.tensor(label)
+
+    def _label(self, text: str, name: str) -> int:
+        label = int(text) if text.isdigit() else self.index.get(text, -1)
+        if not 0 <= label < len(self.index):
+            raise DataError(f"{name} has the label {text!r}, which is none of the {len(self.index)} classes")
+        return label
+
+
+def find_shards(pattern: str) -> list[str]:
+    """The shards that a pattern stands for, sorted.
+
+    Raises:
+        DataError: There are none.
+    """
+    if "{" in pattern:
+        import braceexpand
+
+        urls = list(braceexpand.braceexpand(pattern))
+    else:
+        urls = sorted(glob.glob(str(Path(pattern).expanduser())))
+    missing = [
+        url for url in urls if "://" not in url and not url.startswith("pipe:") and not Path(url).is_file()
+    ]
+    if not urls or missing:
+        raise DataError(f"there are no shards {missing[0] if missing else pattern}; check the pattern")
+    return urls

@@ -1,0 +1,260 @@
+"""Where labelled pictures come from: folders, lists, ImageNet as released, torchvision's sets, packed files, shards.
+
+Each source gives the same thing, `Samples`: the classes, and (picture, class index) for each sample. A picture is a
+path, or bytes, or whatever `images.read_picture` takes. Everything is looked through before anything is trained.
+"""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from ..digit_scenes import DigitScenes
+from ..images import Picture, find_pictures
+from ..loading import DataError, listed
+
+Split = Literal["train", "val"]
+
+
+class Items(Protocol):
+    """What samples are kept in: a length, and (picture, class index) by number."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> tuple[Picture, int]: ...
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The labelled pictures of a split.
+
+    Attributes:
+        classes: What the class indices mean.
+        items: (picture, class index).
+        names: What to call a class to people, where that differs.
+    """
+
+    classes: tuple[str, ...]
+    items: Items
+    names: Mapping[str, str] = field(default_factory=dict)
+
+
+def folders(root: Path, split: Split) -> Samples:
+    """``root/<split>/<class>/**`` with pictures; the classes are the folders' names, sorted.
+
+    A file ``root/classes.txt`` or ``root/LOC_synset_mapping.txt`` may say what to call them, a line `folder name` each.
+    """
+    folder = root / split
+    if not folder.is_dir():
+        raise DataError(f"{root} has no folder {split!r}; expected {folder}/<class>/ with pictures")
+    names = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    if not names:
+        raise DataError(f"{folder} has no class folders; expected {folder}/<class>/ with pictures")
+    classes = {path.name: find_pictures(path) for path in names}
+    empty = [name for name, pictures in classes.items() if not pictures]
+    if len(empty) == len(classes):
+        raise DataError(
+            f"there are no pictures in the class folders of {folder}; expected .jpg, .png and the like"
+        )
+    if empty:
+        raise DataError(f"no pictures in {folder} for {listed(empty)}; add some, or remove the folders")
+    items = [(path, index) for index, paths in enumerate(classes.values()) for path in paths]
+    return Samples(tuple(classes), items, _names(root))
+
+
+def imagenet(root: Path, split: Split, val_labels: str | None) -> Samples:
+    """ImageNet as released: class folders in train; in val class folders, or all pictures beside each other.
+
+    For the latter ``val_labels`` names a text file with a line for each picture: its file name and its class folder's
+    name, separated by a comma or blanks, as in Kaggle's ``LOC_val_solution.csv``; or the class alone, in the order of
+    the sorted file names.
+    """
+    if split == "train" or any(path.is_dir() for path in _entries(root / split)):
+        return folders(root, split)
+    pictures = find_pictures(root / split)
+    classes = folders(root, "train").classes if (root / "train").is_dir() else None
+    if val_labels is None:
+        raise DataError(
+            f"the pictures of {root / split} lie beside each other, without class folders; name the list of their "
+            "labels: --data.val_labels FILE, a line `file class` each"
+        )
+    lines = _lines(Path(val_labels).expanduser())
+    words = [line.replace(",", " ").split() for line in lines]
+    if words and words[0][0].lower() in ("imageid", "file", "path", "image"):
+        words = words[1:]
+    by_name = {Path(word[0]).stem: word[1] for word in words if len(word) > 1}
+    if by_name:
+        missing = [path.name for path in pictures if path.stem not in by_name]
+        if missing:
+            raise DataError(
+                f"{val_labels} has no label for {listed(missing)}; name the list that belongs to {root / split}"
+            )
+        labels = [by_name[path.stem] for path in pictures]
+    elif len(words) == len(pictures):
+        labels = [word[0] for word in words]
+    else:
+        raise DataError(
+            f"{val_labels} has {len(words)} lines for {len(pictures)} pictures in {root / split}; "
+            "it must have a line each"
+        )
+    return _named(list(zip(pictures, labels, strict=True)), classes, val_labels)
+
+
+def listing(path: str | None, split: Split, root: Path | None, classes: tuple[str, ...] | None) -> Samples:
+    """A table with the columns ``path`` and ``label``: CSV, or Parquet (through pandas).
+
+    Args:
+        path: The table. Paths in it are relative to ``root``, or to the table's own folder.
+        split: What it is for, for the message.
+        root: Where relative paths start.
+        classes: The classes, where another table fixes them; else all labels of this one, sorted.
+    """
+    if path is None:
+        raise DataError(f"which pictures? Name a CSV or Parquet file: --data.{split}_list FILE")
+    table = Path(path).expanduser()
+    if not table.is_file():
+        raise DataError(f"there is no file {table}; check --data.{split}_list")
+    if table.suffix.lower() == ".parquet":
+        import pandas
+
+        frame = pandas.read_parquet(table)
+        columns, rows = list(frame.columns), frame.to_dict("records")
+    else:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+            columns = list(reader.fieldnames or ())
+    if not {"path", "label"} <= set(columns):
+        raise DataError(f"{table} has the columns {', '.join(columns)}; it must have `path` and `label`")
+    if not rows:
+        raise DataError(f"{table} has no rows; it must have one for each picture")
+    base = root or table.parent
+    return _named([(base / str(row["path"]), str(row["label"])) for row in rows], classes, str(table))
+
+
+def packed(root: Path, split: Split) -> Samples:
+    """``root/<split>.npz``: all JPEG files in one array of bytes ``jpeg``, with ``offset``, ``label``, ``classes``."""
+    path = root / f"{split}.npz"
+    if not path.is_file():
+        raise DataError(f"there is no file {path}; set --data.root to a folder with train.npz and val.npz")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            jpeg, offset, label = file["jpeg"], file["offset"], file["label"]
+            classes = tuple(map(str, file["classes"]))
+    except (KeyError, ValueError, OSError) as error:
+        raise DataError(
+            f"{path} cannot be read ({error}); it must hold jpeg, offset, label and classes"
+        ) from error
+    if label.min() < 0 or label.max() >= len(classes):
+        raise DataError(f"{path} has labels up to {label.max()}, but {len(classes)} classes; mend the file")
+    return Samples(classes, _Packed(jpeg, offset, label))
+
+
+@dataclass(frozen=True)
+class _Packed:
+    jpeg: Any
+    offset: Any
+    label: Any
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def __getitem__(self, index: int) -> tuple[Picture, int]:
+        start, end = self.offset[index : index + 2]
+        return self.jpeg[start:end].tobytes(), int(self.label[index])
+
+
+def torchvision_set(name: str | None, root: Path, split: Split, *, download: bool) -> Samples:
+    """A data set that torchvision knows by name, such as CIFAR10, Food101 or OxfordIIITPet."""
+    from torchvision import datasets
+
+    known = {key for key in datasets.__all__ if key[0].isupper()}
+    if name not in known:
+        from ...engine.recipe import nearest
+
+        raise DataError(
+            f"unknown data.dataset {name!r}{nearest(str(name), known)} Such as CIFAR10 or Food101"
+        )
+    kind: Any = getattr(datasets, name)
+    train = split == "train"
+    # The same under three names: a flag, or a split whose evaluation part is called test or val.
+    attempts = [{"train": train}, *({"split": s} for s in (("train",) if train else ("val", "test")))]
+    for kwargs in attempts:
+        try:
+            dataset = kind(str(root), download=download, **kwargs)
+            break
+        except (TypeError, ValueError):  # this one has no such argument, or no such split
+            continue
+        except RuntimeError as error:
+            raise DataError(f"{name} is not in {root} ({error}); fetch it: --data.download true") from error
+    else:
+        raise DataError(f"torchvision's {name} has no split for training and one for evaluation")
+    classes = getattr(dataset, "classes", None)
+    if classes is None:
+        raise DataError(f"torchvision's {name} does not say what its classes are; choose another")
+    return Samples(tuple(map(str, classes)), dataset)
+
+
+def scenes(split: Split, length: int, *, size: int, seed: int) -> Samples:
+    """Digit scenes with one digit each, which is the class."""
+    return Samples(DigitScenes.classes, _Scenes(DigitScenes(split, length, size=size, seed=seed)))
+
+
+class _Scenes:
+    """Digit scenes, made once, then kept in memory."""
+
+    def __init__(self, made_on_demand: DigitScenes) -> None:
+        self.scenes = made_on_demand
+        self.made: dict[int, tuple[Picture, int]] = {}
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getitem__(self, index: int) -> tuple[Picture, int]:
+        if index not in self.made:
+            scene = self.scenes[index]
+            self.made[index] = scene.image, scene.label
+        return self.made[index]
+
+
+def compare(found: dict[Split, Samples], root: str | None) -> None:
+    """Raise DataError where training and validation have other classes."""
+    train, val = set(found["train"].classes), set(found["val"].classes)
+    faults = [f"only in {a}: {listed(b)}" for a, b in (("train", train - val), ("val", val - train)) if b]
+    if faults:
+        where = f" in {root}" if root else ""
+        raise DataError(f"the classes{where} differ, {'; '.join(faults)}. Both must have the same folders")
+
+
+def _named(pairs: Sequence[tuple[Path, str]], classes: tuple[str, ...] | None, source: str) -> Samples:
+    classes = classes or tuple(sorted({label for _, label in pairs}))
+    index = {name: i for i, name in enumerate(classes)}
+    if unknown := {label for _, label in pairs} - index.keys():
+        raise DataError(
+            f"{source} has labels that are no class: {listed(unknown)}; the classes are {listed(classes)}"
+        )
+    return Samples(classes, [(path, index[label]) for path, label in pairs])
+
+
+def _names(root: Path) -> dict[str, str]:
+    for file in (root / "classes.txt", root / "LOC_synset_mapping.txt"):
+        if file.is_file():
+            words = [line.split(maxsplit=1) for line in _lines(file)]
+            return {word[0]: word[1].split(",")[0].replace("_", " ") for word in words if len(word) == 2}
+    return {}
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as text ({error}); check the file") from error
+
+
+def _entries(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise DataError(f"there is no folder {folder}; set --data.root to the one that holds it")
+    return list(folder.iterdir())

@@ -1,0 +1,76 @@
+import types
+
+import pytest
+import torch
+from torch import nn
+
+from sgformer.engine.callbacks import AveragedWeights, CountUnreadable, UnreadableError, find_origin
+from sgformer.tasks.loading import Batch, Unreadable
+
+
+class Module(nn.Module):
+    """Two layers and a loss; the second can be told to divide by zero."""
+
+    def __init__(self, factor=1.0):
+        super().__init__()
+        self.first, self.second, self.factor = nn.Linear(3, 4), nn.Linear(4, 2), factor
+
+    def loss(self, batch):
+        return self.second(self.first(batch.images) * self.factor).sum()
+
+
+def batch(value=1.0):
+    return Batch(torch.full((2, 3), value), torch.zeros(2, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(
+    ("module", "images", "words"),
+    [
+        (Module(), batch(float("nan")), "pictures or targets of the batch"),
+        (Module(factor=float("inf")), batch(), r"output of second \(Linear\)"),
+        (Module(), batch(), "it is the loss itself"),
+    ],
+)
+def test_where_a_nan_comes_from(module, images, words):
+    import re
+
+    assert re.search(words, find_origin(module, images))
+
+
+def test_weights_that_are_not_finite_are_named():
+    module = Module()
+    module.second.bias.data[1] = float("inf")
+    assert "weights second.bias" in find_origin(module, batch())
+
+
+def test_average_is_its_formula():
+    average = AveragedWeights(0.9)._kwargs["multi_avg_fn"]
+    rng, expected = torch.Generator().manual_seed(0), torch.zeros(3)
+    averaged = [torch.zeros(3)]
+    for step in range(30):
+        current = torch.randn(3, generator=rng)
+        average(averaged, [current], torch.tensor(step))
+        decay = min(0.9, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * current
+    assert torch.allclose(averaged[0], expected)
+
+
+def test_unreadable_pictures_are_listed_and_limited(tmp_path, capsys):
+    trainer = types.SimpleNamespace(global_rank=0, world_size=1)
+    callback = CountUnreadable(tmp_path, num_pictures=100, max_share=0.02)
+
+    def look(*names):
+        callback.on_train_batch_start(
+            trainer, None, batch()._replace(unreadable=tuple(Unreadable(n, "is empty") for n in names)), 0
+        )
+
+    look("a.jpg")
+    look("a.jpg")  # seen in every epoch, counted once
+    look("b.jpg")
+    assert (tmp_path / "unreadable.csv").read_text() == "path,reason\na.jpg,is empty\nb.jpg,is empty\n"
+    assert capsys.readouterr().out.count("left out") == 2
+    restored = CountUnreadable(tmp_path, num_pictures=100, max_share=0.02)
+    restored.load_state_dict(callback.state_dict())
+    callback = restored
+    with pytest.raises(UnreadableError, match=r"3 of 100 .*data\.max_unreadable"):
+        look("c.jpg")

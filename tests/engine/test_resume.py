@@ -1,0 +1,146 @@
+"""A run that was killed, at any moment, goes on to the very weights of a run that was not."""
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from sgformer.commands.train import train
+from sgformer.engine import checkpoints, weights
+from sgformer.engine.checkpoints import AtomicCheckpointIO
+
+# Everything that draws random numbers is on: order, crops, mixup, drop path.
+OVERRIDES = {
+    "data.scenes.num_train": 48,
+    "data.scenes.num_val": 10,
+    "data.scenes.size": 32,
+    "data.image_size": 32,
+    "data.batch_size": 8,
+    "data.augment.mixup": 0.5,
+    "data.augment.flip": 0.5,
+    "model.drop_path_rate": 0.2,
+    "trainer.max_epochs": 3,
+    "trainer.checkpoint_minutes": 0,
+}
+
+needs_fork = pytest.mark.skipif(
+    "fork" not in multiprocessing.get_all_start_methods(), reason="processes cannot be forked here"
+)
+
+
+def run(out: Path, resume: Path | None, settings: dict) -> None:
+    """In a child: trains, quietly."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    torch.set_num_threads(1)
+    train("smoke", {**OVERRIDES, **settings}, out=out, resume=resume)
+
+
+def start(out, resume=None, **settings):
+    process = multiprocessing.get_context("fork").Process(target=run, args=(out, resume, settings))
+    process.start()
+    return process
+
+
+def outcome(folder: Path):
+    """All that a run learned: weights, averages, the optimizer's state; and its table of metrics."""
+    checkpoint = torch.load(folder / "last.ckpt", weights_only=True)
+    tensors = {
+        **{f"average.{name}": t for name, t in checkpoint["state_dict"].items()},
+        **{f"current.{name}": t for name, t in checkpoint["current_model_state"].items()},
+        **{
+            f"optimizer.{i}.{name}": torch.as_tensor(value)
+            for i, state in checkpoint["optimizer_states"][0]["state"].items()
+            for name, value in state.items()
+        },
+        **weights.read(folder / "last.safetensors")[0],
+    }
+    return tensors, checkpoint["global_step"]
+
+
+def assert_same(a, b):
+    (tensors, steps), (others, other_steps) = a, b
+    assert steps == other_steps
+    assert tensors.keys() == others.keys()
+    assert [name for name in tensors if not torch.equal(tensors[name], others[name])] == []
+
+
+@needs_fork
+def test_kill_at_any_moment(tmp_path):
+    process = start(tmp_path / "whole")
+    begun = time.monotonic()
+    process.join()
+    seconds = time.monotonic() - begun
+    assert process.exitcode == 0
+    whole = outcome(tmp_path / "whole" / "smoke")
+    assert whole[1] == 18
+
+    rng, folder, num_killed, resumed_within = random.Random(0), tmp_path / "killed" / "smoke", 0, set()
+    while True:
+        resume = folder if (folder / "last.ckpt").exists() else None
+        if resume:
+            resumed_within.add(torch.load(folder / "last.ckpt", weights_only=True)["global_step"])
+        elif folder.exists():
+            folder.rename(tmp_path / f"nothing-saved-{num_killed}")
+        process = start(folder.parent, resume)
+        # At first before the run has begun, later anywhere in it, until it has had its share.
+        process.join(rng.uniform(0.2, 0.8) * seconds if num_killed < 8 else None)
+        if process.exitcode is not None:
+            assert process.exitcode == 0
+            break
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        num_killed += 1
+    assert num_killed
+    assert_same(outcome(folder), whole)
+    leftovers = [path.name for path in folder.iterdir() if path.name.startswith(".")]
+    assert leftovers == []
+
+
+@needs_fork
+def test_kill_in_the_middle_of_a_save(tmp_path, monkeypatch):
+    process = start(tmp_path / "whole")
+    process.join()
+    whole = outcome(tmp_path / "whole" / "smoke")
+
+    replace, fatal = os.replace, {4, 9}
+    count = iter(range(1000))
+
+    def dies_before_the_rename(source, target):
+        if str(target).endswith("last.ckpt") and next(count) in fatal:
+            os.kill(os.getpid(), signal.SIGKILL)
+        replace(source, target)
+
+    monkeypatch.setattr(checkpoints.os, "replace", dies_before_the_rename)
+    folder = tmp_path / "killed" / "smoke"
+    process = start(folder.parent)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert any(path.name.startswith(".last.ckpt") for path in folder.iterdir())  # half a save
+    assert torch.load(folder / "last.ckpt", weights_only=True)["global_step"] == 4  # the one before is whole
+    monkeypatch.undo()
+    process = start(folder.parent, folder)
+    process.join()
+    assert process.exitcode == 0
+    assert_same(outcome(folder), whole)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"a": torch.zeros(3)}, path)
+
+    def full(content, file):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints.torch, "save", full)
+    with pytest.raises(OSError, match=r"unharmed.*--resume") as error:
+        AtomicCheckpointIO().save_checkpoint({"a": torch.ones(3)}, path)
+    assert "\n" not in str(error.value)
+    monkeypatch.undo()
+    assert torch.equal(torch.load(path, weights_only=True)["a"], torch.zeros(3))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["last.ckpt"]

@@ -1,0 +1,85 @@
+import random
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from sgformer.engine.sampling import Draw, EpochSampler, TrainLoader, drawn, fold, seed_all
+
+
+class Noise(Dataset):
+    """Gives the index and a number from each of the three generators."""
+
+    def __len__(self):
+        return 22
+
+    def __getitem__(self, draw):
+        index = drawn(draw)
+        return torch.tensor([index, random.random(), np.random.rand(), torch.rand(()).item()])
+
+
+def epoch(loader, number):
+    loader.order.set_epoch(number)
+    return torch.stack(list(loader))
+
+
+def loader(workers=0, **kwargs):
+    return TrainLoader(Noise(), EpochSampler(22, batch_size=4, seed=3, **kwargs), num_workers=workers)
+
+
+def test_an_epoch_depends_on_seed_and_number_alone():
+    first = epoch(loader(), 0)
+    seed_all(99)
+    assert torch.equal(epoch(loader(), 0), first)
+    assert torch.equal(epoch(loader(workers=2), 0), first)
+    other = epoch(loader(), 1)
+    assert not torch.equal(other[..., 0], first[..., 0])  # another order
+    by_index = {int(row[0]): row[1:] for row in first.flatten(0, 1)}
+    assert any(
+        not torch.equal(by_index[int(row[0])], row[1:])
+        for row in other.flatten(0, 1)
+        if int(row[0]) in by_index
+    )  # and other variations
+
+
+def test_each_sample_comes_at_most_once_and_all_in_turn():
+    first = epoch(loader(), 0)[..., 0].flatten().tolist()
+    assert len(set(first)) == len(first) == 20
+    seen = {index for number in range(6) for index in epoch(loader(), number)[..., 0].flatten().tolist()}
+    assert seen == set(range(22))
+
+
+def test_two_processes_share_the_batches_of_one():
+    whole = TrainLoader(Noise(), EpochSampler(22, batch_size=4, seed=3))
+    halves = [
+        TrainLoader(Noise(), EpochSampler(22, batch_size=2, seed=3, rank=rank, num_processes=2))
+        for rank in (0, 1)
+    ]
+    together = torch.cat([epoch(half, 5) for half in halves], 1)
+    assert torch.equal(together, epoch(whole, 5))
+
+
+def test_it_goes_on_after_any_batch():
+    whole = epoch(loader(), 2)
+    for taken in range(1, 6):
+        broken = loader()
+        broken.order.set_epoch(2)
+        batches = iter(broken)
+        for _ in range(taken):
+            next(batches)
+        state = broken.state_dict()
+        resumed = loader()
+        resumed.load_state_dict(state)
+        if taken == 5:  # that was the last one
+            assert resumed.order.epoch == 3
+            assert torch.equal(torch.stack(list(resumed)), epoch(loader(), 3))
+        else:
+            resumed.order.set_epoch(2)  # as Lightning does
+            assert torch.equal(torch.stack(list(resumed)), whole[taken:])
+
+
+def test_fold_tells_numbers_apart():
+    seeds = {fold(a, b) for a in range(50) for b in range(50)}
+    assert len(seeds) == 2500
+    assert drawn(7) == 7
+    assert drawn(Draw(5, 1)) == 5

@@ -1,0 +1,72 @@
+import multiprocessing
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from sgformer.engine.sampling import drawn
+from sgformer.tasks.loading import Batch, DataError, Unreadable, collate_readable, make_loader
+
+
+class Numbers(Dataset):
+    def __init__(self, length):
+        self.length = length
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, index):
+        return torch.tensor([float(drawn(index))]), 0
+
+
+class Trainer:
+    def __init__(self, rank, num_processes):
+        self.global_rank, self.world_size = rank, num_processes
+
+
+@pytest.mark.parametrize("num_processes", [1, 2, 3, 5])
+def test_each_validation_sample_is_judged_once(num_processes):
+    seen = []
+    for rank in range(num_processes):
+        loader = make_loader(
+            Numbers(7),
+            "val",
+            batch_size=2,
+            workers=0,
+            trainer=Trainer(rank, num_processes),
+            collate=collate_readable,
+        )
+        seen += [int(x) for batch in loader for x in batch.images]
+    assert sorted(seen) == list(range(7))
+
+
+def test_what_cannot_be_read_is_left_out():
+    bad = Unreadable("a.jpg", "is empty")
+    batch = collate_readable([(torch.zeros(1), 3), bad, (torch.ones(1), 4)])
+    assert isinstance(batch, Batch)
+    assert batch.targets.tolist() == [3, 4]
+    assert batch.unreadable == (bad,)
+    with pytest.raises(DataError, match=r"none of 2 .*a\.jpg: is empty"):
+        collate_readable([bad, bad])
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are counted on Linux")
+def test_a_hundred_epochs_leave_no_process_and_no_open_file():
+    def files():
+        return len(os.listdir("/proc/self/fd"))
+
+    before = files()
+    loaders = [make_loader(Numbers(8), split, batch_size=4, workers=1) for split in ("train", "val")]
+    for epoch in range(100):
+        loaders[0].order.set_epoch(epoch)
+        for loader in loaders:
+            assert sum(len(batch[0]) for batch in loader) == 8
+        if epoch == 2:
+            settled = files()
+    assert files() <= settled + 2  # nothing is added from epoch to epoch
+    assert len(multiprocessing.active_children()) == 2
+    del loader, loaders
+    assert not multiprocessing.active_children()
+    assert files() <= before + 2

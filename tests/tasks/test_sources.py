@@ -1,0 +1,202 @@
+"""Labelled pictures from anywhere come out the same: the classes, and the right label with each picture."""
+
+import io
+import os
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from class_folders import COLOURS, make_class_folders
+from sgformer.tasks.classification import ClassificationData
+from sgformer.tasks.classification.data import DataOptions
+from sgformer.tasks.images import Preprocessing
+from sgformer.tasks.loading import DataError
+
+PREPROCESSING = Preprocessing(image_size=(32, 32), mean=(0, 0, 0), std=(1, 1, 1), crop_fraction=1.0)
+NAMES = tuple(COLOURS)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return make_class_folders(tmp_path_factory.mktemp("sources"), num_train=4, num_val=2)
+
+
+def module(known=None, **kwargs):
+    options = DataOptions(image_size=32, batch_size=4, workers=kwargs.pop("workers", 0), **kwargs)
+    return ClassificationData(options, PREPROCESSING, classes=known)
+
+
+def assert_right(data, num_train=12, num_val=6):
+    """Every picture has the label of its colour."""
+    for loader, num in ((data.train_dataloader(), num_train), (data.val_dataloader(), num_val)):
+        images, targets = zip(*((batch.images, batch.targets) for batch in loader), strict=True)
+        images, targets = torch.cat(images), torch.cat(targets)
+        assert len(images) == num
+        brightest = images.mean((2, 3)).argmax(1)  # 0 red, 1 green, 2 blue
+        names = ["red", "green", "blue"]
+        assert [data.classes[t] for t in targets] == [names[b] for b in brightest]
+
+
+def pictures(root, split):
+    return sorted((path, path.parent.name) for path in (root / split).rglob("*.png"))
+
+
+def test_folders(root):
+    assert_right(module(root=str(root)))
+    # A model that knows more classes, in another order.
+    data = module(root=str(root), known=("red", "yellow", "green", "blue"))
+    assert data.classes == ("red", "yellow", "green", "blue")
+    assert_right(data)
+
+
+def test_odd_names_links_in_circles_and_a_small_split(root, tmp_path):
+    for split, num in (("train", 2), ("val", 1)):
+        for name in NAMES:
+            folder = tmp_path / split / name
+            folder.mkdir(parents=True)
+            for path in sorted((root / split / name).iterdir())[:num]:
+                (folder / path.name).write_bytes(path.read_bytes())  # the same file names in each class
+    (tmp_path / "train" / "red" / "circle").symlink_to(tmp_path / "train", target_is_directory=True)
+    (tmp_path / "train" / "red" / "itself.png").symlink_to(tmp_path / "train" / "red" / "itself.png")
+    odd = os.fsencode(tmp_path / "val" / "red") + b"/caf\xe9.png"
+    with open(odd, "wb") as file:  # no UTF-8
+        file.write((root / "val" / "red" / "0.png").read_bytes())
+    assert_right(module(root=str(tmp_path)), num_train=4, num_val=4)
+    with open(odd, "wb"):
+        pass
+    (unreadable,) = [bad for batch in module(root=str(tmp_path)).val_dataloader() for bad in batch.unreadable]
+    unreadable.path.encode()
+    assert "caf" in unreadable.path
+
+
+def test_names_for_people(root, tmp_path):
+    for split in ("train", "val"):
+        (tmp_path / split).symlink_to(root / split, target_is_directory=True)
+    (tmp_path / "classes.txt").write_text("red fire_engine\nblue sea, deep\n")
+    data = module(root=str(tmp_path))
+    assert data.classes == NAMES
+    assert data.names == {"red": "fire engine", "blue": "sea"}
+
+
+@pytest.mark.parametrize("style", ["names", "kaggle", "order"])
+def test_imagenet_with_a_list_of_labels(root, tmp_path, style):
+    (tmp_path / "val").mkdir()
+    (tmp_path / "train").symlink_to(root / "train")
+    lines = []
+    for i, (path, name) in enumerate(reversed(pictures(root, "val"))):
+        (tmp_path / "val" / f"ILSVRC2012_val_{i:08}.png").write_bytes(path.read_bytes())
+        word = f"ILSVRC2012_val_{i:08}"
+        lines.append(
+            {"names": f"{word}.png {name}", "kaggle": f"{word},{name} 1 2 3 4", "order": name}[style]
+        )
+    if style == "kaggle":
+        lines.insert(0, "ImageId,PredictionString")
+    labels = tmp_path / "labels.txt"
+    labels.write_text("\n".join(lines) + "\n")
+    assert_right(module(source="imagenet", root=str(tmp_path), val_labels=str(labels)))
+    with pytest.raises(DataError, match=r"--data\.val_labels"):
+        module(source="imagenet", root=str(tmp_path))
+    labels.write_text("\n".join(lines[: len(lines) // 2]))
+    with pytest.raises(DataError, match=r"no label for|has \d+ lines"):
+        module(source="imagenet", root=str(tmp_path), val_labels=str(labels))
+    labels.write_text("\n".join(line.replace("green", "violet") for line in lines))
+    with pytest.raises(DataError, match="no class: violet"):
+        module(source="imagenet", root=str(tmp_path), val_labels=str(labels))
+
+
+def test_lists(root, tmp_path):
+    for split in ("train", "val"):
+        rows = [f"{path.relative_to(root)},{name}" for path, name in pictures(root, split)]
+        (tmp_path / f"{split}.csv").write_text("\n".join(["path,label", *rows]))
+    lists = {f"{split}_list": str(tmp_path / f"{split}.csv") for split in ("train", "val")}
+    assert_right(module(source="list", root=str(root), **lists))
+    (tmp_path / "val.csv").write_text("file,class\na.png,red\n")
+    with pytest.raises(DataError, match="must have `path` and `label`"):
+        module(source="list", root=str(root), **lists)
+
+
+def test_parquet_lists(root, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    lists = {}
+    for split in ("train", "val"):
+        rows = [(str(path), name) for path, name in pictures(root, split)]
+        pandas.DataFrame(rows, columns=["path", "label"]).to_parquet(tmp_path / f"{split}.parquet")
+        lists[f"{split}_list"] = str(tmp_path / f"{split}.parquet")
+    assert_right(module(source="list", **lists))
+
+
+def packed(path, samples, classes=NAMES):
+    files = [jpeg(picture) for picture, _ in samples]
+    np.savez(
+        path,
+        jpeg=np.frombuffer(b"".join(files), np.uint8),
+        offset=np.cumsum([0, *map(len, files)]),
+        label=np.array([NAMES.index(name) for _, name in samples], np.uint8),
+        classes=np.array(classes),
+    )
+
+
+def jpeg(path):
+    file = io.BytesIO()
+    Image.open(path).save(file, "JPEG")
+    return file.getvalue()
+
+
+def test_packed_files(root, tmp_path):
+    for split in ("train", "val"):
+        packed(tmp_path / f"{split}.npz", pictures(root, split))
+    assert_right(module(source="npz", root=str(tmp_path)))
+    packed(tmp_path / "val.npz", pictures(root, "val"), classes=NAMES[:1])
+    with pytest.raises(DataError, match="labels up to 2, but 1 classes"):
+        module(source="npz", root=str(tmp_path))
+    (tmp_path / "val.npz").write_bytes(b"not numpy")
+    with pytest.raises(DataError, match="cannot be read"):
+        module(source="npz", root=str(tmp_path))
+
+
+def test_torchvision_sets(tmp_path):
+    with pytest.raises(DataError, match="did you mean 'CIFAR10'"):
+        module(source="torchvision", dataset="CIFAR_10", root=str(tmp_path))
+    with pytest.raises(DataError, match=r"--data\.download true"):
+        module(source="torchvision", dataset="CIFAR10", root=str(tmp_path))
+
+
+def shards(folder, split, samples, num_shards):
+    for i in range(num_shards):
+        with tarfile.open(folder / f"{split}-{i}.tar", "w") as tar:
+            for n, (path, name) in enumerate(samples[i::num_shards]):
+                label = name if i % 2 else str(NAMES.index(name))  # names and numbers both do
+                for suffix, content in (("jpg", jpeg(path)), ("cls", label.encode())):
+                    info = tarfile.TarInfo(f"{i}-{n}.{suffix}")
+                    info.size = len(content)
+                    tar.addfile(info, io.BytesIO(content))
+
+
+def test_shards(root, tmp_path):
+    pytest.importorskip("webdataset")
+    for split in ("train", "val"):
+        shards(tmp_path, split, pictures(root, split), 3)
+    (tmp_path / "classes.txt").write_text("\n".join(NAMES))
+    settings = {
+        "source": "shards",
+        "train_shards": f"{tmp_path}/train-*.tar",
+        "val_shards": f"{tmp_path}/val-{{0..2}}.tar",
+        "classes": str(tmp_path / "classes.txt"),
+        "num_train": 16,  # more than there are: a second pass begins
+    }
+    assert_right(module(**settings), num_train=16)
+    loader = module(**settings).train_dataloader()
+    first, second = (torch.cat([batch.images for batch in loader]) for _ in range(2))
+    assert not torch.equal(first, second)  # epochs differ
+    again = torch.cat([batch.images for batch in module(**settings).train_dataloader()])
+    assert torch.equal(first, again)  # and repeat
+    with pytest.raises(DataError, match="too few for 4 readers"):
+        list(module(**settings, workers=4).train_dataloader())
+    with pytest.raises(DataError, match="no shards"):
+        module(**{**settings, "val_shards": f"{tmp_path}/nothing-*.tar"})
+    with pytest.raises(DataError, match=r"--data\.classes"):
+        module(**{**settings, "classes": None})

@@ -1,0 +1,31 @@
+import numpy as np
+from PIL import Image
+
+from sgformer import report
+
+
+def test_text_is_escaped():
+    bad = "<script>alert(1)</script>"
+    sections = [
+        report.Section("a", report.table((bad,), [(bad,)])),
+        report.Section("b", report.gallery([(Image.new("RGB", (8, 8)), bad)])),
+        report.Section("c", report.text(bad), folded=True),
+        report.Section("d", report.matrix(np.eye(2), (bad, "x"))),
+    ]
+    page = report.page(bad, bad, sections)
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;") >= 7
+
+
+def test_curves_leave_out_what_was_not_measured():
+    rows = [{"epoch": 1.0, "a": 0.5}, {"epoch": 2.0, "a": 0.4, "b": 0.3}]
+    drawn = report.curves(rows, {"One": ["a", "b"], "Two": ["nothing"]})
+    assert drawn.count("<svg") == 2
+    assert ">a<" in drawn
+    assert ">nothing<" not in drawn
+
+
+def test_a_class_without_pictures_does_not_divide_by_zero():
+    drawn = report.matrix([[3, 1], [0, 0]], ("a", "b"))
+    assert "nan" not in drawn.lower()
+    assert ">3<" in drawn
