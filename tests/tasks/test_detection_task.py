@@ -23,6 +23,7 @@ from sgformer.tasks.detection.heads import HeadOptions
 from sgformer.tasks.detection.model import Detector, Preprocessing
 from sgformer.tasks.detection.report import NUMBERS, CocoMetric, make_report
 from sgformer.tasks.detection.task import DetectionOptimOptions, create_detector, create_schedule, with_masks
+from sgformer.tasks.detection.worst import mistakes, worst
 
 HEADS = HeadOptions(
     channels=16, box_channels=32, anchor_sizes=(16, 24, 32, 64, 128), num_proposals=50, num_sampled=32
@@ -251,6 +252,36 @@ def test_processes_with_unequal_shares_are_put_together(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
     for metric in (first, third):
         assert make_report(metric, module.classes).to_dict() == expected
+
+
+def test_misses_and_false_alarms_are_told_apart():
+    target = {
+        "boxes": torch.tensor([[0, 0, 10, 10], [20, 20, 40, 40], [50, 0, 90, 40]], dtype=torch.float32),
+        "labels": torch.tensor([1, 2, 1]),
+        "iscrowd": torch.tensor([0, 0, 1]),
+    }
+    boxes = torch.tensor(
+        [
+            [0, 0, 10, 9],  # right
+            [1, 0, 10, 10],  # the same object again
+            [20, 20, 40, 40],  # the wrong name
+            [60, 10, 70, 20],  # within a crowd
+            [60, 10, 70, 20],  # within a crowd of others
+        ],
+        dtype=torch.float32,
+    )
+    assert mistakes(boxes, torch.tensor([1, 1, 1, 1, 2]), target) == ([1, 2, 4], [1])
+    assert mistakes(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), target) == ([], [0, 1])
+
+
+def test_the_worst_pictures_are_drawn(root):
+    model = lively(detector())
+    shown = worst(model, options(root))
+    assert shown
+    for picture, seen, caption in shown:
+        assert picture.mode == "RGB"
+        assert seen.shape[1:] == model.preprocessing.size((picture.height, picture.width))
+        assert "miss" in caption
 
 
 def test_nothing_found_and_nothing_there():
