@@ -15,14 +15,14 @@ from torchvision.ops import box_iou
 import sgformer  # noqa: F401
 from coco_files import make_coco
 from sgformer.engine import recipe
-from sgformer.engine.optim import create_optimizer
+from sgformer.engine.optim import OptimOptions, create_optimizer
 from sgformer.tasks.backbones import ModelOptions
 from sgformer.tasks.detection import Recipe, build, evaluate
 from sgformer.tasks.detection.data import AugmentOptions, DataOptions, DetectionData
 from sgformer.tasks.detection.heads import HeadOptions
 from sgformer.tasks.detection.model import Detector, Preprocessing
 from sgformer.tasks.detection.report import NUMBERS, CocoMetric, make_report
-from sgformer.tasks.detection.task import DetectionOptimOptions, create_detector, create_schedule, with_masks
+from sgformer.tasks.detection.task import create_detector, with_masks
 from sgformer.tasks.detection.worst import mistakes, worst
 
 HEADS = HeadOptions(
@@ -66,7 +66,7 @@ def test_it_learns_one_batch(root):
     task, module = build(Recipe(model=ModelOptions(name="sgformer_test"), heads=heads, data=data))
     samples = [module.dataset("train")[index] for index in (0, 1)]
     images, targets = zip(*samples, strict=True)
-    optimizer = create_optimizer(task.model, DetectionOptimOptions(lr=2e-3, weight_decay=0.0))
+    optimizer = create_optimizer(task.model, OptimOptions(lr=2e-3, weight_decay=0.0))
     task.train()
     losses = []
     for _ in range(60):
@@ -115,17 +115,6 @@ def test_every_recipe_makes_a_detector(name):
         model = create_detector(parsed, classes=["a", "b"], category_ids=[1, 2])
     assert model.roi_heads.has_mask() == parsed.heads.masks
     assert create_optimizer(model, parsed.optim)
-
-
-def test_drops_of_the_learning_rate():
-    parameter = torch.nn.Parameter(torch.zeros(1))
-    optimizer = torch.optim.SGD([parameter], lr=1.0)
-    chosen = DetectionOptimOptions(lr=1.0, drops=[8, 11], warmup_epochs=0.5)
-    schedule = create_schedule(optimizer, chosen, num_steps=120, num_epochs=12)
-    factors = [schedule.lr_lambdas[0](step) for step in range(120)]
-    assert factors[:6] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1])
-    assert factors[79:81] == pytest.approx([1, 0.1])
-    assert factors[109:111] == pytest.approx([0.1, 0.01])
 
 
 def test_report_is_about_all_pictures_and_classes(root):
