@@ -14,7 +14,16 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..ops import attention, from_windows, key_mean_attention, merge_tokens, rank_tokens, to_windows
+from ..ops import (
+    Spending,
+    attention,
+    from_windows,
+    key_mean_attention,
+    merge_tokens,
+    spend_tokens,
+    to_windows,
+)
+from .guidance import Guidance, ranking_of
 
 WINDOW_SIZE = 7
 
@@ -161,9 +170,15 @@ class SelfGuidedAttention(nn.Module):
         - significance: `(B, H, W)`
         - returns: `(B, H, W, c)`
 
+    Attributes:
+        guidance, guidance_seed: what the tokens are ranked by; see `ranking_of`.
+
     Source:
         The paper's "self-guided attention".
     """
+
+    guidance: Guidance = "significance"
+    guidance_seed = 0
 
     def __init__(
         self,
@@ -178,6 +193,7 @@ class SelfGuidedAttention(nn.Module):
         super().__init__()
         dd: dict[str, Any] = {"device": device, "dtype": dtype}
         self.num_heads = num_heads
+        self.group_sizes = group_sizes
         self.token_budget = token_budget
         self.in_proj = nn.Linear(channels, 2 * channels, **dd)  # rows: queries, positional branch
         self.merge = nn.ModuleList(nn.Linear(r, 1, **dd) for r in group_sizes)
@@ -189,7 +205,7 @@ class SelfGuidedAttention(nn.Module):
         """Spends keys and values by significance, and attends to them."""
         summary = merge_tokens(
             x.flatten(1, 2),
-            rank_tokens(significance),
+            self.rank(significance),
             [f.get_parameter("weight").squeeze(0) for f in self.merge],
             [f.get_parameter("bias") for f in self.merge],
             token_budget=self.token_budget,
@@ -197,6 +213,15 @@ class SelfGuidedAttention(nn.Module):
         q, positional = self.in_proj(x).chunk(2, -1)
         out = attend(q, self.kv(summary), self.num_heads)
         return self.proj(out + self.positional(positional))
+
+    def rank(self, significance: Tensor) -> Tensor:
+        """The tokens `(B, N)` in the order in which they are merged, from the least to the most significant."""
+        return ranking_of(significance, self.guidance, len(self.group_sizes), seed=self.guidance_seed)
+
+    def spend(self, significance: Tensor) -> Spending:
+        """What merging by this significance makes of each token, `(B, H, W)` both."""
+        spending = spend_tokens(self.rank(significance), self.group_sizes, token_budget=self.token_budget)
+        return Spending(*(values.view(significance.shape) for values in spending))
 
 
 class GlobalAttention(nn.Module):

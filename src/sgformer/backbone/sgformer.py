@@ -16,8 +16,10 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models._features import feature_take_indices
 from torch import Tensor
 
+from ..ops import Spending
 from .attention import GlobalAttention, HybridScaleAttention, SelfGuidedAttention
 from .blocks import Stage, Stem, init_merge_as_mean, init_released, resize_positions
+from .guidance import Guidance, check_guidance
 from .official import from_official, is_official
 
 MIN_SIZE = 32
@@ -45,6 +47,10 @@ class SGFormer(nn.Module):
         token_budget: the most keys and values that a query may look at beside its own window, at least 3; the cost of
             attention is then linear in the number of pixels. None for the paper's numbers, which grow with the picture.
             Weights do not depend on it: change it on a built model with `set_token_budget`.
+        guidance: what decides which tokens are merged finely: `"significance"`, as in the paper; `"uniform"`, all places
+            alike; `"random"`. The last two show what significance is worth: weights and cost are the same. Change it
+            on a built model with `set_guidance`.
+        guidance_seed: decides the random order, which is another in each pair of blocks.
         drop_rate: dropout before the head.
         drop_path_rate: drop path rate of the last block; it rises linearly from 0 over all blocks.
         weight_init: `"released"`, the initialisation of the released model, or `"mean"`, in which merging starts as a
@@ -76,6 +82,8 @@ class SGFormer(nn.Module):
         strides: Sequence[int | None] = (8, 4, 2, None),
         mlp_ratio: float = 4.0,
         token_budget: int | None = None,
+        guidance: Guidance = "significance",
+        guidance_seed: int = 0,
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         weight_init: Literal["released", "mean"] = "released",
@@ -89,7 +97,6 @@ class SGFormer(nn.Module):
         self.in_chans = in_chans
         self.num_classes = num_classes
         self.weight_init = weight_init
-        self.token_budget = _check_budget(token_budget)
         drop_paths = torch.linspace(0, drop_path_rate, sum(depths), device="cpu").split(list(depths))
 
         self.stem = Stem(in_chans, channels[0], grid_size=_grid_size(img_size), **dd)
@@ -106,12 +113,13 @@ class SGFormer(nn.Module):
                 mlp_ratio=mlp_ratio,
                 downsample=i > 0,
                 drop_path=drop_paths[i].tolist(),
-                token_budget=token_budget,
                 **dd,
             )
             self.stages.append(stage)
             self.feature_info.append({"num_chs": c, "reduction": 4 * 2**i, "module": f"stages.{i}"})
             in_channels = c
+        self.set_token_budget(token_budget)
+        self.set_guidance(guidance, seed=guidance_seed)
         self.num_features = self.head_hidden_size = in_channels
         self.head = ClassifierHead(in_channels, num_classes, pool_type=global_pool, drop_rate=drop_rate, **dd)
         self.init_weights()
@@ -128,10 +136,19 @@ class SGFormer(nn.Module):
         Raises:
             ValueError: if it is below 3.
         """
-        self.token_budget = _check_budget(token_budget)
+        if token_budget is not None and token_budget < MIN_BUDGET:
+            raise ValueError(f"token_budget is {token_budget}; it must be None or at least {MIN_BUDGET}")
+        self.token_budget = token_budget
         for module in self.modules():
             if isinstance(module, HybridScaleAttention | SelfGuidedAttention | GlobalAttention):
                 module.token_budget = token_budget
+
+    def set_guidance(self, guidance: Guidance, *, seed: int = 0) -> None:
+        """Changes what decides which tokens are merged finely: `"significance"`, `"uniform"` or `"random"`."""
+        check_guidance(guidance)
+        self.guidance = guidance
+        for i, attention in enumerate(self._self_guided()):
+            attention.guidance, attention.guidance_seed = guidance, seed + i
 
     def set_input_size(self, img_size: int | tuple[int, int]) -> None:
         """Resizes the grid of positions for pictures of this (height, width); no other weight depends on the size."""
@@ -210,6 +227,19 @@ class SGFormer(nn.Module):
             maps += maps_of_stage
         return maps
 
+    def forward_spending(self, x: Tensor) -> list[Spending]:
+        """For each pair of blocks, in order, how many tokens are merged into one where a token is. No gradient.
+
+        Shape:
+            - x: `(B, in_chans, height, width)`
+            - returns: `group_size` and `keys`, `(B, H, W)` both, each
+        """
+        maps = self.forward_significance(x)
+        return [a.spend(significance) for a, significance in zip(self._self_guided(), maps, strict=True)]
+
+    def _self_guided(self) -> list[SelfGuidedAttention]:
+        return [module for module in self.modules() if isinstance(module, SelfGuidedAttention)]
+
     def forward_intermediates(
         self,
         x: Tensor,
@@ -263,12 +293,6 @@ class SGFormer(nn.Module):
                 f"{MIN_SIZE}x{MIN_SIZE}: enlarge or pad it"
             )
         return x
-
-
-def _check_budget(token_budget: int | None) -> int | None:
-    if token_budget is not None and token_budget < MIN_BUDGET:
-        raise ValueError(f"token_budget is {token_budget}; it must be None or at least {MIN_BUDGET}")
-    return token_budget
 
 
 def _grid_size(img_size: int | tuple[int, int]) -> tuple[int, int]:

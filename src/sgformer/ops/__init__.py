@@ -6,7 +6,16 @@ plain PyTorch that define it, and the other files are faster ways to the same nu
 
 from .attention import attention
 from .key_mean_attention import key_mean_attention
-from .merge_tokens import merge_tokens, rank_tokens
+from .merge_tokens import Spending, merge_tokens, rank_tokens, spend_tokens
 from .windows import from_windows, to_windows
 
-__all__ = ["attention", "from_windows", "key_mean_attention", "merge_tokens", "rank_tokens", "to_windows"]
+__all__ = [
+    "Spending",
+    "attention",
+    "from_windows",
+    "key_mean_attention",
+    "merge_tokens",
+    "rank_tokens",
+    "spend_tokens",
+    "to_windows",
+]

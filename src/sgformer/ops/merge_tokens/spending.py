@@ -1,0 +1,57 @@
+"""What merging makes of each token: how many become one, and how much of a summary token each receives."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .bands import cut_bands, group_factor
+
+
+class Spending(NamedTuple):
+    """How a list of summary tokens is spent on the tokens of a map.
+
+    Attributes:
+        group_size: how many tokens are merged into one where this token is, `r * t`; int64.
+        keys: how many summary tokens this token accounts for, the groups of its band over the tokens of its band. The
+            sum over the tokens of a region is what the region receives, and over all tokens the length of the list.
+
+    Shape:
+        - both alike: `(B, N)` from `spend_tokens`, `(B, H, W)` from a model
+    """
+
+    group_size: Tensor
+    keys: Tensor
+
+
+def spend_tokens(
+    ranking: Tensor, group_sizes: tuple[int, ...], *, token_budget: int | None = None
+) -> Spending:
+    """What `merge_tokens` makes of each token, for people to look at.
+
+    Args:
+        ranking: indices of the tokens from the least to the most significant, as from `rank_tokens`.
+        group_sizes: group size of each band, from the least to the most significant.
+        token_budget: as for `merge_tokens`.
+
+    Shape:
+        - ranking: `(B, N)`, int64
+        - returns: `(B, N)` both
+
+    Example:
+        >>> spending = spend_tokens(torch.tensor([[3, 1, 0, 2]]), (2, 1))
+        >>> spending.group_size.tolist(), spending.keys.tolist()
+        ([[1, 2, 1, 2]], [[1.0, 0.5, 1.0, 0.5]])
+    """
+    bands = cut_bands(ranking.shape[1], group_sizes)
+    t = group_factor(bands, token_budget)
+    sizes = [size for band in bands for size in [band.group_size * t] * band.length]
+    keys = [share for band in bands for share in [band.num_groups(t) / max(band.length, 1)] * band.length]
+
+    def at_tokens(by_rank: list) -> Tensor:
+        values = torch.tensor(by_rank, device=ranking.device).expand_as(ranking)
+        return torch.empty_like(values, memory_format=torch.contiguous_format).scatter_(1, ranking, values)
+
+    return Spending(at_tokens(sizes), at_tokens(keys))
