@@ -47,9 +47,9 @@ class SGFormer(nn.Module):
         token_budget: the most keys and values that a query may look at beside its own window, at least 3; the cost of
             attention is then linear in the number of pixels. None for the paper's numbers, which grow with the picture.
             Weights do not depend on it: change it on a built model with `set_token_budget`.
-        guidance: what decides which tokens are merged finely: `"significance"`, as in the paper; `"uniform"`, all places
-            alike; `"random"`. The last two show what significance is worth: weights and cost are the same. Change it
-            on a built model with `set_guidance`.
+        guidance: what decides which tokens are merged finely: `"significance"`, as in the paper; `"uniform"`, all
+            places alike; `"random"`. The last two show what significance is worth: weights and cost are the same.
+            Change it on a built model with `set_guidance`.
         guidance_seed: decides the random order, which is another in each pair of blocks.
         drop_rate: dropout before the head.
         drop_path_rate: drop path rate of the last block; it rises linearly from 0 over all blocks.

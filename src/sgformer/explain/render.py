@@ -28,7 +28,13 @@ _PAPER, _TEXT, _FAINT = (255, 255, 255), (32, 32, 36), (110, 110, 118)
 _RIGHT, _WRONG = (0, 114, 90), (196, 62, 0)  # told apart by any eye, dark enough for a white sign
 
 
-def overlay(picture: Picture, significance: ArrayLike, *, opacity: float = 0.85) -> NDArray[np.uint8]:
+def overlay(
+    picture: Picture,
+    significance: ArrayLike,
+    *,
+    opacity: float = 0.85,
+    covered: tuple[float, float] = (1.0, 1.0),
+) -> NDArray[np.uint8]:
     """Lay a significance map over the picture it was measured on.
 
     The map is stretched to its own range, from black (least) over red to pale yellow (most), and covers the
@@ -39,6 +45,8 @@ def overlay(picture: Picture, significance: ArrayLike, *, opacity: float = 0.85)
         picture: RGB or gray, of any size.
         significance: `(H, W)`, on a grid of any size.
         opacity: of the most significant places, 0 to 1.
+        covered: share of the map's height and width that the picture fills. It is below 1 where the last tokens
+            reach over the picture's edge.
 
     Returns:
         uint8 `(height, width, 3)`, as large as the picture.
@@ -51,19 +59,25 @@ def overlay(picture: Picture, significance: ArrayLike, *, opacity: float = 0.85)
         (64, 96, 3)
     """
     picture = _as_image(picture)
-    strength = _enlarge(_stretch(significance), (picture.height, picture.width))
+    strength = _enlarge(_stretch(significance), (picture.height, picture.width), covered)
     gray = np.asarray(picture.convert("L"), np.float32)[..., None]
     alpha = opacity * (0.25 + 0.75 * strength[..., None])
     blended = gray * (1 - alpha) + _colour(strength) * alpha if strength.any() else np.repeat(gray, 3, 2)
     return blended.round().astype(np.uint8)
 
 
-def combine(maps: Sequence[ArrayLike], size: tuple[int, int]) -> NDArray[np.float32]:
+def combine(
+    maps: Sequence[ArrayLike],
+    size: tuple[int, int],
+    *,
+    covered: Sequence[tuple[float, float]] | None = None,
+) -> NDArray[np.float32]:
     """Average maps of unlike grids, each stretched to its own range first: every pair counts the same.
 
     Args:
         maps: `(H, W)` each.
         size: height and width of the result, that of the picture.
+        covered: for each map, as for `overlay`; None where the picture fills all of them.
 
     Returns:
         float32 `size`, 0 to 1.
@@ -73,7 +87,8 @@ def combine(maps: Sequence[ArrayLike], size: tuple[int, int]) -> NDArray[np.floa
     """
     if not len(maps):
         raise ValueError("there is no map to combine; the model reported none")
-    return np.mean([_enlarge(_stretch(significance), size) for significance in maps], axis=0)
+    covered = covered or [(1.0, 1.0)] * len(maps)
+    return np.mean([_enlarge(_stretch(m), size, c) for m, c in zip(maps, covered, strict=True)], axis=0)
 
 
 @dataclass(frozen=True)
@@ -182,10 +197,13 @@ def _stretch(significance: ArrayLike) -> NDArray[np.float32]:
     return np.clip((values - low) / (high - low), 0, 1)
 
 
-def _enlarge(strength: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Resample smoothly to `size` (height, width), within 0..1."""
+def _enlarge(
+    strength: NDArray[np.float32], size: tuple[int, int], covered: tuple[float, float] = (1.0, 1.0)
+) -> NDArray[np.float32]:
+    """Resample the covered part smoothly to `size` (height, width), within 0..1."""
     height, width = size
-    large = Image.fromarray(strength).resize((width, height), Image.Resampling.BICUBIC)
+    box = (0, 0, strength.shape[1] * covered[1], strength.shape[0] * covered[0])
+    large = Image.fromarray(strength).resize((width, height), Image.Resampling.BICUBIC, box=box)
     return np.clip(np.asarray(large), 0, 1)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,22 +30,61 @@ def significance_maps(model: nn.Module, x: Tensor) -> list[Tensor]:
     Raises:
         ValueError: nothing in the model measures significance.
     """
-    measure = _find_measure(model)
+    measure = _find(model, "forward_significance")
+    with _evaluating(model):
+        return [significance.detach().float().cpu() for significance in measure(x)]
+
+
+class Spent(NamedTuple):
+    """What one pair of blocks makes of each token.
+
+    Attributes:
+        group_size: how many tokens are merged into one where this token is.
+        keys: how many keys this token accounts for; over a region they add up to what it receives.
+
+    Shape:
+        - both alike: `(B, H, W)`, on the CPU
+    """
+
+    group_size: Tensor
+    keys: Tensor
+
+
+@torch.no_grad()
+def spending_maps(model: nn.Module, x: Tensor) -> list[Spent]:
+    """Ask how the model spends its keys, in evaluation mode and without gradients.
+
+    Args:
+        model: anything with `forward_spending(x)`, or a model that holds such a backbone.
+        x: normalised pictures `(B, 3, height, width)`, where the model's parameters are.
+
+    Returns:
+        For each pair of blocks, from the first to the last, what it makes of each token.
+
+    Raises:
+        ValueError: nothing in the model can tell.
+    """
+    spend = _find(model, "forward_spending")
+    with _evaluating(model):
+        return [Spent(size.cpu(), keys.float().cpu()) for size, keys in spend(x)]
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     try:
         model.eval()
-        return [significance.detach().float().cpu() for significance in measure(x)]
+        yield
     finally:
         for module, training in modes:
             module.training = training
 
 
-def _find_measure(model: nn.Module) -> Callable[[Tensor], list[Tensor]]:
+def _find(model: nn.Module, method: str) -> Callable[[Tensor], Any]:
     for module in model.modules():
-        measure: Any = getattr(module, "forward_significance", None)
-        if measure is not None:
-            return measure
+        if (found := getattr(module, method, None)) is not None:
+            return found
     raise ValueError(
-        f"{type(model).__name__} has no forward_significance: only SG-Former backbones have such maps; "
+        f"{type(model).__name__} has no {method}: only SG-Former backbones have such maps; "
         "of timm's feature extractors only features_only=True with feature_cls='getter' keeps them"
     )

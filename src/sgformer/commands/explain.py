@@ -1,0 +1,180 @@
+"""``sgformer explain WEIGHTS PICTURES...``."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+    from ..explain import Explanation
+
+EXAMPLES = """The whole picture is explained: resized as the model was evaluated, by its shorter side, and not cropped.
+
+examples:
+  sgformer explain runs/imagenette160 dog.jpg
+  sgformer explain best.safetensors holiday/ --out holiday_explained --size 320
+  sgformer explain best.safetensors dog.jpg --token_budget 32
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the verb takes."""
+    parser.add_argument("weights", help="a run folder (its best weights) or a weights file")
+    parser.add_argument(
+        "pictures", nargs="+", help="files, folders (with all below them) or patterns such as '*.jpg'"
+    )
+    parser.add_argument(
+        "--out", default="explained", metavar="FOLDER", help="where the pictures go (default: explained)"
+    )
+    parser.add_argument(
+        "--size", type=int, metavar="PIXELS", help="shorter side that the model sees; default: its own"
+    )
+    parser.add_argument(
+        "--token_budget", type=int, metavar="K", help="the most keys; default: what the weights say"
+    )
+    parser.add_argument("--device", default="auto", help="cpu, cuda, mps; default: a GPU where there is one")
+
+
+def explain(
+    weights: str | Path,
+    pictures: list[str],
+    *,
+    out: str | Path = "explained",
+    size: int | None = None,
+    token_budget: int | None = None,
+    device: str = "auto",
+) -> int:
+    """Draw what a model finds significant in pictures, and how it spends its keys on it.
+
+    From Python, `explain_pictures` gives the arrays.
+
+    Args:
+        weights: A run folder (its best weights) or a weights file, of any task.
+        pictures: Files, folders and patterns.
+        out: A folder for ``index.html`` and for a folder of PNG files for each picture.
+        size: Shorter side that the model sees, in pixels, at least 32.
+        token_budget: The most keys of an attention, at least 3.
+        device: Where to compute; ``auto`` takes a GPU where there is one.
+
+    Returns:
+        0, or 1 if a picture could not be read.
+
+    Raises:
+        ValueError: The weights cannot be used, the model has no significance, or there are no pictures.
+    """
+    from .. import tasks
+    from ..engine.weights import write_atomically
+    from ..explain import write_page
+    from ..tasks.images import PictureError
+    from . import console
+    from .predict import find
+
+    paths = find(pictures)
+    model = tasks.load(weights, device=console.device(device))
+    _set_budget(model, token_budget)
+    folder = Path(out)
+    explanations: dict[str, Explanation] = {}
+    notes: dict[str, str] = {}
+    for path in paths:
+        try:
+            explanation = explain_picture(model, path, size=size)
+        except (PictureError, OSError) as error:
+            print(f"sgformer: skipped: {error}", file=sys.stderr)
+            continue
+        name = _unused(path.stem, explanations)
+        explanations[name] = explanation
+        notes[name] = _says(model, explanation)
+        save(explanation, folder / name)
+        print(f"{path} -> {folder / name}", flush=True)
+    if explanations:
+        page = write_page(explanations, title=f"What {_name(model)} finds significant", notes=notes)
+        write_atomically(folder / "index.html", page.encode())
+        print(f"All in one page: {folder / 'index.html'}")
+    return int(len(explanations) < len(paths))
+
+
+def explain_picture(model: Any, picture: Any, *, size: int | None = None) -> "Explanation":
+    """What each pair of blocks of a loaded model does with a picture, as arrays that can be drawn.
+
+    Args:
+        model: What `sgformer.load` gives, of any task.
+        picture: A path, the bytes of a file, a PIL image or an array.
+        size: Shorter side that the model sees, in pixels; None: that at which it evaluates.
+
+    Raises:
+        PictureError: The picture cannot be read.
+        ValueError: The model has no significance, or the size is below 32.
+    """
+    from .. import explain as explain_
+    from ..tasks.images import read_picture
+
+    image = read_picture(picture)
+    return explain_.explain_picture(model, image, prepare(model, image, size=size))
+
+
+def prepare(model: Any, image: "Image", *, size: int | None = None) -> "Tensor":
+    """A picture as the model takes it, resized but whole: `(1, 3, height, width)`.
+
+    Args:
+        model: With a ``preprocessing``, whose mean, deviation and interpolation are used.
+        image: RGB.
+        size: Shorter side in pixels; None: that to which the model's preprocessing resizes.
+    """
+    import torch
+    from torchvision.transforms.v2 import functional as F
+    from torchvision.transforms.v2.functional import InterpolationMode
+
+    preprocessing = model.preprocessing
+    shorter = size or preprocessing.shorter_side
+    if shorter < 32:
+        raise ValueError(f"--size {shorter} is too small: models of stride 32 need at least 32")
+    mode = InterpolationMode(getattr(preprocessing, "interpolation", "bicubic"))
+    tensor = F.to_dtype(F.to_image(F.resize(image, [shorter], mode)), torch.float32, scale=True)
+    x = F.normalize(tensor, list(preprocessing.mean), list(preprocessing.std))
+    return x.unsqueeze(0).to(next(model.parameters()).device)
+
+
+def save(explanation: "Explanation", folder: Path) -> None:
+    """Write every map of a picture to a folder, and sheets of each stage and of it all."""
+    from PIL import Image
+
+    from ..explain.explanation import VIEWS
+
+    folder.mkdir(parents=True, exist_ok=True)
+    explanation.summary().save(folder / "summary.png")
+    for stage, pairs in explanation.stages():
+        explanation.stage_grid(stage).save(folder / f"stage{stage}.png")
+        for pair in pairs:
+            for view in VIEWS:
+                drawn = Image.fromarray(pair.draw(explanation.picture, view))
+                # Little compression: three times as fast, and a tenth larger.
+                drawn.save(folder / f"stage{stage}_pair{pair.number}_{view}.png", compress_level=3)
+
+
+def _set_budget(model: Any, token_budget: int | None) -> None:
+    if token_budget is None:
+        return
+    for module in model.modules():
+        if hasattr(module, "set_token_budget"):
+            return module.set_token_budget(token_budget)
+    raise ValueError(f"{_name(model)} has no token budget; leave --token_budget out")
+
+
+def _name(model: Any) -> str:
+    return getattr(model, "name", type(model).__name__)
+
+
+def _says(model: Any, explanation: "Explanation") -> str:
+    """What the model says of the picture, where it can say it in a line."""
+    prediction = model.predict(explanation.picture)
+    return prediction.summary() if hasattr(prediction, "summary") else ""
+
+
+def _unused(stem: str, taken: dict) -> str:
+    name, number = stem, 2
+    while name in taken:
+        name, number = f"{stem}-{number}", number + 1
+    return name

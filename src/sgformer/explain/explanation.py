@@ -1,0 +1,162 @@
+"""All that there is to see of one picture: what each pair of blocks measures, and how it spends its keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from .render import Cell, Picture, _as_image, combine, contact_sheet, overlay
+from .significance import significance_maps, spending_maps
+from .spending import band_colours, describe_spending, keys_picture, spending_picture
+
+VIEWS = ("significance", "spending", "keys")
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """What one pair of blocks does with one picture.
+
+    Attributes:
+        stage: from 1.
+        number: of the pair within its stage, from 1.
+        significance: `(H, W)`, float32; 1 is average.
+        group_size: `(H, W)`, int64, how many tokens are merged into one.
+        keys: `(H, W)`, float32, how many keys each token accounts for; the sum is their number.
+        covered: share of the map's height and width that the picture fills.
+    """
+
+    stage: int
+    number: int
+    significance: NDArray[np.float32]
+    group_size: NDArray[np.int64]
+    keys: NDArray[np.float32]
+    covered: tuple[float, float]
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"stage {self.stage}, pair {self.number}"
+
+    def draw(self, picture: Picture, view: str) -> NDArray[np.uint8]:
+        """The picture with the map over it, uint8 `(height, width, 3)`; `view` is one of `VIEWS`."""
+        if view == "significance":
+            return overlay(picture, self.significance, covered=self.covered)
+        if view == "spending":
+            return spending_picture(picture, self.group_size, covered=self.covered)
+        if view == "keys":
+            return keys_picture(picture, self.keys, covered=self.covered)
+        raise ValueError(f"view is {view!r}; choose one of {', '.join(VIEWS)}")
+
+    def legend(self) -> str:
+        """What the bands are, in one line: `1:1 50 % of tokens, 60 keys`, and so on."""
+        bands = describe_spending(self.group_size, self.keys)
+        return " · ".join(f"{size}:1 {share:.0%}, {num:.0f} keys" for size, share, num in bands)
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """All pairs of a model on one picture.
+
+    Attributes:
+        picture: RGB, as it came.
+        size: (height, width) that the model saw.
+        pairs: from the first to the last.
+    """
+
+    picture: Image.Image
+    size: tuple[int, int]
+    pairs: list[Pair] = field(default_factory=list)
+
+    def stages(self) -> Iterator[tuple[int, list[Pair]]]:
+        """Each stage with its pairs."""
+        for stage in dict.fromkeys(pair.stage for pair in self.pairs):
+            yield stage, [pair for pair in self.pairs if pair.stage == stage]
+
+    def combined(self) -> NDArray[np.uint8]:
+        """The significance of all pairs together over the picture."""
+        size = self.picture.height, self.picture.width
+        covered = [pair.covered for pair in self.pairs]
+        return overlay(self.picture, combine([p.significance for p in self.pairs], size, covered=covered))
+
+    def stage_grid(self, stage: int, *, cell_size: int = 320) -> Image.Image:
+        """All pairs of a stage, one a row: significance, spending, and keys by region."""
+        pairs = [pair for pair in self.pairs if pair.stage == stage]
+        rows = [
+            [Cell(pair.draw(self.picture, view), _caption(pair, view)) for view in VIEWS] for pair in pairs
+        ]
+        H, W = pairs[0].significance.shape
+        return contact_sheet(
+            rows, title=f"Stage {stage}: {H} x {W} tokens", headings=VIEWS, cell_size=cell_size, legend=True
+        )
+
+    def summary(self, *, cell_size: int = 300) -> Image.Image:
+        """The picture, its significance, and how the last pair of each stage spends its keys."""
+        last = [pairs[-1] for _, pairs in self.stages()]
+        above = [Cell(p.draw(self.picture, "significance"), p.name) for p in last]
+        below = [Cell(p.draw(self.picture, "spending"), _bands(p)) for p in last]
+        rows = [
+            [Cell(self.picture, "the picture"), *above],
+            [Cell(self.combined(), "significance, all pairs together"), *below],
+        ]
+        return contact_sheet(rows, cell_size=cell_size, legend=True)
+
+
+def explain_picture(model: nn.Module, picture: Picture, x: Tensor) -> Explanation:
+    """Everything that the pairs of blocks of a model do with a picture.
+
+    Args:
+        model: an SG-Former, or a model that holds one.
+        picture: what is shown, RGB or gray, of any size.
+        x: the same picture as the model takes it, `(1, 3, height, width)`, normalised, not cropped.
+
+    Raises:
+        ValueError: nothing in the model measures significance, or `x` is not one picture.
+
+    Example:
+        >>> import sgformer, timm, torch
+        >>> model = timm.create_model("sgformer_test")
+        >>> explanation = explain_picture(model, np.zeros((90, 120, 3), np.uint8), torch.zeros(1, 3, 96, 128))
+        >>> [(pair.name, pair.significance.shape) for pair in explanation.pairs]
+        [('stage 1, pair 1', (24, 32)), ('stage 2, pair 1', (12, 16)), ('stage 3, pair 1', (6, 8))]
+    """
+    if x.ndim != 4 or len(x) != 1:
+        raise ValueError(f"x is {tuple(x.shape)}; give one picture, (1, 3, height, width)")
+    size = x.shape[-2], x.shape[-1]
+    pairs: list[Pair] = []
+    for significance, spent in zip(significance_maps(model, x), spending_maps(model, x), strict=True):
+        H, W = significance.shape[1:]
+        new = not pairs or pairs[-1].significance.shape != (H, W)
+        # A stage has half the tokens a side of the one before; at stride s, token i begins at pixel s * i.
+        stage = 1 if not pairs else pairs[-1].stage + new
+        stride = 2 ** (stage + 1)
+        pairs.append(
+            Pair(
+                stage,
+                1 if new else pairs[-1].number + 1,
+                significance[0].numpy(),
+                spent.group_size[0].numpy(),
+                spent.keys[0].numpy(),
+                (min(1.0, size[0] / (H * stride)), min(1.0, size[1] / (W * stride))),
+            )
+        )
+    return Explanation(_as_image(picture), size, pairs)
+
+
+def _caption(pair: Pair, view: str) -> str:
+    if view == "significance":
+        return pair.name
+    if view == "spending":
+        return _bands(pair)
+    return f"{pair.keys.sum():.0f} keys by region"
+
+
+def _bands(pair: Pair) -> str:
+    """Group sizes from fine to coarse with what the colours are."""
+    names = ("yellow", "purple") if len(band_colours(pair.group_size)) == 2 else ("yellow", "green", "purple")
+    sizes = band_colours(pair.group_size)
+    return ", ".join(f"{name} {size}:1" for name, size in zip(names, sizes, strict=False))
