@@ -1,4 +1,7 @@
 import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,3 +20,31 @@ def shared() -> Path:
     if not (path / "parity").is_dir():
         pytest.skip(f"no parity cases in {path}; set SGFORMER_SHARED to the folder that holds parity/")
     return path
+
+
+@pytest.fixture
+def onnx_script(tmp_path) -> Path:
+    """The script in docs/export.md that runs an exported file."""
+    page = (Path(__file__).parents[1] / "docs" / "export.md").read_text(encoding="utf-8")
+    path = tmp_path / "run_onnx.py"
+    path.write_text(re.search(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)[1], "utf-8")
+    return path
+
+
+@pytest.fixture
+def run_alone():
+    """Runs a script in a fresh interpreter that cannot import this package, torch or timm; returns what it prints."""
+
+    def run(script: Path, *arguments) -> str:
+        code = (
+            "import runpy, sys\n"
+            "sys.modules.update(dict.fromkeys(('sgformer', 'torch', 'timm')))\n"
+            "sys.argv = sys.argv[1:]\n"
+            "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        )
+        command = [sys.executable, "-c", code, *map(str, (script, *arguments))]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    return run

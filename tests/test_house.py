@@ -25,6 +25,7 @@ ARROWS: dict[str, set[str]] = {
     "tasks": {"engine"},
     "report": set(),
     "commands": {"", "tasks", "engine", "explain", "report", "backbone.official"},
+    "commands": {"", "tasks", "engine", "explain", "backbone.official", "backbone.exporting"},
     "__init__": {"backbone", "lazy tasks"},
     "cli": {"", "lazy commands"},
     "__main__": {"cli"},

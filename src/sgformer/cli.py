@@ -16,6 +16,7 @@ VERBS = {
     "predict": "name what is in pictures",
     "report": "write a page about a run",
     "explain": "draw what a model finds significant in pictures, and where its keys go",
+    "export": "write a trained classifier as ONNX or torch.export file",
     "convert": "turn released SG-Former weights into a weights file of this package",
     "list": "list recipes, or models",
     "demo": "see it all at work in four minutes, without a download",
@@ -40,6 +41,25 @@ _EXTRAS = {
     }.items()
     for module in modules.split()
 }
+# Module that is missing to extra that has it.
+_EXTRAS = (
+    dict.fromkeys(
+        [
+            "lightning",
+            "torchvision",
+            "jsonargparse",
+            "torchmetrics",
+            "safetensors",
+            "PIL",
+            "yaml",
+            "rich",
+            "numpy",
+        ],
+        "train",
+    )
+    | dict.fromkeys(["skimage", "sklearn"], "demo")
+    | dict.fromkeys(["onnx", "onnxruntime", "onnxscript"], "export")
+)
 
 
 class Parser(argparse.ArgumentParser):

@@ -153,9 +153,7 @@ def test_every_view_is_as_large_as_the_picture(explanation):
 
 def test_a_page_needs_nothing_else_and_holds_every_map(explanation):
     names = ['a "quoted" </script><b>name', "second"]
-    page = write_page(
-        dict.fromkeys(names, explanation), title="<title> & more", notes={names[0]: "says cat"}
-    )
+    page = write_page(dict.fromkeys(names, explanation), title="<title> & more", notes={names[0]: "says cat"})
     assert "&lt;title&gt; &amp; more" in page
     assert page.count("</script>") == 1
     assert not re.search(r"""(?:src|href)\s*=\s*["']?(?:https?:|/)|url\(|@import|fetch\(""", page)
