@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 OPSET = 20
 MAX_SIZE = 1024
+STEP = 512  # torch.export stumbles over some upper ends, such as 420; over multiples of this it does not
 MAX_BATCH = 1024
 # Pictures on which a file must agree with the model before it is kept, as (batch, height, width).
 CHECKED = ((1, 224, 224), (3, 160, 208), (1, 333, 250), (2, 416, 352))
@@ -50,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--max_size", type=int, default=MAX_SIZE, metavar="PIXELS",
-        help=f"the largest height and width that the file takes (default: {MAX_SIZE})",
+        help=f"the largest height and width that the file takes, rounded up to {STEP}s (default: {MAX_SIZE})",
     )  # fmt: skip
 
 
@@ -68,7 +69,7 @@ def export(
         out: The file to write; its ending says what kind.
         size: (height, width), one number for both, or text such as ``160x208``; None: any size from 128x128. A model
             with a token budget needs it.
-        max_size: The largest height and width, where the size is open.
+        max_size: The largest height and width, where the size is open; rounded up to a multiple of 512.
 
     Returns:
         The file that was written.
@@ -312,6 +313,7 @@ def _range(
         return fixed, fixed
     if max_size < 256:
         raise ValueError(f"--max_size {max_size} must be at least 256; for one small size give --size")
+    max_size = -(-max_size // STEP) * STEP
     return (min_size, min_size), (max_size, max_size)
 
 
