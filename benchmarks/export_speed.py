@@ -1,7 +1,8 @@
 """Times exported files beside the model itself: `python benchmarks/export_speed.py WEIGHTS FILE...`.
 
-FILE is what `sgformer export` wrote of the same weights. All take turns, A B C A B C, on the same pictures, with as many
-threads as PyTorch uses. Medians go to `benchmarks/results/export_<model>_<threads>threads_torch<version>_<date>.csv`.
+FILE is what `sgformer export` wrote of the same weights. All take turns, A B C A B C, on the same pictures, with as
+many threads as PyTorch uses. Medians go to
+`benchmarks/results/export_<model>_<threads>threads_torch<version>_<date>.csv`.
 """
 
 import csv
