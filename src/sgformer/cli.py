@@ -41,25 +41,6 @@ _EXTRAS = {
     }.items()
     for module in modules.split()
 }
-# Module that is missing to extra that has it.
-_EXTRAS = (
-    dict.fromkeys(
-        [
-            "lightning",
-            "torchvision",
-            "jsonargparse",
-            "torchmetrics",
-            "safetensors",
-            "PIL",
-            "yaml",
-            "rich",
-            "numpy",
-        ],
-        "train",
-    )
-    | dict.fromkeys(["skimage", "sklearn"], "demo")
-    | dict.fromkeys(["onnx", "onnxruntime", "onnxscript"], "export")
-)
 
 
 class Parser(argparse.ArgumentParser):
