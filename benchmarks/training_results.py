@@ -18,11 +18,21 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "training"
-PAGES = ("README.md", "docs/initialisation.md")
-HEAD = (
-    "| Run | Model | Pixels, training and evaluation | Epochs | Minutes | Top-1, best epoch | Top-1, last epoch |\n"
-    "|---|---|---|---|---|---|---|\n"
-)
+PAGES = ("README.md", "docs/initialisation.md", "docs/detection.md", "docs/segmentation.md")
+# What a task's table shows beside run, model, pixels, epochs and minutes: head, metric, and of which epoch.
+COLUMNS = {
+    "classification": (
+        ("Top-1, best epoch", "val_top1", "best"),
+        ("Top-1, last epoch", "val_top1", "last"),
+    ),
+    "detection": (
+        ("Box AP, best epoch", "val_box_ap", "best"),
+        ("Box AP50", "val_box_ap50", "best"),
+        ("Mask AP", "val_mask_ap", "best"),
+        ("Mask AP50", "val_mask_ap50", "best"),
+    ),
+    "segmentation": (("mIoU, best epoch", "val_miou", "best"), ("mIoU, last epoch", "val_miou", "last")),
+}
 
 
 def add(run: Path, name: str) -> Path:
@@ -44,16 +54,37 @@ def row(path: Path) -> str:
     """A result file as a line of a table."""
     content = json.loads(path.read_text(encoding="utf-8"))
     epochs, data = content["epochs"], content["recipe"]["data"]
+    # The best epoch is that of the first number.
+    shown = COLUMNS[content["recipe"]["task"]]
+    epoch_of = {"best": max(epochs, key=lambda epoch: epoch[shown[0][1]]), "last": epochs[-1]}
     cells = [
         f"`{path.stem}`",
         f"`{content['recipe']['model']['name']}`",
-        f"{data['image_size']}, {data.get('eval_image_size') or data['image_size']}",
+        f"{data['image_size']}, {_evaluated(data)}",
         f"{len(epochs)}",
         f"{sum(epoch['seconds'] for epoch in epochs) / 60:.0f}",
-        f"{max(epoch['val_top1'] for epoch in epochs):.1%}",
-        f"{epochs[-1]['val_top1']:.1%}",
+        *(f"{epoch_of[which][metric]:.1%}" if metric in epochs[0] else "" for _, metric, which in shown),
     ]
     return f"| {' | '.join(cells)} |\n"
+
+
+def _evaluated(data: dict) -> str:
+    """The size of pictures in evaluation; where a task looks at them as they are, that."""
+    if "inference" in data:
+        return (
+            f"shorter side {data['inference']['shorter_side']}"
+            if data["inference"]["shorter_side"]
+            else "own"
+        )
+    return str(data.get("eval_image_size") or data["image_size"])
+
+
+def head(path: Path) -> str:
+    """The first lines of the table that a result file stands in."""
+    task = json.loads(path.read_text(encoding="utf-8"))["recipe"]["task"]
+    names = ["Run", "Model", "Pixels, training and evaluation", "Epochs", "Minutes"]
+    names += [name for name, _, _ in COLUMNS[task]]
+    return f"| {' | '.join(names)} |\n{'|---' * len(names)}|\n"
 
 
 def tables() -> None:
@@ -62,8 +93,10 @@ def tables() -> None:
         text = page.read_text(encoding="utf-8")
 
         def table(found: re.Match[str]) -> str:
-            rows = [row(path) for path in sorted(RESULTS.glob(f"{found[1]}*.json"))]
-            return f"<!-- results:{found[1]} -->\n{HEAD}{''.join(rows)}<!-- /results:{found[1]} -->"
+            paths = sorted(RESULTS.glob(f"{found[1]}*.json"))
+            rows = "".join(row(path) for path in paths)
+            first = head(paths[0]) if paths else ""
+            return f"<!-- results:{found[1]} -->\n{first}{rows}<!-- /results:{found[1]} -->"
 
         marks = r"<!-- results:(\w+) -->\n.*?<!-- /results:\1 -->"
         page.write_text(re.sub(marks, table, text, flags=re.DOTALL), encoding="utf-8")

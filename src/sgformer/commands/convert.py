@@ -24,10 +24,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=True,
         help="of a released checkpoint: take the averaged weights, which the paper's numbers belong to (default)",
     )
+    parser.add_argument(
+        "--names", metavar="FILE", help="what to call the classes to people: a line `class name` each"
+    )
     parser.add_argument("--half", action="store_true", help="write half precision (float16)")
 
 
-def convert(source: str | Path, out: str | Path, *, ema: bool = True, half: bool = False) -> Path:
+def convert(
+    source: str | Path,
+    out: str | Path,
+    *,
+    ema: bool = True,
+    names: str | Path | None = None,
+    half: bool = False,
+) -> Path:
     """Turn released SG-Former weights, or those of a run, into a weights file to keep and to pass on.
 
     Args:
@@ -35,6 +45,7 @@ def convert(source: str | Path, out: str | Path, *, ema: bool = True, half: bool
             folder or weights file of this package.
         out: The weights file to write.
         ema: Whether to take the averaged weights of a released checkpoint, which the paper's numbers belong to.
+        names: A file that says what to call the classes of a classifier to people, a line `class name` each.
         half: Whether to write half precision.
 
     Returns:
@@ -53,6 +64,10 @@ def convert(source: str | Path, out: str | Path, *, ema: bool = True, half: bool
         from ..tasks import load
 
         model, metadata = load(source), read_metadata(locate(source))
+        if names:
+            from ..tasks.classification.sources import read_names
+
+            model.names = read_names(Path(names))
         model.save(out, recipe=metadata["recipe"], metrics=metadata["metrics"], half=half)
         print(f"{metadata['model']['name']}, {len(model.classes)} classes -> {out}")
         return out

@@ -39,15 +39,22 @@ def names() -> dict[str, Path]:
 
 
 def find(name: str | Path) -> Path:
-    """The file of a recipe given by name (``smoke``, ``classification/smoke``) or by path.
+    """The file of a recipe given by name (``smoke``, ``detection/smoke``) or by path.
+
+    A bare name that several tasks have is classification's, if it has it.
+
+    Where several tasks have the name, it is classification's; the others' go by their task: ``segmentation/smoke``.
 
     Raises:
-        RecipeError: There is none, or the name belongs to several tasks.
+        RecipeError: There is none, or the name belongs to several other tasks.
     """
     packaged = names()
     matches = [key for key in packaged if str(name) in (key, key.split("/")[1])]
+    matches = [key for key in matches if key.startswith("classification/")] or matches
     if len(matches) == 1:
         return packaged[matches[0]]
+    if (first := f"classification/{name}") in matches:
+        return packaged[first]
     if matches:
         raise RecipeError(f"recipe {name} exists for several tasks; write one of {', '.join(matches)}")
     path = Path(name)

@@ -24,6 +24,8 @@ from typing import Any
 # Task to module, as text: a task is imported when it is asked for.
 TASKS = {
     "classification": "sgformer.tasks.classification",
+    "detection": "sgformer.tasks.detection",
+    "segmentation": "sgformer.tasks.segmentation",
 }
 
 

@@ -242,9 +242,14 @@ def _named(pairs: Sequence[tuple[Path, str]], classes: tuple[str, ...] | None, s
 def _names(root: Path) -> dict[str, str]:
     for file in (root / "classes.txt", root / "LOC_synset_mapping.txt"):
         if file.is_file():
-            words = [line.split(maxsplit=1) for line in _lines(file)]
-            return {word[0]: word[1].split(",")[0].replace("_", " ") for word in words if len(word) == 2}
+            return read_names(file)
     return {}
+
+
+def read_names(file: Path) -> dict[str, str]:
+    """What to call classes to people, from a file with a line `class name` each; of several names the first."""
+    words = [line.split(maxsplit=1) for line in _lines(file)]
+    return {word[0]: word[1].split(",")[0].replace("_", " ") for word in words if len(word) == 2}
 
 
 def _lines(path: Path) -> list[str]:

@@ -1,0 +1,108 @@
+"""What a detector found in one picture: as numbers, as JSON, as a line, and drawn into the picture."""
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torchvision.models.detection.roi_heads import paste_masks_in_image
+
+from ..images import Picture, read_picture
+from .draw import draw
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """Objects found in a picture, n of them, the surest first.
+
+    Attributes:
+        size: (height, width) of the picture.
+        boxes: float32 (n, 4): left, top, right, bottom in pixels of the picture.
+        labels: Class names, n of them.
+        scores: float32 (n,), 0 to 1.
+        category_ids: What the training annotations call the classes, n of them.
+        mask_shapes: float32 (n, 28, 28): how surely each part of a box is the object; None where the model has none.
+    """
+
+    size: tuple[int, int]
+    boxes: NDArray[np.float32]
+    labels: tuple[str, ...]
+    scores: NDArray[np.float32]
+    category_ids: tuple[int, ...]
+    mask_shapes: NDArray[np.float32] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @cached_property
+    def masks(self) -> NDArray[np.bool_] | None:
+        """The pixels of each object: bool (n, height, width); None where the model has no masks."""
+        if self.mask_shapes is None:
+            return None
+        return paste(self.mask_shapes, self.boxes, self.size) >= 0.5
+
+    def summary(self) -> str:
+        """A line such as ``3 nucleus, 1 cell``, the most frequent class first; ``nothing`` where there is none."""
+        counts = Counter(self.labels).most_common()
+        return ", ".join(f"{count} {label}" for label, count in counts) or "nothing"
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON, objects as in COCO's results: ``bbox`` is left, top, width, height; masks are compressed RLE."""
+        rows = []
+        for place, (box, label, score) in enumerate(
+            zip(self.boxes.tolist(), self.labels, self.scores.tolist(), strict=True)
+        ):
+            left, top, right, bottom = box
+            row = {
+                "label": label,
+                "category_id": self.category_ids[place],
+                "score": round(score, 6),
+                "bbox": [round(value, 2) for value in (left, top, right - left, bottom - top)],
+            }
+            if self.masks is not None:
+                row["segmentation"] = _rle(self.masks[place])
+            rows.append(row)
+        return {"height": self.size[0], "width": self.size[1], "objects": rows}
+
+    def draw(self, picture: Picture) -> Image.Image:
+        """The picture with all boxes, masks, names and scores in it; a small one is enlarged first.
+
+        Args:
+            picture: The one that was looked at.
+
+        Raises:
+            ValueError: It is of another size.
+        """
+        image = read_picture(picture)
+        if (image.height, image.width) != self.size:
+            raise ValueError(
+                f"the picture has {image.height}x{image.width} pixels, the one that was looked at had "
+                f"{self.size[0]}x{self.size[1]}; give the same"
+            )
+        captions = [f"{label} {score:.0%}" for label, score in zip(self.labels, self.scores, strict=True)]
+
+        def masks(size: tuple[int, int], scale: float) -> NDArray[np.float32] | None:
+            return None if self.mask_shapes is None else paste(self.mask_shapes, self.boxes * scale, size)
+
+        return draw(image, self.boxes, captions, kinds=self.category_ids, masks=masks)
+
+
+def paste(
+    shapes: NDArray[np.float32], boxes: NDArray[np.float32], size: tuple[int, int]
+) -> NDArray[np.float32]:
+    """Masks within boxes as masks of the picture: float32 (n, height, width), 0 to 1."""
+    masks = paste_masks_in_image(
+        torch.from_numpy(np.ascontiguousarray(shapes))[:, None], torch.from_numpy(boxes), size
+    )
+    return masks[:, 0].numpy()
+
+
+def _rle(mask: NDArray[np.bool_]) -> dict[str, Any]:
+    from pycocotools import mask as coco_mask
+
+    encoded = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))  # pyright: ignore
+    return {"size": list(mask.shape), "counts": encoded["counts"].decode()}  # pyright: ignore

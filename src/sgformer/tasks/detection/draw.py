@@ -1,0 +1,111 @@
+"""Boxes, masks and captions drawn into a picture, legible at any size of it."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+# Told apart by any eye (Okabe and Ito's), without black.
+COLOURS = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
+    (204, 121, 167),
+)
+# A picture whose longer side is below this is enlarged before anything is drawn into it.
+LONGER_SIDE = 720
+OPACITY = 0.45
+
+Masks = Callable[[tuple[int, int], float], NDArray[np.float32] | None]
+
+
+def draw(
+    image: Image.Image,
+    boxes: NDArray[np.float32],
+    captions: Sequence[str],
+    *,
+    kinds: Sequence[int],
+    masks: Masks,
+) -> Image.Image:
+    """Draw objects into a picture, the surest on top.
+
+    Args:
+        image: RGB. One smaller than `LONGER_SIDE` is enlarged by a whole number.
+        boxes: (n, 4) in pixels of the picture.
+        captions: A few words for each.
+        kinds: What decides the colour of each.
+        masks: Gives the masks (n, height, width) at a size and a scale, 0 to 1, or None.
+
+    Returns:
+        A new RGB picture.
+    """
+    scale = max(1, round(LONGER_SIDE / max(image.size)))
+    if scale > 1:
+        image = image.resize((image.width * scale, image.height * scale), Image.Resampling.BICUBIC)
+    colours = _colours(kinds)
+    pasted = masks((image.height, image.width), float(scale))
+    if pasted is not None:
+        image = _blended(image, pasted, colours)
+    image = image.copy()
+    pen = ImageDraw.Draw(image)
+    unit = max(image.size) / LONGER_SIDE
+    width, font = max(1, round(2 * unit)), ImageFont.load_default(max(11, round(14 * unit)))
+    order = range(len(boxes) - 1, -1, -1)  # the surest last, so that nothing covers it
+    for place in order:
+        left, top, right, bottom = (float(value) * scale for value in boxes[place])
+        # Lines lie within the box, so that those at the picture's edge are seen.
+        right, bottom = max(right - 1, left), max(bottom - 1, top)
+        pen.rectangle((left, top, right, bottom), outline=colours[place], width=width)
+    for place in order:
+        _caption(pen, boxes[place] * scale, captions[place], colours[place], font, image.size)
+    return image
+
+
+def _colours(kinds: Sequence[int]) -> list[tuple[int, int, int]]:
+    """A kind keeps its colour from picture to picture, unless another kind in this one has taken it."""
+    taken: dict[int, int] = {}
+    for kind in kinds:
+        if kind not in taken:
+            free = [(kind + step) % len(COLOURS) for step in range(len(COLOURS))]
+            taken[kind] = next((place for place in free if place not in taken.values()), free[0])
+    return [COLOURS[taken[kind]] for kind in kinds]
+
+
+def _blended(
+    image: Image.Image, masks: NDArray[np.float32], colours: Sequence[tuple[int, int, int]]
+) -> Image.Image:
+    pixels = np.array(image, np.float32)
+    for place in range(len(masks) - 1, -1, -1):
+        # A ramp around one half, about a pixel wide on masks that were enlarged: smooth outlines, no steps.
+        strength = np.clip((masks[place] - 0.5) * 8 + 0.5, 0, 1)
+        rows, columns = np.flatnonzero(strength.any(1)), np.flatnonzero(strength.any(0))
+        if not len(rows):
+            continue
+        part = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        alpha = OPACITY * strength[part][..., None]
+        pixels[part] = pixels[part] * (1 - alpha) + np.array(colours[place], np.float32) * alpha
+    return Image.fromarray(pixels.round().astype(np.uint8))
+
+
+def _caption(
+    pen: ImageDraw.ImageDraw,
+    box: NDArray[np.float32],
+    words: str,
+    colour: tuple[int, int, int],
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    size: tuple[int, int],
+) -> None:
+    """Above the box where there is room, else within it; never beyond the picture."""
+    left, top, right, bottom = pen.textbbox((0, 0), words, font=font)
+    margin = max(1, (bottom - top) // 5)
+    width, height = right - left + 2 * margin, bottom - top + 2 * margin
+    x = min(max(float(box[0]), 0), max(size[0] - width, 0))
+    y = float(box[1]) - height if box[1] >= height else float(box[1])
+    y = min(y, max(size[1] - height, 0))
+    pen.rectangle((x, y, x + width, y + height), fill=colour)
+    light = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 128
+    pen.text((x + margin - left, y + margin - top), words, "black" if light else "white", font)

@@ -1,0 +1,309 @@
+"""What people keep of a trained detector: a model that takes pictures and gives boxes, masks and names."""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+from torch.nn.modules.batchnorm import _BatchNorm
+from torchvision.models.detection.image_list import ImageList
+from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
+from torchvision.transforms.v2.functional import resize
+
+from ...engine import weights
+from ..backbones import create_pyramid, preprocessing_of
+from ..images import Picture, read_picture
+from .data import resized, to_tensor
+from .detections import Detections
+from .heads import STRIDES, HeadOptions, create_heads
+
+# Parts that are as wide as there are classes.
+_PREDICTORS = ("roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """How a picture becomes the tensor that a detector was trained on; stored with the weights.
+
+    Attributes:
+        image_size: Length of the shorter side, and of the longer side at most.
+        mean: Subtracted from each channel, in 0 to 1.
+        std: What each channel is then divided by.
+        multiple: Sides are rounded to multiples of it.
+    """
+
+    image_size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    multiple: int = 1
+
+    def __post_init__(self) -> None:
+        # JSON has lists only.
+        for name in ("image_size", "mean", "std"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+
+    @classmethod
+    def of(cls, name: str, image_size: tuple[int, int], *, multiple: int = 1) -> "Preprocessing":
+        """That of a timm model, which knows its mean and deviation."""
+        known = preprocessing_of(name, image_size=image_size)
+        return cls(image_size=image_size, mean=known.mean, std=known.std, multiple=multiple)
+
+    def size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) that a picture of this one is resized to."""
+        shorter, longest = self.image_size
+        return resized(size, shorter=shorter, longest=longest, multiple=self.multiple)
+
+
+class Detector(nn.Module):
+    """Mask R-CNN, or Faster R-CNN, of torchvision's parts over the feature pyramid of any timm backbone.
+
+    No picture is ever padded before the backbone, whose attention is global and would see it. Pictures of one size go
+    through it together, others apart. Only the maps of a training batch are padded, for the heads. Without targets
+    each picture is on its own, so that what is found in it does not depend on the others.
+
+    Args:
+        name: Any model of timm that gives feature maps.
+        classes: Class names; label 1 is the first of them.
+        preprocessing: How a picture becomes a tensor.
+        heads: What finds objects in the maps.
+        category_ids: The ids of the classes in the annotations; None: 1, 2, 3 and so on.
+        kwargs: More arguments of the backbone, such as ``{"token_budget": 196}``.
+        pretrained: Whether timm downloads trained weights of the backbone.
+
+    Attributes:
+        backbone: The `Pyramid`, in which a search for ``forward_significance`` finds the model.
+        freeze_batch_norm: Whether the backbone's batch norms keep their statistics in training, as is right for
+            trained ones, since batches are small.
+
+    Raises:
+        ValueError: The model is unknown (the nearest is named), or does not take an argument.
+
+    Shape:
+        - input: a list of (3, height, width), of 8 bits or floating-point values from 0 to 255, of any sizes
+        - output, without targets: for each a dictionary with ``boxes`` (n, 4) in pixels of the picture, ``labels``
+          (n,) from 1, ``scores`` (n,), and ``masks`` (n, 1, 28, 28), probabilities within the box
+        - output, with targets: a dictionary of losses
+
+    Example:
+        >>> import sgformer
+        >>> preprocessing = Preprocessing.of("sgformer_test", (64, 96))
+        >>> model = Detector("sgformer_test", classes=["cat"], preprocessing=preprocessing, heads=HeadOptions())
+        >>> model.eval()([torch.zeros(3, 50, 70, dtype=torch.uint8)])[0]["boxes"].shape[1]
+        4
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        classes: Sequence[str],
+        preprocessing: Preprocessing,
+        heads: HeadOptions,
+        category_ids: Sequence[int] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        pretrained: bool = False,
+    ) -> None:
+        super().__init__()
+        self.name, self.kwargs = name, dict(kwargs or {})
+        self.classes = tuple(classes)
+        self.category_ids = tuple(category_ids or range(1, len(self.classes) + 1))
+        self.preprocessing, self.heads = preprocessing, heads
+        self.freeze_batch_norm = pretrained
+        self.backbone = create_pyramid(name, self.kwargs, strides=STRIDES, pretrained=pretrained)
+        self.neck = FeaturePyramidNetwork(self.backbone.channels, heads.channels, LastLevelMaxPool())
+        self.rpn, self.roi_heads = create_heads(heads, num_classes=len(self.classes))
+        for part, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
+            self.register_buffer(part, 255 * torch.tensor(values)[:, None, None], persistent=False)
+
+    def train(self, mode: bool = True) -> "Detector":
+        """As in any module; frozen batch norms stay in evaluation mode."""
+        super().train(mode)
+        if self.freeze_batch_norm:
+            for module in self.backbone.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def forward(self, images: Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]] | None = None) -> Any:
+        """What is in each picture; with targets, in training mode, the losses, of pictures at the size they have."""
+        if targets is None:
+            return [self._detect(image) for image in images]
+        sizes = [(int(image.shape[1]), int(image.shape[2])) for image in images]
+        maps = self._maps([self._normalized(image) for image in images])
+        with torch.autocast(images[0].device.type, enabled=False):
+            batch = ImageList(images[0], sizes)  # the heads look at the sizes alone
+            dtype = self.mean.dtype
+            objects = [{**target, "boxes": target["boxes"].to(dtype)} for target in targets]
+            proposals, losses = self.rpn(batch, maps, objects)
+            _, more = self.roi_heads(maps, proposals, sizes, objects)
+        return {**losses, **more}
+
+    def _detect(self, image: Tensor) -> dict[str, Tensor]:
+        height, width = int(image.shape[1]), int(image.shape[2])
+        size = self.preprocessing.size((height, width))
+        maps = self._maps([self._normalized(resize(image, list(size), antialias=True))])
+        with torch.autocast(image.device.type, enabled=False):
+            proposals, _ = self.rpn(ImageList(image, [size]), maps)
+            found = self.roi_heads(maps, proposals, [size])[0][0]
+        factor = found["boxes"].new_tensor([width / size[1], height / size[0]]).repeat(2)
+        return {**found, "boxes": found["boxes"] * factor}
+
+    def _normalized(self, image: Tensor) -> Tensor:
+        return (image.to(self.mean.dtype) - self.mean) / self.std
+
+    def _maps(self, images: list[Tensor]) -> "OrderedDict[str, Tensor]":
+        """The pyramid of a batch, from fine to coarse, in the precision of the heads."""
+        groups: dict[torch.Size, list[int]] = {}
+        for place, image in enumerate(images):
+            groups.setdefault(image.shape, []).append(place)
+        levels: list[list[Tensor]] = []
+        for places in groups.values():
+            maps = self.backbone(torch.stack([images[place] for place in places]))
+            maps = self.neck(OrderedDict((str(level), map_) for level, map_ in enumerate(maps)))
+            levels.append([map_.to(self.mean.dtype) for map_ in maps.values()])
+        together = [_together(maps) for maps in zip(*levels, strict=True)]
+        if len(groups) > 1:
+            order = torch.tensor([place for places in groups.values() for place in places]).argsort()
+            together = [map_[order.to(map_.device)] for map_ in together]
+        return OrderedDict((str(level), map_) for level, map_ in enumerate(together))
+
+    @overload
+    def predict(self, pictures: Picture, *, score_threshold: float = 0.5) -> Detections: ...
+    @overload
+    def predict(self, pictures: Sequence[Picture], *, score_threshold: float = 0.5) -> list[Detections]: ...
+
+    def predict(self, pictures: Any, *, score_threshold: float = 0.5) -> Any:
+        """Find objects in a picture.
+
+        Args:
+            pictures: A path, the bytes of a file, a PIL image or an array; or a list of such.
+            score_threshold: How sure the model must be of an object, 0 to 1. Below 0.05 nothing is kept anyway.
+
+        Returns:
+            `Detections`; for a list, a list of them.
+
+        Raises:
+            PictureError: A picture cannot be read.
+        """
+        if not 0 <= score_threshold <= 1:
+            raise ValueError(f"score_threshold {score_threshold} is outside 0 to 1")
+        if not isinstance(pictures, list | tuple):
+            return self.predict([pictures], score_threshold=score_threshold)[0]
+        modes = [(module, module.training) for module in self.modules()]
+        self.eval()
+        try:
+            return [self._found(picture, score_threshold) for picture in pictures]
+        finally:
+            for module, training in modes:
+                module.training = training
+
+    @torch.inference_mode()
+    def _found(self, picture: Picture, score_threshold: float) -> Detections:
+        image = to_tensor(read_picture(picture))
+        found = self([image.to(self.mean.device)])[0]
+        kept = found["scores"] >= score_threshold
+        arrays = {name: tensor[kept].float().cpu().numpy() for name, tensor in found.items()}
+        places = [int(label) - 1 for label in arrays["labels"]]
+        return Detections(
+            size=(int(image.shape[1]), int(image.shape[2])),
+            boxes=arrays["boxes"],
+            labels=tuple(self.classes[place] for place in places),
+            scores=arrays["scores"],
+            category_ids=tuple(self.category_ids[place] for place in places),
+            mask_shapes=arrays["masks"][:, 0] if "masks" in arrays else None,
+        )
+
+    def save(
+        self,
+        path: str | Path,
+        *,
+        recipe: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:
+        """Write everything needed to use the model again to one safetensors file.
+
+        Args:
+            path: Where to; an existing file is replaced atomically.
+            recipe: How it was trained, for people.
+            metrics: How good it is, for people.
+        """
+        metadata = {
+            "task": "detection",
+            "model": {"name": self.name, "kwargs": self.kwargs},
+            "heads": asdict(self.heads),
+            "classes": self.classes,
+            "category_ids": self.category_ids,
+            "preprocessing": asdict(self.preprocessing),
+            "recipe": recipe or {},
+            "metrics": metrics or {},
+        }
+        weights.save(path, self.state_dict(), metadata)
+
+    @classmethod
+    def from_weights(cls, path: str | Path) -> "Detector":
+        """Read back what `save` wrote, in evaluation mode.
+
+        Args:
+            path: A weights file, or a run folder for its best.
+
+        Raises:
+            WeightsError: The file is damaged, is for something else, or its names and shapes do not fit.
+        """
+        path = weights.locate(path)
+        tensors, metadata = weights.read(path)
+        try:
+            model = cls(
+                metadata["model"]["name"],
+                classes=metadata["classes"],
+                preprocessing=Preprocessing(**metadata["preprocessing"]),
+                heads=HeadOptions(**metadata["heads"]),
+                category_ids=metadata["category_ids"],
+                kwargs=metadata["model"]["kwargs"],
+            )
+        except (KeyError, TypeError) as error:
+            raise weights.WeightsError(
+                f"the metadata of {path} is damaged or of another task ({error!r})"
+            ) from error
+        weights.fill(model, tensors, source=path)
+        return model.eval()
+
+    def start_from(self, path: str | Path) -> None:
+        """Take over a trained backbone; from a detector's weights also the heads.
+
+        Where the classes differ, what is as wide as there are classes keeps its initial values; so does a mask head
+        that the file does not have.
+
+        Raises:
+            WeightsError: The file is damaged, or the backbones or heads differ.
+        """
+        path = weights.locate(path)
+        self.backbone.start_from(path)
+        self.freeze_batch_norm = True
+        tensors, metadata = weights.read(path)
+        if metadata.get("task") != "detection":
+            return
+        own = self.state_dict()
+        kept = ["backbone."]
+        if tuple(metadata["classes"]) != self.classes:
+            kept += _PREDICTORS
+        masks = "roi_heads.mask_"
+        if not any(name.startswith(masks) for name in tensors):
+            kept.append(masks)
+        taken = {
+            name: tensor for name, tensor in tensors.items() if name in own or not name.startswith(masks)
+        }
+        taken |= {name: tensor for name, tensor in own.items() if name.startswith(tuple(kept))}
+        weights.fill(self, taken, source=path)
+
+
+def _together(maps: Sequence[Tensor]) -> Tensor:
+    """Maps of several sizes as one batch, with zeros at the right and at the bottom."""
+    height, width = (max(map_.shape[side] for map_ in maps) for side in (2, 3))
+    return torch.cat([pad(map_, (0, width - map_.shape[3], 0, height - map_.shape[2])) for map_ in maps])

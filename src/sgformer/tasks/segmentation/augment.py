@@ -1,0 +1,107 @@
+"""How training pictures and their masks are varied together."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms.v2 import functional
+
+from .masks import IGNORE
+
+
+@dataclass(kw_only=True)
+class AugmentOptions:
+    """How training pictures are varied.
+
+    Attributes:
+        scale: Least and greatest factor on a picture's size, drawn evenly.
+        max_share: How much of a crop one class may cover; a crop with more is drawn again, ten times at most.
+        flip: How often a picture is mirrored; 0 where left and right mean something.
+        photometric: How often brightness, contrast, saturation and hue are changed.
+    """
+
+    scale: tuple[float, float] = (0.5, 2.0)
+    max_share: float = 0.75
+    flip: float = 0.5
+    photometric: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(f"data.augment.scale {self.scale} must be least and greatest factor, above 0")
+
+
+class Augment:
+    """From a picture and its mask, of the same size, to a crop of both.
+
+    Args:
+        options: The recipe's section ``data.augment``.
+        size: (height, width) of the crop.
+        shorter_side: What a picture is resized to before the random factor; None: its own size.
+        interpolation: How pictures are resized; masks take the nearest.
+        fill: Colour where a crop is larger than the picture, 0 to 255; the mask is ignored there.
+    """
+
+    def __init__(
+        self,
+        options: AugmentOptions,
+        *,
+        size: tuple[int, int],
+        shorter_side: int | None,
+        interpolation: str,
+        fill: tuple[float, ...],
+    ) -> None:
+        self.options, self.size, self.shorter_side = options, size, shorter_side
+        self.interpolation, self.fill = InterpolationMode(interpolation), list(fill)
+        self.flip = v2.RandomHorizontalFlip(options.flip)
+        # The library's own chances within, so that a picture rarely gets all of them.
+        self.photometric = v2.RandomApply([v2.RandomPhotometricDistort()], p=options.photometric)
+
+    def __call__(self, picture: tv_tensors.Image, mask: tv_tensors.Mask) -> tuple[Tensor, Tensor]:
+        """The varied crop: picture (3, height, width) and mask (height, width), uint8."""
+        picture, mask = self._resize(picture, mask)
+        picture, mask = self._crop(*self._pad(picture, mask))
+        picture, mask = self.photometric(*self.flip(picture, mask))
+        return picture.as_subclass(Tensor), mask.as_subclass(Tensor)
+
+    def _resize(
+        self, picture: tv_tensors.Image, mask: tv_tensors.Mask
+    ) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
+        height, width = picture.shape[-2:]
+        least, greatest = self.options.scale
+        factor = least + (greatest - least) * torch.rand(()).item()
+        if self.shorter_side:
+            factor *= self.shorter_side / min(height, width)
+        size = [max(1, round(height * factor)), max(1, round(width * factor))]
+        if size == [height, width]:
+            return picture, mask
+        resize = functional.resize
+        picture = resize(picture, size, interpolation=self.interpolation, antialias=True)
+        return picture, resize(mask, size, interpolation=InterpolationMode.NEAREST)
+
+    def _pad(
+        self, picture: tv_tensors.Image, mask: tv_tensors.Mask
+    ) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
+        below, right = (max(0, w - h) for w, h in zip(self.size, picture.shape[-2:], strict=True))
+        if not below and not right:
+            return picture, mask
+        padding = [0, 0, right, below]
+        return functional.pad(picture, padding, fill=self.fill), functional.pad(mask, padding, fill=IGNORE)
+
+    def _crop(
+        self, picture: tv_tensors.Image, mask: tv_tensors.Mask
+    ) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
+        height, width = self.size
+        top = left = 0
+        for _ in range(10):
+            top = int(torch.randint(picture.shape[-2] - height + 1, ()))
+            left = int(torch.randint(picture.shape[-1] - width + 1, ()))
+            part = mask[..., top : top + height, left : left + width]
+            counts = torch.bincount(part[part != IGNORE].flatten().long())
+            if self.options.max_share >= 1 or (
+                (counts > 0).sum() > 1 and counts.max() <= self.options.max_share * counts.sum()
+            ):
+                break
+        place = top, left, height, width
+        return functional.crop(picture, *place), functional.crop(mask, *place)

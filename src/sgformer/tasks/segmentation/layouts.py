@@ -1,0 +1,170 @@
+"""Where pictures and masks lie: plain folders, ADE20K as released, Cityscapes as released."""
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from ..images import find_pictures
+from ..loading import DataError
+from .masks import IGNORE, Coding, read_classes, read_mapping, size_of
+
+Split = Literal["train", "val"]
+
+# Of Cityscapes' 34 ids, the 19 that are judged, in the order of its own training ids.
+CITYSCAPES = {
+    "road": 7,
+    "sidewalk": 8,
+    "building": 11,
+    "wall": 12,
+    "fence": 13,
+    "pole": 17,
+    "traffic light": 19,
+    "traffic sign": 20,
+    "vegetation": 21,
+    "terrain": 22,
+    "sky": 23,
+    "person": 24,
+    "rider": 25,
+    "car": 26,
+    "truck": 27,
+    "bus": 28,
+    "train": 31,
+    "motorcycle": 32,
+    "bicycle": 33,
+}
+
+
+class Sample(NamedTuple):
+    """A picture and its mask, as files."""
+
+    picture: Path
+    mask: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How a data set lies in its folder.
+
+    Attributes:
+        images: Folder of a split's pictures, with ``{split}`` where its name goes. Without it all pictures lie
+            together, and the masks say which of them belong to a split.
+        masks: The same of the masks.
+        coding: What the masks' values mean.
+        splits: What the splits are called there.
+        picture_ending: What ends the names of pictures, before the suffix.
+        mask_ending: The same of masks; files with another ending are something else.
+    """
+
+    images: str
+    masks: str
+    coding: Coding
+    splits: Mapping[str, str] = field(default_factory=lambda: {"train": "train", "val": "val"})
+    picture_ending: str = ""
+    mask_ending: str = ""
+
+    def find(self, root: Path, split: Split) -> tuple[list[Sample], dict[str, str]]:
+        """The samples of a split, and what lacks its counterpart: file and reason.
+
+        Raises:
+            DataError: A folder is missing, or has nothing in it.
+        """
+        name = self.splits[split]
+        image_folder, mask_folder = (
+            root / self.images.format(split=name),
+            root / self.masks.format(split=name),
+        )
+        pictures = _by_name(image_folder, self.picture_ending)
+        masks = _by_name(mask_folder, self.mask_ending)
+        faults = {
+            str(masks[name]): f"has no picture in {image_folder}" for name in masks.keys() - pictures.keys()
+        }
+        if "{split}" in self.images:  # every picture of this folder is one of the split
+            missing = pictures.keys() - masks.keys()
+            faults |= {str(pictures[name]): f"has no mask in {mask_folder}" for name in missing}
+        return [
+            Sample(pictures[name], masks[name]) for name in sorted(masks.keys() & pictures.keys())
+        ], faults
+
+
+def folders(root: Path, *, images: str, masks: str, classes: str, mapping: str | None) -> Layout:
+    """Pictures in one folder, masks of the same names in another.
+
+    Args:
+        root: What the others are relative to, except ``mapping``.
+        images: Folder of the pictures.
+        masks: Folder of the masks.
+        classes: File with a class name a line; not needed with a mapping.
+        mapping: File that says what ids or colours mean, see `read_mapping`.
+    """
+    coding = read_mapping(mapping) if mapping else Coding.plain(read_classes(root / classes))
+    return Layout(images=images, masks=masks, coding=coding)
+
+
+def ade20k(root: Path) -> Layout:
+    """ADE20K's challenge set as released: ``images/training``, ``annotations/training``, ``objectInfo150.txt``.
+
+    In its masks 0 is what belongs to none of the 150 classes, and is ignored.
+    """
+    path = root / "objectInfo150.txt"
+    if not path.is_file():
+        raise DataError(
+            f"{root} has no objectInfo150.txt; set --data.root to the unpacked ADEChallengeData2016, which has it"
+        )
+    rows = [line.rstrip().split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
+    names = [row[-1].strip().replace(";", ", ") for row in rows if row[0].strip().isdigit()]
+    first = [name.split(",")[0] for name in names]
+    classes = tuple(a if first.count(a) == 1 else name for a, name in zip(first, names, strict=True))
+    coding = Coding(classes=classes, ids={0: IGNORE, **{i + 1: i for i in range(len(classes))}})
+    splits = {"train": "training", "val": "validation"}
+    return Layout(images="images/{split}", masks="annotations/{split}", coding=coding, splits=splits)
+
+
+def cityscapes() -> Layout:
+    """Cityscapes as released: ``leftImg8bit/train/<city>``, ``gtFine/train/<city>/..._gtFine_labelIds.png``.
+
+    Of its 34 ids the 19 that are judged are classes; the others are ignored.
+    """
+    ids = dict.fromkeys((*range(34), IGNORE), IGNORE)
+    ids |= {id_: i for i, id_ in enumerate(CITYSCAPES.values())}
+    return Layout(
+        images="leftImg8bit/{split}",
+        masks="gtFine/{split}",
+        coding=Coding(classes=tuple(CITYSCAPES), ids=ids),
+        picture_ending="_leftImg8bit",
+        mask_ending="_gtFine_labelIds",
+    )
+
+
+def check(samples: list[Sample], coding: Coding) -> dict[str, str]:
+    """What is wrong with samples, by file: sizes that differ, values that mean nothing, files that cannot be read.
+
+    Every mask is read. That takes a while for large sets, and less than finding out in the middle of a night.
+    """
+
+    def fault(sample: Sample) -> str | None:
+        try:
+            picture, mask = size_of(sample.picture), coding.read(sample.mask).shape
+            if picture != mask:
+                return (
+                    f"is {mask[0]}x{mask[1]} pixels and its picture {sample.picture} {picture[0]}x{picture[1]}; "
+                    "they must be of the same size"
+                )
+        except DataError as error:
+            return str(error).removeprefix(f"{sample.mask} ")
+        return None
+
+    with ThreadPoolExecutor() as pool:
+        found = pool.map(fault, samples)
+        return {str(sample.mask): reason for sample, reason in zip(samples, found, strict=True) if reason}
+
+
+def _by_name(folder: Path, ending: str) -> dict[str, Path]:
+    """Pictures of a folder and those below it by their path in it, without suffix and ending."""
+    if not folder.is_dir():
+        raise DataError(f"there is no folder {folder}; see --data.root, --data.images and --data.masks")
+    paths = [path for path in find_pictures(folder) if path.stem.endswith(ending)]
+    if not paths:
+        raise DataError(f"there are no pictures in {folder}; expected .png, .jpg and the like")
+    return {path.relative_to(folder).with_suffix("").as_posix().removesuffix(ending): path for path in paths}

@@ -1,0 +1,374 @@
+"""What people keep of a trained segmenter: a model that takes pictures and gives a class for each pixel."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import numpy as np
+import timm
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, pad
+
+from ...engine import weights
+from ..backbones import create_pyramid
+from ..images import Picture, Preprocessing, read_picture
+from .inference import InferenceOptions, Progress, class_map
+from .masks import Colour, colours_for
+from .prediction import SemanticMap
+
+
+@dataclass(kw_only=True)
+class HeadOptions:
+    """What turns feature maps into classes.
+
+    Attributes:
+        name: upernet (pooling at four scales, then a feature pyramid) or semantic_fpn (a feature pyramid).
+        channels: Width of the head, a multiple of 64 for semantic_fpn.
+        dropout: How often channels are left out in training, before the classes.
+        auxiliary: Width of a second, small head on the maps of stride 16, which helps training and is not used
+            afterwards; 0: none.
+    """
+
+    name: Literal["upernet", "semantic_fpn"] = "upernet"
+    channels: int = 512
+    dropout: float = 0.1
+    auxiliary: int = 256
+
+    def __post_init__(self) -> None:
+        if self.channels < 1 or (self.name == "semantic_fpn" and self.channels % 64):
+            raise ValueError(
+                f"head.channels {self.channels} must be above 0, and for semantic_fpn a multiple of 64"
+            )
+
+
+class UPerNet(nn.Module):
+    """The decoder of segmentation-models-pytorch, which expects maps of stride 1 and 2 first and ignores them.
+
+    Source: Xiao et al., "Unified Perceptual Parsing for Scene Understanding", ECCV 2018.
+
+    Shape:
+        - input: maps of stride 4, 8, 16, 32
+        - output: (B, channels, height / 4, width / 4)
+    """
+
+    def __init__(self, channels: Sequence[int], options: HeadOptions) -> None:
+        super().__init__()
+        from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
+
+        self.decoder = UPerNetDecoder([0, 0, *channels], decoder_channels=options.channels)
+        self.out_channels = options.channels
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        """The fused map."""
+        return self.decoder([maps[0], maps[0], *maps])
+
+
+class SemanticFPN(nn.Module):
+    """The decoder of segmentation-models-pytorch, which expects each map to be half the one before.
+
+    Source: Kirillov et al., "Panoptic Feature Pyramid Networks", CVPR 2019.
+
+    Shape:
+        - input: maps of stride 4, 8, 16, 32
+        - output: (B, channels / 2, height / 4, width / 4)
+    """
+
+    def __init__(self, channels: Sequence[int], options: HeadOptions) -> None:
+        super().__init__()
+        from segmentation_models_pytorch.decoders.fpn.decoder import FPNDecoder
+
+        self.out_channels = options.channels // 2
+        # Dropout is the segmenter's, for both heads the same.
+        self.decoder = FPNDecoder(
+            [0, *channels],  # pyright: ignore[reportArgumentType]
+            pyramid_channels=options.channels,
+            segmentation_channels=self.out_channels,
+            dropout=0.0,
+        )
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        """The fused map."""
+        height, width = maps[0].shape[-2:]
+        rows, columns = maps[-1].shape[-2:]
+        grown = []
+        for map_, factor in zip(maps, (8, 4, 2, 1), strict=True):
+            below, right = rows * factor - map_.shape[-2], columns * factor - map_.shape[-1]
+            # At odd sizes edges are repeated, so that doubling fits; what was added is cut off again.
+            grown.append(pad(map_, (0, right, 0, below), mode="replicate") if below or right else map_)
+        return self.decoder(grown)[..., :height, :width]
+
+
+HEADS: dict[str, type[UPerNet] | type[SemanticFPN]] = {"upernet": UPerNet, "semantic_fpn": SemanticFPN}
+
+
+class Segmenter(nn.Module):
+    """A timm backbone with a head that gives each pixel a class.
+
+    Args:
+        name: Any model of timm with feature maps at strides 4, 8, 16 and 32.
+        classes: Class names in the order of the outputs.
+        preprocessing: How a picture becomes a tensor; of its size only the size in training is meant.
+        kwargs: More arguments of the backbone.
+        head: Which head, how wide.
+        inference: How pictures go through the model unless asked otherwise.
+        palette: A colour for each class; empty: made up.
+        pretrained: Whether timm downloads trained weights.
+
+    Attributes:
+        backbone: The `Pyramid`.
+
+    Shape:
+        - input: (B, 3, height, width)
+        - output: (B, classes, height, width)
+
+    Raises:
+        ValueError: The model is unknown, has no such maps, or does not take an argument.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        classes: Sequence[str],
+        preprocessing: Preprocessing,
+        kwargs: Mapping[str, Any] | None = None,
+        head: HeadOptions | None = None,
+        inference: InferenceOptions | None = None,
+        palette: Sequence[Colour] = (),
+        pretrained: bool = False,
+    ) -> None:
+        super().__init__()
+        try:
+            import segmentation_models_pytorch  # noqa: F401
+        except ImportError as error:
+            raise ImportError(
+                "segmentation needs segmentation-models-pytorch: pip install 'sgformer[heads]'"
+            ) from error
+        self.name, self.kwargs = name, dict(kwargs or {})
+        self.classes, self.preprocessing = tuple(classes), preprocessing
+        self.options, self.inference = head or HeadOptions(), inference or InferenceOptions()
+        self.palette = tuple((r, g, b) for r, g, b in palette) or colours_for(len(self.classes))
+        self.backbone = create_pyramid(name, self.kwargs | _any_size(name), pretrained=pretrained)
+        self.decoder = HEADS[self.options.name](self.backbone.channels, self.options)
+        self.dropout = nn.Dropout2d(self.options.dropout)
+        self.classifier = nn.Conv2d(self.decoder.out_channels, len(self.classes), 1)
+        self.auxiliary = None
+        if width := self.options.auxiliary:
+            self.auxiliary = nn.Sequential(
+                nn.Conv2d(self.backbone.channels[2], width, 3, padding=1, bias=False),
+                nn.BatchNorm2d(width),
+                nn.ReLU(inplace=True),
+                nn.Dropout2d(self.options.dropout),
+                nn.Conv2d(width, len(self.classes), 1),
+            )
+        self.divisor = 1 if _rounds_up(self.backbone) else 32
+
+    def forward(self, images: Tensor, *, auxiliary: bool = False) -> Any:
+        """Logits of a batch of prepared pictures, at their own size, float32.
+
+        Args:
+            images: Prepared pictures.
+            auxiliary: Whether to return a list, with the logits of the auxiliary head after those of the head.
+        """
+        height, width = images.shape[-2:]
+        below, right = -height % self.divisor, -width % self.divisor
+        maps = self.backbone(pad(images, (0, right, 0, below)) if below or right else images)
+        logits = [self.classifier(self.dropout(self.decoder(maps)))]
+        if auxiliary and self.auxiliary is not None:
+            logits.append(self.auxiliary(maps[2]))
+        # A cell stands for a square of pixels; what lies beyond the picture is cut off after enlarging.
+        enlarged = [
+            interpolate(each.float(), scale_factor=stride, mode="bilinear")[..., :height, :width]
+            for each, stride in zip(logits, (4, 16), strict=False)
+        ]
+        return enlarged if auxiliary else enlarged[0]
+
+    @overload
+    def predict(
+        self,
+        pictures: Picture,
+        *,
+        window: int | None = ...,
+        shorter_side: int | None = ...,
+        scales: Sequence[float] | None = ...,
+        flip: bool | None = ...,
+        progress: Progress = ...,
+    ) -> SemanticMap: ...
+    @overload
+    def predict(
+        self,
+        pictures: Sequence[Picture],
+        *,
+        window: int | None = ...,
+        shorter_side: int | None = ...,
+        scales: Sequence[float] | None = ...,
+        flip: bool | None = ...,
+        progress: Progress = ...,
+    ) -> list[SemanticMap]: ...
+
+    def predict(
+        self,
+        pictures: Any,
+        *,
+        window: int | None = None,
+        shorter_side: int | None = None,
+        scales: Sequence[float] | None = None,
+        flip: bool | None = None,
+        progress: Progress = iter,
+    ) -> Any:
+        """Say what is where in a picture of any size.
+
+        What is not asked for is as the model was trained to be used (``inference``).
+
+        Args:
+            pictures: A path, the bytes of a file, a PIL image or an array; or a list of such.
+            window: Side of the windows in which it is looked at, in pixels.
+            shorter_side: What the picture is resized to first; the map has its own size all the same.
+            scales: Factors on the size, whose probabilities are averaged.
+            flip: Whether it is also looked at mirrored.
+            progress: Wraps the strips of a picture that are finished one after another, such as `rich.progress.track`.
+
+        Returns:
+            A `SemanticMap`; for a list, a list of them.
+
+        Raises:
+            PictureError: A picture cannot be read.
+            ValueError: A setting is out of range.
+        """
+        if not isinstance(pictures, list | tuple):
+            settings = {"window": window, "shorter_side": shorter_side, "scales": scales, "flip": flip}
+            return self.predict([pictures], **settings, progress=progress)[0]
+        usual = self.inference
+        options = InferenceOptions(
+            window=window or usual.window,
+            shorter_side=shorter_side or usual.shorter_side,
+            overlap=usual.overlap,
+            scales=list(usual.scales if scales is None else scales),
+            flip=usual.flip if flip is None else flip,
+        )
+        modes = [(module, module.training) for module in self.modules()]
+        self.eval()
+        try:
+            return [
+                SemanticMap(
+                    self.indices(read_picture(picture), options, progress=progress),
+                    self.classes,
+                    self.palette,
+                )
+                for picture in pictures
+            ]
+        finally:
+            for module, training in modes:
+                module.training = training
+
+    def indices(
+        self, picture: Image.Image, options: InferenceOptions | None = None, *, progress: Progress = iter
+    ) -> NDArray[np.uint8]:
+        """The class of each pixel of an RGB picture, `(H, W)`, in the mode in which the model is."""
+        device = next(self.parameters()).device
+        options = options or self.inference
+        return class_map(self, picture, self.preprocessing, options, device=device, progress=progress)
+
+    def save(
+        self,
+        path: str | Path,
+        *,
+        recipe: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:
+        """Write everything needed to use the model again to one safetensors file.
+
+        Args:
+            path: Where to; an existing file is replaced atomically.
+            recipe: How it was trained, for people.
+            metrics: How good it is, for people.
+        """
+        metadata = {
+            "task": "segmentation",
+            "model": {"name": self.name, "kwargs": self.kwargs},
+            "head": asdict(self.options),
+            "inference": asdict(self.inference),
+            "classes": self.classes,
+            "palette": self.palette,
+            "preprocessing": asdict(self.preprocessing),
+            "recipe": recipe or {},
+            "metrics": metrics or {},
+        }
+        weights.save(path, self.state_dict(), metadata)
+
+    @classmethod
+    def from_weights(cls, path: str | Path) -> "Segmenter":
+        """Read back what `save` wrote, in evaluation mode.
+
+        Args:
+            path: A weights file, or a run folder for its best.
+
+        Raises:
+            WeightsError: The file is damaged, is for something else, or its names and shapes do not fit.
+        """
+        path = weights.locate(path)
+        tensors, metadata = weights.read(path)
+        try:
+            model = cls(
+                metadata["model"]["name"],
+                classes=metadata["classes"],
+                preprocessing=Preprocessing(**metadata["preprocessing"]),
+                kwargs=metadata["model"]["kwargs"],
+                head=HeadOptions(**metadata["head"]),
+                inference=InferenceOptions(**metadata["inference"]),
+                palette=metadata["palette"],
+            )
+        except (KeyError, TypeError) as error:
+            raise weights.WeightsError(
+                f"the metadata of {path} is damaged or of another task ({error!r})"
+            ) from error
+        weights.fill(model, tensors, source=path)
+        return model.eval()
+
+    def start_from(self, path: str | Path) -> None:
+        """Take over trained weights: of a segmenter of the same head all, else those of the backbone.
+
+        Where a segmenter has other classes, its last layers are left as they are.
+
+        Raises:
+            WeightsError: The file is damaged, or the backbones differ.
+        """
+        self.backbone.start_from(path)
+        tensors, metadata = weights.read(path)
+        if metadata.get("task") != "segmentation" or metadata.get("head") != asdict(self.options):
+            return
+        last = ("classifier.", "auxiliary.4.")
+        own = self.state_dict()
+        same = tuple(metadata["classes"]) == self.classes
+        # The backbone is in place, with positions resized where need be.
+        kept = tuple(
+            name for name in own if name.startswith("backbone.") or (not same and name.startswith(last))
+        )
+        weights.fill(self, tensors | {name: own[name] for name in kept}, source=path)
+
+
+def _any_size(name: str) -> dict[str, Any]:
+    """The argument with which models that insist on one size of picture, such as swin, take any."""
+    try:
+        with torch.device("meta"):
+            timm.create_model(name, strict_img_size=False)
+    except (TypeError, RuntimeError):
+        return {}
+    return {"strict_img_size": False}
+
+
+@torch.no_grad()
+def _rounds_up(backbone: nn.Module) -> bool:
+    """Whether maps have a cell for each started square of pixels, so that pictures need no padding."""
+    try:
+        maps = backbone.eval()(torch.zeros(1, 3, 33, 65))
+    except (AssertionError, RuntimeError):
+        return False
+    finally:
+        backbone.train()
+    sizes = [tuple(map_.shape[-2:]) for map_ in maps]
+    return sizes == [(-(-33 // stride), -(-65 // stride)) for stride in (4, 8, 16, 32)]

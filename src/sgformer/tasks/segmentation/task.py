@@ -1,0 +1,331 @@
+"""How a segmenter is trained and judged."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from ...engine.fit import TrainerOptions
+from ...engine.optim import OptimOptions, create_optimizer, warmup_cosine
+from ..backbones import ModelOptions, preprocessing_of
+from .data import DataOptions, SegmentationData
+from .masks import IGNORE
+from .model import HeadOptions, Segmenter
+
+
+@dataclass(kw_only=True)
+class LossOptions:
+    """What training minimizes: cross-entropy over all pixels that are not ignored.
+
+    Attributes:
+        auxiliary: Weight of the same for the auxiliary head, where there is one.
+        label_smoothing: Share of the target that is spread over all classes.
+    """
+
+    auxiliary: float = 0.4
+    label_smoothing: float = 0.0
+
+
+@dataclass(kw_only=True)
+class ScheduledOptimOptions(OptimOptions):
+    """How the weights are moved, and how the learning rate falls.
+
+    Attributes:
+        schedule: After the warm-up: cosine, or linear (what others call poly with power 1).
+    """
+
+    schedule: Literal["cosine", "linear"] = "cosine"
+
+
+@dataclass(kw_only=True)
+class Recipe:
+    """A segmentation recipe.
+
+    Attributes:
+        task: Always segmentation.
+        seed: Where all randomness starts.
+        model: Which backbone.
+        head: What turns its feature maps into classes.
+        data: Which pictures, how large, how many at once.
+        loss: What training minimizes.
+        optim: How the weights are moved.
+        trainer: How long, how precise, and on what.
+    """
+
+    task: str = "segmentation"
+    seed: int = 0
+    model: ModelOptions = field(default_factory=ModelOptions)
+    head: HeadOptions = field(default_factory=HeadOptions)
+    data: DataOptions = field(default_factory=DataOptions)
+    loss: LossOptions = field(default_factory=LossOptions)
+    optim: ScheduledOptimOptions = field(default_factory=ScheduledOptimOptions)
+    trainer: TrainerOptions = field(default_factory=TrainerOptions)
+
+
+class SegmentationTask(LightningModule):
+    """Trains a segmenter; what is worth keeping of it is ``model``.
+
+    Args:
+        model: What is trained.
+        loss: The recipe's section ``loss``.
+        optim: The recipe's section ``optim``.
+    """
+
+    monitor = "val_miou"
+
+    def __init__(self, model: Segmenter, *, loss: LossOptions, optim: ScheduledOptimOptions) -> None:
+        super().__init__()
+        self.model, self.optim = model, optim
+        self.auxiliary, self.label_smoothing = loss.auxiliary, loss.label_smoothing
+        self.confusion = confusion_matrix(len(model.classes))
+
+    def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """What training minimizes, of a batch; 0 where every pixel is ignored."""
+        images, masks = batch
+        logits = self.model(images, auxiliary=True)
+        num_pixels = (masks != IGNORE).sum().clamp(min=1)
+        losses = [
+            # In float32, whatever the precision of the model.
+            cross_entropy(
+                each.float(),
+                masks,
+                ignore_index=IGNORE,
+                reduction="sum",
+                label_smoothing=self.label_smoothing,
+            )
+            / num_pixels
+            for each in logits
+        ]
+        return losses[0] + self.auxiliary * sum(losses[1:])
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """The loss of a batch, logged."""
+        loss = self.loss(batch)
+        # Apart, so that processes wait for each other's number once an epoch only.
+        self.log("train_loss_step", loss, on_step=True, on_epoch=False)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch[0]), sync_dist=True)
+        return loss
+
+    def validation_step(self, batch: tuple[list[Image.Image], list[Tensor]], batch_idx: int) -> None:
+        """Counts which class each pixel has and which it was given."""
+        count(self.model, batch, self.confusion)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs what the counts of all processes say."""
+        report = Report.of(self.confusion.compute(), self.model.classes)
+        self.confusion.reset()
+        # The same in all processes, since the counts were summed.
+        self.log_dict(
+            {
+                "val_miou": report.miou,
+                "val_mean_accuracy": report.mean_accuracy,
+                "val_pixel_accuracy": report.pixel_accuracy,
+            }
+        )
+
+    def configure_optimizers(self) -> Any:
+        """Warm-up, then down, per step."""
+        optimizer = create_optimizer(self.model, self.optim)
+        num_steps, num_epochs = int(self.trainer.estimated_stepping_batches), self.trainer.max_epochs or 1
+        make = warmup_cosine if self.optim.schedule == "cosine" else warmup_linear
+        schedule = make(optimizer, self.optim, num_steps=num_steps, num_epochs=num_epochs)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def warmup_linear(
+    optimizer: torch.optim.Optimizer, options: OptimOptions, *, num_steps: int, num_epochs: int
+) -> LambdaLR:
+    """A schedule per step: a straight rise over the warm-up, then straight down to ``final_lr``."""
+    warmup = round(num_steps * min(options.warmup_epochs / num_epochs, 1.0))
+    floor = options.final_lr / options.lr
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        return floor + (1 - floor) * max(0.0, 1 - (step - warmup) / max(num_steps - warmup, 1))
+
+    return LambdaLR(optimizer, factor)
+
+
+@dataclass(frozen=True)
+class ClassReport:
+    """How good a segmenter is at one class.
+
+    Attributes:
+        name: The class.
+        share: Which share of all judged pixels it has.
+        iou: Pixels rightly given this class, of those that have it or were given it; None where there are none.
+        accuracy: Share of its pixels that were given it; None where it has none.
+        taken_for: The class that most of its other pixels were given.
+    """
+
+    name: str
+    share: float
+    iou: float | None
+    accuracy: float | None
+    taken_for: str | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """How good a segmenter is.
+
+    Attributes:
+        miou: Mean IoU over the classes that are there or were given; a class that is not there but was given counts 0.
+        mean_accuracy: Mean accuracy over the classes that are there.
+        pixel_accuracy: Share of all judged pixels that were given their class.
+        num_pictures: How many pictures were judged.
+        classes: Each class.
+        counts: Pixels by true class (rows) and given class (columns).
+    """
+
+    miou: float
+    mean_accuracy: float
+    pixel_accuracy: float
+    num_pictures: int
+    classes: tuple[ClassReport, ...]
+    counts: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, counts: Tensor, names: Sequence[str], *, num_pictures: int = 0) -> "Report":
+        """From a confusion matrix (classes, classes) of pixels, true classes in rows."""
+        counts = counts.cpu()
+        total = max(int(counts.sum()), 1)
+        rows = []
+        for i, name in enumerate(names):
+            there, given, right = int(counts[i].sum()), int(counts[:, i].sum()), int(counts[i, i])
+            union = there + given - right
+            wrong = counts[i].clone()
+            wrong[i] = 0
+            rows.append(
+                ClassReport(
+                    name=name,
+                    share=there / total,
+                    iou=right / union if union else None,
+                    accuracy=right / there if there else None,
+                    taken_for=names[int(wrong.argmax())] if wrong.any() else None,
+                )
+            )
+        return cls(
+            miou=_mean([row.iou for row in rows]),
+            mean_accuracy=_mean([row.accuracy for row in rows]),
+            pixel_accuracy=int(counts.diagonal().sum()) / total,
+            num_pictures=num_pictures,
+            classes=tuple(rows),
+            counts=tuple(tuple(row) for row in counts.tolist()),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        rows = [
+            {
+                "class": row.name,
+                "share": round(row.share, 6),
+                "iou": None if row.iou is None else round(row.iou, 6),
+                "accuracy": None if row.accuracy is None else round(row.accuracy, 6),
+                "most_often_taken_for": row.taken_for,
+            }
+            for row in self.classes
+        ]
+        numbers = {
+            "miou": round(self.miou, 6),
+            "mean_accuracy": round(self.mean_accuracy, 6),
+            "pixel_accuracy": round(self.pixel_accuracy, 6),
+            "num_pictures": self.num_pictures,
+        }
+        return {**numbers, "classes": rows, "confusion_matrix": [list(row) for row in self.counts]}
+
+    def to_table(self) -> tuple[Sequence[str], list[Sequence[str]]]:
+        """For people: column heads and rows, the last one for all classes together."""
+        rows: list[Sequence[str]] = [
+            (row.name, f"{row.share:.1%}", _percent(row.iou), _percent(row.accuracy), row.taken_for or "")
+            for row in self.classes
+        ]
+        last = f"{self.pixel_accuracy:.1%} of pixels right, {self.num_pictures} pictures"
+        rows.append(("mean", "", f"{self.miou:.1%}", f"{self.mean_accuracy:.1%}", last))
+        return ("class", "share", "IoU", "accuracy", "else most often"), rows
+
+
+def confusion_matrix(num_classes: int) -> MulticlassConfusionMatrix:
+    """Counts of pixels by true and given class, summed over processes; ignored pixels are left out."""
+    # Masks were checked when they were read; torchmetrics' own check would sort every picture's pixels.
+    return MulticlassConfusionMatrix(num_classes, ignore_index=IGNORE, validate_args=False)
+
+
+def count(
+    model: Segmenter, batch: tuple[list[Image.Image], list[Tensor]], confusion: MulticlassConfusionMatrix
+) -> None:
+    """Add the pixels of pictures to a confusion matrix, one picture at a time, at the pictures' own sizes."""
+    for picture, mask in zip(*batch, strict=True):
+        given = torch.from_numpy(model.indices(picture)).to(confusion.device)
+        confusion.update(given.flatten().long(), mask.to(confusion.device).flatten().long())
+
+
+def build(recipe: Recipe) -> tuple[SegmentationTask, SegmentationData]:
+    """Prepare a run: look through the data, then make a model for its classes.
+
+    Raises:
+        ValueError: Something in the recipe or the data does not hold together.
+    """
+    preprocessing = preprocessing_of(recipe.model.name, image_size=recipe.data.train_size, crop_fraction=1.0)
+    data = SegmentationData(recipe.data, preprocessing, seed=recipe.seed)
+    if min(recipe.data.batch_size, len(data.pictures("train"))) < 2:
+        raise ValueError(
+            "the head normalizes over a batch, which must have two pictures or more: raise --data.batch_size, "
+            "or add training pictures"
+        )
+    kwargs: dict[str, Any] = dict(recipe.model.kwargs)
+    if recipe.model.drop_path_rate:
+        kwargs.setdefault("drop_path_rate", recipe.model.drop_path_rate)
+    model = Segmenter(
+        recipe.model.name,
+        classes=data.classes,
+        preprocessing=preprocessing,
+        kwargs=kwargs,
+        head=recipe.head,
+        inference=recipe.data.inference,
+        palette=data.palette,
+        pretrained=recipe.model.pretrained,
+    )
+    if recipe.model.weights:
+        model.start_from(recipe.model.weights)
+    return SegmentationTask(model, loss=recipe.loss, optim=recipe.optim), data
+
+
+@torch.inference_mode()
+def evaluate(model: Segmenter, data: DataOptions, *, progress: Any = iter) -> Report:
+    """Judge a segmenter on the validation pictures.
+
+    Args:
+        model: Put into evaluation mode, and left in it; ``data.inference`` becomes its own.
+        data: Which pictures, and how they go through the model.
+        progress: Wraps the batches, to show how far it is.
+
+    Raises:
+        DataError: Pictures and masks are not as they must be, or have classes that the model does not know.
+    """
+    module = SegmentationData(data, model.preprocessing, classes=model.classes, splits=("val",))
+    model.inference = data.inference
+    confusion = confusion_matrix(len(model.classes)).to(next(model.parameters()).device)
+    model.eval()
+    num_pictures = 0
+    for batch in progress(module.val_dataloader()):
+        count(model, batch, confusion)
+        num_pictures += len(batch[0])
+    return Report.of(confusion.compute(), model.classes, num_pictures=num_pictures)
+
+
+def _mean(values: Sequence[float | None]) -> float:
+    known = [value for value in values if value is not None]
+    return sum(known) / max(len(known), 1)
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"

@@ -1,0 +1,244 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("pycocotools", reason="COCO's metric needs pycocotools")
+
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from torchvision.ops import box_iou
+
+import sgformer  # noqa: F401
+from coco_files import make_coco
+from sgformer.engine import recipe
+from sgformer.engine.optim import create_optimizer
+from sgformer.tasks.backbones import ModelOptions
+from sgformer.tasks.detection import Recipe, build, evaluate
+from sgformer.tasks.detection.data import AugmentOptions, DataOptions, DetectionData
+from sgformer.tasks.detection.heads import HeadOptions
+from sgformer.tasks.detection.model import Detector, Preprocessing
+from sgformer.tasks.detection.report import NUMBERS, CocoMetric, make_report
+from sgformer.tasks.detection.task import DetectionOptimOptions, create_detector, create_schedule, with_masks
+
+HEADS = HeadOptions(
+    channels=16, box_channels=32, anchor_sizes=(16, 24, 32, 64, 128), num_proposals=50, num_sampled=32
+)
+SIZE = (48, 96)
+
+
+def detector(name="sgformer_test", classes=("disc", "bar"), heads=HEADS, **kwargs):
+    torch.manual_seed(0)
+    preprocessing = Preprocessing.of(name, SIZE)
+    return Detector(name, classes=classes, preprocessing=preprocessing, heads=heads, **kwargs).eval()
+
+
+def lively(model):
+    """With weights that let it find something: initial ones give every class the same score."""
+    torch.manual_seed(1)
+    for part in (model.roi_heads.box_predictor, model.roi_heads.mask_predictor):
+        for parameter in part.parameters():
+            torch.nn.init.normal_(parameter, std=0.5)
+    model.roi_heads.score_thresh = 0.0
+    return model
+
+
+def options(root, **kwargs):
+    return DataOptions(root=str(root), image_size=SIZE, workers=0, batch_size=4, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return make_coco(tmp_path_factory.mktemp("coco"))
+
+
+# ---- learning
+
+
+def test_it_learns_one_batch(root):
+    torch.manual_seed(0)
+    heads = replace(HEADS, channels=32, box_channels=64)
+    data = options(root, augment=AugmentOptions(flip=0.0))
+    task, module = build(Recipe(model=ModelOptions(name="sgformer_test"), heads=heads, data=data))
+    samples = [module.dataset("train")[index] for index in (0, 1)]
+    images, targets = zip(*samples, strict=True)
+    optimizer = create_optimizer(task.model, DetectionOptimOptions(lr=2e-3, weight_decay=0.0))
+    task.train()
+    losses = []
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = task.loss((images, targets))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(task.parameters(), 1.0)
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] / 3
+    # And what was learned is found, in pictures of two sizes: the surest disc and the surest bar are where they are.
+    task.eval()
+    for image, target in samples:
+        (found,) = with_masks(task.model([image]), [image])
+        for label in (1, 2):
+            best = (found["labels"] == label).nonzero()[0, 0]
+            truth = target["labels"] == label
+            assert box_iou(found["boxes"][best][None], target["boxes"][truth]) > 0.6
+            both = found["masks"][best], target["masks"][truth][0].bool()
+            assert (both[0] & both[1]).sum() > 0.6 * (both[0] | both[1]).sum()
+
+
+@pytest.mark.parametrize("indices", [(3,), (2,), (0, 2, 3)])  # empty; a crowd alone; both beside another
+def test_pictures_without_objects_can_be_learned_from(root, indices):
+    _, data = build(Recipe(model=ModelOptions(name="sgformer_test"), heads=HEADS, data=options(root)))
+    dataset = data.dataset("train")
+    images, targets = zip(*(dataset[index] for index in indices), strict=True)
+    model = detector().train()
+    losses = model(images, targets)
+    total = sum(losses.values())
+    assert torch.isfinite(total)
+    total.backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+# ---- recipes and evaluation
+
+
+PACKAGED = [name for name in recipe.names() if name.startswith("detection/")]
+
+
+@pytest.mark.parametrize("name", PACKAGED)
+def test_every_recipe_makes_a_detector(name):
+    parsed = recipe.parse(recipe.find(name), Recipe)
+    with torch.device("meta"):  # no memory, and no time for initial values
+        model = create_detector(parsed, classes=["a", "b"], category_ids=[1, 2])
+    assert model.roi_heads.has_mask() == parsed.heads.masks
+    assert create_optimizer(model, parsed.optim)
+
+
+def test_drops_of_the_learning_rate():
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    chosen = DetectionOptimOptions(lr=1.0, drops=[8, 11], warmup_epochs=0.5)
+    schedule = create_schedule(optimizer, chosen, num_steps=120, num_epochs=12)
+    factors = [schedule.lr_lambdas[0](step) for step in range(120)]
+    assert factors[:6] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1])
+    assert factors[79:81] == pytest.approx([1, 0.1])
+    assert factors[109:111] == pytest.approx([0.1, 0.01])
+
+
+def test_report_is_about_all_pictures_and_classes(root):
+    model = lively(detector(category_ids=(3, 7)))
+    report = evaluate(model, options(root))
+    assert report.num_pictures == 3  # the empty one and the crowd among them
+    assert report.num_objects == 2
+    assert [(row.name, row.num_objects) for row in report.classes] == [("disc", 1), ("bar", 1)]
+    assert report.box["ap_large"] is None  # there is no such object
+    json.dumps(report.to_dict(), allow_nan=False)
+    heads, rows = report.to_table()
+    assert all(len(row) == len(heads) for row in rows)
+    assert model.preprocessing.image_size == SIZE
+    with pytest.raises(ValueError, match="the model knows a, b"):
+        evaluate(detector(classes=("a", "b")), options(root))
+
+
+# ---- the metric, against pycocotools by itself
+
+
+def guesses(target, rng):
+    """Objects moved a little, some left out, some named wrongly, some that are not there."""
+    height, width = target["masks"].shape[1:]
+    boxes, labels, scores, masks = [], [], [], []
+    for box, label in [
+        *zip(target["boxes"].tolist(), target["labels"].tolist(), strict=True),
+        ([5, 5, 30, 20], 1),
+    ]:
+        for _ in range(rng.integers(0, 3)):
+            left, top, right, bottom = (np.array(box) + rng.integers(-3, 4, 4)).tolist()
+            left, top, right, bottom = max(left, 0), max(top, 0), min(right, width), min(bottom, height)
+            mask = np.zeros((height, width), bool)
+            mask[int(top) : int(bottom), int(left) : int(right)] = True
+            mask &= rng.random((height, width)) < 0.95
+            boxes.append([left, top, right, bottom])
+            labels.append(label if rng.random() < 0.8 else 3 - label)
+            scores.append(rng.random())
+            masks.append(mask)
+    return {
+        "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        "labels": torch.tensor(labels, dtype=torch.int64),
+        "scores": torch.tensor(scores, dtype=torch.float32),
+        "masks": torch.tensor(np.array(masks).reshape(-1, height, width)),
+    }
+
+
+def by_pycocotools(file, found, targets, kind, ids):
+    truth = COCO(str(file))
+    results = []
+    for one, target in zip(found, targets, strict=True):
+        for box, label, score, mask in zip(
+            *(one[k] for k in ("boxes", "labels", "scores", "masks")), strict=True
+        ):
+            left, top, right, bottom = box.tolist()
+            rle = coco_mask.encode(np.asfortranarray(mask.numpy().astype(np.uint8)))
+            results.append(
+                {
+                    "image_id": target["image_id"],
+                    "category_id": ids[int(label) - 1],
+                    "score": score.item(),
+                    **(
+                        {"segmentation": rle}
+                        if kind == "segm"
+                        else {"bbox": [left, top, right - left, bottom - top]}
+                    ),
+                }
+            )
+    judge = COCOeval(truth, truth.loadRes(results), kind)
+    judge.evaluate()
+    judge.accumulate()
+    judge.summarize()
+    precision = judge.eval["precision"][:, :, :, 0, -1]
+    return judge.stats, [precision[:, :, k][precision[:, :, k] > -1].mean() for k in range(len(ids))]
+
+
+@pytest.mark.parametrize("masks", [True, False])
+def test_numbers_are_those_of_pycocotools(tmp_path, masks):
+    """With crowds, pictures without objects, pictures in which nothing is found, and wrong names."""
+    root = make_coco(tmp_path / "coco", num_val=14)
+    module = DetectionData(options(root), masks=True)
+    dataset = module.dataset("val")
+    targets = [dataset[index][1] for index in range(len(dataset))]
+    rng = np.random.default_rng(0)
+    found = [guesses(target, rng) for target in targets]
+    metric = CocoMetric(masks=masks)
+    for start in range(0, len(found), 4):
+        metric.update(found[start : start + 4], targets[start : start + 4])
+    report = make_report(metric, module.classes)
+    assert report.num_pictures == 14
+    assert report.num_objects == 24
+    for ours, kind, column in ((report.box, "bbox", "box_ap"), (report.mask, "segm", "mask_ap")):
+        if ours is None:
+            assert not masks
+            continue
+        file = root / "annotations" / "instances_val.json"
+        stats, classes = by_pycocotools(file, found, targets, kind, module.category_ids)
+        assert 0.1 < stats[0] < 0.9
+        expected = [None if value < 0 else pytest.approx(value, abs=1e-6) for value in stats]
+        assert [ours[name] for name in NUMBERS] == expected
+        assert [getattr(row, column) for row in report.classes] == pytest.approx(classes, abs=1e-6)
+
+
+def test_nothing_found_and_nothing_there():
+    nothing = {
+        "boxes": torch.zeros(0, 4),
+        "labels": torch.zeros(0, dtype=torch.int64),
+        "scores": torch.zeros(0),
+        "masks": torch.zeros(0, 8, 8, dtype=torch.bool),
+    }
+    target = {**nothing, "iscrowd": torch.zeros(0, dtype=torch.int64), "area": torch.zeros(0)}
+    for metric in (CocoMetric(masks=True), CocoMetric(masks=False)):
+        assert make_report(metric, ("a",)).num_pictures == 0
+        metric.update([nothing], [target])
+        report = make_report(metric, ("a",))
+        assert report.num_pictures == 1
+        assert report.box["ap"] is None
+        json.dumps(report.to_dict(), allow_nan=False)
