@@ -58,6 +58,21 @@ def test_the_whole_picture_is_seen_at_the_scale_of_evaluation(weights):
     torch.testing.assert_close(prepare(model, square)[0], plain.transform()(square))
 
 
+def test_a_preprocessing_that_knows_the_size_is_asked():
+    """As that of a detector, which has neither a crop nor an interpolation of its own."""
+
+    class Resizes:
+        mean, std = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+
+        def size(self, size):
+            return size[0] // 2, size[1] // 3
+
+    model = torch.nn.Linear(1, 1)
+    model.preprocessing = Resizes()
+    assert prepare(model, Image.new("RGB", (300, 100))).shape == (1, 3, 50, 100)
+    assert prepare(model, Image.new("RGB", (300, 100)), size=40).shape == (1, 3, 40, 120)
+
+
 def test_arrays_from_python(weights):
     explanation = explain_picture(Classifier.from_weights(weights), np.zeros((50, 75, 3), np.uint8))
     assert explanation.size == (80, 120)

@@ -121,18 +121,22 @@ def prepare(model: Any, image: "Image", *, size: int | None = None) -> "Tensor":
     Args:
         model: With a ``preprocessing``, whose mean, deviation and interpolation are used.
         image: RGB.
-        size: Shorter side in pixels; None: that to which the model's preprocessing resizes.
+        size: Shorter side in pixels; None: what the preprocessing says of a picture of this size, if it has a
+            ``size((height, width))``, or the ``shorter_side`` to which it resizes before it crops.
     """
     import torch
     from torchvision.transforms.v2 import functional as F
     from torchvision.transforms.v2.functional import InterpolationMode
 
     preprocessing = model.preprocessing
-    shorter = size or preprocessing.shorter_side
-    if shorter < 32:
-        raise ValueError(f"--size {shorter} is too small: models of stride 32 need at least 32")
-    mode = InterpolationMode(getattr(preprocessing, "interpolation", "bicubic"))
-    tensor = F.to_dtype(F.to_image(F.resize(image, [shorter], mode)), torch.float32, scale=True)
+    if size is not None and size < 32:
+        raise ValueError(f"--size {size} is too small: models of stride 32 need at least 32")
+    if size is None and hasattr(preprocessing, "size"):
+        seen = list(preprocessing.size((image.height, image.width)))
+    else:
+        seen = [size or preprocessing.shorter_side]  # one number is the shorter side
+    mode = InterpolationMode(getattr(preprocessing, "interpolation", "bilinear"))
+    tensor = F.to_dtype(F.to_image(F.resize(image, seen, mode)), torch.float32, scale=True)
     x = F.normalize(tensor, list(preprocessing.mean), list(preprocessing.std))
     return x.unsqueeze(0).to(next(model.parameters()).device)
 

@@ -90,6 +90,8 @@ class Explanation:
             [Cell(pair.draw(self.picture, view), _caption(pair, view)) for view in VIEWS] for pair in pairs
         ]
         H, W = pairs[0].significance.shape
+        ratio = max(self.picture.size) / min(self.picture.size)
+        cell_size = round(cell_size * min(2.0, max(1.0, ratio / 1.6)))  # long pictures stay legible
         return contact_sheet(
             rows, title=f"Stage {stage}: {H} x {W} tokens", headings=VIEWS, cell_size=cell_size, legend=True
         )

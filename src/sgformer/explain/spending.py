@@ -11,7 +11,7 @@ from .render import Picture, _as_image
 # Three steps of viridis: their lightness tells them apart in gray, in print and to colour-blind eyes. From the band of
 # the smallest groups to that of the largest.
 BAND_COLOURS = ((253, 231, 37), (33, 145, 140), (68, 1, 84))
-REGIONS = 6  # on the shorter side of a picture
+NUM_REGIONS = 54  # about so many: 6 by 9 of a photograph
 
 
 def band_colours(group_size: ArrayLike) -> dict[int, tuple[int, int, int]]:
@@ -112,8 +112,8 @@ def keys_picture(
         uint8 `(height, width, 3)`, as large as the picture.
     """
     image = _as_image(picture)
-    side = min(image.size) / REGIONS
-    regions = round(image.height / side), round(image.width / side)
+    side = (image.width * image.height / NUM_REGIONS) ** 0.5
+    regions = max(1, round(image.height / side)), max(1, round(image.width / side))
     counts = keys_by_region(keys, regions, covered=covered)
     top, left = (
         np.round(np.arange(n + 1) * length / n).astype(int)
