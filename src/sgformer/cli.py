@@ -16,6 +16,7 @@ VERBS = {
     "predict": "name what is in pictures",
     "report": "write a page about a run",
     "convert": "turn released SG-Former weights into a weights file of this package",
+    "benchmark": "time models side by side, and weigh the memory that they take",
     "list": "list recipes, or models",
     "demo": "see it all at work in four minutes, without a download",
 }
