@@ -92,12 +92,12 @@ def _scores(
     q, k, mask, rows, N, columns, M, stride_mn, stride_mm, scale,
     HAS_MASK: tl.constexpr, INTERPRET: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Scores `(rows, columns)` in units of log 2, minus infinity where a query may not see a key or there is none."""
+    """Scores `(rows, columns)`, minus infinity where a query may not see a key or there is none."""
     seen = (rows < N)[:, None] & (columns < M)[None, :]
     if HAS_MASK:
         at = mask + rows.to(tl.int64)[:, None] * stride_mn + columns[None, :] * stride_mm
         seen = seen & (tl.load(at, mask=seen, other=0) != 0)
-    scores = _dot(q, tl.trans(k), INTERPRET, PRECISION) * (scale * 1.4426950408889634)
+    scores = _dot(q, tl.trans(k), INTERPRET, PRECISION) * scale
     return tl.where(seen, scores, float("-inf"))
 
 
@@ -127,8 +127,8 @@ def _forward_kernel(
         )
         now_largest = tl.maximum(largest, tl.max(scores, 1))
         shift = tl.where(now_largest == float("-inf"), 0.0, now_largest)  # a query that has seen no key yet
-        weights = tl.exp2(scores - shift[:, None])
-        shrink = tl.exp2(largest - shift)
+        weights = tl.exp(scores - shift[:, None])
+        shrink = tl.exp(largest - shift)
         v_tile = _load(v, columns, M, v_m, v_d, d, D)
         sum_of_values = sum_of_values * shrink[:, None] + _dot(
             weights.to(v_tile.dtype), v_tile, INTERPRET, PRECISION
@@ -142,7 +142,7 @@ def _forward_kernel(
     result = sum_of_values / tl.where(sees, total, 1.0)[:, None]
     tl.store(at, result.to(out.dtype.element_ty), mask=(rows < N)[:, None] & (channels < d)[None, :])
     # Where a query sees nothing, infinity: its weights are then zero wherever they are computed again.
-    logarithm = tl.where(sees, largest + tl.log2(tl.where(sees, total, 1.0)), float("inf"))
+    logarithm = tl.where(sees, largest + tl.log(tl.where(sees, total, 1.0)), float("inf"))
     tl.store(log_sum + head * N + rows, logarithm, mask=rows < N)
 
     for start in range(0, M, BLOCK_M):
@@ -151,7 +151,7 @@ def _forward_kernel(
         scores = _scores(
             q_tile, k_tile, mask, rows, N, columns, M, m_n, m_m, scale, HAS_MASK, INTERPRET, PRECISION
         )
-        of_block = tl.sum(tl.exp2(scores - logarithm[:, None]), 0)
+        of_block = tl.sum(tl.exp(scores - logarithm[:, None]), 0)
         tl.atomic_add(key_sum + image * M + columns, of_block, mask=columns < M)
 
 
@@ -181,7 +181,7 @@ def _query_gradient_kernel(
         scores = _scores(
             q_tile, k_tile, mask, rows, N, columns, M, m_n, m_m, scale, HAS_MASK, INTERPRET, PRECISION
         )
-        weights = tl.exp2(scores - logarithm[:, None])
+        weights = tl.exp(scores - logarithm[:, None])
         grad_weights = _dot(grad_tile, tl.trans(v_tile), INTERPRET, PRECISION)
         grad_scores = weights * (grad_weights - delta_tile[:, None]) * scale
         result += _dot(grad_scores.to(k_tile.dtype), k_tile, INTERPRET, PRECISION)
@@ -219,7 +219,7 @@ def _key_gradient_kernel(
         scores = _scores(
             q_tile, k_tile, mask, rows, N, columns, M, m_n, m_m, scale, HAS_MASK, INTERPRET, PRECISION
         )
-        weights = tl.exp2(scores - logarithm[:, None])
+        weights = tl.exp(scores - logarithm[:, None])
         of_values += _dot(tl.trans(weights.to(grad_tile.dtype)), grad_tile, INTERPRET, PRECISION)
         grad_weights = _dot(grad_tile, tl.trans(v_tile), INTERPRET, PRECISION)
         grad_scores = weights * (grad_weights - delta_tile[:, None]) * scale
