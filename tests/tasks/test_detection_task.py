@@ -14,7 +14,7 @@ from torchvision.ops import box_iou
 
 import sgformer  # noqa: F401
 from coco_files import make_coco
-from sgformer.engine import recipe
+from sgformer.engine import recipe, weights
 from sgformer.engine.optim import OptimOptions, create_optimizer
 from sgformer.tasks.backbones import ModelOptions
 from sgformer.tasks.detection import Recipe, build, evaluate
@@ -115,6 +115,8 @@ def test_every_recipe_makes_a_detector(name):
         model = create_detector(parsed, classes=["a", "b"], category_ids=[1, 2])
     assert model.roi_heads.has_mask() == parsed.heads.masks
     assert create_optimizer(model, parsed.optim)
+    if parsed.model.weights:  # those that ship
+        assert weights.read_metadata(parsed.model.weights)["model"]["name"] == parsed.model.name
 
 
 def test_report_is_about_all_pictures_and_classes(root):
