@@ -39,6 +39,8 @@ def add(run: Path, name: str) -> Path:
     """Writes the result file of a run folder."""
     recipe = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
     recipe["data"]["root"] = None  # where the pictures lay says nothing to others
+    if recipe["model"]["weights"]:
+        recipe["model"]["weights"] = Path(recipe["model"]["weights"]).name
     environment = json.loads((run / "environment.json").read_text(encoding="utf-8"))
     with (run / "metrics.csv").open(encoding="utf-8") as file:
         epochs = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]

@@ -18,6 +18,7 @@ VERBS = {
     "explain": "draw what a model finds significant in pictures, and where its keys go",
     "export": "write a trained classifier as ONNX or torch.export file",
     "convert": "turn released SG-Former weights into a weights file of this package",
+    "benchmark": "time models side by side, and weigh the memory that they take",
     "list": "list recipes, or models",
     "demo": "see it all at work in four minutes, without a download",
 }

@@ -16,6 +16,7 @@ from backbone import make_cases, plain
 from sgformer.backbone import hold_significance
 from sgformer.backbone.blocks import HybridScaleBlock
 from sgformer.backbone.official import from_official, to_official
+from sgformer.ops.dispatch import never
 from sgformer.ops.key_mean_attention import api
 
 TOLERANCE = 1e-9
@@ -35,8 +36,16 @@ SHARED_CASES = [  # those that exist when this is written; a test below sees to 
 
 @pytest.fixture(params=api.BACKENDS)
 def backend(request, monkeypatch):
-    """Runs all of a model's `key_mean_attention` on one backend."""
-    monkeypatch.setattr(api, "BACKENDS", {request.param: api.BACKENDS[request.param]})
+    """Runs all of a model's `key_mean_attention` on one backend, and on `chunked` what it cannot serve."""
+    chosen = api.BACKENDS[request.param]
+    q = torch.ones(1, 1, 1, 1, dtype=torch.float64)
+    if reason := chosen.why_not(q, q, q, 1.0, None):
+        pytest.skip(reason)
+    monkeypatch.setattr(
+        api,
+        "BACKENDS",
+        {request.param: chosen._replace(why_slow=never), "chunked": api.BACKENDS["chunked"]},
+    )
     return request.param
 
 

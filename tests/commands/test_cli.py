@@ -157,7 +157,7 @@ def test_report_can_be_made_anew(trained, capsys):
     (trained / "report.html").unlink()
     assert run(["report", str(trained), "--device=cpu"]) == 0
     page = (trained / "report.html").read_text()
-    for words in ("How training went", "What is taken for what", "blue", "max_epochs: 6", '"torch"'):
+    for words in ("How training went", "What is taken for what", "blue", "max_epochs: 6", "torchmetrics"):
         assert words in page
     assert page.count("<svg") == 4
     assert "http-equiv" not in page

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sgformer.ops import key_mean_attention, to_windows
+from sgformer import ops
+from sgformer.ops import to_windows
 from sgformer.ops.key_mean_attention import api, chunked, explain_backends
 
 BACKENDS = list(api.BACKENDS)
@@ -24,6 +25,16 @@ SIZES = [  # B, a, N, M, d
     (1, 1, 60, 1050, 32),
 ]
 MASKS = ["none", "keys", "pairs", "windows", "blind", "heads"]
+
+
+def key_mean_attention(*args, **options):
+    """The op; where a backend refuses the inputs, the test is skipped with its sentence."""
+    try:
+        return ops.key_mean_attention(*args, **options)
+    except ValueError as error:
+        if "cannot run on backend" in str(error):
+            pytest.skip(str(error))
+        raise
 
 
 @pytest.fixture(params=[1, 500, 2**20], ids="chunks_of_{}".format)
@@ -311,14 +322,36 @@ print(peak() - before)
     assert int(result.stdout) < 60
 
 
-def test_auto_takes_the_reference_while_weights_are_few():
-    small, large = torch.empty(1, 1, 64, 8, device="meta"), torch.empty(1, 8, 50_000, 8, device="meta")
-    assert explain_backends(small, small, small) == {"reference": "yes", "chunked": "yes"}
-    assert explain_backends(large, large, large) == {
-        "reference": "it would keep 20,000,000,000 attention weights, more than 16,777,216",
-        "chunked": "yes",
-    }
-    assert key_mean_attention(large, large, large)[1].shape == (1, 50_000)
+def test_auto_says_why():
+    meta = torch.empty(1, 1, 64, 8, device="meta"), torch.empty(1, 8, 50_000, 8, device="meta")
+    small, large = (explain_backends(x, x, x) for x in meta)
+    assert (small["reference"], small["chunked"]) == ("yes", "yes")
+    assert large["reference"] == "it would keep 20,000,000,000 attention weights, more than 16,777,216"
+    assert large["sdpa"] == "there is no fused attention that it knows on 'meta'"
+    assert large["chunked"] == "yes"
+    assert key_mean_attention(meta[1], meta[1], meta[1])[1].shape == (1, 50_000)
+
+
+def test_auto_keeps_weights_only_for_a_gradient():
+    q = torch.empty(1, 2, 3136, 8)
+    k = torch.empty(1, 2, 784, 8)
+    assert "for no gradient" in explain_backends(q, k, k)["reference"]
+    assert "a second pass" in explain_backends(q, k, k)["sdpa"]
+    assert explain_backends(q.requires_grad_(), k, k)["reference"] == "yes"
+    with torch.no_grad():
+        assert "for no gradient" in explain_backends(q, k, k)["reference"]
+
+
+@pytest.mark.parametrize("size", [(2, 3, 100, 30, 8), (1, 2, 7, 60, 12)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.usefixtures("nan_memory")
+def test_one_head_at_a_time(size, dtype, monkeypatch):
+    monkeypatch.setattr(chunked, "HEAD_CHUNK_WEIGHTS", 200)
+    monkeypatch.setattr(chunked, "MIN_HEAD_WEIGHTS", 1)
+    x = inputs(*size, dtype)
+    assert chunked._one_head_at_a_time(*x[:2])
+    exact = run(*[t.double() for t in x], backend="reference")
+    assert_obeys_the_rule(run(*x, backend="chunked"), run(*x, backend="reference"), exact)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -336,11 +369,13 @@ def test_in_autocast_it_computes_in_the_dtype_of_its_inputs(backend):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_compiles_without_a_break(backend):
-    compiled = torch.compile(key_mean_attention, fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(ops.key_mean_attention, fullgraph=True, backend="aot_eager")
+    masked = backend != "sdpa"
     for N in (5, 9):
         q, k, v, grad = inputs(2, 2, N, 7, 4)
-        mask = make_mask("windows", 2, 2, N, 7)
+        mask = make_mask("windows", 2, 2, N, 7) if masked else None
         q.requires_grad_()
+        key_mean_attention(q, k, v, mask=mask, backend=backend)  # skips, where it cannot serve
         results = []
         for attend in (compiled, key_mean_attention):
             out, key_mean = attend(q, k, v, mask=mask, backend=backend)
@@ -366,7 +401,7 @@ ERRORS = [
     ({"mask": torch.ones(1, 6) > 0}, r"mask \(1, 6\) is neither"),
     ({"mask": torch.ones(2, 5, 6) > 0}, r"mask \(2, 5, 6\) is neither"),
     ({"mask": torch.ones(2, 3, 6, 5) > 0}, r"\(2, 3, 5, 6\)"),
-    ({"backend": "cuda"}, "no backend 'cuda'; choose one of auto, reference, chunked"),
+    ({"backend": "cuda"}, "no backend 'cuda'; choose one of auto, triton, sdpa, reference, chunked"),
 ]
 
 

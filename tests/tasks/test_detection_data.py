@@ -131,6 +131,7 @@ FAULTS = {
         r"annotation 100 .*has no mask; for boxes alone set --heads\.masks false",
     ),
     "a line": ({"segmentation": [[1, 2, 3, 4]]}, "annotation 100 .*a polygon needs three points"),
+    "no counts": ({"segmentation": {"size": [48, 64]}}, "annotation 100 .*its RLE mask cannot be read"),
     "mask size": (
         {"segmentation": {"size": [3, 3], "counts": [9]}},
         r"annotation 100 .*its RLE mask has the size \[3, 3\]",

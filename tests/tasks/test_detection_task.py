@@ -15,14 +15,15 @@ from torchvision.ops import box_iou
 import sgformer  # noqa: F401
 from coco_files import make_coco
 from sgformer.engine import recipe
-from sgformer.engine.optim import create_optimizer
+from sgformer.engine.optim import OptimOptions, create_optimizer
 from sgformer.tasks.backbones import ModelOptions
 from sgformer.tasks.detection import Recipe, build, evaluate
 from sgformer.tasks.detection.data import AugmentOptions, DataOptions, DetectionData
 from sgformer.tasks.detection.heads import HeadOptions
 from sgformer.tasks.detection.model import Detector, Preprocessing
 from sgformer.tasks.detection.report import NUMBERS, CocoMetric, make_report
-from sgformer.tasks.detection.task import DetectionOptimOptions, create_detector, create_schedule, with_masks
+from sgformer.tasks.detection.task import create_detector, with_masks
+from sgformer.tasks.detection.worst import mistakes, worst
 
 HEADS = HeadOptions(
     channels=16, box_channels=32, anchor_sizes=(16, 24, 32, 64, 128), num_proposals=50, num_sampled=32
@@ -65,7 +66,7 @@ def test_it_learns_one_batch(root):
     task, module = build(Recipe(model=ModelOptions(name="sgformer_test"), heads=heads, data=data))
     samples = [module.dataset("train")[index] for index in (0, 1)]
     images, targets = zip(*samples, strict=True)
-    optimizer = create_optimizer(task.model, DetectionOptimOptions(lr=2e-3, weight_decay=0.0))
+    optimizer = create_optimizer(task.model, OptimOptions(lr=2e-3, weight_decay=0.0))
     task.train()
     losses = []
     for _ in range(60):
@@ -114,17 +115,6 @@ def test_every_recipe_makes_a_detector(name):
         model = create_detector(parsed, classes=["a", "b"], category_ids=[1, 2])
     assert model.roi_heads.has_mask() == parsed.heads.masks
     assert create_optimizer(model, parsed.optim)
-
-
-def test_drops_of_the_learning_rate():
-    parameter = torch.nn.Parameter(torch.zeros(1))
-    optimizer = torch.optim.SGD([parameter], lr=1.0)
-    chosen = DetectionOptimOptions(lr=1.0, drops=[8, 11], warmup_epochs=0.5)
-    schedule = create_schedule(optimizer, chosen, num_steps=120, num_epochs=12)
-    factors = [schedule.lr_lambdas[0](step) for step in range(120)]
-    assert factors[:6] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1])
-    assert factors[79:81] == pytest.approx([1, 0.1])
-    assert factors[109:111] == pytest.approx([0.1, 0.01])
 
 
 def test_report_is_about_all_pictures_and_classes(root):
@@ -225,6 +215,62 @@ def test_numbers_are_those_of_pycocotools(tmp_path, masks):
         expected = [None if value < 0 else pytest.approx(value, abs=1e-6) for value in stats]
         assert [ours[name] for name in NUMBERS] == expected
         assert [getattr(row, column) for row in report.classes] == pytest.approx(classes, abs=1e-6)
+
+
+def test_processes_with_unequal_shares_are_put_together(tmp_path, monkeypatch):
+    root = make_coco(tmp_path / "coco", num_val=7)
+    module = DetectionData(options(root), masks=True)
+    targets = [module.dataset("val")[index][1] for index in range(7)]
+    rng = np.random.default_rng(0)
+    found = [guesses(target, rng) for target in targets]
+    alone, first, second, third = (CocoMetric(masks=True) for _ in range(4))
+    alone.update(found, targets)
+    first.update(found[:5], targets[:5])
+    second.update(found[5:], targets[5:])
+    expected = make_report(alone, module.classes).to_dict()
+    states = [
+        dict(metric.metric.metric_state) for metric in (first, second, third)
+    ]  # the third has seen none
+
+    def gather(parts, own):
+        assert own.keys() == states[0].keys()
+        parts[:] = states
+
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 3)
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    for metric in (first, third):
+        assert make_report(metric, module.classes).to_dict() == expected
+
+
+def test_misses_and_false_alarms_are_told_apart():
+    target = {
+        "boxes": torch.tensor([[0, 0, 10, 10], [20, 20, 40, 40], [50, 0, 90, 40]], dtype=torch.float32),
+        "labels": torch.tensor([1, 2, 1]),
+        "iscrowd": torch.tensor([0, 0, 1]),
+    }
+    boxes = torch.tensor(
+        [
+            [0, 0, 10, 9],  # right
+            [1, 0, 10, 10],  # the same object again
+            [20, 20, 40, 40],  # the wrong name
+            [60, 10, 70, 20],  # within a crowd
+            [60, 10, 70, 20],  # within a crowd of others
+        ],
+        dtype=torch.float32,
+    )
+    assert mistakes(boxes, torch.tensor([1, 1, 1, 1, 2]), target) == ([1, 2, 4], [1])
+    assert mistakes(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), target) == ([], [0, 1])
+
+
+def test_the_worst_pictures_are_drawn(root):
+    model = lively(detector())
+    shown = worst(model, options(root))
+    assert shown
+    for picture, seen, caption in shown:
+        assert picture.mode == "RGB"
+        assert seen.shape[1:] == model.preprocessing.size((picture.height, picture.width))
+        assert "miss" in caption
 
 
 def test_nothing_found_and_nothing_there():

@@ -23,6 +23,7 @@ from ..ops import (
     spend_tokens,
     to_windows,
 )
+from . import strips
 from .guidance import Guidance, ranking_of
 
 WINDOW_SIZE = 7
@@ -48,13 +49,28 @@ class DepthwiseConv(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolves; a map with channels last needs no copy."""
-        # Adding 1 to the kernel's centre saves a pass over the map. In bfloat16 it would cost the centre its digits.
-        folded = self.residual and input.dtype in (torch.float32, torch.float64)
-        weight = (
-            self.weight + F.pad(self.weight.new_ones(1, 1, 1, 1), (1, 1, 1, 1)) if folded else self.weight
-        )
+        weight, folded = self._weight_for(input)
         y = self._conv_forward(input.permute(0, 3, 1, 2), weight, self.bias).permute(0, 2, 3, 1)
         return input + y if self.residual and not folded else y
+
+    def convolve_rows(self, rows: Tensor) -> Tensor:
+        """Convolves some rows of a map, given with one row above and one below them.
+
+        Shape:
+            - rows: `(rows + 2, W, c)`
+            - returns: `(rows, W, c)`
+        """
+        weight, folded = self._weight_for(rows)
+        x = rows.unsqueeze(0).permute(0, 3, 1, 2)  # in this order: only so it counts as channels last
+        y = F.conv2d(x, weight, self.bias, padding=(0, 1), groups=self.groups).squeeze(0).permute(1, 2, 0)
+        return y.add_(rows[1:-1]) if self.residual and not folded else y
+
+    def _weight_for(self, input: Tensor) -> tuple[Tensor, bool]:
+        """The kernel, and whether adding the input is folded into it."""
+        # Adding 1 to the kernel's centre saves a pass over the map. In bfloat16 it would cost the centre its digits.
+        if self.residual and input.dtype in (torch.float32, torch.float64):
+            return self.weight + F.pad(self.weight.new_ones(1, 1, 1, 1), (1, 1, 1, 1)), True
+        return self.weight, False
 
 
 class HybridScaleAttention(nn.Module):
@@ -108,10 +124,10 @@ class HybridScaleAttention(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Attends, and measures."""
         c = x.shape[-1]
-        q, qkv_local, positional = self.in_proj(x).split((c // 2, 3 * c // 2, c), -1)
+        q, qkv_local, positional = strips.project(x, self.in_proj, (c // 2, 3 * c // 2, c))
         out_global, significance_global = self._attend_global(q, x)
         out_local, significance_local = self._attend_local(qkv_local)
-        out = torch.cat((out_global, out_local), -1) + self.positional(positional)
+        out = strips.add_parts(self.positional(positional), out_global, out_local)
         return self.proj(out), (significance_global + significance_local) / 2
 
     def _attend_global(self, q: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -210,9 +226,9 @@ class SelfGuidedAttention(nn.Module):
             [f.get_parameter("bias") for f in self.merge],
             token_budget=self.token_budget,
         )  # (B, M, c)
-        q, positional = self.in_proj(x).chunk(2, -1)
+        q, positional = strips.project(x, self.in_proj, (x.shape[-1], x.shape[-1]))
         out = attend(q, self.kv(summary), self.num_heads)
-        return self.proj(out + self.positional(positional))
+        return self.proj(strips.add_parts(self.positional(positional), out))
 
     def rank(self, significance: Tensor) -> Tensor:
         """The tokens `(B, N)` in the order in which they are merged, from the least to the most significant."""
@@ -251,9 +267,9 @@ class GlobalAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Attends."""
         pooled, _ = pool_to_budget(x, self.token_budget)
-        q, positional = self.in_proj(x).chunk(2, -1)
+        q, positional = strips.project(x, self.in_proj, (x.shape[-1], x.shape[-1]))
         out = attend(q, self.kv(pooled.flatten(1, 2)), self.num_heads)
-        return self.proj(out + self.positional(positional))
+        return self.proj(strips.add_parts(self.positional(positional), out))
 
 
 def attend(q: Tensor, kv: Tensor, num_heads: int) -> Tensor:

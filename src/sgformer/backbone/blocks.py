@@ -15,6 +15,7 @@ from timm.layers import DropPath
 from timm.models import checkpoint
 from torch import Tensor
 
+from . import strips
 from .attention import GROUP_SIZES, DepthwiseConv, GlobalAttention, HybridScaleAttention, SelfGuidedAttention
 
 
@@ -50,8 +51,14 @@ class Stem(nn.Module):
         """Turns pictures into tokens."""
         # Channels last from the start: nothing after this line has to be copied into another layout.
         x = x.contiguous(memory_format=torch.channels_last)
-        x = F.gelu(self.norm1(self.conv1(x)))
-        x = F.gelu(self.norm2(self.conv2(x)))
+        size = x.numel() // self.conv1.in_channels * self.conv1.out_channels // 4
+        if len(x) > 1 and strips.in_pieces(x, size):  # a picture at a time stays longer in the cache
+            return torch.cat([self._embed(picture) for picture in x.split(1)])
+        return self._embed(x)
+
+    def _embed(self, x: Tensor) -> Tensor:
+        x = strips.gelu_(self.norm1(self.conv1(x)))
+        x = strips.gelu_(self.norm2(self.conv2(x)))
         x = self.norm3(self.conv3(x))
         x = self.norm(x.permute(0, 2, 3, 1))
         return (x + self.positions(x.shape[1], x.shape[2]).to(x.dtype)).permute(0, 3, 1, 2)
@@ -164,6 +171,10 @@ class _Block(nn.Module):
         self.drop_path2 = DropPath(drop_path) if drop_path else nn.Identity()
 
     def _add_mlp(self, x: Tensor) -> Tensor:
+        if not self.training and strips.in_pieces(x, x.numel() * self.mlp.fc1.out_features // x.shape[-1]):
+            parts = (self.mlp, self.mlp.fc1, self.mlp.conv, self.mlp.fc2)
+            if strips.is_plain(*parts):
+                return strips.add_mlp(x, self.norm2, self.mlp)
         return x + self.drop_path2(self.mlp(self.norm2(x)))
 
 
@@ -173,7 +184,7 @@ class HybridScaleBlock(_Block):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Attends to coarse and near tokens, and measures significance."""
         attended, significance = self.attn(self.norm1(x))
-        return self._add_mlp(x + self.drop_path1(attended)), significance
+        return self._add_mlp(strips.add_parts(self.drop_path1(attended), x)), significance
 
 
 class SelfGuidedBlock(_Block):
@@ -181,7 +192,7 @@ class SelfGuidedBlock(_Block):
 
     def forward(self, x: Tensor, significance: Tensor) -> Tensor:
         """Attends to tokens merged by significance."""
-        return self._add_mlp(x + self.drop_path1(self.attn(self.norm1(x), significance)))
+        return self._add_mlp(strips.add_parts(self.drop_path1(self.attn(self.norm1(x), significance)), x))
 
 
 class GlobalBlock(_Block):
@@ -189,7 +200,7 @@ class GlobalBlock(_Block):
 
     def forward(self, x: Tensor) -> Tensor:
         """Attends to all tokens."""
-        return self._add_mlp(x + self.drop_path1(self.attn(self.norm1(x))))
+        return self._add_mlp(strips.add_parts(self.drop_path1(self.attn(self.norm1(x))), x))
 
 
 class Stage(nn.Module):

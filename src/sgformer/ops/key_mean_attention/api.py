@@ -6,10 +6,12 @@ import torch
 from torch import Tensor
 
 from ..dispatch import Backend, choose, explain, never
-from . import chunked, reference
+from . import chunked, reference, sdpa, triton
 
 # The most preferred first.
 BACKENDS = {
+    "triton": Backend(triton.attend, triton.why_not, triton.why_slow),
+    "sdpa": Backend(sdpa.attend, sdpa.why_not, sdpa.why_slow),
     "reference": Backend(reference.attend, never, reference.why_slow),
     "chunked": Backend(chunked.attend, never, never),
 }
@@ -28,7 +30,7 @@ def key_mean_attention(
 
     The key means carry no gradient: they measure, and are not trained. A query that may see no key at all gets zeros
     and does not count in the mean. Beyond that the means of an image sum to 1, and do not depend on the order of the
-    queries. Neither backend supports second derivatives.
+    queries. Only `reference` supports second derivatives.
 
     Args:
         q: queries.
@@ -37,8 +39,9 @@ def key_mean_attention(
         scale: factor on the products of queries and keys; `d ** -0.5` if None.
         mask: boolean, True where a query may see a key, as in `torch.nn.functional.scaled_dot_product_attention`. Two
             dimensions, `(B, M)`, say which keys exist; four are broadcast to `(B, a, N, M)`.
-        backend: `"reference"`, the plain definition; `"chunked"`, which keeps no tensor of size `N * M` in forward
-            nor backward; `"auto"` takes the first while that tensor is small.
+        backend: `"reference"`, the plain definition; `"triton"`, kernels for GPUs; `"sdpa"`, PyTorch's fused attention
+            and a second pass; `"chunked"`, a part of the queries at a time. Only the first keeps a tensor of size
+            `N * M`. `"auto"` chooses by device, dtype and size; `explain_backends` says why.
 
     Returns:
         The attention's output, and the key means in float32, or float64 for float64 queries.

@@ -7,6 +7,8 @@ from torch import Tensor
 
 # Up to this many weights (64 MB in float32) keeping them all is cheaper than computing them twice.
 MAX_WEIGHTS = 2**24
+# Without a gradient, weights are of use only while they are in the cache.
+MAX_CACHED_WEIGHTS = 2**22
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -44,9 +46,12 @@ def num_queries(q: Tensor, mask: Tensor | None) -> int | Tensor:
 
 
 def why_slow(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None) -> str | None:
-    """None, or a sentence: there are so many weights that keeping them all would cost too much memory."""
+    """None, or a sentence: there are so many weights that keeping them all would cost memory or time."""
     B, a, N, _ = q.shape
     weights = B * a * N * k.shape[2]
     if weights > MAX_WEIGHTS:
         return f"it would keep {weights:,} attention weights, more than {MAX_WEIGHTS:,}"
+    needs_weights = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
+    if q.device.type == "cpu" and weights > MAX_CACHED_WEIGHTS and mask is None and not needs_weights:
+        return f"it would write {weights:,} attention weights to memory and read them again, for no gradient"
     return None

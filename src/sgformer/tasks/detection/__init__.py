@@ -5,6 +5,7 @@ from .detections import Detections
 from .model import Detector
 from .report import Report
 from .task import DetectionTask, Recipe, build, evaluate
+from .worst import worst
 
 load = Detector.from_weights
 
@@ -18,4 +19,5 @@ __all__ = [
     "build",
     "evaluate",
     "load",
+    "worst",
 ]

@@ -201,18 +201,17 @@ def _annotation_fault(
     segmentation = annotation.get("segmentation")
     if not segmentation:
         return f"{name}: has no mask; for boxes alone set --heads.masks false"
-    if isinstance(segmentation, dict):
-        size = segmentation.get("size")
-        if size != [entry["height"], entry["width"]] or "counts" not in segmentation:
-            return (
-                f"{name}: its RLE mask has the size {size}, the picture {[entry['height'], entry['width']]}"
-            )
-    elif not isinstance(segmentation, list) or not all(_is_polygon(polygon) for polygon in segmentation):
+    if isinstance(segmentation, list) and all(_is_polygon(polygon) for polygon in segmentation):
+        return None
+    if not isinstance(segmentation, dict):
         return f"{name}: a polygon needs three points or more, as [x, y, x, y, x, y, ...]"
+    size = segmentation.get("size")
+    if size != [entry["height"], entry["width"]]:
+        return f"{name}: its RLE mask has the size {size}, the picture {[entry['height'], entry['width']]}"
     try:
         decode(segmentation, (entry["height"], entry["width"]))
     except Exception as error:  # pycocotools raises what it likes
-        return f"{name}: its mask cannot be read ({' '.join(str(error).split())[:80]})"
+        return f"{name}: its RLE mask cannot be read ({' '.join(str(error).split())[:80]})"
     return None
 
 

@@ -7,13 +7,10 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from ...engine.fit import TrainerOptions
-from ...engine.optim import OptimOptions, create_optimizer, warmup_cosine
-from ...engine.recipe import Plain
+from ...engine.optim import OptimOptions, count_steps, create_optimizer, create_schedule
 from ..backbones import ModelOptions
 from .data import DataOptions, DetectionData
 from .heads import HeadOptions
@@ -21,26 +18,6 @@ from .model import Detector, Preprocessing
 from .report import CocoMetric, Report, make_report
 
 Batch = tuple[Sequence[Tensor], Sequence[Mapping[str, Any]]]
-
-
-@dataclass(kw_only=True)
-class DetectionOptimOptions(OptimOptions):
-    """How the weights are moved.
-
-    Attributes:
-        name: Any optimizer of timm, such as adamw, lamb or sgd.
-        lr: Highest learning rate, for the batch size as it is: nothing is scaled behind your back.
-        weight_decay: Decay of weight matrices. Biases, norms and positions are never decayed.
-        layer_decay: Always null: a detector does not say which layers it has.
-        warmup_epochs: Epochs in which the learning rate rises from 0; fractions are fine.
-        final_lr: Learning rate at the end of the cosine that follows.
-        kwargs: More arguments of the optimizer, such as {betas: [0.9, 0.95]}.
-        drops: Epochs after which the learning rate falls to a tenth, in place of the cosine; empty: the cosine.
-    """
-
-    lr: float = 1e-4
-    kwargs: dict[str, Plain] = field(default_factory=dict)
-    drops: list[int] = field(default_factory=list)
 
 
 @dataclass(kw_only=True)
@@ -62,7 +39,7 @@ class Recipe:
     model: ModelOptions = field(default_factory=ModelOptions)
     heads: HeadOptions = field(default_factory=HeadOptions)
     data: DataOptions = field(default_factory=DataOptions)
-    optim: DetectionOptimOptions = field(default_factory=DetectionOptimOptions)
+    optim: OptimOptions = field(default_factory=OptimOptions)
     trainer: TrainerOptions = field(default_factory=TrainerOptions)
 
 
@@ -77,7 +54,7 @@ class DetectionTask(LightningModule):
         monitor: What decides which epoch is best: the AP of masks where there are some, else of boxes.
     """
 
-    def __init__(self, model: Detector, *, optim: DetectionOptimOptions) -> None:
+    def __init__(self, model: Detector, *, optim: OptimOptions) -> None:
         super().__init__()
         self.model, self.optim = model, optim
         self.monitor = "val_mask_ap" if model.heads.masks else "val_box_ap"
@@ -115,29 +92,15 @@ class DetectionTask(LightningModule):
         self.metric = CocoMetric(masks=self.model.heads.masks)
 
     def configure_optimizers(self) -> Any:
-        """Warm-up, then half a cosine or drops, per step."""
+        """Warm-up and the recipe's schedule, per step."""
         optimizer = create_optimizer(self.model, self.optim)
-        num_steps = int(self.trainer.estimated_stepping_batches)
         schedule = create_schedule(
-            optimizer, self.optim, num_steps=num_steps, num_epochs=self.trainer.max_epochs or 1
+            optimizer,
+            self.optim,
+            num_steps=count_steps(self.trainer),
+            num_epochs=self.trainer.max_epochs or 1,
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def create_schedule(
-    optimizer: Optimizer, options: DetectionOptimOptions, *, num_steps: int, num_epochs: int
-) -> LambdaLR:
-    """A schedule per step: a straight rise over the warm-up, then the drops, or without any half a cosine."""
-    if not options.drops:
-        return warmup_cosine(optimizer, options, num_steps=num_steps, num_epochs=num_epochs)
-    per_epoch = num_steps / num_epochs
-    warmup = round(per_epoch * options.warmup_epochs)
-
-    def factor(step: int) -> float:
-        dropped = 0.1 ** sum(step >= round(per_epoch * epoch) for epoch in options.drops)
-        return dropped * min((step + 1) / max(warmup, 1), 1.0)
-
-    return LambdaLR(optimizer, factor)
 
 
 def with_masks(found: Sequence[Mapping[str, Tensor]], images: Sequence[Tensor]) -> list[dict[str, Tensor]]:

@@ -1,0 +1,124 @@
+"""Prediction on a CPU a strip of rows at a time, where maps are too large for the cache.
+
+The hidden map of an MLP is four times as large as its input. Written to memory and read again by every operation, it
+costs more time than the products, and most of the memory of a pass. So the MLP of a block, with its norm and residual,
+goes over each picture in strips whose hidden rows stay in the cache: no hidden map is ever whole. What the depthwise
+convolution needs of the next strip is one row, and of the last one another: they are computed once and kept.
+
+Everything is as in `ConvMlp.forward`, and so are the numbers, up to the order of sums. Training, compilation, export
+and other devices take the plain way.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from .blocks import ConvMlp
+
+# Numbers in the hidden rows of a strip, at most: 2 MB in float32.
+STRIP_SIZE = 2**19
+# A map of more numbers than this is cut: 4 MB in float32.
+MAX_WHOLE = 2**20
+
+
+def in_pieces(x: Tensor, size: int) -> bool:
+    """Whether a map of `size` numbers is better cut: in plain prediction on a CPU, where it is large.
+
+    Args:
+        x: a tensor of the same device.
+        size: numbers in the largest map.
+    """
+    return (
+        size > MAX_WHOLE
+        and x.device.type == "cpu"
+        and not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+    )
+
+
+def is_plain(*modules: nn.Module) -> bool:
+    """Whether these are what they seem: products by weights, not replaced and with no hook that wants to be called."""
+    return all(
+        not module._forward_hooks and not module._forward_pre_hooks and "forward" not in vars(module)
+        for module in modules
+    ) and all(type(module) is nn.Linear for module in modules if isinstance(module, nn.Linear))
+
+
+def add_mlp(x: Tensor, norm: nn.LayerNorm, mlp: ConvMlp) -> Tensor:
+    """`x + mlp(norm(x))`, a strip of rows at a time. No gradient.
+
+    Shape:
+        - x, returns: `(B, H, W, c)`
+    """
+    B, H, W, c = x.shape
+    fc1, conv, fc2 = mlp.fc1, mlp.conv, mlp.fc2
+    hidden = fc1.out_features
+    height = min(H, max(2, STRIP_SIZE // (W * hidden)))
+    out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    # Hidden rows of a strip, and a row above and below it.
+    rows = x.new_empty((height + 2, W, hidden))
+    weight1, weight2 = fc1.weight.t(), fc2.weight.t()
+    for b in range(B):
+        rows[0] = 0  # above the map
+        for top in range(0, H, height):
+            bottom = min(top + height, H)
+            first, last = (top + 1 if top else 0), min(bottom + 1, H)  # row `top` came with the strip before
+            if first < last:
+                normed = norm(x[b, first:last])
+                new_rows = rows[first - top + 1 : last - top + 1].view(-1, hidden)
+                torch.addmm(fc1.bias, normed.view(-1, c), weight1, out=new_rows)
+            if last == bottom:
+                rows[bottom - top + 1] = 0  # below the map
+            y = conv.convolve_rows(rows[: bottom - top + 2])  # (rows, W, hidden)
+            y = gelu_(y)
+            out_rows = out[b, top:bottom].view(-1, c)
+            torch.addmm(fc2.bias, y.view(-1, hidden), weight2, out=out_rows)
+            out_rows += x[b, top:bottom].reshape(-1, c)
+            if bottom < H:
+                rows[:2] = rows[height : height + 2]
+    return out
+
+
+def project(x: Tensor, projection: nn.Linear, sizes: tuple[int, ...]) -> tuple[Tensor, ...]:
+    """The projection, cut into parts of these numbers of channels.
+
+    One product for all of them, except for large maps in prediction: there each part is a product of its own, whose
+    output needs no copy to be in one piece.
+
+    Shape:
+        - x: `(B, H, W, c)`
+        - returns: `(B, H, W, size)` each
+    """
+    if in_pieces(x, x.numel()) and is_plain(projection):
+        weights, biases = projection.weight.split(sizes), projection.bias.split(sizes)
+        return tuple(F.linear(x, weight, bias) for weight, bias in zip(weights, biases, strict=True))
+    return projection(x).split(sizes, -1)
+
+
+def add_parts(x: Tensor, *parts: Tensor) -> Tensor:
+    """The sum of a map and of another that comes in parts of its channels; large maps are added to where they are.
+
+    Shape:
+        - x, returns: `(B, H, W, c)`
+        - parts: `(B, H, W, size)` each, the sizes adding up to `c`
+    """
+    if in_pieces(x, x.numel()):
+        for of_x, part in zip(x.split([part.shape[-1] for part in parts], -1), parts, strict=True):
+            of_x += part
+        return x
+    return (torch.cat(parts, -1) if len(parts) > 1 else parts[0]) + x
+
+
+def gelu_(x: Tensor) -> Tensor:
+    """GELU in place where no gradient needs the input, else anew: a large map written once less."""
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return F.gelu(x)
+    return torch.ops.aten.gelu_(x)

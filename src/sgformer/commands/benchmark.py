@@ -1,0 +1,293 @@
+"""``sgformer benchmark``: models side by side in one run, in turns."""
+
+import argparse
+import csv
+import datetime
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .measure import Case
+
+EXAMPLES = """Names are timm's; sgformer_s@196 is sgformer_s with a token budget of 196. The models take turns within
+each combination of size, mode, dtype and compilation; medians and quartiles are reported. Nothing is reported while
+models of this package compute something else than they should.
+
+examples:
+  sgformer benchmark sgformer_s swin_tiny_patch4_window7_224 convnext_tiny --batch-size 4
+  sgformer benchmark sgformer_s sgformer_s@196 swin_tiny_patch4_window7_224 --size 224 896 800x1333
+  sgformer benchmark sgformer_t resnet50 --mode inference training --dtype float32 bfloat16 --compile both
+"""
+
+COLUMNS = (
+    *("model", "height", "width", "batch_size", "mode", "dtype", "compiled", "device"),
+    *(
+        "seconds_median",
+        "seconds_q25",
+        "seconds_q75",
+        "images_per_second",
+        "peak_memory_mb",
+        "gmacs",
+        "mparams",
+    ),
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the verb takes."""
+    parser.add_argument("models", nargs="+", help="timm's names, ours with @BUDGET where wanted")
+    parser.add_argument(
+        "--size", nargs="+", default=["224"], help="side of the picture, or HEIGHTxWIDTH (default: 224)"
+    )
+    parser.add_argument("--batch-size", type=int, default=1, help="pictures a step (default: 1)")
+    parser.add_argument("--mode", nargs="+", default=["inference"], choices=["inference", "training"])
+    parser.add_argument("--dtype", nargs="+", default=["float32"], choices=["float32", "bfloat16", "float16"])
+    parser.add_argument(
+        "--compile",
+        default="no",
+        choices=["no", "yes", "both"],
+        help="run through torch.compile (default: no)",
+    )
+    parser.add_argument("--rounds", type=int, default=7, help="samples of each model (default: 7)")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: as torch chooses)")
+    parser.add_argument(
+        "--time",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="take times; --no-time weighs memory only",
+    )
+    parser.add_argument(
+        "--memory",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="weigh the peak memory of a step, on a CPU in a fresh process for each model",
+    )
+    parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default)")
+    parser.add_argument("--out", default="benchmarks", help="folder for the CSV, the plot and the protocol")
+    parser.add_argument("--label", default="benchmark", help="first word of the files' names")
+
+
+def benchmark(
+    models: Sequence[str],
+    *,
+    size: Sequence[str | int] = ("224",),
+    batch_size: int = 1,
+    mode: Sequence[str] = ("inference",),
+    dtype: Sequence[str] = ("float32",),
+    compile: str = "no",
+    rounds: int = 7,
+    threads: int | None = None,
+    time: bool = True,
+    memory: bool = True,
+    device: str = "auto",
+    out: str | Path = "benchmarks",
+    label: str = "benchmark",
+) -> Path:
+    """Time models side by side, and weigh the memory that a step takes.
+
+    Args:
+        models: Names in timm's registry; ``@`` and a number after one of ours are a token budget.
+        size: Sides of square pictures, or ``HEIGHTxWIDTH``.
+        batch_size: Pictures a step.
+        mode: ``inference``, ``training`` (forward, backward and a step of AdamW), or both.
+        dtype: ``float32``, ``bfloat16``, ``float16``: of the weights in inference, of autocast in training.
+        compile: ``no``, ``yes`` or ``both``.
+        rounds: Samples of each model; each lasts a tenth of a second at least.
+        threads: CPU threads; None for torch's choice.
+        time: Whether to take times.
+        memory: Whether to weigh peak memory.
+        device: ``cpu``, ``cuda`` or ``auto``.
+        out: Folder for ``<label>_<device>_<threads>threads_torch<version>_<date>`` with the endings csv, json and png.
+        label: First word of the files' names.
+
+    Returns:
+        The CSV file. The JSON file next to it names machine, versions, date and protocol.
+
+    Raises:
+        ValueError: A model, a size or an option is unknown, a model cannot take a size, or a model of this package
+            computes something else than it should.
+    """
+    if rounds < 1 or batch_size < 1 or (threads is not None and threads < 1):
+        raise ValueError("rounds, batch size and threads must be at least 1")
+    if not (time or memory):
+        raise ValueError("without time and memory there is nothing to measure; leave one of them on")
+    sizes = [parse_size(text) for text in size]
+
+    import torch
+
+    from . import console, measure, parity
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    where = console.device(device)
+    for name in dtype:
+        if any(model.startswith("sgformer") for model in models):
+            _refuse_if(parity.failures(device=where, dtype=name))
+    compiled = {"no": [False], "yes": [True], "both": [False, True]}[compile]
+    rows: list[dict[str, Any]] = []
+    for (height, width), how, precision, translate in itertools.product(sizes, mode, dtype, compiled):
+        cases = [
+            measure.Case(model, height, width, batch_size, how, precision, translate, where)
+            for model in models
+        ]
+        # Counting builds each model once, without memory: a name that is wrong shows before anything is timed.
+        counts = [measure.count(case) for case in cases]
+        samples = measure.time_in_turns(cases, rounds=rounds) if time else [None] * len(cases)
+        for case, times, (mparams, gmacs) in zip(cases, samples, counts, strict=True):
+            peak = measure.peak_memory(case, threads=torch.get_num_threads()) if memory else None
+            rows.append(_row(case, times, peak, mparams, gmacs))
+        console.table(*_as_table(rows[-len(cases) :]))
+    kind = where.split(":")[0]
+    version = torch.__version__.split("+")[0]
+    today = datetime.date.today().isoformat()
+    stem = f"{label}_{kind}_{torch.get_num_threads()}threads_torch{version}_{today}"
+    path = _free(Path(out), stem)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    protocol = _protocol(where, rounds=rounds)
+    path.with_suffix(".json").write_text(json.dumps(protocol, indent=1) + "\n", encoding="utf-8")
+    _plot(rows, path.with_suffix(".png"))
+    print(f"{path}, with the protocol (.json) and a plot (.png) next to it")
+    return path
+
+
+def parse_size(text: str | int) -> tuple[int, int]:
+    """Height and width.
+
+    Example:
+        >>> parse_size("224"), parse_size("800x1333")
+        ((224, 224), (800, 1333))
+    """
+    parts = str(text).lower().split("x")
+    if len(parts) > 2 or not all(part.isdigit() and int(part) for part in parts):
+        raise ValueError(f"size {text!r} is neither a number nor HEIGHTxWIDTH, such as 800x1333")
+    return int(parts[0]), int(parts[-1])
+
+
+def _refuse_if(failures: list[str]) -> None:
+    if failures:
+        raise ValueError(
+            f"no speed is reported while parity fails: {'; '.join(failures)}. "
+            "Run the tests in tests/backbone, and report it"
+        )
+
+
+def _row(case: "Case", times: list[float] | None, peak: float | None, mparams: float, gmacs: float):
+    from dataclasses import asdict
+
+    from .measure import quartiles
+
+    row: dict[str, Any] = {**asdict(case), "gmacs": f"{gmacs:.2f}", "mparams": f"{mparams:.2f}"}
+    if times is not None:
+        low, middle, high = quartiles(times)
+        row |= {"seconds_q25": f"{low:.4g}", "seconds_median": f"{middle:.4g}", "seconds_q75": f"{high:.4g}"}
+        row["images_per_second"] = f"{case.batch_size / middle:.4g}"
+    if peak is not None:
+        row["peak_memory_mb"] = f"{peak:.1f}"
+    return {column: row.get(column, "") for column in COLUMNS}
+
+
+def _as_table(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows for a person: what is measured, and what the rows have in common in one word."""
+    heads = ["model", "case", "images/s", "median s", "quartiles s", "peak MB", "GMACs", "Mparams"]
+    lines = []
+    for row in rows:
+        how = [f"{row['batch_size']}x{row['height']}x{row['width']}", row["mode"], row["dtype"]]
+        spread = f"{row['seconds_q25']}-{row['seconds_q75']}" if row["seconds_median"] else ""
+        cells = [row["model"], " ".join(how + ["compiled"] * bool(row["compiled"]))]
+        cells += [row["images_per_second"], row["seconds_median"], spread]
+        lines.append([*cells, row["peak_memory_mb"], row["gmacs"], row["mparams"]])
+    return heads, lines
+
+
+def _protocol(device: str, *, rounds: int) -> dict[str, Any]:
+    """What a reader must know of how the numbers came to be."""
+    from ..engine.fit import describe_environment
+
+    environment = json.loads(describe_environment())
+    kept = (
+        "date",
+        "processor",
+        "num_cpus",
+        "num_threads",
+        "gpus",
+        "python",
+        "versions",
+        "git_commit",
+        "git_changes",
+    )
+    memory = (
+        "what PyTorch's allocator holds at most during a second step, less what it holds before"
+        if device.startswith("cuda")
+        else "peak resident memory of a first step less resident memory before it, in a fresh process"
+    )
+    return {
+        **{key: environment[key] for key in kept},
+        "device": device,
+        "rounds": rounds,
+        "time": "models take turns, forth and back; a sample is at least 0.1 s of steps; seconds a step",
+        "training": "forward in training mode, cross-entropy, backward, a step of AdamW",
+        "weights": "random: values do not change the speed",
+        "memory": f"MB of 2^20 bytes; {memory}",
+        "parity": "checked before, in float64 and in the dtypes measured",
+    }
+
+
+def _free(folder: Path, stem: str) -> Path:
+    """A path for the CSV that no earlier run has taken."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{stem}.csv"
+    for number in itertools.count(2):
+        if not path.exists():
+            return path
+        path = folder / f"{stem}-{number}.csv"
+    raise AssertionError
+
+
+def _plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Speed and memory over size: a column for each combination of mode, dtype and compilation.
+
+    Speed is in megapixels a second, so that a cost linear in the picture is a level line.
+    """
+    from matplotlib.figure import Figure
+
+    groups: dict[tuple, list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["mode"], row["dtype"], row["compiled"]), []).append(row)
+    measures = [
+        (column, title)
+        for column, title in (("seconds_median", "megapixels / s"), ("peak_memory_mb", "peak memory, MB"))
+        if any(row[column] for row in rows)
+    ]
+    figure = Figure(figsize=(1 + 4.2 * len(groups), 0.6 + 3.2 * len(measures)), layout="constrained")
+    axes = figure.subplots(len(measures), len(groups), squeeze=False)
+    names = list(dict.fromkeys(row["model"] for row in rows))
+    for column, ((mode, dtype, compiled), members) in enumerate(groups.items()):
+        for axis, (key, title) in zip(axes[:, column], measures, strict=True):
+            sides: set[float] = set()
+            for i, name in enumerate(names):
+                points = []
+                for row in members:
+                    if row["model"] == name and row[key]:
+                        pixels = row["height"] * row["width"]
+                        value = float(row[key])
+                        value = row["batch_size"] * pixels / 1e6 / value if key == "seconds_median" else value
+                        points.append((pixels**0.5, value))
+                if points:
+                    points.sort()
+                    sides |= {side for side, _ in points}
+                    axis.plot(*zip(*points, strict=True), marker="os^Dv*"[i % 6], label=name)
+            axis.set_xscale("log", base=2)
+            axis.set_xticks(sorted(sides), [f"{side:.0f}" for side in sorted(sides)], minor=False)
+            axis.set_ylim(bottom=0)
+            axis.set_ylabel(title)
+            axis.grid(alpha=0.3)
+        axes[0, column].set_title(f"{mode}, {dtype}" + ", compiled" * bool(compiled), fontsize="medium")
+        axes[-1, column].set_xlabel("square root of the number of pixels")
+    axes[0, 0].legend(fontsize="small")
+    figure.savefig(path, dpi=120)

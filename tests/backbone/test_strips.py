@@ -1,0 +1,97 @@
+"""Prediction in strips: the numbers of the plain way, at any size, and no other way out of prediction on a CPU."""
+
+import pytest
+import torch
+
+from backbone import fill
+from sgformer.backbone import strips
+from sgformer.backbone.blocks import GlobalBlock
+
+
+@pytest.fixture
+def in_strips(monkeypatch):
+    """Everything is large, strips are of two rows or few, and what strips computed is counted."""
+    monkeypatch.setattr(strips, "MAX_WHOLE", 0)
+    calls = []
+    plain = strips.add_mlp
+    monkeypatch.setattr(strips, "add_mlp", lambda *args: calls.append(1) or plain(*args))
+    return calls
+
+
+def block():
+    return fill.fill_(GlobalBlock(8, torch.nn.Identity(), mlp_ratio=3.0, drop_path=0.5)).double().eval()
+
+
+@pytest.mark.parametrize("strip_size", [1, 3 * 24 * 5, 2**20])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 5), (3, 1), (4, 7), (7, 5), (11, 3)])
+def test_any_strip_is_right(strip_size, height, width, in_strips, monkeypatch):
+    monkeypatch.setattr(strips, "STRIP_SIZE", strip_size)
+    x = torch.randn(2, height, width, 8, dtype=torch.float64)
+    model = block()
+    expected = model._add_mlp(x)  # gradients are on, so it goes the plain way
+    assert not in_strips
+    with torch.no_grad():
+        torch.testing.assert_close(model._add_mlp(x), expected, rtol=0, atol=1e-12)
+    assert in_strips
+
+
+@pytest.mark.parametrize("size", [(33, 47), (64, 64), (97, 130)])
+def test_models_compute_the_same(size, in_strips, monkeypatch):
+    monkeypatch.setattr(strips, "STRIP_SIZE", 1000)
+    model = fill.model("sgformer_test", num_classes=5, token_budget=20)
+    x = fill.picture("strips", 2, *size)
+    expected = model(x).detach()
+    assert not in_strips
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), expected, rtol=0, atol=1e-10)
+    assert len(in_strips) == 7
+
+
+def test_low_precision_is_as_precise(in_strips, monkeypatch):
+    monkeypatch.setattr(strips, "STRIP_SIZE", 1000)
+    x = torch.randn(1, 9, 10, 8, dtype=torch.float64)
+    model = block()
+    with torch.no_grad():
+        exact = model._add_mlp(x)
+        model.bfloat16()
+        fast = model._add_mlp(x.bfloat16())
+        monkeypatch.setattr(strips, "MAX_WHOLE", 2**30)
+        plain = model._add_mlp(x.bfloat16())
+    assert (fast - exact).norm() <= 1.5 * (plain - exact).norm()
+
+
+def test_hooks_are_called(in_strips):
+    model, seen = block(), []
+    model.mlp.fc1.register_forward_hook(lambda *args: seen.append(1))
+    with torch.no_grad():
+        model._add_mlp(torch.randn(1, 4, 4, 8, dtype=torch.float64))
+    assert seen
+    assert not in_strips
+
+
+def test_replaced_layers_are_used(in_strips):
+    model = block()
+    model.mlp.fc1 = type("Adapted", (torch.nn.Linear,), {})(8, 24).double()
+    with torch.no_grad():
+        model._add_mlp(torch.randn(1, 4, 4, 8, dtype=torch.float64))
+    assert not in_strips
+
+
+def test_training_and_autocast_go_the_plain_way(in_strips):
+    model, x = block(), torch.randn(1, 4, 4, 8)
+    model.float()
+    with torch.no_grad():
+        with torch.autocast("cpu", torch.bfloat16):
+            model._add_mlp(x)
+        model.train()._add_mlp(x)
+    assert not in_strips
+
+
+def test_the_input_stays_what_it_was(in_strips):
+    model = fill.model("sgformer_test", num_classes=5)
+    x = fill.picture("strips", 1, 64, 96)
+    before = x.clone()
+    with torch.no_grad():
+        first = model(x)
+        assert torch.equal(model(x), first)
+    assert torch.equal(x, before)

@@ -1,0 +1,137 @@
+"""`sgformer benchmark`: what its files hold, what it refuses, and that its scales are true."""
+
+import csv
+import json
+
+import pytest
+import torch
+
+from sgformer.cli import run
+from sgformer.commands import measure, parity
+from sgformer.commands.benchmark import COLUMNS, benchmark, parse_size
+from sgformer.commands.measure import Case
+
+TINY = {"size": [64], "rounds": 2, "device": "cpu"}
+
+
+@pytest.fixture(autouse=True)
+def _hasty(monkeypatch):
+    """Samples of one step; the number of threads stays what it is."""
+    monkeypatch.setattr(measure, "MIN_SECONDS", 0)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_files_hold_a_row_for_each_model_and_their_protocol(tmp_path):
+    names = ["sgformer_test", "sgformer_test@3", "resnet10t"]
+    path = benchmark(
+        names,
+        size=["64", "33x47"],
+        mode=["inference", "training"],
+        memory=False,
+        rounds=2,
+        device="cpu",
+        out=tmp_path,
+    )
+    rows = list(csv.DictReader(path.open()))
+    assert list(rows[0]) == list(COLUMNS)
+    assert [row["model"] for row in rows] == names * 4
+    assert {(row["height"], row["width"]) for row in rows} == {("64", "64"), ("33", "47")}
+    for row in rows:
+        assert 0 < float(row["seconds_q25"]) <= float(row["seconds_median"]) <= float(row["seconds_q75"])
+        assert float(row["images_per_second"]) == pytest.approx(1 / float(row["seconds_median"]), rel=1e-3)
+        assert row["peak_memory_mb"] == ""
+    protocol = json.loads(path.with_suffix(".json").read_text())
+    assert protocol["rounds"] == 2
+    assert protocol["num_threads"] == torch.get_num_threads()
+    assert protocol["versions"]["torch"] in torch.__version__
+    assert path.with_suffix(".png").stat().st_size > 5000
+    assert f"{torch.get_num_threads()}threads_torch" in path.name
+    again = benchmark(["resnet10t"], memory=False, out=tmp_path, **TINY)
+    assert again != path  # an earlier result is never overwritten
+
+
+def test_memory_is_that_of_the_step_and_not_of_the_model(tmp_path):
+    """The largest maps of a ResNet of 256 pixels are 64 times those of 32; the parameters are the same."""
+    small, large = (measure.peak_memory(Case("resnet10t", n, n), threads=1) for n in (32, 512))
+    assert large > small + 20
+    path = benchmark(["sgformer_test"], time=False, out=tmp_path, **TINY)
+    (row,) = csv.DictReader(path.open())
+    assert 0 < float(row["peak_memory_mb"]) < 500
+    assert row["seconds_median"] == ""
+
+
+def test_models_take_turns_forth_and_back(monkeypatch):
+    order = []
+    monkeypatch.setattr(measure, "step_of", lambda case: lambda: order.append(case.model))
+    cases = [Case(name, 64, 64) for name in "abc"]
+    samples = measure.time_in_turns(cases, rounds=2, min_seconds=0)
+    assert "".join(order) == "aabbcc" + "abc" + "cba"
+    assert [len(times) for times in samples] == [2, 2, 2]
+
+
+def test_a_training_step_trains(monkeypatch):
+    model = measure.create(Case("sgformer_test", 64, 64))
+    monkeypatch.setattr(measure, "create", lambda case: model)
+    before = [p.detach().clone() for p in model.parameters()]
+    measure.step_of(Case("sgformer_test", 64, 64, mode="training", dtype="bfloat16"))()
+    assert all(not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
+    assert all(p.dtype is torch.float32 for p in model.parameters())
+
+
+def test_counts_are_those_of_the_readme():
+    mparams, gmacs = measure.count(Case("sgformer_s", 224, 224))
+    assert (mparams, gmacs) == pytest.approx((22.55, 4.78), abs=0.007)
+    assert measure.count(Case("sgformer_s@60", 224, 224))[1] < gmacs
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_parity_holds(dtype):
+    assert parity.failures(dtype=dtype) == []
+
+
+def test_no_speed_while_parity_fails(monkeypatch, tmp_path, capsys):
+    wrong = {case: tuple(logit + 1e-6 for logit in logits) for case, logits in parity.EXPECTED.items()}
+    monkeypatch.setattr(parity, "EXPECTED", wrong)
+    assert run(["benchmark", "sgformer_test", "--out", str(tmp_path), "--size", "64", "--device", "cpu"]) == 2
+    assert "no speed is reported while parity fails: sgformer_test at 33x47" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    benchmark(["resnet10t"], memory=False, out=tmp_path, **TINY)  # has no part in it
+
+
+def test_parity_sees_a_wrong_significance(monkeypatch):
+    from sgformer import SGFormer
+
+    original = SGFormer.forward_significance
+    monkeypatch.setattr(
+        SGFormer,
+        "forward_significance",
+        lambda self, x: [m * 1.001 if x.dtype is torch.float32 else m for m in original(self, x)],
+    )
+    assert all("significance in float32" in sentence for sentence in parity.failures())
+    assert len(parity.failures()) == len(parity.EXPECTED)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sgformer_x"], "timm has no model 'sgformer_x'"),
+        (["resnet10t@20"], "a token budget is a number after @"),
+        (["sgformer_test@many"], "a token budget is a number after @"),
+        (["sgformer_test", "--size", "224y"], "size '224y' is neither a number nor HEIGHTxWIDTH"),
+        (["sgformer_test", "--size", "0"], "size '0'"),
+        (["sgformer_test", "--rounds", "0"], "must be at least 1"),
+        (["sgformer_test", "--no-time", "--no-memory"], "nothing to measure"),
+        (["sgformer_test", "--size", "31"], "needs at least 32x32"),
+    ],
+)
+def test_errors_are_one_line(arguments, message, tmp_path, capsys):
+    assert run(["benchmark", *arguments, "--out", str(tmp_path), "--device", "cpu"]) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert "\n" not in error
+
+
+def test_sizes():
+    assert [parse_size(s) for s in (224, "64", "800x1333")] == [(224, 224), (64, 64), (800, 1333)]
