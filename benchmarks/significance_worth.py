@@ -36,7 +36,8 @@ from sgformer.tasks.digit_scenes import DigitScenes
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "significance"
 NUM_SCENES = 200
-NUM_CURVES = 60
+NUM_CURVES = {"digit_scenes": 60, "imagenette160": 30}
+SMALL_BUDGET = {"digit_scenes": 4, "imagenette160": 16}  # one that binds at the size of the pictures
 RANDOM_SEEDS = 2
 
 
@@ -140,7 +141,7 @@ def measure_curves(model: Any, name: str) -> dict[str, Any]:
     curves: dict[str, list[np.ndarray]] = {}
     transform = model.preprocessing.transform()
     explained = []
-    for image in validation_pictures(model, name, NUM_CURVES):
+    for image in validation_pictures(model, name, NUM_CURVES[name]):
         x = transform(image).unsqueeze(0)
         explained.append((x, explain_picture(model, image, x)))
     for i, (x, explanation) in enumerate(explained):
@@ -186,7 +187,7 @@ def measure_guidance(model: Any, name: str, metadata: dict[str, Any]) -> dict[st
     data = replace(data, root=None if name == "digit_scenes" else str(data_folder(name)), workers=0)
     kinds = [("significance", 0), ("uniform", 0), *(("random", 1000 * seed) for seed in range(RANDOM_SEEDS))]
     rows = []
-    for budget in (None, 16):
+    for budget in (None, SMALL_BUDGET[name]):
         model.backbone.set_token_budget(budget)
         for guidance, seed in kinds:
             model.backbone.set_guidance(guidance, seed=seed)
