@@ -60,14 +60,11 @@ class Augment:
 
     def __call__(self, picture: tv_tensors.Image, mask: tv_tensors.Mask) -> tuple[Tensor, Tensor]:
         """The varied crop: picture (3, height, width) and mask (height, width), uint8."""
-        picture, mask = self._resize(picture, mask)
-        picture, mask = self._crop(*self._pad(picture, mask))
-        picture, mask = self.photometric(*self.flip(picture, mask))
-        return picture.as_subclass(Tensor), mask.as_subclass(Tensor)
+        crop = self._crop(*self._pad(*self._resize(picture, mask)))
+        pixels, indices = self.photometric(*self.flip(*crop))
+        return pixels.as_subclass(Tensor), indices.as_subclass(Tensor)
 
-    def _resize(
-        self, picture: tv_tensors.Image, mask: tv_tensors.Mask
-    ) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
+    def _resize(self, picture: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         height, width = picture.shape[-2:]
         least, greatest = self.options.scale
         factor = least + (greatest - least) * torch.rand(()).item()
@@ -80,18 +77,14 @@ class Augment:
         picture = resize(picture, size, interpolation=self.interpolation, antialias=True)
         return picture, resize(mask, size, interpolation=InterpolationMode.NEAREST)
 
-    def _pad(
-        self, picture: tv_tensors.Image, mask: tv_tensors.Mask
-    ) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
+    def _pad(self, picture: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         below, right = (max(0, w - h) for w, h in zip(self.size, picture.shape[-2:], strict=True))
         if not below and not right:
             return picture, mask
         padding = [0, 0, right, below]
         return functional.pad(picture, padding, fill=self.fill), functional.pad(mask, padding, fill=IGNORE)
 
-    def _crop(
-        self, picture: tv_tensors.Image, mask: tv_tensors.Mask
-    ) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
+    def _crop(self, picture: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         height, width = self.size
         top = left = 0
         for _ in range(10):
