@@ -87,10 +87,10 @@ def test_cosine_is_that_of_timm(final_epochs):
     assert rates_of(options, 84, 12) == pytest.approx(expected, rel=1e-9)
 
 
-def test_steps_and_poly():
+def test_steps_and_linear():
     rates = rates_of(OptimOptions(lr=1.0, final_lr=0, schedule="steps", step_epochs=[8, 11]), 24, 12)
     assert rates == pytest.approx([1.0] * 16 + [0.1] * 6 + [0.01] * 2)
-    rates = rates_of(OptimOptions(lr=1.0, final_lr=0, schedule="poly"), 10, 2)
+    rates = rates_of(OptimOptions(lr=1.0, final_lr=0, schedule="linear"), 10, 2)
     assert rates == pytest.approx([1 - i / 10 for i in range(10)])
     with pytest.raises(ValueError, match="leave nothing"):
         rates_of(OptimOptions(warmup_epochs=1, final_epochs=1), 10, 2)

@@ -36,7 +36,7 @@ def test_this_file_in_the_interpreter():
         "TRITON_INTERPRET": "1",
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
     }
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=line", __file__]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--tb=line", __file__]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
     assert " passed" in done.stdout
@@ -77,7 +77,7 @@ def run(q, k, v, grad, **options):
     ],
 )
 def test_rule_of_errors(dtype, size, mask):
-    """At most twice the error of plain PyTorch in the same dtype; memory from `empty` is NaN, and never shows."""
+    """At most twice the error of plain PyTorch in the same dtype, by the norm; NaN in new memory never shows."""
     torch.use_deterministic_algorithms(True)
     try:
         mask = make_mask(mask, *size[:4])
@@ -91,12 +91,10 @@ def test_rule_of_errors(dtype, size, mask):
         ("out", "key_mean", "grad_q", "grad_k", "grad_v"), fast, plain, exact, strict=True
     ):
         assert f.dtype == p.dtype
-        rounding = torch.finfo(f.dtype).eps * e.abs().max()
-        if name.startswith(
-            "grad"
-        ):  # a difference of sums of terms around 1, which plain code cancels exactly at times
-            rounding = 4 * max(rounding, torch.finfo(f.dtype).eps)
-        assert (f - e).abs().max() <= 2 * (p - e).abs().max() + rounding, name
+        # A rounding of each number; of gradients, differences that plain code cancels exactly at times, of their terms.
+        size = max(e.abs().max(), 8) if name.startswith("grad") else e.abs().max()
+        rounding = torch.finfo(f.dtype).eps * size * e.numel() ** 0.5
+        assert (f - e).norm() <= 2 * (p - e).norm() + rounding, name
 
 
 @needs_kernels

@@ -127,8 +127,7 @@ def _significance(model: Any, data: Any, folder: Path) -> list[Any]:
 
     if not any(hasattr(module, "forward_significance") for module in model.modules()):
         return []
-    images = data.examples() if hasattr(data, "examples") else ()
-    if not len(images):
+    if not hasattr(data, "examples") or not len(images := data.examples()):
         return []
     pictures = [model.preprocessing.to_picture(image) for image in images]
     return [WatchSignificance(folder, pictures, images)]

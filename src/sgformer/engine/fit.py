@@ -92,7 +92,7 @@ class TrainerOptions:
 
 def is_first_process() -> bool:
     """Whether this process is the one that writes; the others of a distributed run only compute."""
-    return rank_zero_only.rank == 0
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def new_folder(out: str | Path, name: str) -> Path:

@@ -34,7 +34,7 @@ class OptimOptions:
         final_lr: Learning rate at the end of the cosine that follows.
         final_epochs: Epochs at ``final_lr`` after the cosine.
         schedule: cosine; or steps, where the learning rate falls to a tenth at the start of each of step_epochs; or
-            poly, where it falls in a straight line.
+            linear, where it falls in a straight line (what others call poly with power 1).
         step_epochs: For steps: after how many epochs.
         kwargs: More arguments of the optimizer, such as {betas: [0.9, 0.95]}.
     """
@@ -47,7 +47,7 @@ class OptimOptions:
     warmup_lr: float = 0.0
     final_lr: float = 1e-6
     final_epochs: float = 0.0
-    schedule: Literal["cosine", "steps", "poly"] = "cosine"
+    schedule: Literal["cosine", "steps", "linear"] = "cosine"
     step_epochs: list[float] = field(default_factory=list)
     kwargs: dict[str, Plain] = field(default_factory=dict)
 

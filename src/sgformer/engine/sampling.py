@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 class Draw(NamedTuple):
     """What a training data set is asked for: a sample, and the seed of its variation."""
 
-    index: int
+    index: int  # pyright: ignore[reportIncompatibleMethodOverride] (tuples have a method of this name)
     seed: int
 
 

@@ -92,7 +92,9 @@ class Shards(IterableDataset[Any]):
 
     def _read(self, urls: list[str], seed: int | None) -> Iterator[Any]:
         """Samples of these shards; mixed and varied by the seed, as they come without one."""
-        import webdataset as wds
+        import webdataset
+
+        wds: Any = webdataset  # its functions are found at run time
 
         stages: list[Any] = [wds.SimpleShardList(urls), wds.tarfile_to_samples()]
         if seed is not None:

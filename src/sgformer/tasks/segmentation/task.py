@@ -2,18 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from ...engine.fit import TrainerOptions
-from ...engine.optim import OptimOptions, create_optimizer, warmup_cosine
+from ...engine.optim import OptimOptions, count_steps, create_optimizer, create_schedule
 from ..backbones import ModelOptions, preprocessing_of
 from .data import DataOptions, SegmentationData
 from .masks import IGNORE
@@ -31,17 +30,6 @@ class LossOptions:
 
     auxiliary: float = 0.4
     label_smoothing: float = 0.0
-
-
-@dataclass(kw_only=True)
-class ScheduledOptimOptions(OptimOptions):
-    """How the weights are moved, and how the learning rate falls.
-
-    Attributes:
-        schedule: After the warm-up: cosine, or linear (what others call poly with power 1).
-    """
-
-    schedule: Literal["cosine", "linear"] = "cosine"
 
 
 @dataclass(kw_only=True)
@@ -65,7 +53,7 @@ class Recipe:
     head: HeadOptions = field(default_factory=HeadOptions)
     data: DataOptions = field(default_factory=DataOptions)
     loss: LossOptions = field(default_factory=LossOptions)
-    optim: ScheduledOptimOptions = field(default_factory=ScheduledOptimOptions)
+    optim: OptimOptions = field(default_factory=OptimOptions)
     trainer: TrainerOptions = field(default_factory=TrainerOptions)
 
 
@@ -80,7 +68,7 @@ class SegmentationTask(LightningModule):
 
     monitor = "val_miou"
 
-    def __init__(self, model: Segmenter, *, loss: LossOptions, optim: ScheduledOptimOptions) -> None:
+    def __init__(self, model: Segmenter, *, loss: LossOptions, optim: OptimOptions) -> None:
         super().__init__()
         self.model, self.optim = model, optim
         self.auxiliary, self.label_smoothing = loss.auxiliary, loss.label_smoothing
@@ -133,25 +121,13 @@ class SegmentationTask(LightningModule):
     def configure_optimizers(self) -> Any:
         """Warm-up, then down, per step."""
         optimizer = create_optimizer(self.model, self.optim)
-        num_steps, num_epochs = int(self.trainer.estimated_stepping_batches), self.trainer.max_epochs or 1
-        make = warmup_cosine if self.optim.schedule == "cosine" else warmup_linear
-        schedule = make(optimizer, self.optim, num_steps=num_steps, num_epochs=num_epochs)
+        schedule = create_schedule(
+            optimizer,
+            self.optim,
+            num_steps=count_steps(self.trainer),
+            num_epochs=self.trainer.max_epochs or 1,
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def warmup_linear(
-    optimizer: torch.optim.Optimizer, options: OptimOptions, *, num_steps: int, num_epochs: int
-) -> LambdaLR:
-    """A schedule per step: a straight rise over the warm-up, then straight down to ``final_lr``."""
-    warmup = round(num_steps * min(options.warmup_epochs / num_epochs, 1.0))
-    floor = options.final_lr / options.lr
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        return floor + (1 - floor) * max(0.0, 1 - (step - warmup) / max(num_steps - warmup, 1))
-
-    return LambdaLR(optimizer, factor)
 
 
 @dataclass(frozen=True)
