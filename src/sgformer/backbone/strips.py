@@ -114,7 +114,7 @@ def add_parts(x: Tensor, *parts: Tensor) -> Tensor:
         for of_x, part in zip(x.split([part.shape[-1] for part in parts], -1), parts, strict=True):
             of_x += part
         return x
-    return (torch.cat(parts, -1) if len(parts) > 1 else parts[0]) + x
+    return torch.cat(parts, -1) + x
 
 
 def gelu_(x: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -136,7 +136,8 @@ def prepare(model: Any, image: "Image", *, size: int | None = None) -> "Tensor":
     else:
         seen = [size or preprocessing.shorter_side]  # one number is the shorter side
     mode = InterpolationMode(getattr(preprocessing, "interpolation", "bilinear"))
-    tensor = F.to_dtype(F.to_image(F.resize(image, seen, mode)), torch.float32, scale=True)
+    resized: Any = F.resize(cast(Any, image), seen, mode)  # which takes PIL's pictures as well
+    tensor = F.to_dtype(F.to_image(resized), torch.float32, scale=True)
     x = F.normalize(tensor, list(preprocessing.mean), list(preprocessing.std))
     return x.unsqueeze(0).to(next(model.parameters()).device)
 

@@ -85,7 +85,7 @@ def export(
     from .. import tasks
 
     model = tasks.load(weights)
-    backbone = getattr(model, "backbone", None)
+    backbone: Any = getattr(model, "backbone", None)
     if not hasattr(model, "classes") or not hasattr(backbone, "set_token_budget"):
         raise ExportError(f"{weights} is no SG-Former classifier; only those can be exported so far")
     from ..backbone import exporting
@@ -299,7 +299,7 @@ def _parse_size(size: str | int | tuple[int, int] | None) -> tuple[int, int] | N
         raise ValueError(f"--size {size} is no size; give height and width, such as 224 or 160x208")
     if numbers:
         size = int(numbers[1]), int(numbers[2] or numbers[1])
-    height, width = (size, size) if isinstance(size, int) else size  # pyright: ignore
+    height, width = map(int, (size, size) if isinstance(size, int) else size)
     if min(height, width) < 32:
         raise ValueError(f"--size {height}x{width} is too small; SG-Former needs at least 32x32")
     return height, width

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 import zlib
+from typing import Any
 
 import timm
 import torch
-from torch import nn
 
 import sgformer  # noqa: F401  registers the models
 
@@ -35,7 +35,7 @@ def drawn(name: str, shape: tuple[int, ...]) -> torch.Tensor:
 
 
 @torch.no_grad()
-def model_and_picture(height: int, width: int, budget: int | None) -> tuple[nn.Module, torch.Tensor]:
+def model_and_picture(height: int, width: int, budget: int | None) -> tuple[Any, torch.Tensor]:
     """The small model with drawn weights, and a drawn picture; float64, on the CPU."""
     model = timm.create_model("sgformer_test", num_classes=5, token_budget=budget).double().eval()
     for name, parameter in model.named_parameters():

@@ -131,7 +131,7 @@ def keys_picture(
     draw = ImageDraw.Draw(drawn)
     font = ImageFont.load_default(max(8, round(side * 0.34)))
     for i, j in np.ndindex(*regions):
-        centre = (left[j] + left[j + 1]) / 2, (top[i] + top[i + 1]) / 2
+        centre = float(left[j] + left[j + 1]) / 2, float(top[i] + top[i + 1]) / 2
         words = f"{counts[i, j]:.1f}" if counts[i, j] < 9.95 else f"{counts[i, j]:.0f}"
         width = max(1, round(side / 28))
         draw.text(centre, words, "white", font, anchor="mm", stroke_width=width, stroke_fill=(20, 20, 24))
