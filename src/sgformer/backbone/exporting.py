@@ -85,7 +85,8 @@ class Exportable(nn.Module):
                 else:
                     assert isinstance(block, GlobalBlock)
                     y = _global(block.attn, y)  # pyright: ignore
-                x = block._add_mlp(x + y)  # pyright: ignore
+                x = x + y
+                x = x + block.mlp(block.norm2(x))  # pyright: ignore
             x = stage.norm(x).permute(0, 3, 1, 2)
         return (self.model.forward_head(x), *maps)
 
