@@ -36,6 +36,19 @@ RUNS: dict[str, dict[str, Any]] = {
         "memory": False,
         **CPU,
     },
+    "memory1344": {
+        "models": [OURS, f"{OURS}@196", SWIN, CONVNEXT],
+        "size": [1344],
+        "time": False,
+        **CPU | {"threads": 1},
+    },
+    "memory224training": {
+        "models": [OURS, SWIN, CONVNEXT],
+        "batch_size": 8,
+        "mode": ["training"],
+        "time": False,
+        **CPU | {"threads": 1},
+    },
     "gpu224": {"models": [OURS, SWIN], "batch_size": 128, "mode": ["inference", "training"], **GPU},
     "gpu1024": {"models": [OURS, f"{OURS}@196", SWIN], "size": [1024], "batch_size": 8, **GPU},
 }
@@ -63,7 +76,7 @@ def table(name: str) -> str:
     with paths[-1].open(encoding="utf-8") as file:
         rows = "".join(row(cells) for cells in csv.DictReader(file))
     machine = ", ".join(protocol["gpus"]) if protocol["device"] != "cpu" else protocol["processor"]
-    note = f"`{paths[-1].name}`: {machine}, {protocol['num_threads']} threads, {protocol['rounds']} rounds."
+    note = f"`{paths[-1].name}`: {machine}, threads: {protocol['num_threads']}."
     return f"{HEAD}{rows}\n{note}\n"
 
 
