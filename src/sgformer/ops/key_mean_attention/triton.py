@@ -30,7 +30,7 @@ try:
 except ImportError:  # no wheel for this system; why_not says so
     triton = None
 
-    def jit(function):
+    def jit(function):  # pyright: ignore[reportAssignmentType]
         """Leaves the kernel as it is; it is never run."""
         return function
 
