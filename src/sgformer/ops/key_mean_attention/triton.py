@@ -15,6 +15,7 @@ slowly: that is how machines without a GPU test them.
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,14 +26,13 @@ from .reference import num_queries
 try:
     import triton
     import triton.language as tl
-
-    jit = triton.jit
 except ImportError:  # no wheel for this system; why_not says so
     triton = None
 
-    def jit(function):  # pyright: ignore[reportAssignmentType]
-        """Leaves the kernel as it is; it is never run."""
-        return function
+
+def jit(kernel: Any) -> Any:
+    """The kernel, compiled by Triton; as it is where there is none, for it is never run then."""
+    return triton.jit(kernel) if triton else kernel
 
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
