@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN    := .venv/bin
 
-.PHONY: demo test check venv clean
+.PHONY: demo test check gpu venv clean
 .DELETE_ON_ERROR:
 
 demo: venv  ## Train a small SG-Former on embedded pictures (about four minutes on two cores) and draw what it sees.
@@ -15,6 +15,10 @@ check: venv  ## Lint, formatting and types.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+gpu: venv  ## On a machine with a GPU: the tests of its kernels, then speed beside Swin-T.
+	$(BIN)/pytest tests/ops
+	$(BIN)/python benchmarks/speed.py run gpu224 gpu1024
 
 venv: .venv/installed
 

@@ -149,4 +149,6 @@ def _to_share(recipe: Any) -> dict[str, Any]:
 
     content = to_dict(recipe)
     content["data"]["root"] = None
+    if content["model"]["weights"]:
+        content["model"]["weights"] = Path(content["model"]["weights"]).name
     return content
