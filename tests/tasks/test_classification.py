@@ -8,7 +8,8 @@ from PIL import Image
 import sgformer  # noqa: F401
 from class_folders import make_class_folders
 from sgformer import tasks
-from sgformer.engine import weights
+from sgformer.engine import recipe, weights
+from sgformer.engine.sampling import seed_all
 from sgformer.engine.weights import WeightsError
 from sgformer.tasks import images
 from sgformer.tasks.backbones import ModelOptions
@@ -137,6 +138,16 @@ def test_a_model_and_a_folder_with_other_classes(folders):
     model = classifier(classes=("cat", "dog"))
     with pytest.raises(DataError, match="does not know blue, green, red; it knows cat, dog"):
         evaluate(model, DataOptions(root=str(folders), image_size=32, workers=0))
+
+
+@pytest.mark.parametrize("name", ["sgformer_s_in1k", "finetune"])
+def test_no_draw_of_a_recipe_s_augmentation_fails(name, folders):
+    augment = recipe.parse(recipe.find(name), Recipe).data.augment
+    transform = data(folders, augment=augment).train_transform()
+    image = Image.new("RGB", (40, 40), (200, 100, 50))
+    for seed in range(1500):  # strengths are drawn too, and the strongest are rare
+        seed_all(seed)
+        assert transform(image).shape == (3, 32, 32)
 
 
 def test_mixing_needs_pairs():

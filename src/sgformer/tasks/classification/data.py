@@ -28,7 +28,7 @@ class AugmentOptions:
         crop_ratio: Least and greatest width to height of a crop, before it is resized to the image size.
         flip: How often a picture is mirrored; 0 where left and right mean something.
         color_jitter: How far brightness, contrast and saturation may change.
-        rand_augment: A policy in timm's words, such as rand-m9-mstd0.5-inc1; null: none.
+        rand_augment: A policy in timm's words, such as rand-m9-mmax9-mstd0.5-inc1; null: none.
         erase: How often a random rectangle is replaced by noise.
         mixup: Strength of mixing two pictures, as the alpha of a Beta distribution; 0: never.
         cutmix: The same for pasting a part of one into another; with both, each batch draws one of them.
