@@ -6,6 +6,7 @@ import sgformer  # noqa: F401
 from sgformer import tasks
 from sgformer.backbone import official
 from sgformer.cli import run
+from sgformer.engine import recipe
 
 
 @pytest.fixture(scope="module")
@@ -42,3 +43,15 @@ def test_what_is_no_released_file_is_refused(tmp_path, capsys):
         assert run(["convert", str(tmp_path / name), str(tmp_path / "out.safetensors")]) == 2
         assert len(capsys.readouterr().err.splitlines()) == 1
     assert not (tmp_path / "out.safetensors").exists()
+
+
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_weights_of_dense_tasks_are_written_in_half_precision_too(task, tmp_path):
+    module, _ = tasks.get(task).build(recipe.parse(recipe.find(f"{task}/smoke"), tasks.get(task).Recipe))
+    module.model.save(tmp_path / "whole.safetensors")
+    out = tmp_path / "half.safetensors"
+    assert run(["convert", str(tmp_path / "whole.safetensors"), str(out), "--half"]) == 0
+    assert out.stat().st_size < 0.6 * (tmp_path / "whole.safetensors").stat().st_size
+    whole, half = tasks.load(tmp_path / "whole.safetensors").state_dict(), tasks.load(out).state_dict()
+    for name, tensor in whole.items():
+        torch.testing.assert_close(half[name], tensor, rtol=1e-3, atol=1e-4, msg=name)

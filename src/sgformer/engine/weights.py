@@ -15,13 +15,15 @@ Reading one never runs code from it. The metadata is one JSON object under the k
 import contextlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors.torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+
+M = TypeVar("M", bound=nn.Module)
 
 FORMAT = 1
 FOLDER = Path(__file__).parent.parent / "weights"  # those that ship with the package
@@ -56,14 +58,19 @@ def write_atomically(path: str | Path, content: bytes) -> None:
         raise
 
 
-def save(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+def save(
+    path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], *, half: bool = False
+) -> None:
     """Save tensors and their metadata to one file, atomically.
 
     Args:
         path: Where to; the folder is made if needed.
         tensors: A state dict. It is copied to the CPU, and tensors that share memory are written apart.
         metadata: What the module's docstring lists; ``format`` is added.
+        half: Whether to write floating-point tensors in half precision (float16), in half the space.
     """
+    if half:
+        tensors = {name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}
     plain = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
     # "format": "pt" is what other readers of safetensors, transformers among them, look for.
     header = {"format": "pt", _KEY: json.dumps({"format": FORMAT, **metadata}, allow_nan=False)}
@@ -114,6 +121,32 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     with _open(locate(path)) as file:
         metadata = _metadata(file, path)
         return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118 (no dict)
+
+
+def restore(
+    path: str | Path,
+    make: Callable[[dict[str, Any]], M],
+    *,
+    part: Callable[[M], nn.Module] = lambda model: model,
+) -> M:
+    """The model in a weights file, in evaluation mode.
+
+    Args:
+        path: A weights file, or a run folder for its best.
+        make: Builds the model from the file's metadata, with any values.
+        part: Which part of it the tensors belong to; all of it unless said otherwise.
+
+    Raises:
+        WeightsError: The file is damaged, is for something else, or its names and shapes do not fit.
+    """
+    path = locate(path)
+    tensors, metadata = read(path)
+    try:
+        model = make(metadata)
+    except (KeyError, TypeError) as error:
+        raise WeightsError(f"the metadata of {path} is damaged or of another task ({error!r})") from error
+    fill(part(model), tensors, source=path)
+    return model.eval()
 
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str | Path) -> None:

@@ -187,10 +187,7 @@ class Classifier(nn.Module):
             "recipe": recipe or {},
             "metrics": metrics or {},
         }
-        tensors = self.backbone.state_dict()
-        if half:
-            tensors = {name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}
-        weights.save(path, tensors, metadata)
+        weights.save(path, self.backbone.state_dict(), metadata, half=half)
 
     @classmethod
     def from_weights(cls, path: str | Path) -> "Classifier":
@@ -202,22 +199,17 @@ class Classifier(nn.Module):
         Raises:
             WeightsError: The file is damaged, is for something else, or its names and shapes do not fit.
         """
-        path = weights.locate(path)
-        tensors, metadata = weights.read(path)
-        try:
-            model = cls(
+        return weights.restore(
+            path,
+            lambda metadata: cls(
                 metadata["model"]["name"],
                 classes=metadata["classes"],
                 names=metadata.get("names"),
                 preprocessing=Preprocessing(**metadata["preprocessing"]),
                 kwargs=metadata["model"]["kwargs"],
-            )
-        except (KeyError, TypeError) as error:
-            raise weights.WeightsError(
-                f"the metadata of {path} is damaged or of another task ({error!r})"
-            ) from error
-        weights.fill(model.backbone, tensors, source=path)
-        return model.eval()
+            ),
+            part=lambda model: model.backbone,
+        )
 
     def start_from(self, path: str | Path) -> None:
         """Take over the weights of another classifier of the same backbone, the head if the classes agree.

@@ -226,6 +226,7 @@ class Detector(nn.Module):
         *,
         recipe: Mapping[str, Any] | None = None,
         metrics: Mapping[str, float] | None = None,
+        half: bool = False,
     ) -> None:
         """Write everything needed to use the model again to one safetensors file.
 
@@ -233,6 +234,7 @@ class Detector(nn.Module):
             path: Where to; an existing file is replaced atomically.
             recipe: How it was trained, for people.
             metrics: How good it is, for people.
+            half: Whether to keep the numbers in half precision (float16), in half the space.
         """
         metadata = {
             "task": "detection",
@@ -244,7 +246,7 @@ class Detector(nn.Module):
             "recipe": recipe or {},
             "metrics": metrics or {},
         }
-        weights.save(path, self.state_dict(), metadata)
+        weights.save(path, self.state_dict(), metadata, half=half)
 
     @classmethod
     def from_weights(cls, path: str | Path) -> "Detector":
@@ -256,23 +258,17 @@ class Detector(nn.Module):
         Raises:
             WeightsError: The file is damaged, is for something else, or its names and shapes do not fit.
         """
-        path = weights.locate(path)
-        tensors, metadata = weights.read(path)
-        try:
-            model = cls(
+        return weights.restore(
+            path,
+            lambda metadata: cls(
                 metadata["model"]["name"],
                 classes=metadata["classes"],
                 preprocessing=Preprocessing(**metadata["preprocessing"]),
                 heads=HeadOptions(**metadata["heads"]),
                 category_ids=metadata["category_ids"],
                 kwargs=metadata["model"]["kwargs"],
-            )
-        except (KeyError, TypeError) as error:
-            raise weights.WeightsError(
-                f"the metadata of {path} is damaged or of another task ({error!r})"
-            ) from error
-        weights.fill(model, tensors, source=path)
-        return model.eval()
+            ),
+        )
 
     def start_from(self, path: str | Path) -> None:
         """Take over a trained backbone; from a detector's weights also the heads.

@@ -279,6 +279,7 @@ class Segmenter(nn.Module):
         *,
         recipe: Mapping[str, Any] | None = None,
         metrics: Mapping[str, float] | None = None,
+        half: bool = False,
     ) -> None:
         """Write everything needed to use the model again to one safetensors file.
 
@@ -286,6 +287,7 @@ class Segmenter(nn.Module):
             path: Where to; an existing file is replaced atomically.
             recipe: How it was trained, for people.
             metrics: How good it is, for people.
+            half: Whether to keep the numbers in half precision (float16), in half the space.
         """
         metadata = {
             "task": "segmentation",
@@ -298,7 +300,7 @@ class Segmenter(nn.Module):
             "recipe": recipe or {},
             "metrics": metrics or {},
         }
-        weights.save(path, self.state_dict(), metadata)
+        weights.save(path, self.state_dict(), metadata, half=half)
 
     @classmethod
     def from_weights(cls, path: str | Path) -> "Segmenter":
@@ -310,10 +312,9 @@ class Segmenter(nn.Module):
         Raises:
             WeightsError: The file is damaged, is for something else, or its names and shapes do not fit.
         """
-        path = weights.locate(path)
-        tensors, metadata = weights.read(path)
-        try:
-            model = cls(
+        return weights.restore(
+            path,
+            lambda metadata: cls(
                 metadata["model"]["name"],
                 classes=metadata["classes"],
                 preprocessing=Preprocessing(**metadata["preprocessing"]),
@@ -321,13 +322,8 @@ class Segmenter(nn.Module):
                 head=HeadOptions(**metadata["head"]),
                 inference=InferenceOptions(**metadata["inference"]),
                 palette=metadata["palette"],
-            )
-        except (KeyError, TypeError) as error:
-            raise weights.WeightsError(
-                f"the metadata of {path} is damaged or of another task ({error!r})"
-            ) from error
-        weights.fill(model, tensors, source=path)
-        return model.eval()
+            ),
+        )
 
     def start_from(self, path: str | Path) -> None:
         """Take over trained weights: of a segmenter of the same head all, else those of the backbone.
