@@ -352,3 +352,19 @@ def test_content_decides_what_is_significant():
     model = fill.model("sgformer_test")
     one, other = (model.forward_significance(fill.picture(name, 1, 96, 96)) for name in ("one", "other"))
     assert all((a - b).abs().mean() > 0.02 for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("size", [(32, 32), (33, 47), (97, 130), (224, 100)])
+def test_windows_at_the_edges_apart_change_nothing(size, monkeypatch):
+    model = fill.model("sgformer_test", num_classes=5)
+    x = fill.picture("edges", 2, *size)
+    together, maps = model.forward_significance(x)
+    together.sum().backward()
+    gradient = model.stem.conv1.weight.grad.clone()
+    model.zero_grad()
+    monkeypatch.setattr("sgformer.backbone.attention.MIN_SPLIT", 0)
+    apart, maps_apart = model.forward_significance(x)
+    apart.sum().backward()
+    torch.testing.assert_close(apart, together, rtol=0, atol=1e-10)
+    torch.testing.assert_close(maps_apart, maps, rtol=0, atol=1e-10)
+    torch.testing.assert_close(model.stem.conv1.weight.grad, gradient, rtol=1e-9, atol=1e-9)

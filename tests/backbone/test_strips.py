@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from backbone import fill
-from sgformer.backbone import strips
-from sgformer.backbone.blocks import GlobalBlock
+from sgformer.backbone import conv_strips, strips
+from sgformer.backbone.blocks import Downsample, GlobalBlock, Stem
 
 
 @pytest.fixture
@@ -95,3 +95,48 @@ def test_the_input_stays_what_it_was(in_strips):
         first = model(x)
         assert torch.equal(model(x), first)
     assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("strip_size", [1, 8 * 16 * 5, 2**20])
+@pytest.mark.parametrize(("height", "width"), [(4, 5), (32, 32), (33, 47), (70, 9)])
+@pytest.mark.parametrize("kind", [Stem, Downsample])
+def test_chains_of_convolutions_in_strips_are_right(kind, height, width, strip_size, in_strips, monkeypatch):
+    monkeypatch.setattr(conv_strips, "STRIP_SIZE", strip_size)
+    layer = Stem(3, 8, grid_size=(8, 8)) if kind is Stem else Downsample(3, 8)
+    layer = fill.fill_(layer).double().eval()
+    x = torch.randn(2, height, width, 3, dtype=torch.float64).permute(0, 3, 1, 2)
+    expected = layer(x)
+    with torch.no_grad():
+        plain = layer(x)
+        monkeypatch.setattr(conv_strips, "MIN_SIZE", 0)
+        calls = []
+        chain = conv_strips.normed_convs
+        monkeypatch.setattr(conv_strips, "normed_convs", lambda *args: calls.append(1) or chain(*args))
+        fast = layer(x)
+    assert calls
+    torch.testing.assert_close(plain, expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(fast, expected, rtol=0, atol=1e-12)
+    assert fast.stride() == expected.stride()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_chains_in_strips_are_as_precise(dtype, in_strips, monkeypatch):
+    monkeypatch.setattr(conv_strips, "STRIP_SIZE", 1000)
+    layer, x = fill.fill_(Downsample(4, 16)).double().eval(), torch.randn(1, 4, 40, 50, dtype=torch.float64)
+    with torch.no_grad():
+        exact = layer(x)
+        layer.to(dtype)
+        plain = layer(x.to(dtype))
+        monkeypatch.setattr(conv_strips, "MIN_SIZE", 0)
+        fast = layer(x.to(dtype))
+    assert fast.dtype == dtype
+    assert (fast - exact).norm() <= 1.5 * (plain - exact).norm()
+
+
+def test_hooks_of_convolutions_are_called(in_strips, monkeypatch):
+    monkeypatch.setattr(conv_strips, "MIN_SIZE", 0)
+    layer, seen = fill.fill_(Stem(3, 8, grid_size=(8, 8))).eval(), []
+    layer.norm2.register_forward_hook(lambda *args: seen.append(1))
+    with torch.no_grad():
+        layer(torch.randn(1, 3, 32, 32))
+    assert seen

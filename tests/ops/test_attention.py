@@ -1,5 +1,7 @@
 """Both ways to attend to few keys give the same numbers, as far as their precision goes."""
 
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -30,8 +32,10 @@ def test_error_is_at_most_twice_that_of_the_plain_products(dtype, N, M):
         assert (fast.double() - e).abs().max() <= 2 * (slow.double() - e).abs().max() + room
 
 
-def test_many_weights_go_to_the_fused_kernel(monkeypatch):
+@pytest.mark.parametrize("tiles", [False, True])
+def test_many_weights_go_to_the_fused_kernel(monkeypatch, tiles):
     called = []
+    monkeypatch.setattr(sys.modules[attention.__module__], "HAS_TILES", tiles)
     fused = F.scaled_dot_product_attention
     monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *a: called.append(a[0].dtype) or fused(*a))
     few, many = torch.randn(1, 1, 8, 4), torch.randn(1, 1, 4200, 4)
@@ -40,3 +44,5 @@ def test_many_weights_go_to_the_fused_kernel(monkeypatch):
     attention(*[many.bfloat16()] * 3)  # 4200 * 4200 is more than 2^24
     attention(*[few] * 3)
     assert called == [torch.bfloat16, torch.float32]
+    attention(*[torch.randn(1, 1, 128, 4).bfloat16()] * 3)
+    assert len(called) == (3 if tiles else 2)

@@ -28,6 +28,9 @@ from .guidance import Guidance, ranking_of
 
 WINDOW_SIZE = 7
 
+# Maps of more tokens than this have their whole windows apart from those that need a mask.
+MIN_SPLIT = 2**12
+
 # Group sizes of the bands by the stage's stride, from the least to the most significant band.
 GROUP_SIZES = {8: (196, 56, 28), 4: (49, 14, 7), 2: (2, 1)}
 
@@ -149,7 +152,8 @@ class HybridScaleAttention(nn.Module):
         """Coarse tokens `(B, ceil(H / s), ceil(W / s), c)`: a convolution without overlap, as a matrix product."""
         _, H, W, c = x.shape
         s = self.stride
-        x = F.pad(x, (0, 0, 0, -W % s, 0, -H % s))
+        if H % s or W % s:
+            x = F.pad(x, (0, 0, 0, -W % s, 0, -H % s))
         patches = (
             x.unflatten(2, (-1, s)).unflatten(1, (-1, s)).transpose(2, 3).flatten(3)
         )  # (B, h, w, s * s * c)
@@ -158,6 +162,20 @@ class HybridScaleAttention(nn.Module):
 
     def _attend_local(self, qkv: Tensor) -> tuple[Tensor, Tensor]:
         """Each token looks at those of its window. Output `(B, H, W, c/2)`, significance `(B, H, W)`."""
+        _, H, W, _ = qkv.shape
+        if not (H % WINDOW_SIZE or W % WINDOW_SIZE) or H * W < MIN_SPLIT:
+            return self._attend_windows(qkv)
+        # The windows at the edges, which have to be filled up and masked, by themselves: they are few among many.
+        rows = [
+            [self._attend_windows(tile) for tile in row.split(whole_and_rest(W), 2)]
+            for row in qkv.split(whole_and_rest(H), 1)
+        ]
+        out, significance = (
+            torch.cat([torch.cat([tile[i] for tile in row], 2) for row in rows], 1) for i in range(2)
+        )
+        return out, significance
+
+    def _attend_windows(self, qkv: Tensor) -> tuple[Tensor, Tensor]:
         _, H, W, channels = qkv.shape
         windows, exists = to_windows(qkv, size=WINDOW_SIZE)  # (windows, 49, 3c/2)
         num_windows, M, _ = windows.shape
@@ -284,6 +302,12 @@ def attend(q: Tensor, kv: Tensor, num_heads: int) -> Tensor:
     q = q.view(B, H * W, num_heads, -1).transpose(1, 2)  # (B, a, N, d)
     k, v = kv.view(B, -1, 2, num_heads, c // num_heads).permute(2, 0, 3, 1, 4)  # (B, a, M, d) each
     return attention(q, k, v).transpose(1, 2).reshape(B, H, W, c)
+
+
+def whole_and_rest(side: int) -> list[int]:
+    """A side in two: the part that windows fill, and what is left; without an empty one."""
+    rest = side % WINDOW_SIZE
+    return [part for part in (side - rest, rest) if part]
 
 
 def pool_to_budget(keys: Tensor, budget: int | None) -> tuple[Tensor, int]:

@@ -15,7 +15,7 @@ from timm.layers import DropPath
 from timm.models import checkpoint
 from torch import Tensor
 
-from . import strips
+from . import conv_strips, strips
 from .attention import GROUP_SIZES, DepthwiseConv, GlobalAttention, HybridScaleAttention, SelfGuidedAttention
 
 
@@ -51,17 +51,15 @@ class Stem(nn.Module):
         """Turns pictures into tokens."""
         # Channels last from the start: nothing after this line has to be copied into another layout.
         x = x.contiguous(memory_format=torch.channels_last)
-        size = x.numel() // self.conv1.in_channels * self.conv1.out_channels // 4
-        if len(x) > 1 and strips.in_pieces(x, size):  # a picture at a time stays longer in the cache
-            return torch.cat([self._embed(picture) for picture in x.split(1)])
-        return self._embed(x)
-
-    def _embed(self, x: Tensor) -> Tensor:
-        x = strips.gelu_(self.norm1(self.conv1(x)))
-        x = strips.gelu_(self.norm2(self.conv2(x)))
-        x = self.norm3(self.conv3(x))
+        convs, norms = (self.conv1, self.conv2, self.conv3), (self.norm1, self.norm2, self.norm3)
+        if conv_strips.pays(x, self.conv1) and strips.is_plain(*convs, *norms):
+            x = conv_strips.normed_convs(x, convs, norms)
+        else:
+            x = F.gelu(self.norm1(self.conv1(x)))
+            x = F.gelu(self.norm2(self.conv2(x)))
+            x = self.norm3(self.conv3(x))
         x = self.norm(x.permute(0, 2, 3, 1))
-        return (x + self.positions(x.shape[1], x.shape[2]).to(x.dtype)).permute(0, 3, 1, 2)
+        return strips.add_parts(x, self.positions(x.shape[1], x.shape[2]).to(x.dtype)).permute(0, 3, 1, 2)
 
     def positions(self, height: int, width: int) -> Tensor:
         """The positions `(1, height, width, c)` of a map of this size, resized if the grid is of another."""
@@ -127,6 +125,14 @@ class Downsample(nn.Sequential):
         self.act2 = nn.GELU()
         self.conv3 = nn.Conv2d(c, c, 1, bias=False, **dd)
         self.norm3 = nn.GroupNorm(1, c, eps=1e-5, **dd)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Halves."""
+        convs, norms = (self.conv1, self.conv2, self.conv3), (self.norm1, self.norm2, self.norm3)
+        layers = (*convs, *norms, self.act1, self.act2)
+        if conv_strips.pays(input, self.conv1) and strips.is_plain(*layers):
+            return conv_strips.normed_convs(input, convs, norms)
+        return super().forward(input)
 
 
 class ConvMlp(nn.Module):

@@ -21,6 +21,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from .blocks import ConvMlp
 
+_HERE = __name__.rpartition(".")[0] + "."
+
 # Numbers in the hidden rows of a strip, at most: 2 MB in float32.
 STRIP_SIZE = 2**19
 # A map of more numbers than this is cut: 4 MB in float32.
@@ -45,11 +47,11 @@ def in_pieces(x: Tensor, size: int) -> bool:
 
 
 def is_plain(*modules: nn.Module) -> bool:
-    """Whether these are what they seem: products by weights, not replaced and with no hook that wants to be called."""
+    """Whether these are what they seem: not replaced, and with no hook that wants to be called."""
     return all(
         not module._forward_hooks and not module._forward_pre_hooks and "forward" not in vars(module)
         for module in modules
-    ) and all(type(module) is nn.Linear for module in modules if isinstance(module, nn.Linear))
+    ) and all(type(module).__module__.startswith(("torch.nn.modules.", _HERE)) for module in modules)
 
 
 def add_mlp(x: Tensor, norm: nn.LayerNorm, mlp: ConvMlp) -> Tensor:

@@ -8,13 +8,16 @@ from torch import Tensor
 
 # Up to this many weights (64 MB in float32) two plain products are the faster way on a CPU in low precision.
 MAX_PLAIN_WEIGHTS = 2**24
+# With matrix units (Intel's AMX) the fused kernel is the faster one from this many keys on.
+MIN_TILED_KEYS = 128
+HAS_TILES = bool(getattr(torch.cpu, "get_capabilities", dict)().get("amx_tile"))  # unknown to older PyTorch
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Softmax attention with scale `d ** -0.5`.
 
     It is PyTorch's fused attention, except on a CPU in bfloat16 or float16 while there are few weights: two plain
-    products are several times faster there (`benchmarks/choices.py` measures by how much).
+    products are faster there (`benchmarks/choices.py` measures by how much).
 
     Shape:
         - q: `(B, a, N, d)`
@@ -26,8 +29,10 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         torch.Size([2, 4, 100, 8])
     """
     B, a, N, d = q.shape
+    M = k.shape[2]
     low_precision = q.dtype in (torch.bfloat16, torch.float16)
-    if q.device.type != "cpu" or not low_precision or B * a * N * k.shape[2] > MAX_PLAIN_WEIGHTS:
+    many = B * a * N * M > MAX_PLAIN_WEIGHTS or (HAS_TILES and M >= MIN_TILED_KEYS)
+    if q.device.type != "cpu" or not low_precision or many:
         return F.scaled_dot_product_attention(q, k, v)
     scores = (q @ k.mT).to(torch.float32) * d**-0.5
     return scores.softmax(-1).to(v.dtype) @ v
