@@ -29,3 +29,11 @@ def test_a_class_without_pictures_does_not_divide_by_zero():
     drawn = report.matrix([[3, 1], [0, 0]], ("a", "b"))
     assert "nan" not in drawn.lower()
     assert ">3<" in drawn
+
+
+def test_precision_over_recall():
+    drawn = report.precision_recall(
+        {"Boxes": {"IoU 0.50": [1.0, 0.9, 0.2], "IoU 0.75": [0.8, 0.1, 0.0]}, "Masks": {}}
+    )
+    assert drawn.count("<svg") == 2
+    assert ">IoU 0.75<" in drawn

@@ -95,6 +95,27 @@ def curves(rows: Sequence[Mapping[str, float]], plots: Mapping[str, Sequence[str
     return f'<div class="plots">{"".join(drawn)}</div>'
 
 
+def precision_recall(plots: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
+    """Precision over recall, a plot for each kind of object, a curve for each way to judge.
+
+    Args:
+        plots: Title of each plot to its curves: name to precision at recalls in even steps from 0 to 1.
+    """
+    from matplotlib import colormaps
+
+    drawn = []
+    for title, curves_ in plots.items():
+        figure, axes = _axes()
+        for place, (name, precision) in enumerate(curves_.items()):
+            colour = colormaps["viridis"](0.9 * place / max(len(curves_) - 1, 1))
+            axes.plot(np.linspace(0, 1, len(precision)), precision, color=colour, label=name)
+        axes.set(title=title, xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.03))
+        axes.grid(alpha=0.25)
+        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+        drawn.append(_svg(figure))
+    return f'<div class="plots">{"".join(drawn)}</div>'
+
+
 def matrix(counts: Any, names: Sequence[str]) -> str:
     """A confusion matrix: rows are the true classes, columns what they were taken for, in shares of the row.
 

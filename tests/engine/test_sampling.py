@@ -1,10 +1,11 @@
+import itertools
 import random
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from sgformer.engine.sampling import Draw, EpochSampler, TrainLoader, drawn, fold, seed_all
+from sgformer.engine.sampling import POOL, Draw, EpochSampler, TrainLoader, drawn, fold, seed_all
 
 
 class Noise(Dataset):
@@ -83,3 +84,64 @@ def test_fold_tells_numbers_apart():
     assert len(seeds) == 2500
     assert drawn(7) == 7
     assert drawn(Draw(5, 1)) == 5
+
+
+# ---- like samples together
+
+
+SHAPES = [((7 * index) % 22) / 22 for index in range(22)]
+
+
+def alike(number, *, length=22, shapes=SHAPES, **kwargs):
+    """The draws of each batch of an epoch, of samples that share one with their like."""
+    sampler = EpochSampler(length, **{"batch_size": 4, "seed": 3, "likeness": shapes, **kwargs})
+    sampler.set_epoch(number)
+    draws = list(sampler)
+    return [draws[start : start + sampler.batch_size] for start in range(0, len(draws), sampler.batch_size)]
+
+
+def test_like_samples_share_a_batch_and_what_batches_share():
+    assert POOL >= 5  # the whole epoch is one pool
+    for number in range(4):
+        batches = alike(number)
+        samples = sorted(draw.index for batch in batches for draw in batch)
+        plain = epoch(loader(), number)[..., 0].flatten().tolist()
+        assert samples == sorted(plain)  # the same ones as in any order
+        ranges = sorted(sorted(SHAPES[draw.index] for draw in batch) for batch in batches)
+        assert all(one[-1] <= other[0] for one, other in itertools.pairwise(ranges))
+        assert all(len({draw.batch_seed for draw in batch}) == 1 for batch in batches)
+        assert len({batch[0].batch_seed for batch in batches}) == 5
+        assert len({draw.seed for batch in batches for draw in batch}) == 20
+    firsts = [SHAPES[alike(number)[0][0].index] for number in range(8)]
+    assert len(set(firsts)) > 3  # no epoch begins with the flattest
+    assert alike(2) == alike(2) != alike(3)
+
+
+def test_like_samples_are_mixed_anew_each_epoch():
+    """Samples of one shape meet others each time, and those that are left out differ."""
+    neighbours = {
+        frozenset(draw.index for draw in batch)
+        for number in range(10)
+        for batch in alike(number, length=300, shapes=[index % 2 for index in range(300)])
+    }
+    assert len(neighbours) > 700  # of 750
+
+
+def test_two_processes_share_the_batches_of_like_samples():
+    whole = alike(5)
+    halves = [alike(5, batch_size=2, rank=rank, num_processes=2) for rank in (0, 1)]
+    assert [one + other for one, other in zip(*halves, strict=True)] == whole
+
+
+def test_like_samples_go_on_after_any_batch():
+    whole = alike(2)
+    for taken in range(1, 5):
+        sampler = EpochSampler(22, batch_size=4, seed=3, likeness=SHAPES)
+        resumed = TrainLoader(Noise(), sampler)
+        resumed.load_state_dict({"epoch": 2, "num_taken": taken})
+        sampler.set_epoch(2)
+        assert list(sampler) == [draw for batch in whole[taken:] for draw in batch]
+
+
+def test_too_few_for_a_batch():
+    assert alike(0, length=3, shapes=[0.0, 1.0, 2.0]) == []

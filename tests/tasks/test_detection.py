@@ -15,7 +15,7 @@ from sgformer.engine.weights import WeightsError
 from sgformer.explain import significance_maps
 from sgformer.tasks.classification import Classifier
 from sgformer.tasks.detection import Detector
-from sgformer.tasks.detection.data import resized
+from sgformer.tasks.detection.augment import resized
 from sgformer.tasks.detection.heads import Anchors, HeadOptions
 from sgformer.tasks.detection.model import Preprocessing
 from sgformer.tasks.images import Preprocessing as ClassifierPreprocessing

@@ -189,7 +189,7 @@ def by_pycocotools(file, found, targets, kind, ids):
     judge.accumulate()
     judge.summarize()
     precision = judge.eval["precision"][:, :, :, 0, -1]
-    return judge.stats, [precision[:, :, k][precision[:, :, k] > -1].mean() for k in range(len(ids))]
+    return judge.stats, precision
 
 
 @pytest.mark.parametrize("masks", [True, False])
@@ -212,11 +212,15 @@ def test_numbers_are_those_of_pycocotools(tmp_path, masks):
             assert not masks
             continue
         file = root / "annotations" / "instances_val.json"
-        stats, classes = by_pycocotools(file, found, targets, kind, module.category_ids)
+        stats, precision = by_pycocotools(file, found, targets, kind, module.category_ids)
         assert 0.1 < stats[0] < 0.9
         expected = [None if value < 0 else pytest.approx(value, abs=1e-6) for value in stats]
         assert [ours[name] for name in NUMBERS] == expected
-        assert [getattr(row, column) for row in report.classes] == pytest.approx(classes, abs=1e-6)
+        classes = precision.mean((0, 1))
+        assert [getattr(row, column) for row in report.classes] == pytest.approx(classes.tolist(), abs=1e-6)
+        curves = report.precision["Boxes" if kind == "bbox" else "Masks"]
+        assert list(curves)[::5] == ["IoU 0.50", "IoU 0.75"]
+        np.testing.assert_allclose(np.array(list(curves.values())), precision.mean(2), atol=1e-6)
 
 
 def test_processes_with_unequal_shares_are_put_together(tmp_path, monkeypatch):

@@ -42,6 +42,13 @@ def test_each_validation_sample_is_judged_once(num_processes):
     assert sorted(seen) == list(range(7))
 
 
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_no_process_is_without_something_to_judge(rank):
+    """It would skip the end of validation, where the others wait for it."""
+    with pytest.raises(DataError, match=r"3 processes and only 2 pictures .*--trainer\.devices 2"):
+        make_loader(Numbers(2), "val", batch_size=2, workers=0, trainer=Trainer(rank, 3))
+
+
 def test_what_cannot_be_read_is_left_out():
     bad = Unreadable("a.jpg", "is empty")
     batch = collate_readable([(torch.zeros(1), 3), bad, (torch.ones(1), 4)])

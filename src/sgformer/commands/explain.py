@@ -65,6 +65,8 @@ def explain(
     Raises:
         ValueError: The weights cannot be used, the model has no significance, or there are no pictures.
     """
+    from PIL import Image
+
     from .. import tasks
     from ..engine.weights import write_atomically
     from ..explain import write_page
@@ -86,8 +88,12 @@ def explain(
             continue
         name = _unused(path.stem, explanations)
         explanations[name] = explanation
-        notes[name] = _says(model, explanation)
+        prediction = model.predict(explanation.picture)
+        notes[name] = prediction.summary() if hasattr(prediction, "summary") else ""
         save(explanation, folder / name)
+        if hasattr(prediction, "boxes"):
+            together = Image.fromarray(explanation.combined())
+            prediction.draw(together, masks=False).save(folder / name / "objects.png")
         print(f"{path} -> {folder / name}", flush=True)
     if explanations:
         page = write_page(explanations, title=f"What {_name(model)} finds significant", notes=notes)
@@ -170,12 +176,6 @@ def _set_budget(model: Any, token_budget: int | None) -> None:
 
 def _name(model: Any) -> str:
     return getattr(model, "name", type(model).__name__)
-
-
-def _says(model: Any, explanation: "Explanation") -> str:
-    """What the model says of the picture, where it can say it in a line."""
-    prediction = model.predict(explanation.picture)
-    return prediction.summary() if hasattr(prediction, "summary") else ""
 
 
 def _unused(stem: str, taken: dict) -> str:

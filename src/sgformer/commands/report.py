@@ -56,6 +56,8 @@ def report(run: str | Path, *, device: str = "auto") -> Path:
     if (confusion := judged.to_dict().get("confusion")) is not None:
         names = [row["class"] for row in judged.to_dict()["classes"]]
         sections.append(pages.Section("What is taken for what", pages.matrix(confusion, names)))
+    if getattr(judged, "precision", None):
+        sections.append(pages.Section("Precision and recall", pages.precision_recall(judged.precision)))
     if hasattr(task, "worst") and (worst := task.worst(model, recipe.data)):
         sections.append(pages.Section("The worst mistakes", pages.gallery(_with_significance(model, worst))))
     sections += [

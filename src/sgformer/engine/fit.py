@@ -183,6 +183,9 @@ def fit(
     except SystemExit:  # what Lightning makes of Ctrl-C, after which it ignores any other
         signal.signal(signal.SIGINT, signal.default_int_handler)
         raise KeyboardInterrupt from None
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        # What the first process judges after the run, for its page, it judges alone; the others have left by then.
+        torch.distributed.destroy_process_group()
     return run.best or run.rows[-1]
 
 

@@ -6,19 +6,30 @@ So neither the number of data workers nor an interruption changes what is traine
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
+
+# Like samples are looked for within so many batches: enough to find them, few enough for another mixture each epoch.
+POOL = 16
 
 
 class Draw(NamedTuple):
-    """What a training data set is asked for: a sample, and the seed of its variation."""
+    """What a training data set is asked for: a sample, and the seed of its variation.
+
+    Attributes:
+        index: Which sample.
+        seed: Of what varies from sample to sample.
+        batch_seed: Of what all samples of a batch must share, such as a size; None: nothing.
+    """
 
     index: int  # pyright: ignore[reportIncompatibleMethodOverride] (tuples have a method of this name)
     seed: int
+    batch_seed: int | None = None
 
 
 def fold(*numbers: int) -> int:
@@ -59,12 +70,21 @@ class EpochSampler(Sampler[Draw]):
         seed: Which order.
         rank: Which process this is.
         num_processes: How many there are.
+        likeness: A number for each sample. Those with near numbers then share a batch, and a ``batch_seed``; None: any.
     """
 
     def __init__(
-        self, length: int, *, batch_size: int, seed: int, rank: int = 0, num_processes: int = 1
+        self,
+        length: int,
+        *,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        num_processes: int = 1,
+        likeness: Sequence[float] | None = None,
     ) -> None:
         self.length, self.batch_size, self.seed = length, batch_size, seed
+        self.likeness = None if likeness is None else torch.tensor(likeness, dtype=torch.float64)
         self.rank, self.num_processes = rank, num_processes
         self.epoch = self.first_batch = 0
 
@@ -85,11 +105,32 @@ class EpochSampler(Sampler[Draw]):
         # A list, not a generator: a loader with workers asks for it before the epoch begins, one without after.
         generator = torch.Generator().manual_seed(fold(self.seed, self.epoch))
         order = torch.randperm(self.length, generator=generator)
-        order = order[: self.num_batches * self.num_processes * self.batch_size]
-        mine = order.view(self.num_batches, self.num_processes, self.batch_size)[
-            self.first_batch :, self.rank
-        ]
-        return iter([Draw(index, fold(self.seed, self.epoch, index)) for index in mine.flatten().tolist()])
+        width = self.num_processes * self.batch_size
+        batches = order[: self.num_batches * width].view(self.num_batches, width)
+        if self.likeness is not None:
+            batches = _like_together(batches, self.likeness, generator)
+        mine = batches.view(self.num_batches, self.num_processes, self.batch_size)[:, self.rank].tolist()
+        draws = []
+        for number in range(self.first_batch, self.num_batches):
+            shared = None if self.likeness is None else fold(self.seed, self.epoch, number, 1)
+            draws += [Draw(index, fold(self.seed, self.epoch, index), shared) for index in mine[number]]
+        return iter(draws)
+
+
+def _like_together(batches: Tensor, likeness: Tensor, generator: torch.Generator) -> Tensor:
+    """The same samples, sorted by likeness within a pool of batches; then the batches mixed again.
+
+    Args:
+        batches: Indices (batches, samples), in mixed order.
+        likeness: Of each index.
+        generator: Mixes the batches.
+    """
+    pools = []
+    for pool in batches.split(POOL):
+        indices = pool.flatten()
+        # A stable sort leaves samples that are alike in their mixed order.
+        pools.append(indices[likeness[indices].argsort(stable=True)].view_as(pool))
+    return torch.cat(pools)[torch.randperm(len(batches), generator=generator)]
 
 
 class TrainLoader(DataLoader[Any]):

@@ -1,7 +1,7 @@
 """What the data of all tasks share: loaders that know their process's share, and errors that name the remedy."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple, cast
 
 import torch
@@ -66,6 +66,7 @@ def make_loader(
     seed: int = 0,
     trainer: Any = None,
     collate: Callable[[list[Any]], Any] | None = None,
+    likeness: Sequence[float] | None = None,
 ) -> DataLoader[Any]:
     """Batches of this process's share of a data set.
 
@@ -80,6 +81,10 @@ def make_loader(
         seed: Where order and variation start.
         trainer: Lightning's, which knows how many processes there are; None: one.
         collate: How samples become a batch; None: stacked.
+        likeness: A number for each sample; in training those with near numbers share a batch. None: any do.
+
+    Raises:
+        DataError: There are fewer samples for validation than processes.
     """
     rank, num_processes = share(trainer)
     workers = suitable_workers() if workers is None else workers
@@ -95,8 +100,17 @@ def make_loader(
     if split == "train":
         # A data set smaller than a batch is one batch, of an even number for mixup.
         size = min(batch_size, max(length // num_processes // 2 * 2, 1))
-        sampler = EpochSampler(length, batch_size=size, seed=seed, rank=rank, num_processes=num_processes)
+        sampler = EpochSampler(
+            length, batch_size=size, seed=seed, rank=rank, num_processes=num_processes, likeness=likeness
+        )
         return TrainLoader(dataset, sampler, **kwargs)
+    if (
+        length < num_processes
+    ):  # Lightning lets a process without any skip the end of validation; the others would wait
+        raise DataError(
+            f"there are {num_processes} processes and only {length} pictures for validation; "
+            f"set --trainer.devices {max(length, 1)} or less"
+        )
     # Every num_processes-th sample: each is judged once, by one process.
     mine = Subset(dataset, range(rank, length, num_processes))
     return DataLoader(mine, batch_size=batch_size, **kwargs)

@@ -203,8 +203,6 @@ class ClassificationData(LightningDataModule):
     ) -> None:
         super().__init__()
         self.options, self.preprocessing, self.seed = options, preprocessing, seed
-        # With fewer pictures than processes, some have none to judge.
-        self.allow_zero_length_dataloader_with_multiple_devices = True
         self.names: dict[str, str] = {}
         self.samples: dict[sources.Split, sources.Samples] = {}
         if options.source == "shards":

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +67,20 @@ class Annotations:
     faults: tuple[str, ...]
 
 
+class Content(NamedTuple):
+    """Pictures and annotations as in COCO's JSON, whatever they were read from.
+
+    Attributes:
+        images: The folder that the names of pictures start from.
+        content: ``images``, ``annotations``, ``categories``.
+        faults: What could not be read, a line each.
+    """
+
+    images: Path
+    content: dict[str, Any]
+    faults: tuple[str, ...] = ()
+
+
 def decode(segmentation: Any, size: tuple[int, int]) -> NDArray[np.uint8]:
     """A mask (height, width) from polygons, or from RLE, whose counts are a list or a compressed string."""
     from pycocotools import mask as coco_mask
@@ -87,8 +101,7 @@ def read(
         annotations: A JSON file in COCO's format.
         images: The folder of the pictures that it names.
         masks: Whether each object must have a mask.
-        invalid: Whether a fault is an error, or what has it is left out: an object, or a whole picture whose file is
-            missing or has another size.
+        invalid: Whether a fault is an error, or what has it is left out; see `check`.
 
     Raises:
         DataError: The file is not in the format, or has faults, named by file and id.
@@ -96,6 +109,25 @@ def read(
     content = _content(annotations)
     if not images.is_dir():
         raise DataError(f"there is no folder {images} with the pictures of {annotations}; name the right one")
+    return check(Content(images, content), annotations, masks=masks, invalid=invalid)
+
+
+def check(
+    source: Content, annotations: Path, *, masks: bool, invalid: Literal["error", "drop"] = "error"
+) -> Annotations:
+    """Look at each annotation, and at each picture's file.
+
+    Args:
+        source: What was read.
+        annotations: Where from, for messages.
+        masks: Whether each object must have a mask.
+        invalid: Whether a fault is an error, or what has it is left out: an object, or a whole picture whose file is
+            missing or has another size.
+
+    Raises:
+        DataError: There are faults, named by file and id, or nothing is left.
+    """
+    images, content = source.images, source.content
     categories = sorted(content["categories"], key=lambda category: category["id"])
     ids = tuple(category["id"] for category in categories)
     classes = tuple(str(category.get("name", category["id"])) for category in categories)
@@ -105,7 +137,7 @@ def read(
     if not categories:
         raise DataError(f"{annotations} has no categories; there is nothing to learn from it")
 
-    faults: list[str] = []
+    faults = list(source.faults)
     entries = {}
     for entry in content["images"]:
         if fault := _picture_fault(entry, images):
@@ -127,10 +159,10 @@ def read(
             else:
                 objects[image_id].append(annotation)
     if faults and invalid == "error":
-        raise DataError(f"{annotations}: {_first(faults)}. Mend them, or set --data.invalid drop")
+        raise DataError(f"{annotations}: {first(faults)}. Mend them, or set --data.invalid drop")
     if not entries:
         raise DataError(
-            f"{annotations} has no pictures that can be used{': ' + _first(faults) if faults else ''}"
+            f"{annotations} has no pictures that can be used{': ' + first(faults) if faults else ''}"
         )
     pictures = tuple(
         _annotated(entry, objects[image_id], images, index) for image_id, entry in entries.items()
@@ -156,6 +188,21 @@ def _content(path: Path) -> dict[str, Any]:
     return content
 
 
+def picture_size(path: Path) -> tuple[int, int] | None:
+    """(height, width) of a picture, turned as its EXIF data say; None where it cannot be read."""
+    try:
+        return _size(path)[0]
+    except Exception:  # a broken header can raise anything
+        return None
+
+
+def _size(path: Path) -> tuple[tuple[int, int], bool]:
+    """(height, width), and whether they were exchanged by the EXIF data."""
+    with Image.open(path) as image:
+        turned = image.getexif().get(_ORIENTATION, 1) >= 5
+        return (image.size if turned else image.size[::-1]), turned
+
+
 def _picture_fault(entry: dict[str, Any], folder: Path) -> str | None:
     name = f"picture {entry.get('id')} ({entry.get('file_name')})"
     if any(key not in entry for key in ("id", "file_name", "width", "height")):
@@ -164,13 +211,9 @@ def _picture_fault(entry: dict[str, Any], folder: Path) -> str | None:
     if not path.is_file():
         return f"{name}: there is no such file in {folder}"
     try:
-        with Image.open(path) as image:
-            width, height = image.size
-            turned = image.getexif().get(_ORIENTATION, 1) >= 5
+        (height, width), turned = _size(path)
     except Exception as error:  # a broken header can raise anything
         return f"{name}: is no picture, or damaged ({' '.join(str(error).split())[:80]})"
-    if turned:
-        width, height = height, width
     if (width, height) != (entry["width"], entry["height"]):
         hint = ", turned as its EXIF data say," if turned else ""
         return (
@@ -247,7 +290,7 @@ def _annotated(
     )
 
 
-def _first(faults: Iterable[str], count: int = 3) -> str:
+def first(faults: Iterable[str], count: int = 3) -> str:
     """The first few, and how many more there are."""
     faults = list(faults)
     more = f"; and {len(faults) - count} more" if len(faults) > count else ""

@@ -1,8 +1,8 @@
 """Pictures with boxes and masks, from COCO's format or made on the spot, as batches for a detector."""
 
+import math
 import warnings
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -11,57 +11,14 @@ from lightning.pytorch import LightningDataModule
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision import tv_tensors
-from torchvision.transforms import v2
 
 from ...engine.sampling import Draw, drawn
 from ..digit_scenes import DigitScenes
 from ..images import read_picture
 from ..loading import DataError, listed, make_loader, pair
-from . import coco
-
-Target = dict[str, Any]
-
-
-@dataclass(kw_only=True)
-class AugmentOptions:
-    """How training pictures are varied, boxes and masks along with them.
-
-    Attributes:
-        shorter_sides: Lengths of the shorter side, one of which is drawn for each picture; empty: that of image_size.
-        crop: Height and width of a random part, taken where a picture is larger after it was resized; null: all of it.
-        flip: How often a picture is mirrored; 0 where left and right mean something.
-        flip_vertical: How often it is turned upside down, for pictures that have no up, such as from a microscope.
-        photometric: How often brightness, contrast, saturation and hue are changed.
-    """
-
-    shorter_sides: list[int] = field(default_factory=list)
-    crop: int | None = None
-    flip: float = 0.5
-    flip_vertical: float = 0.0
-    photometric: float = 0.0
-
-    def __post_init__(self) -> None:
-        if min([*self.shorter_sides, self.crop or 32]) < 32:
-            raise ValueError("data.augment.shorter_sides and data.augment.crop must be at least 32 pixels")
-
-
-@dataclass(kw_only=True)
-class SplitOptions:
-    """Where the pictures of a split are, and what is in them.
-
-    Attributes:
-        images: The folder of the pictures, from data.root.
-        annotations: The JSON file in COCO's format, from data.root; null: annotations/instances_train.json, or
-            instances_val.json.
-    """
-
-    images: str = "images"
-    annotations: str | None = None
-
-    def file(self, split: str) -> str:
-        """The annotations of a split, from data.root."""
-        return self.annotations or f"annotations/instances_{split}.json"
+from . import coco, sources
+from .augment import Augment, AugmentOptions, Target
+from .sources import Split, SplitOptions
 
 
 @dataclass(kw_only=True)
@@ -88,7 +45,8 @@ class DataOptions:
     """Which pictures, how large, how many at once.
 
     Attributes:
-        source: coco, for annotations in COCO's format; or digit_scenes, which are made on the spot.
+        source: The format of the annotations: coco, yolo for text files, voc for XML files; or digit_scenes, which are
+            made on the spot.
         root: The folder from which train and val name theirs.
         train: Where the training pictures are.
         val: Where the validation pictures are.
@@ -96,6 +54,8 @@ class DataOptions:
             become at most. Small pictures are enlarged.
         multiple: Sides are rounded to multiples of it, for backbones that insist, such as swin on 4.
         batch_size: Pictures per batch of one process.
+        like_together: Whether pictures of like shape share a batch in training, and the drawn length of their shorter
+            side, so that most go through the backbone together and little is padded.
         workers: Processes that read pictures; null: as many as suit the machine.
         invalid: What happens to annotations with faults, such as a box without width: error, or drop, which leaves
             them out.
@@ -103,13 +63,14 @@ class DataOptions:
         scenes: How many digit scenes, where those are the source.
     """
 
-    source: Literal["coco", "digit_scenes"] = "coco"
+    source: Literal["coco", "yolo", "voc", "digit_scenes"] = "coco"
     root: str | None = None
     train: SplitOptions = field(default_factory=SplitOptions)
     val: SplitOptions = field(default_factory=SplitOptions)
     image_size: tuple[int, int] = (800, 1333)
     multiple: int = 1
     batch_size: int = 2
+    like_together: bool = True
     workers: int | None = None
     invalid: Literal["error", "drop"] = "error"
     augment: AugmentOptions = field(default_factory=AugmentOptions)
@@ -127,26 +88,6 @@ class DataOptions:
             )
 
 
-def resized(size: tuple[int, int], *, shorter: int, longest: int, multiple: int = 1) -> tuple[int, int]:
-    """(height, width) that a picture is resized to: its shape is kept, no side is below 32 pixels.
-
-    Args:
-        size: (height, width) of the picture.
-        shorter: Length of the shorter side.
-        longest: Of the longer side at most.
-        multiple: Sides are rounded to multiples of it.
-
-    Example:
-        >>> resized((480, 640), shorter=800, longest=1333)
-        (800, 1067)
-        >>> resized((200, 1000), shorter=800, longest=1333)
-        (267, 1333)
-    """
-    scale = min(shorter / min(size), longest / max(size))
-    height, width = (max(32, round(side * scale / multiple) * multiple) for side in size)
-    return height, width
-
-
 def to_tensor(image: Image.Image) -> Tensor:
     """8 bits (3, height, width) from an RGB picture."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
@@ -155,16 +96,14 @@ def to_tensor(image: Image.Image) -> Tensor:
 class DetectionDataset(Dataset[tuple[Tensor, Target]]):
     """Pictures as tensors of 8 bits, with what is in them.
 
-    For training they are resized and varied, and crowds are left out; else they are as they are. Labels start from 1,
-    since 0 is the background to torchvision.
+    For training they are resized and varied; else they are as they are. Labels start from 1, since 0 is the background
+    to torchvision.
 
     Args:
         records: The pictures; or None, with scenes instead.
         scenes: Digit scenes, which are made once, then kept in memory.
         masks: Whether masks are needed.
-        augment: How the pictures are varied; None: not at all.
-        image_size: Length of the shorter side after resizing, and of the longer side at most.
-        multiple: What sides are rounded to.
+        augment: What varies the pictures; None: they are as they are.
     """
 
     def __init__(
@@ -173,21 +112,25 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         scenes: DigitScenes | None,
         *,
         masks: bool,
-        augment: AugmentOptions | None,
-        image_size: tuple[int, int],
-        multiple: int = 1,
+        augment: Augment | None,
     ) -> None:
-        self.records, self.scenes, self.masks = records, scenes, masks
-        self.augment, self.image_size, self.multiple = augment, image_size, multiple
+        self.records, self.scenes, self.masks, self.augment = records, scenes, masks, augment
         self.made: dict[int, tuple[Tensor, Target, Tensor]] = {}
 
     def __len__(self) -> int:
         return len(self.records if self.records is not None else self.scenes or ())
 
     def __getitem__(self, index: int | Draw) -> tuple[Tensor, Target]:
+        batch_seed = index.batch_seed if isinstance(index, Draw) else None
         index = drawn(index)
         image, target = self._scene(index) if self.records is None else self._record(self.records[index])
-        return self._varied(image, target) if self.augment else (image, target)
+        return self.augment(image, target, batch_seed=batch_seed) if self.augment else (image, target)
+
+    def shapes(self) -> list[float]:
+        """How high each picture is relative to its width, as a logarithm."""
+        if self.records is None:
+            return [0.0] * len(self)
+        return [math.log(record.size[0] / record.size[1]) for record in self.records]
 
     def _record(self, record: coco.Annotated) -> tuple[Tensor, Target]:
         target = {
@@ -224,35 +167,6 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         numbers = torch.arange(1, len(target["labels"]) + 1)[:, None, None]
         return image, {**target, "masks": (places == numbers).to(torch.uint8)}
 
-    def _varied(self, image: Tensor, target: Target) -> tuple[Tensor, Target]:
-        assert self.augment is not None
-        options = self.augment
-        objects = target["iscrowd"] == 0
-        size = (int(image.shape[1]), int(image.shape[2]))
-        sample: dict[str, Any] = {
-            "image": tv_tensors.Image(image),
-            "boxes": tv_tensors.BoundingBoxes(target["boxes"][objects], format="XYXY", canvas_size=size),  # pyright: ignore
-            "labels": target["labels"][objects],
-        }
-        if self.masks:
-            sample["masks"] = tv_tensors.Mask(target["masks"][objects])
-        shorter, longest = self.image_size
-        if options.shorter_sides:
-            shorter = options.shorter_sides[int(torch.randint(len(options.shorter_sides), ()))]
-        size = resized(size, shorter=shorter, longest=longest, multiple=self.multiple)
-        steps: list[Any] = [v2.Resize(size, antialias=True)]
-        if options.crop and options.crop < max(size):
-            steps.append(v2.RandomCrop((min(options.crop, size[0]), min(options.crop, size[1]))))
-        steps += [v2.RandomHorizontalFlip(options.flip), v2.RandomVerticalFlip(options.flip_vertical)]
-        steps.append(v2.RandomApply([v2.RandomPhotometricDistort(p=0.5)], p=options.photometric))
-        steps += [v2.ClampBoundingBoxes(), v2.SanitizeBoundingBoxes(), v2.ToPureTensor()]
-        sample = v2.Compose(steps)(sample)
-        if self.masks:
-            # A box that was cut may hold no pixel of its object any more.
-            left = sample["masks"].bool().flatten(1).any(1)
-            sample |= {key: sample[key][left] for key in ("boxes", "labels", "masks")}
-        return sample.pop("image"), sample
-
 
 def collate(samples: list[tuple[Tensor, Target]]) -> tuple[list[Tensor], list[Target]]:
     """Pictures differ in size, so a batch is a list of them and a list of what is in them."""
@@ -285,27 +199,19 @@ class DetectionData(LightningDataModule):
         *,
         masks: bool,
         classes: tuple[str, ...] | None = None,
-        splits: tuple[Literal["train", "val"], ...] = ("train", "val"),
+        splits: tuple[Split, ...] = ("train", "val"),
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.options, self.masks, self.seed = options, masks, seed
-        # With fewer pictures than processes, some have none to judge.
-        self.allow_zero_length_dataloader_with_multiple_devices = True
-        self.found: dict[str, coco.Annotations] = {}
+        self.found: dict[Split, coco.Annotations] = {}
         if options.source == "digit_scenes":
             self.classes: tuple[str, ...] = DigitScenes.classes
             self.category_ids: tuple[int, ...] = tuple(range(1, 11))
         else:
-            self.found = {split: self._read(split) for split in splits}
+            self.found = self._read(splits, classes)
             first = self.found[splits[0]]
             self.classes, self.category_ids = first.classes, first.category_ids
-            for other in list(self.found.values())[1:]:
-                if faults := list(coco.same_categories(first, other)):
-                    raise DataError(
-                        f"the categories of {options.train.file('train')} and {options.val.file('val')} differ, "
-                        f"{'; '.join(faults)}. Both must have the same ids and names"
-                    )
         if classes is not None and self.classes != classes:
             unknown, missing = set(self.classes) - set(classes), set(classes) - set(self.classes)
             raise DataError(
@@ -325,20 +231,34 @@ class DetectionData(LightningDataModule):
         )
         return f"{len(self.classes)} classes, {pictures} pictures, {objects} objects"
 
-    def _read(self, split: Literal["train", "val"]) -> coco.Annotations:
-        root = _root(self.options)
-        where = self.options.train if split == "train" else self.options.val
-        file = where.file(split)
-        found = coco.read(root / file, root / where.images, masks=self.masks, invalid=self.options.invalid)
-        if found.faults:
-            # Said once and for all; what was wrong with each stands in the error without --data.invalid drop.
-            warnings.warn(
-                f"{file}: {len(found.faults)} faults left out, such as {found.faults[0]}",
-                stacklevel=2,
+    def _read(
+        self, splits: tuple[Split, ...], classes: tuple[str, ...] | None
+    ) -> dict[Split, coco.Annotations]:
+        options = self.options
+        assert options.source != "digit_scenes"
+        places: dict[Split, SplitOptions] = {"train": options.train, "val": options.val}
+        found = sources.read(
+            sources.root_of(options.root),
+            {split: places[split] for split in splits},
+            options.source,
+            masks=self.masks,
+            invalid=options.invalid,
+            classes=classes,
+        )
+        for split, one in found.items():
+            if one.faults:
+                # Said once and for all; without --data.invalid drop it is an error.
+                warnings.warn(
+                    f"{split}: {len(one.faults)} faults left out: {coco.first(one.faults)}", stacklevel=3
+                )
+        if len(found) == 2 and (unlike := list(coco.same_categories(found["train"], found["val"]))):
+            raise DataError(
+                f"the categories of training and validation differ, {'; '.join(unlike)}. Both must have the same "
+                "ids and names"
             )
         return found
 
-    def dataset(self, split: Literal["train", "val"]) -> DetectionDataset:
+    def dataset(self, split: Split) -> DetectionDataset:
         """The pictures of a split: varied for train, as they are for val."""
         train, options = split == "train", self.options
         records, scenes = None, None
@@ -354,9 +274,9 @@ class DetectionData(LightningDataModule):
             records,
             scenes,
             masks=self.masks,
-            augment=options.augment if train else None,
-            image_size=options.image_size,
-            multiple=options.multiple,
+            augment=Augment(options.augment, image_size=options.image_size, multiple=options.multiple)
+            if train
+            else None,
         )
 
     def train_dataloader(self) -> DataLoader[Any]:
@@ -367,27 +287,15 @@ class DetectionData(LightningDataModule):
         """Every picture once, in order."""
         return self._loader("val")
 
-    def _loader(self, split: Literal["train", "val"]) -> DataLoader[Any]:
+    def _loader(self, split: Split) -> DataLoader[Any]:
+        dataset = self.dataset(split)
         return make_loader(
-            self.dataset(split),
+            dataset,
             split,
             batch_size=self.options.batch_size,
             workers=self.options.workers,
             seed=self.seed,
             trainer=self.trainer,
             collate=collate,
+            likeness=dataset.shapes() if split == "train" and self.options.like_together else None,
         )
-
-
-def _root(options: DataOptions) -> Path:
-    if options.root is None:
-        raise DataError(
-            "which pictures? Name their folder: --data.root FOLDER, with images/ and "
-            "annotations/instances_train.json and instances_val.json, or name others: --data.train.images and so on"
-        )
-    root = Path(options.root).expanduser()
-    if not root.is_dir():
-        raise DataError(
-            f"there is no folder {root}; set --data.root to the one with images/ and annotations/"
-        )
-    return root

@@ -68,11 +68,12 @@ class Detections:
             rows.append(row)
         return {"height": self.size[0], "width": self.size[1], "objects": rows}
 
-    def draw(self, picture: Picture) -> Image.Image:
+    def draw(self, picture: Picture, *, masks: bool = True) -> Image.Image:
         """The picture with all boxes, masks, names and scores in it; a small one is enlarged first.
 
         Args:
-            picture: The one that was looked at.
+            picture: The one that was looked at, or something else of its size, such as a map of it.
+            masks: Whether masks are drawn, where there are some.
 
         Raises:
             ValueError: It is of another size.
@@ -85,10 +86,11 @@ class Detections:
             )
         captions = [f"{label} {score:.0%}" for label, score in zip(self.labels, self.scores, strict=True)]
 
-        def masks(size: tuple[int, int], scale: float) -> NDArray[np.float32] | None:
-            return None if self.mask_shapes is None else paste(self.mask_shapes, self.boxes * scale, size)
+        def pasted(size: tuple[int, int], scale: float) -> NDArray[np.float32] | None:
+            shapes = self.mask_shapes if masks else None
+            return None if shapes is None else paste(shapes, self.boxes * scale, size)
 
-        return draw(image, self.boxes, captions, kinds=self.category_ids, masks=masks)
+        return draw(image, self.boxes, captions, kinds=self.category_ids, masks=pasted)
 
 
 def paste(

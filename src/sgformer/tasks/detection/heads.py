@@ -2,11 +2,13 @@
 
 Two of torchvision's parts guess the pyramid's strides from sizes, which fails where a side is no multiple of 32: the
 anchors by an integer division, the pooling of regions by rounding a logarithm once, at the first batch. Here both are
-told.
+told. And what lies in a crowd, a region of many objects that were not annotated one by one, is not taught to be
+background: those places count neither way.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,27 +18,34 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.ops import box_area, box_iou
 from torchvision.ops.poolers import MultiScaleRoIAlign, initLevelMapper
 
 # Of the backbone's maps; the pyramid adds one of twice the last stride, for proposals alone.
 STRIDES = (4, 8, 16, 32)
+# How much of a place must lie in one crowd to be left out of training.
+IN_CROWD = 0.5
 
 
 @dataclass(kw_only=True)
 class HeadOptions:
-    """What finds objects in the backbone's maps: Mask R-CNN, or Faster R-CNN without masks.
+    """What finds objects in the backbone's maps.
 
     Attributes:
+        kind: rcnn is Mask R-CNN, or Faster R-CNN without masks; retinanet judges anchors directly and has no masks.
         masks: Whether objects get a mask beside a box.
         channels: Of every map of the pyramid, and of the mask head.
-        box_channels: Of the two hidden layers of the box head.
-        anchor_sizes: Sides of the anchors in pixels, for the strides 4, 8, 16, 32 and 64.
+        box_channels: Of the two hidden layers of the box head; rcnn alone.
+        anchor_sizes: Sides of the anchors in pixels, for the strides 4, 8, 16, 32 and 64, of retinanet 8 to 128, which
+            adds anchors of 1.26 and 1.59 times these sides.
         anchor_ratios: Heights of the anchors, relative to their widths.
-        num_proposals: How many regions a picture's boxes are looked for in; twice as many in training.
-        num_sampled: Of how many regions of a picture training takes the loss.
+        num_proposals: How many regions a picture's boxes are looked for in; twice as many in training. Of retinanet,
+            how many anchors of each map are kept before boxes that are found twice are dropped.
+        num_sampled: Of how many regions of a picture training takes the loss; rcnn alone.
         max_detections: How many objects there are in a picture at most.
     """
 
+    kind: Literal["rcnn", "retinanet"] = "rcnn"
     masks: bool = True
     channels: int = 256
     box_channels: int = 1024
@@ -49,19 +58,25 @@ class HeadOptions:
     def __post_init__(self) -> None:
         # JSON has lists only.
         self.anchor_sizes, self.anchor_ratios = tuple(self.anchor_sizes), tuple(self.anchor_ratios)  # pyright: ignore
+        if self.kind == "retinanet" and self.masks:
+            raise ValueError(
+                "heads.kind retinanet finds boxes alone; set --heads.masks false, or --heads.kind rcnn"
+            )
 
 
 class Anchors(AnchorGenerator):
     """Anchors on grids whose strides are known.
 
     Args:
-        sizes: Sides of the squares of a level's anchors, one a level.
+        sizes: Sides of the squares of each level's anchors.
         ratios: Height to width, the same at all levels.
         strides: Pixels per place of each level.
     """
 
-    def __init__(self, sizes: Sequence[int], ratios: Sequence[float], strides: Sequence[int]) -> None:
-        super().__init__(tuple((size,) for size in sizes), (tuple(ratios),) * len(sizes))  # pyright: ignore
+    def __init__(
+        self, sizes: Sequence[Sequence[int]], ratios: Sequence[float], strides: Sequence[int]
+    ) -> None:
+        super().__init__(tuple(map(tuple, sizes)), (tuple(ratios),) * len(sizes))  # pyright: ignore
         self.strides = tuple(strides)
 
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
@@ -72,6 +87,52 @@ class Anchors(AnchorGenerator):
         grids = [list(map_.shape[-2:]) for map_ in feature_maps]
         anchors = torch.cat(self.grid_anchors(grids, strides))
         return [anchors] * len(image_list.image_sizes)
+
+
+def in_crowd(boxes: Tensor, crowds: Tensor) -> Tensor:
+    """Which of the boxes (n, 4) lie by half of their area or more in one of the crowds (m, 4): bool (n,)."""
+    edges = torch.cat(
+        [torch.maximum(boxes[:, None, :2], crowds[:, :2]), torch.minimum(boxes[:, None, 2:], crowds[:, 2:])],
+        2,
+    )
+    shared = (edges[..., 2:] - edges[..., :2]).clamp(min=0).prod(2)  # (n, m)
+    return (shared >= IN_CROWD * box_area(boxes)[:, None].clamp(min=1e-6)).any(1)
+
+
+class Proposals(RegionProposalNetwork):
+    """Proposes regions; in training, anchors in crowds are neither objects nor background."""
+
+    def assign_targets_to_anchors(
+        self, anchors: list[Tensor], targets: list[dict[str, Tensor]]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """For each picture 1, 0 or -1 (left out) for each anchor, and the box that it is to become."""
+        labels, boxes = super().assign_targets_to_anchors(anchors, targets)
+        for anchor, label, target in zip(anchors, labels, targets, strict=True):
+            ignored = (label == 0) & in_crowd(anchor, target["crowds"])
+            if (label[~ignored] >= 0).any():  # a mean needs something
+                label[ignored] = -1
+        return labels, boxes
+
+
+class Regions(RoIHeads):
+    """Names, moves and outlines regions; in training, those in crowds that are no object are left out."""
+
+    def select_training_samples(
+        self, proposals: list[Tensor], targets: list[dict[str, Tensor]] | None
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
+        """As torchvision draws them, of what is left."""
+        assert targets is not None
+        left = []
+        for boxes, target in zip(proposals, targets, strict=True):
+            kept = ~in_crowd(boxes, target["crowds"])
+            if len(target["boxes"]):
+                kept |= (
+                    box_iou(boxes, target["boxes"].to(boxes)).amax(1) >= self.proposal_matcher.high_threshold
+                )
+            if len(boxes) and not len(target["boxes"]):
+                kept[0] |= ~kept.any()  # a mean needs something
+            left.append(boxes[kept])
+        return super().select_training_samples(left, targets)  # pyright: ignore[reportReturnType]
 
 
 def region_pooling(size: int) -> MultiScaleRoIAlign:
@@ -90,8 +151,10 @@ def create_heads(options: HeadOptions, *, num_classes: int) -> tuple[RegionPropo
         num_classes: Without the background.
     """
     channels = options.channels
-    anchors = Anchors(options.anchor_sizes, options.anchor_ratios, (*STRIDES, 2 * STRIDES[-1]))
-    proposals = RegionProposalNetwork(
+    anchors = Anchors(
+        [(size,) for size in options.anchor_sizes], options.anchor_ratios, (*STRIDES, 2 * STRIDES[-1])
+    )
+    proposals = Proposals(
         anchors,
         RPNHead(channels, anchors.num_anchors_per_location()[0]),
         fg_iou_thresh=0.7,
@@ -109,7 +172,7 @@ def create_heads(options: HeadOptions, *, num_classes: int) -> tuple[RegionPropo
             "mask_head": MaskRCNNHeads(channels, (channels,) * 4, 1),
             "mask_predictor": MaskRCNNPredictor(channels, channels, num_classes + 1),
         }
-    regions = RoIHeads(
+    regions = Regions(
         region_pooling(7),
         TwoMLPHead(channels * 7 * 7, options.box_channels),
         FastRCNNPredictor(options.box_channels, num_classes + 1),

@@ -17,12 +17,18 @@ from torchvision.transforms.v2.functional import resize
 from ...engine import weights
 from ..backbones import create_pyramid, preprocessing_of
 from ..images import Picture, read_picture
-from .data import resized, to_tensor
+from .augment import resized
+from .data import to_tensor
 from .detections import Detections
 from .heads import STRIDES, HeadOptions, create_heads
+from .retina import LEVELS, Retina, create_neck
 
 # Parts that are as wide as there are classes.
-_PREDICTORS = ("roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.")
+_PREDICTORS = (
+    "roi_heads.box_predictor.",
+    "roi_heads.mask_predictor.mask_fcn_logits.",
+    "retina.head.classification_head.cls_logits.",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +65,7 @@ class Preprocessing:
 
 
 class Detector(nn.Module):
-    """Mask R-CNN, or Faster R-CNN, of torchvision's parts over the feature pyramid of any timm backbone.
+    """Mask R-CNN, Faster R-CNN or RetinaNet of torchvision's parts over the feature pyramid of any timm backbone.
 
     No picture is ever padded before the backbone, whose attention is global and would see it. Pictures of one size go
     through it together, others apart. Only the maps of a training batch are padded, for the heads. Without targets
@@ -86,7 +92,7 @@ class Detector(nn.Module):
         - input: a list of (3, height, width), of 8 bits or floating-point values from 0 to 255, of any sizes
         - output, without targets: for each a dictionary with ``boxes`` (n, 4) in pixels of the picture, ``labels``
           (n,) from 1, ``scores`` (n,), and ``masks`` (n, 1, 28, 28), probabilities within the box
-        - output, with targets: a dictionary of losses
+        - output, with targets (``boxes``, ``labels``, ``masks``, and ``crowds`` (m, 4)): a dictionary of losses
 
     Example:
         >>> import sgformer
@@ -117,8 +123,12 @@ class Detector(nn.Module):
         self.preprocessing, self.heads = preprocessing, heads
         self.freeze_batch_norm = pretrained
         self.backbone = create_pyramid(name, self.kwargs, strides=STRIDES, pretrained=pretrained)
-        self.neck = FeaturePyramidNetwork(self.backbone.channels, heads.channels, LastLevelMaxPool())
-        self.rpn, self.roi_heads = create_heads(heads, num_classes=len(self.classes))
+        if heads.kind == "retinanet":
+            self.neck = create_neck(self.backbone.channels, heads.channels)
+            self.retina = Retina(heads, num_classes=len(self.classes))
+        else:
+            self.neck = FeaturePyramidNetwork(self.backbone.channels, heads.channels, LastLevelMaxPool())
+            self.rpn, self.roi_heads = create_heads(heads, num_classes=len(self.classes))
         for part, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
             self.register_buffer(part, 255 * torch.tensor(values)[:, None, None], persistent=False)
 
@@ -140,7 +150,12 @@ class Detector(nn.Module):
         with torch.autocast(images[0].device.type, enabled=False):
             batch = ImageList(images[0], sizes)  # the heads look at the sizes alone
             dtype = self.mean.dtype
-            objects = [{**target, "boxes": target["boxes"].to(dtype)} for target in targets]
+            objects = [
+                {**target, **{name: target[name].to(dtype) for name in ("boxes", "crowds")}}
+                for target in targets
+            ]
+            if self.heads.kind == "retinanet":
+                return self.retina.losses(maps, batch, objects)
             proposals, losses = self.rpn(batch, maps, objects)
             _, more = self.roi_heads(maps, proposals, sizes, objects)
         return {**losses, **more}
@@ -150,8 +165,12 @@ class Detector(nn.Module):
         size = self.preprocessing.size((height, width))
         maps = self._maps([self._normalized(resize(image, list(size), antialias=True))])
         with torch.autocast(image.device.type, enabled=False):
-            proposals, _ = self.rpn(ImageList(image, [size]), maps)
-            found = self.roi_heads(maps, proposals, [size])[0][0]
+            batch = ImageList(image, [size])
+            if self.heads.kind == "retinanet":
+                found = self.retina.found(maps, batch)[0]
+            else:
+                proposals, _ = self.rpn(batch, maps)
+                found = self.roi_heads(maps, proposals, [size])[0][0]
         factor = found["boxes"].new_tensor([width / size[1], height / size[0]]).repeat(2)
         return {**found, "boxes": found["boxes"] * factor}
 
@@ -166,6 +185,7 @@ class Detector(nn.Module):
         levels: list[list[Tensor]] = []
         for places in groups.values():
             maps = self.backbone(torch.stack([images[place] for place in places]))
+            maps = maps[LEVELS] if self.heads.kind == "retinanet" else maps
             maps = self.neck(OrderedDict((str(level), map_) for level, map_ in enumerate(maps)))
             levels.append([map_.to(self.mean.dtype) for map_ in maps.values()])
         together = [_together(maps) for maps in zip(*levels, strict=True)]

@@ -4,7 +4,7 @@ import contextlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,6 +26,10 @@ NUMBERS = {
     "ar_medium": "mar_medium",
     "ar_large": "mar_large",
 }
+
+TITLES = {"box": "Boxes", "mask": "Masks"}
+# How much of their union two boxes or masks must share to be of the same object.
+OVERLAPS = [0.5 + 0.05 * step for step in range(10)]
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,8 @@ class Report:
         num_pictures: How many were judged.
         num_objects: How many objects were in them, crowds aside.
         classes: One row for each class.
+        precision: Of "Boxes" and "Masks", by the overlap that is asked for, the precision at 101 recalls from 0 to 1;
+            the mean of the classes.
     """
 
     box: dict[str, float | None]
@@ -62,6 +68,7 @@ class Report:
     num_pictures: int
     num_objects: int
     classes: tuple[ClassRow, ...]
+    precision: dict[str, dict[str, tuple[float, ...]]]
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -98,6 +105,22 @@ class Report:
         return ("class", "objects", "box AP", "mask AP"), rows
 
 
+class Comparison(NamedTuple):
+    """What was found against what is there. What nothing counts for is left out.
+
+    Attributes:
+        numbers: COCO's numbers by kind (``box``, ``mask``).
+        by_label: AP by kind and label.
+        counts: The number of objects by label.
+        curves: Precision by kind: (overlaps, recalls), the mean of the classes.
+    """
+
+    numbers: dict[str, dict[str, float]]
+    by_label: dict[str, dict[int, float]]
+    counts: dict[int, int]
+    curves: dict[str, Tensor]
+
+
 class CocoMetric:
     """Collects what was found and what is there, picture by picture, and compares at the end.
 
@@ -123,17 +146,14 @@ class CocoMetric:
             [_plain(target, (*names, "iscrowd", "area")) for target in targets],
         )
 
-    def compute(self) -> tuple[dict[str, dict[str, float]], dict[str, dict[int, float]], dict[int, int]]:
-        """COCO's numbers by kind (``box``, ``mask``), AP by kind and label, and the number of objects by label.
-
-        What nothing counts for is left out.
-        """
+    def compute(self) -> Comparison:
+        """Compares; where processes are several, each with what all of them have collected."""
         self._gather()
         if not self.metric.groundtruth_labels:
-            return {"box": {}, "mask": {}}, {"box": {}, "mask": {}}, {}
+            return Comparison({"box": {}, "mask": {}}, {"box": {}, "mask": {}}, {}, {})
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools talks
             result = self.metric.compute()
-        numbers, by_label = {}, {}
+        numbers, by_label, curves = {}, {}, {}
         for kind, name in (("box", "bbox"), ("mask", "segm")) if self.masks else (("box", "bbox"),):
             prefix = f"{name}_" if self.masks else ""
             values = {ours: float(result[prefix + theirs]) for ours, theirs in NUMBERS.items()}
@@ -142,16 +162,19 @@ class CocoMetric:
             if (precision := result.get(f"{prefix}precision")) is None:
                 continue
             # (overlaps, recalls, classes, areas, detections): all areas, a hundred detections.
+            precision = precision[:, :, :, 0, -1]
+            there = (precision > -1).all(1).all(0)  # (classes,)
             for place, label in enumerate(result["classes"].flatten().tolist()):
-                values_of_class = precision[:, :, place, 0, -1]
-                if (values_of_class > -1).any():
-                    by_label[kind][label] = values_of_class[values_of_class > -1].mean().item()
+                if there[place]:
+                    by_label[kind][label] = precision[:, :, place].mean().item()
+            if there.any():
+                curves[kind] = precision[:, :, there].mean(2)
         counts: dict[int, int] = {}
         metric: Any = self.metric
         for labels, crowds in zip(metric.groundtruth_labels, metric.groundtruth_crowds, strict=True):
             for label in labels[crowds == 0].tolist():
                 counts[label] = counts.get(label, 0) + 1
-        return numbers, by_label, counts
+        return Comparison(numbers, by_label, counts, curves)
 
     @property
     def num_pictures(self) -> int:
@@ -170,7 +193,7 @@ class CocoMetric:
 
 def make_report(metric: CocoMetric, classes: Sequence[str]) -> Report:
     """The report of what a metric has collected; label 1 is the first class."""
-    numbers, by_label, counts = metric.compute()
+    numbers, by_label, counts, curves = metric.compute()
 
     def all_of(kind: str) -> dict[str, float | None]:
         return {name: numbers[kind].get(name) for name in NUMBERS}
@@ -185,7 +208,20 @@ def make_report(metric: CocoMetric, classes: Sequence[str]) -> Report:
         metric.num_pictures,
         sum(counts.values()),
         tuple(rows),
+        {
+            title: {
+                f"IoU {overlap:.2f}": tuple(values)
+                for overlap, values in zip(OVERLAPS, curves[kind].tolist(), strict=True)
+            }
+            for kind, title in (("box", "Boxes"), ("mask", "Masks"))
+            if kind in curves
+        },
     )
+
+
+def _by_overlap(precision: Tensor) -> dict[str, tuple[float, ...]]:
+    names = [f"IoU {overlap:.2f}" for overlap in OVERLAPS]
+    return dict(zip(names, map(tuple, precision.tolist()), strict=True))
 
 
 def _plain(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, Tensor]:

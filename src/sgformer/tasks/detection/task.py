@@ -84,8 +84,7 @@ class DetectionTask(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Compares, over all processes."""
-        numbers, _, _ = self.metric.compute()
-        for kind, values in numbers.items():
+        for kind, values in self.metric.compute().numbers.items():
             for name in ("ap", "ap50"):
                 # Nothing to find is not the same as nothing found, but a run must be able to go on.
                 self.log(f"val_{kind}_{name}", values.get(name, 0.0), sync_dist=True)

@@ -180,8 +180,6 @@ class SegmentationData(LightningDataModule):
     ) -> None:
         super().__init__()
         self.options, self.preprocessing, self.seed = options, preprocessing, seed
-        # With fewer pictures than processes, some have none to judge.
-        self.allow_zero_length_dataloader_with_multiple_devices = True
         self.dropped: dict[str, str] = {}
         self.samples: dict[Split, list[Sample]] = {}
         if options.source == "digit_scenes":

@@ -1,0 +1,114 @@
+"""How training pictures are varied, and their boxes and masks along with them."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+Target = dict[str, Any]
+
+
+@dataclass(kw_only=True)
+class AugmentOptions:
+    """How training pictures are varied, boxes and masks along with them.
+
+    Attributes:
+        shorter_sides: Lengths of the shorter side, one of which is drawn for each picture; empty: that of image_size.
+        crop: Height and width of a random part, taken where a picture is larger after it was resized; null: all of it.
+        flip: How often a picture is mirrored; 0 where left and right mean something.
+        flip_vertical: How often it is turned upside down, for pictures that have no up, such as from a microscope.
+        photometric: How often brightness, contrast, saturation and hue are changed.
+    """
+
+    shorter_sides: list[int] = field(default_factory=list)
+    crop: int | None = None
+    flip: float = 0.5
+    flip_vertical: float = 0.0
+    photometric: float = 0.0
+
+    def __post_init__(self) -> None:
+        if min([*self.shorter_sides, self.crop or 32]) < 32:
+            raise ValueError("data.augment.shorter_sides and data.augment.crop must be at least 32 pixels")
+
+
+def resized(size: tuple[int, int], *, shorter: int, longest: int, multiple: int = 1) -> tuple[int, int]:
+    """(height, width) that a picture is resized to: its shape is kept, no side is below 32 pixels.
+
+    Args:
+        size: (height, width) of the picture.
+        shorter: Length of the shorter side.
+        longest: Of the longer side at most.
+        multiple: Sides are rounded to multiples of it.
+
+    Example:
+        >>> resized((480, 640), shorter=800, longest=1333)
+        (800, 1067)
+        >>> resized((200, 1000), shorter=800, longest=1333)
+        (267, 1333)
+    """
+    scale = min(shorter / min(size), longest / max(size))
+    height, width = (max(32, round(side * scale / multiple) * multiple) for side in size)
+    return height, width
+
+
+class Augment:
+    """From a picture and all that is annotated in it to a varied picture and what is to be learned from it.
+
+    Args:
+        options: The recipe's section ``data.augment``.
+        image_size: Length of the shorter side after resizing, where none are to be drawn, and of the longer at most.
+        multiple: What sides are rounded to.
+    """
+
+    def __init__(self, options: AugmentOptions, *, image_size: tuple[int, int], multiple: int = 1) -> None:
+        self.options, self.image_size, self.multiple = options, image_size, multiple
+
+    def __call__(
+        self, image: Tensor, target: Target, *, batch_seed: int | None = None
+    ) -> tuple[Tensor, Target]:
+        """Vary a picture.
+
+        Args:
+            image: 8 bits, (3, height, width).
+            target: ``boxes`` (n, 4), ``labels`` (n,), ``iscrowd`` (n,), and ``masks`` (n, height, width) or none.
+            batch_seed: Where the length of the shorter side comes from; None: drawn for this picture.
+
+        Returns:
+            The picture, and ``boxes``, ``labels`` and ``masks`` of the objects that are left; ``crowds`` (m, 4) are the
+            boxes of regions from which nothing can be learned.
+        """
+        options = self.options
+        size = (int(image.shape[1]), int(image.shape[2]))
+        sample: dict[str, Any] = {
+            "image": tv_tensors.Image(image),
+            "boxes": tv_tensors.BoundingBoxes(target["boxes"], format="XYXY", canvas_size=size),  # pyright: ignore
+            "labels": target["labels"],
+            "iscrowd": target["iscrowd"],
+        }
+        if "masks" in target:
+            sample["masks"] = tv_tensors.Mask(target["masks"])
+        shorter, longest = self.image_size
+        if options.shorter_sides:
+            drawn = torch.randint(2**32, ()).item() if batch_seed is None else batch_seed
+            shorter = options.shorter_sides[int(drawn) % len(options.shorter_sides)]
+        size = resized(size, shorter=shorter, longest=longest, multiple=self.multiple)
+        steps: list[Any] = [v2.Resize(size, antialias=True)]
+        if options.crop and options.crop < max(size):
+            steps.append(v2.RandomCrop((min(options.crop, size[0]), min(options.crop, size[1]))))
+        steps += [v2.RandomHorizontalFlip(options.flip), v2.RandomVerticalFlip(options.flip_vertical)]
+        steps.append(v2.RandomApply([v2.RandomPhotometricDistort(p=0.5)], p=options.photometric))
+        # With the boxes that a crop left nothing of go their rows of all else.
+        sanitize = v2.SanitizeBoundingBoxes(labels_getter=lambda one: (one["labels"], one["iscrowd"]))
+        steps += [v2.ClampBoundingBoxes(), sanitize, v2.ToPureTensor()]
+        sample = v2.Compose(steps)(sample)
+        left = torch.ones(len(sample["labels"]), dtype=torch.bool)
+        if "masks" in sample:
+            # A box that was cut may hold no pixel of its object any more.
+            left = sample["masks"].bool().flatten(1).any(1)
+        crowd = sample.pop("iscrowd") > 0
+        image, boxes = sample.pop("image"), sample["boxes"]
+        varied = {key: rows[left & ~crowd] for key, rows in sample.items()}
+        return image, {**varied, "crowds": boxes[left & crowd]}

@@ -1,0 +1,263 @@
+"""Boxes in YOLO's and Pascal VOC's formats are those of the same pictures in COCO's."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+pytest.importorskip("pycocotools", reason="COCO's format needs pycocotools")
+
+from coco_files import make_coco
+from sgformer.tasks.detection.data import DataOptions, DetectionData
+from sgformer.tasks.detection.sources import SplitOptions
+from sgformer.tasks.loading import DataError
+
+
+def contents(root):
+    """Split, its content in COCO's format, and for each picture its entry and its annotations."""
+    for split in ("train", "val"):
+        content = json.loads((root / "annotations" / f"instances_{split}.json").read_text())
+        names = {category["id"]: category["name"] for category in content["categories"]}
+        rows = [
+            (entry, [one for one in content["annotations"] if one["image_id"] == entry["id"]])
+            for entry in content["images"]
+        ]
+        yield split, names, rows
+
+
+def make_yolo(coco, root):
+    """As Ultralytics lays it out: boxes, but polygons for discs; a picture without objects has no file."""
+    for split, names, rows in contents(coco):
+        (root / "images" / split).mkdir(parents=True)
+        (root / "labels" / split).mkdir(parents=True)
+        places = {number: place for place, number in enumerate(sorted(names))}
+        for entry, annotations in rows:
+            shutil.copy(coco / "images" / entry["file_name"], root / "images" / split)
+            lines = []
+            width, height = entry["width"], entry["height"]
+            for one in annotations:
+                x, y, w, h = one["bbox"]
+                values = [(x + w / 2) / width, (y + h / 2) / height, w / width, h / height]
+                if one["segmentation"] and isinstance(one["segmentation"], list):
+                    polygon = one["segmentation"][0]
+                    values = [value / (width, height)[place % 2] for place, value in enumerate(polygon)]
+                lines.append(" ".join(map(str, [places[one["category_id"]], *values])))
+            if lines:
+                (root / "labels" / split / f"{Path(entry['file_name']).stem}.txt").write_text(
+                    "\n".join(lines)
+                )
+        (root / "data.yaml").write_text(json.dumps({"names": [names[number] for number in sorted(names)]}))
+    return root
+
+
+def make_voc(coco, root):
+    """As the challenge lays it out."""
+    (root / "ImageSets" / "Main").mkdir(parents=True)
+    (root / "Annotations").mkdir()
+    shutil.copytree(coco / "images", root / "JPEGImages")
+    for split, names, rows in contents(coco):
+        stems = []
+        for entry, annotations in rows:
+            things = ""
+            for one in annotations:
+                x, y, w, h = one["bbox"]
+                edges = {"xmin": x + 1, "ymin": y + 1, "xmax": x + w, "ymax": y + h}
+                box = "".join(f"<{edge}>{value}</{edge}>" for edge, value in edges.items())
+                things += f"<object><name>{names[one['category_id']]}</name><bndbox>{box}</bndbox></object>\n"
+            stems.append(Path(entry["file_name"]).stem)
+            size = f"<size><width>{entry['width']}</width><height>{entry['height']}</height></size>"
+            (root / "Annotations" / f"{stems[-1]}.xml").write_text(
+                f"<annotation><filename>elsewhere.jpg</filename>{size}\n{things}</annotation>"
+            )
+        (root / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(stems))
+    return root
+
+
+MAKE = {"yolo": make_yolo, "voc": make_voc}
+
+
+@pytest.fixture
+def coco(tmp_path):
+    return make_coco(tmp_path / "coco")
+
+
+def data(root, source, **kwargs):
+    masks = kwargs.pop("masks", False)
+    classes = kwargs.pop("classes", None)
+    splits = kwargs.pop("splits", ("train", "val"))
+    options = DataOptions(root=str(root), source=source, image_size=(48, 96), workers=0, **kwargs)
+    return DetectionData(options, masks=masks, classes=classes, splits=splits)
+
+
+def assert_same(one, other, *, ids):
+    """The same objects in the same pictures, crowds aside, which COCO's format alone has."""
+    assert sorted(one.classes) == sorted(other.classes)
+    for split in ("train", "val"):
+        pictures = {picture.path.name: picture for picture in one.found[split].pictures}
+        assert pictures.keys() == {picture.path.name for picture in other.found[split].pictures}
+        for picture in other.found[split].pictures:
+            mine = pictures[picture.path.name]
+            assert mine.size == picture.size
+            names, others = [one.classes[i] for i in mine.labels], [other.classes[i] for i in picture.labels]
+            assert names == others
+            torch.testing.assert_close(
+                torch.from_numpy(mine.boxes), torch.from_numpy(picture.boxes), atol=1e-2, rtol=0
+            )
+    assert one.category_ids == ids
+
+
+@pytest.mark.parametrize(("source", "ids"), [("yolo", (0, 1)), ("voc", (1, 2))])
+def test_the_same_boxes_as_in_cocos_format(coco, tmp_path, source, ids):
+    root = MAKE[source](coco, tmp_path / source)
+    assert_same(data(root, source), data(coco, "coco"), ids=ids)
+    image, target = data(root, source).dataset("val")[0]
+    assert image.shape[0] == 3
+    assert len(target["boxes"]) == 2
+
+
+@pytest.mark.parametrize(("source", "ids"), [("yolo", (0, 1, 2)), ("voc", (1, 2, 3))])
+def test_a_real_set(tmp_path, source, ids):
+    folder = Path(os.environ.get("SGFORMER_DATA", "")) / "bccd"
+    if "SGFORMER_DATA" not in os.environ or not folder.is_dir():
+        pytest.skip("no bccd; set SGFORMER_DATA to the folder that holds it")
+    root = MAKE[source](folder, tmp_path / source)
+    assert_same(data(root, source), data(folder, "coco"), ids=ids)
+
+
+def test_yolo_polygons_are_masks(coco, tmp_path):
+    root = make_yolo(coco, tmp_path / "yolo")
+    with pytest.raises(DataError, match=r"labels/train/train0\.txt, line 2 of picture 1 .*has no mask"):
+        data(root, "yolo", masks=True)
+    with pytest.warns(UserWarning, match="left out"):
+        module = data(root, "yolo", masks=True, invalid="drop")
+    _, target = module.dataset("val")[0]
+    assert target["masks"].sum() == target["area"].sum() == 400
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("0 0.5 0.5 0.1", r"labels/train/train0\.txt, line 2: after the class there are 3 numbers"),
+        ("disc 0.5 0.5 0.1 0.1", r"train0\.txt, line 2: 'disc 0\.5 .*no numbers"),
+        ("7 0.5 0.5 0.1 0.1", r"train0\.txt, line 2 of picture 1 \(train0\.png\): unknown category id 7"),
+        ("0 0.5 0.5 0 0.1", r"train0\.txt, line 2 of picture 1 .*has no width"),
+        ("0 50 50 10 10", r"train0\.txt, line 2 of picture 1 .*lies outside the picture"),
+        ("0 nan 0.5 0.1 0.1", r"train0\.txt, line 2 of picture 1 .*is not"),
+    ],
+)
+def test_a_fault_in_yolos_format_is_named_by_file_and_line(coco, tmp_path, line, message):
+    root = make_yolo(coco, tmp_path / "yolo")
+    path = root / "labels" / "train" / "train0.txt"
+    path.write_text(f"{path.read_text().splitlines()[0]}\n{line}\n")
+    with pytest.raises(DataError, match=message) as error:
+        data(root, "yolo")
+    assert "\n" not in str(error.value)
+    with pytest.warns(UserWarning, match="train: 1 faults left out"):
+        module = data(root, "yolo", invalid="drop")
+    assert len(module.dataset("train")[0][1]["labels"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("<name>bar</name>", "<name>bar</name", r"Annotations/train0\.xml is no XML file.*line"),
+        ("<xmin>11", "<xmin>left", r"Annotations/train0\.xml, object 2: bndbox needs numbers"),
+        ("<xmin>11", "<xmin>99", r"Annotations/train0\.xml, object 2 of picture 1 .*has no width"),
+        (
+            "<width>64",
+            "<width>63",
+            r"picture 1 \(train0\.png\): the file has 64x48 pixels, the annotations 63x48",
+        ),
+    ],
+)
+def test_a_fault_in_vocs_format_is_named_by_file_and_object(coco, tmp_path, old, new, message):
+    root = make_voc(coco, tmp_path / "voc")
+    path = root / "Annotations" / "train0.xml"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(DataError, match=message) as error:
+        data(root, "voc")
+    assert "\n" not in str(error.value)
+
+
+def test_files_without_their_pictures(coco, tmp_path):
+    yolo, voc = make_yolo(coco, tmp_path / "yolo"), make_voc(coco, tmp_path / "voc")
+    (yolo / "images" / "train" / "train0.png").unlink()
+    with pytest.raises(DataError, match=r"labels/train/train0\.txt: there is no such picture"):
+        data(yolo, "yolo")
+    (voc / "JPEGImages" / "train0.png").write_bytes(b"hello")
+    with pytest.raises(DataError, match=r"picture 1 \(train0\.png\): is no picture"):
+        data(voc, "voc")
+    (voc / "Annotations" / "train0.xml").unlink()
+    with pytest.raises(DataError, match=r"train\.txt, line 1: train0 has no"):
+        data(voc, "voc")
+
+
+@pytest.mark.parametrize(
+    ("source", "file", "message"),
+    [
+        ("yolo", "data.yaml", r"no file .*data\.yaml with the names of the classes"),
+        ("yolo", "images/val", r"no folder .*images.val; name that of the pictures: --data\.val\.images"),
+        ("yolo", "labels/val", r"no folder .*labels.val with the labels"),
+        ("voc", "ImageSets/Main/val.txt", r"no .*val\.txt; name a list of pictures"),
+        ("voc", "JPEGImages", "no folder .*JPEGImages"),
+    ],
+)
+def test_what_must_be_there(coco, tmp_path, source, file, message):
+    root = MAKE[source](coco, tmp_path / source)
+    (root / file).rename(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=message) as error:
+        data(root, source)
+    assert "\n" not in str(error.value)
+
+
+def test_other_layouts(coco, tmp_path):
+    """Exporters put the name of the split first, and name a level too high in the YAML file."""
+    root, again = make_yolo(coco, tmp_path / "yolo"), tmp_path / "again"
+    for split in ("train", "val"):
+        for kind in ("images", "labels"):
+            shutil.copytree(root / kind / split, again / split / kind)
+    names = {"names": {0: "disc", 1: "bar"}, "train": "../train/images", "val": "../val/images"}
+    (again / "data.yaml").write_text(json.dumps(names).replace('"0"', "0").replace('"1"', "1"))
+    assert_same(data(again, "yolo"), data(root, "yolo"), ids=(0, 1))
+    (again / "classes.txt").write_text("disc\nbar\n")
+    (again / "data.yaml").unlink()
+    splits = {
+        split: SplitOptions(images=f"{split}/images", annotations="classes.txt") for split in ("train", "val")
+    }
+    assert_same(data(again, "yolo", **splits), data(root, "yolo"), ids=(0, 1))
+
+    voc, beside = make_voc(coco, tmp_path / "voc"), tmp_path / "beside"
+    for split in ("train", "val"):
+        (beside / split).mkdir(parents=True)
+        for stem in (voc / "ImageSets" / "Main" / f"{split}.txt").read_text().split():
+            shutil.copy(voc / "Annotations" / f"{stem}.xml", beside / split)
+            shutil.copy(voc / "JPEGImages" / f"{stem}.png", beside / split)
+    splits = {split: SplitOptions(images=split, annotations=split) for split in ("train", "val")}
+    assert_same(data(beside, "voc", **splits), data(voc, "voc"), ids=(1, 2))
+
+
+def test_a_picture_turned_by_its_exif_data(coco, tmp_path):
+    root = make_yolo(coco, tmp_path / "yolo")
+    path = root / "images" / "train" / "train0.png"
+    with Image.open(path) as image:
+        exif = image.getexif()
+        exif[0x0112] = 6
+        image.rotate(90, expand=True).save(path, exif=exif)
+    module = data(root, "yolo")
+    assert module.found["train"].pictures[0].size == (48, 64)
+    assert module.dataset("val")[0][0].shape[1:] == (48, 64)
+
+
+def test_a_model_knows_its_classes_where_a_split_has_fewer(coco, tmp_path):
+    root = make_voc(coco, tmp_path / "voc")
+    for path in (root / "Annotations").glob("val*.xml"):
+        path.write_text(path.read_text().replace("<name>disc</name>", "<name>bar</name>"))
+    module = data(root, "voc", classes=("bar", "disc"), splits=("val",))
+    assert module.classes == ("bar", "disc")
+    with pytest.raises(DataError, match="unknown category id bar"):
+        data(root, "voc", classes=("disc",), splits=("val",))

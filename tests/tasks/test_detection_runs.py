@@ -1,0 +1,131 @@
+"""Whole runs of a detector: two processes, a run that was interrupted, bf16, `explain`."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+pytest.importorskip("pycocotools", reason="the task needs pycocotools")
+
+from sgformer import cli
+from sgformer.commands.train import train
+from sgformer.engine import weights
+
+SETTINGS = {
+    "data.scenes.num_train": 8,
+    "data.scenes.num_val": 3,
+    "data.scenes.size": 48,
+    "data.image_size": "[48, 48]",
+    "data.augment.shorter_sides": "[40, 48, 56]",
+    "data.augment.flip": 0.5,
+    "data.augment.photometric": 0.5,
+    "heads.channels": 8,
+    "heads.box_channels": 16,
+    "model.drop_path_rate": 0.2,
+    "trainer.accelerator": "cpu",
+    "trainer.tensorboard": "false",
+}
+
+
+def in_processes(folder, **settings):
+    """Run the command line in processes of their own."""
+    arguments = [f"--{key}={value}" for key, value in {**SETTINGS, **settings}.items()]
+    return subprocess.run(
+        [sys.executable, "-m", "sgformer", "train", "detection/smoke", "--out", str(folder), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+needs_gloo = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="this PyTorch has no gloo")
+
+
+@needs_gloo
+def test_two_processes_judge_all_pictures(tmp_path):
+    """Three pictures: one process has two of them, the other one. They find what one process finds."""
+    done = in_processes(tmp_path, **{"trainer.devices": 2, "data.batch_size": 2, "trainer.max_epochs": 1})
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "smoke"
+    assert (folder / "report.html").is_file()  # which one process makes by itself
+    assert "no report.html" not in done.stdout
+    tensors, metadata = weights.read(folder / "last.safetensors")
+    assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
+    from sgformer.commands.evaluate import evaluate
+
+    report = evaluate(folder / "last.safetensors", device="cpu")
+    assert report.num_pictures == 3
+    assert metadata["metrics"]["val_box_ap"] == pytest.approx(report.box["ap"], abs=1e-6)
+    assert metadata["metrics"]["val_mask_ap50"] == pytest.approx(report.mask["ap50"], abs=1e-6)
+
+
+@needs_gloo
+def test_more_processes_than_pictures_to_judge(tmp_path):
+    """Which once made one of them wait for the other for ever."""
+    done = in_processes(tmp_path, **{"trainer.devices": 2, "data.scenes.num_val": 1})
+    assert done.returncode != 0
+    assert "2 processes and only 1 pictures for validation; set --trainer.devices 1 or less" in done.stderr
+
+
+def outcome(folder):
+    checkpoint = torch.load(folder / "last.ckpt", weights_only=True)
+    states = checkpoint["optimizer_states"][0]["state"]
+    return {
+        **{f"now.{name}": tensor for name, tensor in checkpoint["current_model_state"].items()},
+        **{f"{i}.{name}": value for i, state in states.items() for name, value in state.items()},
+        **weights.read(folder / "last.safetensors")[0],
+    }
+
+
+def test_a_run_that_was_interrupted_ends_the_same(tmp_path, monkeypatch):
+    from sgformer.tasks.detection import DetectionTask
+
+    settings = {**SETTINGS, "data.batch_size": 2, "trainer.checkpoint_minutes": 0, "trainer.max_epochs": 2}
+    whole = outcome(train("detection/smoke", settings, out=tmp_path / "whole"))
+    step = DetectionTask.training_step
+
+    def stops(task, batch, batch_idx):
+        if task.global_step == 5:  # the second batch of the second epoch
+            raise RuntimeError("the power went")
+        return step(task, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DetectionTask, "training_step", stops)
+        with pytest.raises(RuntimeError, match="the power went"):
+            train("detection/smoke", settings, out=tmp_path / "cut")
+    folder = tmp_path / "cut" / "smoke"
+    assert torch.load(folder / "last.ckpt", weights_only=True)["global_step"] == 5
+    train("detection/smoke", settings, out=tmp_path / "cut", resume=folder)
+    resumed = outcome(folder)
+    assert resumed.keys() == whole.keys()
+    assert [name for name in whole if not torch.equal(whole[name], resumed[name])] == []
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    settings = {**SETTINGS, "trainer.max_epochs": 1, "trainer.precision": "bf16-mixed"}
+    return train("detection/smoke", settings, out=tmp_path_factory.mktemp("bf16"))
+
+
+def test_bf16_and_the_page_about_it(run):
+    tensors, _ = weights.read(run / "last.safetensors")
+    assert all(tensor.dtype == torch.float32 and torch.isfinite(tensor).all() for tensor in tensors.values())
+    page = (run / "report.html").read_text("utf-8")
+    assert "Precision and recall" in page
+    assert ">IoU 0.95<" in page
+
+
+def test_explain_draws_what_was_found_over_what_was_significant(run, tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (90, 60), "gray").save(tmp_path / "picture.png")
+    out = tmp_path / "explained"
+    arguments = ["explain", str(run), str(tmp_path / "picture.png"), "--out", str(out), "--device=cpu"]
+    assert cli.run(arguments) == 0
+    names = {path.name for path in (out / "picture").iterdir()}
+    assert {"summary.png", "objects.png", "stage1_pair1_significance.png"} <= names
+    with Image.open(out / "picture" / "objects.png") as drawn:
+        assert drawn.size == (720, 480)
