@@ -1,37 +1,46 @@
-"""Seconds and memory of Mask R-CNN on one picture of 800x1333: `python benchmarks/detection_cost.py`.
+"""What a picture of 800x1333 costs in a detector, and how much of a training batch is padding.
 
-Each backbone has its own process, so that the peak of its memory is its own. The heads are those of
-`detection/finetune`, the weights initial ones with the threshold at 0, so that a hundred objects are found, as in a
-crowded picture. A second line for our backbone shows what padding would cost: the same picture within a larger canvas,
-as it would be beside one of the other orientation. The numbers go to
-`benchmarks/results/detection_cost_<device>_<threads>threads_torch<version>_<date>.csv`.
+    python benchmarks/detection_cost.py run                seconds and memory; four minutes on two quiet cores
+    python benchmarks/detection_cost.py padding FOLDER     of the data sets in a folder, by their recipes
+    python benchmarks/detection_cost.py tables             result files become the tables of docs/detection.md
+
+`run` gives each backbone a process of its own, so that the peak of its memory is its own. The heads are those of Mask
+R-CNN in COCO's recipes. Weights are initial ones, with the threshold at 0, so that a hundred objects are found and
+outlined, as in a crowded picture. A last line shows what padding would cost: the same picture in a square canvas, as
+it would be beside one of the other orientation.
+
+The numbers go to `results/detection_cost_<device>_<threads>threads_torch<version>_<date>.csv`, with the machine in the
+JSON file next to it, and to `results/detection_padding.csv`.
 """
 
 import csv
 import datetime
 import json
 import resource
-import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+PAGE = Path(__file__).parents[1] / "docs" / "detection.md"
 SIZE = (800, 1333)
-ROUNDS = 2
-# Name of timm, its arguments, (height, width) of what the backbone sees.
-CASES = [
-    ("sgformer_t", {}, SIZE),
-    ("sgformer_s", {}, SIZE),
-    ("sgformer_s", {"token_budget": 196}, SIZE),
-    ("sgformer_s", {}, (1333, 1333)),
-    ("swin_tiny_patch4_window7_224", {"strict_img_size": False}, (800, 1332)),
-    ("resnet50", {}, SIZE),
+REPEATS = 2
+LIMIT_GIB = 8
+# What is shown, name of timm, its arguments, (height, width).
+CASES: list[tuple[str, str, dict[str, Any], tuple[int, int]]] = [
+    ("sgformer_s", "sgformer_s", {}, SIZE),
+    ("sgformer_s, budget 196", "sgformer_s", {"token_budget": 196}, SIZE),
+    ("swin_tiny_patch4_window7_224", "swin_tiny_patch4_window7_224", {"strict_img_size": False}, (800, 1332)),
+    ("resnet50", "resnet50", {}, SIZE),
+    ("sgformer_s, padded", "sgformer_s", {}, (1333, 1333)),
 ]
+# Data sets with pictures of unlike sizes; they are in folders of their recipes' names.
+PADDED = ("nuclei", "coco_tiny80")
 
 
-def measure(name: str, kwargs: dict, size: tuple[int, int]) -> dict:
+def measure(shown: str, name: str, kwargs: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
     """One case, in this process."""
     import torch
 
@@ -50,46 +59,92 @@ def measure(name: str, kwargs: dict, size: tuple[int, int]) -> dict:
     ).eval()
     model.roi_heads.score_thresh = 0.0
     image = torch.randint(0, 256, (3, *size), dtype=torch.uint8)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _peak_gib()
     whole, backbone = [], []
     with torch.inference_mode():
-        for _ in range(ROUNDS):
+        found = model([image])[0]  # the first one also makes room
+        for _ in range(REPEATS):
             start = time.perf_counter()
-            found = model([image])[0]
+            model([image])
             whole.append(time.perf_counter() - start)
+        peak = _peak_gib()
+        for _ in range(REPEATS):
             start = time.perf_counter()
             model.backbone(model._normalized(image)[None])
             backbone.append(time.perf_counter() - start)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if peak > LIMIT_GIB:
+        sys.exit(f"{shown} takes {peak:.1f} GiB, more than {LIMIT_GIB}")
     return {
-        "model": name,
-        "kwargs": json.dumps(kwargs),
+        "model": shown,
         "height": size[0],
         "width": size[1],
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "mparams": round(sum(parameter.numel() for parameter in model.parameters()) / 1e6, 1),
         "detections": len(found["scores"]),
-        "seconds": round(statistics.median(whole), 2),
-        "backbone_seconds": round(statistics.median(backbone), 2),
-        "peak_gib": round(peak / 2**20, 2),
-        "peak_gib_before": round(before / 2**20, 2),
+        "seconds": " ".join(f"{seconds:.2f}" for seconds in whole),
+        "seconds_backbone": " ".join(f"{seconds:.2f}" for seconds in backbone),
+        "peak_gib": round(peak, 2),
+        "peak_gib_before": round(before, 2),
     }
 
 
-def main() -> None:
+def _peak_gib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def run() -> None:
     """All cases, one after another, to a result file."""
     import torch
 
-    threads = torch.get_num_threads()
+    from sgformer.engine.fit import describe_environment
+
     rows = []
-    for number, case in enumerate(CASES):
-        command = [sys.executable, __file__, str(number)]
-        done = subprocess.run(command, capture_output=True, text=True)
+    for number in range(len(CASES)):
+        done = subprocess.run([sys.executable, __file__, "case", str(number)], capture_output=True, text=True)
         if done.returncode:
-            sys.exit(f"{case}: {done.stderr}")
+            sys.exit(f"{CASES[number][0]}: {done.stderr}")
         rows.append(json.loads(done.stdout.splitlines()[-1]))
         print(rows[-1], flush=True)
-    date = datetime.date.today()
-    path = RESULTS / f"detection_cost_cpu_{threads}threads_torch{torch.__version__.split('+')[0]}_{date}.csv"
+    version, date = torch.__version__.split("+")[0], datetime.date.today()
+    path = RESULTS / f"detection_cost_cpu_{torch.get_num_threads()}threads_torch{version}_{date}.csv"
+    _write(path, rows)
+    known = json.loads(describe_environment())
+    kept = {key: known[key] for key in ("date", "processor", "num_cpus", "num_threads", "versions")}
+    path.with_suffix(".json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+
+
+def padding(folder: Path) -> None:
+    """How much of the batches of a training epoch is padding, with and without like pictures together."""
+    from sgformer.engine import recipe as recipes
+    from sgformer.tasks.detection import DetectionData, Recipe
+
+    rows = []
+    for name in PADDED:
+        for together in (False, True):
+            changes = {
+                "data.root": str(folder / name),
+                "data.like_together": together,
+                "data.augment.crop": None,
+            }
+            recipe = recipes.parse(recipes.find(name), Recipe, {**changes, "heads.masks": False})
+            batches = [images for images, _ in DetectionData(recipe.data, masks=False).train_dataloader()]
+            sizes = [[image.shape[1:] for image in images] for images in batches]
+            pixels = sum(height * width for batch in sizes for height, width in batch)
+            canvas = sum(len(b) * max(h for h, _ in b) * max(w for _, w in b) for b in sizes)
+            rows.append(
+                {
+                    "recipe": name,
+                    "like_together": together,
+                    "batch_size": recipe.data.batch_size,
+                    "batches": len(batches),
+                    "padding": round(1 - pixels / canvas, 4),
+                    "passes_of_backbone": round(sum(len(set(batch)) for batch in sizes) / len(sizes), 3),
+                }
+            )
+            print(rows[-1], flush=True)
+    _write(RESULTS / "detection_padding.csv", rows)
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
         writer.writeheader()
@@ -97,8 +152,60 @@ def main() -> None:
     print(path)
 
 
+def _read(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _cost_table() -> str:
+    paths = sorted(RESULTS.glob("detection_cost_*.csv"), key=lambda path: _machine(path)["date"])
+    lines = ["Backbone", "Pixels", "Parameters", "Seconds", "Seconds of the backbone", "Peak memory, GiB"]
+    lines = [f"| {' | '.join(lines)} |", "|---" * len(lines) + "|"]
+    for row in _read(paths[-1]):
+        size = f"{row['height']}x{row['width']}"
+        cells = [f"`{row['model']}`", size, f"{row['mparams']}M", *_seconds(row), row["peak_gib"]]
+        lines.append(f"| {' | '.join(cells)} |")
+    machine = _machine(paths[-1])
+    lines += ["", f"`{paths[-1].name}`: {machine['processor']}, threads: {machine['num_threads']}."]
+    return "\n".join(lines)
+
+
+def _seconds(row: dict[str, str]) -> list[str]:
+    return [row[key].replace(" ", ", ") for key in ("seconds", "seconds_backbone")]
+
+
+def _machine(path: Path) -> dict[str, Any]:
+    return json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+
+
+def _padding_table() -> str:
+    lines = ["| Recipe | Batches | Padding | Passes of the backbone a batch |", "|---|---|---|---|"]
+    for row in _read(RESULTS / "detection_padding.csv"):
+        how = "like pictures together" if row["like_together"] == "True" else "in any order"
+        share, passes = f"{float(row['padding']):.1%}", f"{float(row['passes_of_backbone']):.2f}"
+        lines.append(f"| `{row['recipe']}` | of {row['batch_size']}, {how} | {share} | {passes} |")
+    return "\n".join(lines)
+
+
+def tables() -> None:
+    """Fills the marks in the page."""
+    text = PAGE.read_text(encoding="utf-8")
+    for name, table in (("run", _cost_table), ("padding", _padding_table)):
+        start, end = f"<!-- detection_cost:{name} -->", f"<!-- /detection_cost:{name} -->"
+        before, rest = text.split(start)
+        text = f"{before}{start}\n{table()}\n{end}{rest.split(end, 1)[1]}"
+    PAGE.write_text(text, encoding="utf-8")
+
+
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        print(json.dumps(measure(*CASES[int(sys.argv[1])])))
-    else:
-        main()
+    match sys.argv[1:]:
+        case ["run"]:
+            run()
+        case ["padding", folder]:
+            padding(Path(folder))
+        case ["tables"]:
+            tables()
+        case ["case", number]:
+            print(json.dumps(measure(*CASES[int(number)])))
+        case _:
+            sys.exit(__doc__)
