@@ -64,7 +64,7 @@ class RunProgress(Callback):
         now = time.perf_counter()
         self.train_seconds = now - self.epoch_started
         left = self._seconds_left(trainer, now)
-        text = f"{self.num_samples / self.train_seconds:.0f} pictures/s · {_clock(left)} left"
+        text = f"{_rate(self.num_samples / self.train_seconds)} · {_clock(left)} left"
         if (loss := trainer.callback_metrics.get("train_loss_step")) is not None:
             text += f" · loss {loss.item():.3f}"
         if self.bar.disable:
@@ -89,10 +89,10 @@ class RunProgress(Callback):
             for name, value in self.run.rows[-1].items()
             if name.startswith(("train", "val"))
         )
-        rate = self.num_samples / self.train_seconds
+        rate = _rate(self.num_samples / self.train_seconds)
         mark = " *" if self.run.best is self.run.rows[-1] else ""
         left = self._seconds_left(trainer, now)
-        self._print(f"{_epoch(trainer)}  {metrics} · {rate:.0f} pictures/s · {_clock(left)} left{mark}")
+        self._print(f"{_epoch(trainer)}  {metrics} · {rate} · {_clock(left)} left{mark}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Takes the bar away."""
@@ -115,6 +115,11 @@ class RunProgress(Callback):
 def _epoch(trainer: Trainer) -> str:
     width = len(str(trainer.max_epochs))
     return f"epoch {trainer.current_epoch + 1:{width}}/{trainer.max_epochs}"
+
+
+def _rate(pictures: float) -> str:
+    # Large pictures take seconds each.
+    return f"{pictures:.{0 if pictures >= 10 else 1}f} pictures/s"
 
 
 def _clock(seconds: float) -> str:
