@@ -5,8 +5,10 @@ import difflib
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 # Verb to what `sgformer --help` says of it. The function in commands/<verb>.py has the verb's name; where
 # that would hide something of Python's, an underscore follows.
@@ -60,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code."""
     debug = "--debug" in arguments
+    warnings.formatwarning = _warning
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
         return _run(arguments)
@@ -147,6 +150,16 @@ def _print_help() -> None:
         f"{EXAMPLES}",
         end="",
     )
+
+
+_others_warning = warnings.formatwarning
+
+
+def _warning(message: Any, category: Any, filename: str, lineno: int, line: str | None = None) -> str:
+    """A warning of this package as people read it, without the place in the code; those of others as they are."""
+    if Path(filename).is_relative_to(Path(__file__).parent):
+        return f"sgformer: {message}\n"
+    return _others_warning(message, category, filename, lineno, line)
 
 
 def _one_line(error: Exception) -> str:

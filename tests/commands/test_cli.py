@@ -13,7 +13,7 @@ from PIL import Image
 
 import sgformer  # noqa: F401
 from class_folders import make_class_folders
-from sgformer import tasks
+from sgformer import cli, tasks
 from sgformer.cli import VERBS, run
 from sgformer.engine import recipe, weights
 
@@ -317,3 +317,9 @@ cli.run(["--help"])
 assert not {"torch", "timm", "lightning", "jsonargparse", "numpy"} & sys.modules.keys()
 """
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+
+
+def test_a_warning_is_one_line_of_words():
+    own = cli._warning("two faults left out", UserWarning, cli.__file__, 3)
+    assert own == "sgformer: two faults left out\n"
+    assert "UserWarning" in cli._warning("careful", UserWarning, "elsewhere.py", 3)
