@@ -50,9 +50,16 @@ class AveragedWeights(WeightAveraging):
 
 
 class StopAtNaN(Callback):
-    """Ends the run at the first loss that is not a number, before it spoils the weights, and says where it began."""
+    """Ends the run at the first loss that is not a number, before it spoils the weights, and says where it began.
+
+    Args:
+        search: Whether to look for the tensor where it began, which takes the whole model in one process.
+    """
 
     batch: Any = None
+
+    def __init__(self, *, search: bool = True) -> None:
+        self.search = search
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -64,8 +71,10 @@ class StopAtNaN(Callback):
         """Looks at the loss of every step."""
         if torch.isfinite(loss):
             return
-        with trainer.precision_plugin.forward_context():
-            origin = find_origin(pl_module, self.batch)
+        origin = "which tensor it came from can be seen with --trainer.strategy ddp"
+        if self.search:
+            with trainer.precision_plugin.forward_context():
+                origin = find_origin(pl_module, self.batch)
         raise LossError(
             f"the loss is {loss.item()} at step {trainer.global_step}, in epoch {trainer.current_epoch + 1}; {origin}; "
             "try a lower --optim.lr, a longer --optim.warmup_epochs, or --trainer.precision 32-true"
