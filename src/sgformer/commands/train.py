@@ -54,15 +54,8 @@ def train(
     from ..engine import recipe as recipes
 
     path = recipes.find(Path(resume) / "recipe.yaml" if resume else recipe)
-    if resume and not (checkpoint := Path(resume) / "last.ckpt").is_file():
-        raise FileNotFoundError(
-            f"{resume} has no last.ckpt to go on from; name a run whose first epoch is over"
-        )
-    if resume and not zipfile.is_zipfile(checkpoint):  # as what was copied in part is not
-        raise ValueError(
-            f"{checkpoint} is cut off or damaged; copy it again, or start a new run from the weights: "
-            f"--model.weights {resume}"
-        )
+    if resume:
+        _check_checkpoint(Path(resume) / "last.ckpt")
 
     from .. import tasks
 
@@ -128,6 +121,19 @@ def train(
         soft_wrap=True,
     )
     return folder
+
+
+def _check_checkpoint(path: Path) -> None:
+    """Raise where there is no whole checkpoint to go on from, before data are looked through."""
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path.parent} has no {path.name} to go on from; name a run whose first epoch is over"
+        )
+    if not zipfile.is_zipfile(path):  # as a file that was copied in part is not
+        raise ValueError(
+            f"{path} is cut off or damaged; copy it again, or start a new run from the weights: "
+            f"--model.weights {path.parent}"
+        )
 
 
 def _start(model: Any, resume: str | Path | None) -> str:

@@ -70,7 +70,7 @@ class Sharding(Callback):
         average: The averaged weights, where there are any; its turn comes before this callback's.
     """
 
-    def __init__(self, average: ShardedAverage | None) -> None:
+    def __init__(self, average: AveragedWeights | None) -> None:
         self.average = average
         self.copy: nn.Module | None = None
 
