@@ -29,6 +29,8 @@ OVERRIDES = {
     "trainer.grad_checkpointing": True,
 }
 
+needs_gloo = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="this PyTorch has no gloo")
+
 
 class Interrupted(Exception):
     """As good as a kill: nothing is written after it."""
@@ -43,7 +45,7 @@ def own_environment():
     os.environ.update(before)
 
 
-@pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="this PyTorch has no gloo")
+@needs_gloo
 def test_a_run_goes_on_from_its_checkpoint_and_is_the_run_of_plain_weights(
     tmp_path, monkeypatch, own_environment
 ):
@@ -74,6 +76,17 @@ def test_a_run_goes_on_from_its_checkpoint_and_is_the_run_of_plain_weights(
         assert all(torch.equal(ours[key][name], theirs[key][name]) for name in ours[key])
     assert not torch.distributed.is_initialized()
     tasks.load(broken / "best.safetensors")
+
+
+@needs_gloo
+def test_running_statistics_are_averaged_and_saved_too(tmp_path, own_environment):
+    overrides = {**OVERRIDES, "model.name": "test_resnet", "trainer.max_epochs": 1}
+    ours, theirs = (
+        weights.read(train("smoke", {**overrides, "trainer.strategy": strategy}, out=tmp_path / strategy))[0]
+        for strategy in ("fsdp", "auto")
+    )
+    assert any(name.endswith("running_mean") for name in ours)
+    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
 
 
 @pytest.mark.parametrize(

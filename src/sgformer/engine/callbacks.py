@@ -38,7 +38,11 @@ class AveragedWeights(WeightAveraging):
                     old.copy_(new)
                 return
             step = int(num_averaged)
-            torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + step) / (10 + step)))  # pyright: ignore
+            weight = 1 - min(decay, (1 + step) / (10 + step))
+            pairs = list(zip(averaged, current, strict=True))
+            for kind in {type(old) for old, _ in pairs}:  # where weights are cut up, buffers are not
+                same = [pair for pair in pairs if type(pair[0]) is kind]
+                torch._foreach_lerp_([old for old, _ in same], [new for _, new in same], weight)
 
         super().__init__(multi_avg_fn=average)
 

@@ -323,5 +323,11 @@ def _quiet() -> None:
         "ignore", module=r"lightning\..*", message=r".*(does not have many workers|exists and is not empty).*"
     )
     warnings.filterwarnings("ignore", module=r"lightning\..*", message=r".*number of training batches.*")
+    # What is logged at the end of a validation was added up over the processes before.
+    warnings.filterwarnings(
+        "ignore", module=r"lightning\..*", message=r"It is recommended to use .*sync_dist=True"
+    )
+    # No loss here changes what a model gives in place.
+    warnings.filterwarnings("ignore", message=r"FSDP2-wrapped module .* returned a view tensor")
     # Kernels of depthwise convolutions have one shape and many equivalent strides.
     warnings.filterwarnings("ignore", message=r"Grad strides do not match bucket view strides")

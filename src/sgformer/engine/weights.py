@@ -55,7 +55,7 @@ def write_atomically(path: str | Path, content: bytes) -> None:
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        if isinstance(error, OSError):  # a failed write does not say to which file
+        if isinstance(error, OSError) and error.errno:  # a failed write does not say to which file
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
