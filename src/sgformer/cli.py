@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import errno
 import importlib
 import os
 import sys
@@ -44,6 +45,12 @@ _EXTRAS = {
     }.items()
     for module in modules.split()
 }
+
+# What helps where the system refuses to write, by its codes.
+_REMEDIES = (
+    ((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "; free some space or write elsewhere"),
+    ((errno.EACCES, errno.EPERM, errno.EROFS), "; make it accessible, or choose another folder"),
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -172,7 +179,7 @@ def _one_line(error: Exception) -> str:
         text = text.splitlines()[-1].split(": ", 1)[-1]
     elif isinstance(error, OSError) and error.strerror:
         text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-        text += "; free some space or write elsewhere" if error.errno == 28 else ""
+        text += next((remedy for codes, remedy in _REMEDIES if error.errno in codes), "")
     elif type(error).__name__ == "OutOfMemoryError":
         text = "the GPU is out of memory; lower --data.batch_size (and raise --trainer.accumulate)"
     text = " ".join(text.split())

@@ -266,7 +266,20 @@ def test_a_full_disk_is_one_line(root, tmp_path, monkeypatch, capsys):
         capsys, "train", "smoke", "--out", tmp_path, "--data.source=folders", f"--data.root={root}", *TINY
     )
     assert "No space left" in line
+    assert str(tmp_path) in line
     assert "free some space" in line
+
+
+def test_a_read_only_folder_is_said_before_a_run_begins(root, tmp_path, monkeypatch, capsys):
+    def refuses(path, *_):
+        raise OSError(30, "Read-only file system", str(path))
+
+    monkeypatch.setattr("os.mkdir", refuses)
+    line = error_of(
+        capsys, "train", "smoke", "--out", tmp_path, "--data.source=folders", f"--data.root={root}", *TINY
+    )
+    assert f"Read-only file system: {tmp_path}" in line
+    assert "choose another folder" in line
 
 
 @pytest.mark.parametrize("workers", [0, 1])

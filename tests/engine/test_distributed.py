@@ -1,6 +1,7 @@
 """Two processes with half a batch each learn what one process learns."""
 
 import os
+import socket
 import subprocess
 import sys
 
@@ -20,18 +21,60 @@ SETTINGS = {
 }
 
 
-def train(folder, *launcher, **settings):
-    """Run the command line in a process of its own, as people do."""
+def train(folder, *launchers, **settings):
+    """Run the command line in processes of its own, as people do: one for each launcher, (arguments, environment)."""
     arguments = [f"--{key}={value}" for key, value in {**SETTINGS, **settings}.items()]
-    done = subprocess.run(
-        [sys.executable, *launcher, "-m", "sgformer", "train", "smoke", "--out", str(folder), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    return folder / "smoke", done.stdout
+    processes = [
+        subprocess.Popen(
+            [sys.executable, *launcher, "-m", "sgformer", "train", "smoke", "--out", str(folder), *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        )
+        for launcher, environment in launchers or [([], {})]
+    ]
+    printed = ""
+    for process in processes:
+        out, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+        printed += out
+    return folder / "smoke", printed
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return str(found.getsockname()[1])
+
+
+def torchrun_on_two_nodes():
+    """Each node's torchrun, with one process; both nodes are this machine."""
+    run = ["-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
+    run += ["--master-addr", "127.0.0.1", "--master-port", free_port()]
+    return [([*run, "--node-rank", node], {}) for node in "01"]
+
+
+def slurm_on_two_nodes():
+    """What srun gives each of two tasks."""
+    shared = {
+        "SLURM_JOB_ID": "1",
+        "SLURM_JOB_NAME": "train",
+        "SLURM_JOB_NUM_NODES": "2",
+        "SLURM_NTASKS": "2",
+        "SLURM_NTASKS_PER_NODE": "1",
+        "SLURM_LOCALID": "0",
+        "SLURM_NODELIST": "127.0.0.1",
+        "MASTER_PORT": free_port(),
+    }
+    return [([], {**shared, "SLURM_PROCID": node, "SLURM_NODEID": node}) for node in "01"]
+
+
+WAYS = {
+    "devices": (list, {"trainer.devices": 2}),
+    "torchrun": (torchrun_on_two_nodes, {"trainer.num_nodes": 2}),
+    "slurm, weights cut up": (slurm_on_two_nodes, {"trainer.num_nodes": 2, "trainer.strategy": "fsdp"}),
+}
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +88,14 @@ def read(folder):
 
 
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="this PyTorch has no gloo")
-@pytest.mark.parametrize("how", ["devices", "torchrun"])
+@pytest.mark.parametrize("how", WAYS)
 def test_two_processes_are_one_with_twice_the_batch(alone, tmp_path, how):
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2"] if how == "torchrun" else []
-    folder, printed = train(tmp_path, *launcher, **{"data.batch_size": 8, "trainer.devices": 2})
+    launchers, settings = WAYS[how]
+    folder, printed = train(tmp_path, *launchers(), **{"data.batch_size": 8, **settings})
     assert not (tmp_path / "smoke-2").exists()
     assert printed.count("epoch 2/2") == 1  # one of them speaks
+    assert (folder / "report.html").is_file(), printed
+    assert {path.name for path in folder.iterdir()} == {path.name for path in alone[0].iterdir()}
     (tensors, metrics), (expected, expected_metrics) = read(folder), read(alone[0])
     for name, tensor in tensors.items():
         torch.testing.assert_close(tensor, expected[name], rtol=1e-3, atol=1e-4, msg=name)

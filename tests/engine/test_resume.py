@@ -4,12 +4,15 @@ import multiprocessing
 import os
 import random
 import signal
+import sys
 import time
+import types
 from pathlib import Path
 
 import pytest
 import torch
 
+from sgformer import cli
 from sgformer.commands.train import train
 from sgformer.engine import checkpoints, weights
 from sgformer.engine.checkpoints import AtomicCheckpointIO
@@ -144,3 +147,52 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert torch.equal(torch.load(path, weights_only=True)["a"], torch.zeros(3))
     assert [entry.name for entry in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_a_folder_that_is_gone_is_one_line(tmp_path):
+    with pytest.raises(OSError, match=r"there is none yet\. Make the folder writable") as error:
+        AtomicCheckpointIO().save_checkpoint({"a": torch.zeros(3)}, tmp_path / "gone" / "last.ckpt")
+    assert "\n" not in str(error.value)
+
+
+@needs_fork
+def test_files_that_the_system_cuts_off_leave_the_last_good_ones(tmp_path):
+    resource = pytest.importorskip("resource")
+    settings = {"trainer.checkpoint_minutes": None, "trainer.max_epochs": 1}
+    folder = train("smoke", {**OVERRIDES, **settings}, out=tmp_path)
+    before = {path.name: path.read_bytes() for path in folder.glob("*.*") if path.is_file()}
+
+    def limited():
+        limit = len(before["last.ckpt"]) // 2  # weights fit, checkpoints do not, as on a full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        sys.stderr = (tmp_path / "errors").open("w")
+        sys.exit(cli.run(["train", "smoke", "--resume", str(folder), "--trainer.max_epochs", "2"]))
+
+    process = multiprocessing.get_context("fork").Process(target=limited)
+    process.start()
+    process.join()
+    (line,) = (tmp_path / "errors").read_text().splitlines()
+    assert process.exitcode == 2
+    assert "no checkpoint could be written" in line
+    assert "File too large" in line
+    assert f"unharmed: {folder}/last.ckpt" in line
+    assert (folder / "last.ckpt").read_bytes() == before["last.ckpt"]
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+    train("smoke", {"trainer.max_epochs": 2}, out=tmp_path, resume=folder)
+    assert torch.load(folder / "last.ckpt", weights_only=True)["global_step"] == 12
+
+
+def test_too_little_space_is_said_before_a_run_begins(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda path: types.SimpleNamespace(free=1_500_000))
+    with pytest.raises(OSError, match=r"has 2 MB free, but the run may take 7 MB .* --out FOLDER"):
+        train("smoke", OVERRIDES, out=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_checkpoint_that_was_copied_in_part_is_refused(tmp_path):
+    checkpoint = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"a": torch.zeros(3000)}, checkpoint)
+    checkpoint.write_bytes(checkpoint.read_bytes()[:4000])
+    (tmp_path / "recipe.yaml").write_text("task: classification\n")
+    with pytest.raises(ValueError, match=r"last\.ckpt is cut off.* --model\.weights"):
+        train("smoke", resume=tmp_path)

@@ -2,10 +2,20 @@ import itertools
 import random
 
 import numpy as np
+import pytest
 import torch
 from torch.utils.data import Dataset
 
-from sgformer.engine.sampling import POOL, Draw, EpochSampler, TrainLoader, drawn, fold, seed_all
+from sgformer.engine.sampling import (
+    POOL,
+    Draw,
+    EpochSampler,
+    TrainLoader,
+    drawn,
+    fold,
+    seed_all,
+    seed_sample,
+)
 
 
 class Noise(Dataset):
@@ -77,6 +87,17 @@ def test_it_goes_on_after_any_batch():
         else:
             resumed.order.set_epoch(2)  # as Lightning does
             assert torch.equal(torch.stack(list(resumed)), whole[taken:])
+
+
+def test_a_sample_is_seeded_as_a_step_is_but_asks_no_gpu(monkeypatch):
+    def numbers():
+        return random.random(), np.random.rand(), torch.rand(()).item()
+
+    seed_all(7)
+    expected = numbers()
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("this takes milliseconds"))
+    seed_sample(7)
+    assert numbers() == expected
 
 
 def test_fold_tells_numbers_apart():

@@ -134,6 +134,18 @@ def test_an_unreadable_picture_is_left_out_and_named(tmp_path, workers):
         list(module.val_dataloader())
 
 
+@pytest.mark.parametrize("views", [1, 2, 5, 10])
+def test_views_of_a_picture_are_averaged(folders, views):
+    model, seen = classifier(), []
+    model.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    options = DataOptions(root=str(folders), image_size=32, workers=0, views=views, crop_fraction=0.8)
+    report = evaluate(model, options)
+    assert [len(logits) for logits in seen] == [12] * views  # a view at a time, all pictures at once
+    named = torch.stack(seen).softmax(-1).mean(0).argmax(-1)
+    true = torch.arange(3).repeat_interleave(4)
+    assert report.top1 == pytest.approx((named == true).double().mean().item())
+
+
 def test_a_model_and_a_folder_with_other_classes(folders):
     model = classifier(classes=("cat", "dog"))
     with pytest.raises(DataError, match="does not know blue, green, red; it knows cat, dog"):

@@ -5,6 +5,7 @@ import zlib
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from sgformer.tasks.images import MAX_PIXELS_SETTING, PictureError, Preprocessing, find_pictures, read_picture
@@ -200,3 +201,22 @@ def test_preprocessing_gives_the_size_it_promises(size, picture):
 def test_sizes_below_32_are_refused(size):
     with pytest.raises(ValueError, match="at least 32x32"):
         Preprocessing(image_size=size)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (64, 96)])
+def test_views_are_the_centre_then_the_corners_then_their_mirror_images(size):
+    preprocessing = Preprocessing(image_size=size, crop_fraction=0.8, mean=(0, 0, 0), std=(1, 1, 1))
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(rng.integers(0, 256, (100, 150, 3), dtype=np.uint8))
+    one = preprocessing.transform()(picture)
+    two, five, ten = (preprocessing.transform(views)(picture) for views in (2, 5, 10))
+    assert ten.shape == (10, 3, *size)
+    assert torch.equal(two, torch.stack([one, one.flip(-1)]))
+    assert torch.equal(ten, torch.cat([five, five.flip(-1)]))
+    assert torch.equal(five[0], one)
+    # Corners of the resized picture: one that is brighter to the right and to the bottom tells them apart.
+    ramp = np.add.outer(np.arange(100), np.arange(150)).astype(np.uint8)
+    crops = preprocessing.transform(5)(Image.fromarray(ramp).convert("RGB")).mean((1, 2, 3))
+    centre, bottom_right, bottom_left, top_right, top_left = crops.tolist()
+    assert top_left < bottom_left < centre < bottom_right
+    assert top_left < top_right < bottom_right

@@ -116,6 +116,15 @@ def test_lists(root, tmp_path):
     (tmp_path / "val.csv").write_text("file,class\na.png,red\n")
     with pytest.raises(DataError, match="must have `path` and `label`"):
         module(source="list", root=str(root), **lists)
+    (tmp_path / "val.csv").write_bytes(b"path,label\ncaf\xe9.png,red\n")
+    with pytest.raises(DataError, match=r"val\.csv is no CSV file in UTF-8"):
+        module(source="list", root=str(root), **lists)
+    (tmp_path / "val.csv").write_text("path,label\nval/red/0.png,violet\n")
+    with pytest.raises(DataError, match=r"no class: violet; the classes are blue, green, red"):
+        module(source="list", root=str(root), **lists)
+    (tmp_path / "val.csv").unlink()
+    with pytest.raises(DataError, match=r"check --data\.val_list"):
+        module(source="list", root=str(root), **lists)
 
 
 def test_parquet_lists(root, tmp_path):
@@ -196,6 +205,14 @@ def test_shards(root, tmp_path):
     assert torch.equal(first, again)  # and repeat
     with pytest.raises(DataError, match="too few for 4 readers"):
         list(module(**settings, workers=4).train_dataloader())
+    for label in ("violet", "3"):
+        with tarfile.open(tmp_path / "odd-0.tar", "w") as tar:
+            for suffix, content in (("jpg", b""), ("cls", label.encode())):
+                info = tarfile.TarInfo(f"x.{suffix}")
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+        with pytest.raises(DataError, match=f"'{label}', which is none of the 3 classes"):
+            list(module(**{**settings, "val_shards": f"{tmp_path}/odd-*.tar"}).val_dataloader())
     with pytest.raises(DataError, match="no shards"):
         module(**{**settings, "val_shards": f"{tmp_path}/nothing-*.tar"})
     with pytest.raises(DataError, match=r"--data\.classes"):

@@ -302,7 +302,11 @@ def _grid_size(img_size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """What timm passes loaded weights through: released names become ours, and positions take the model's grid."""
+    """What timm passes loaded weights through: released names become ours, and positions take the model's grid.
+
+    A state dict does not tell the shape of its grid. As many positions as the model has are taken for the same grid,
+    any other number for a square. Weights files of `sgformer train` do tell; their readers resize any grid.
+    """
     if is_official(state_dict):
         state_dict = from_official(state_dict)
     positions = state_dict.get("stem.pos_embed")

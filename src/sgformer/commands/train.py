@@ -1,6 +1,7 @@
 """``sgformer train RECIPE``."""
 
 import argparse
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -53,10 +54,8 @@ def train(
     from ..engine import recipe as recipes
 
     path = recipes.find(Path(resume) / "recipe.yaml" if resume else recipe)
-    if resume and not (Path(resume) / "last.ckpt").is_file():
-        raise FileNotFoundError(
-            f"{resume} has no last.ckpt to go on from; name a run whose first epoch is over"
-        )
+    if resume:
+        _check_checkpoint(Path(resume) / "last.ckpt")
 
     from .. import tasks
 
@@ -69,11 +68,13 @@ def train(
     from lightning.pytorch import seed_everything
     from rich import get_console
 
-    from ..engine import fit
+    from ..engine import checkpoints, fit
 
     console = get_console()
     seed_everything(parsed.seed, workers=True, verbose=False)
     task, data = task_module.build(parsed)
+    fit.prepare(task, parsed.trainer)
+    checkpoints.check_space(Path(resume or out), task.model)
     # The folder is made last: a mistake in recipe or data leaves nothing behind.
     if resume:
         folder = Path(resume)
@@ -88,8 +89,9 @@ def train(
     watchers = task_module.watchers(parsed, data, folder) if hasattr(task_module, "watchers") else []
     watchers += _significance(task.model, data, folder)
     num_parameters = sum(parameter.numel() for parameter in task.model.parameters())
+    model = f"{parsed.model.name} · {num_parameters / 1e6:.1f}M parameters, {_start(parsed.model, resume)}"
     console.print(
-        f"{parsed.model.name} · {num_parameters / 1e6:.1f}M parameters · {data} -> {folder}",
+        f"{model} · {data} -> {folder}",
         highlight=False,
         markup=False,
         soft_wrap=True,
@@ -121,15 +123,41 @@ def train(
     return folder
 
 
+def _check_checkpoint(path: Path) -> None:
+    """Raise where there is no whole checkpoint to go on from, before data are looked through."""
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path.parent} has no {path.name} to go on from; name a run whose first epoch is over"
+        )
+    if not zipfile.is_zipfile(path):  # as a file that was copied in part is not
+        raise ValueError(
+            f"{path} is cut off or damaged; copy it again, or start a new run from the weights: "
+            f"--model.weights {path.parent}"
+        )
+
+
+def _start(model: Any, resume: str | Path | None) -> str:
+    """Where the weights come from at first, in words."""
+    if resume:
+        return "resumed"
+    if model.weights:
+        return f"from the weights {model.weights}"
+    return "from timm's trained weights" if model.pretrained else "from scratch"
+
+
 def _significance(model: Any, data: Any, folder: Path) -> list[Any]:
-    """A callback that draws how significance evolves, for models that have it and data that give examples."""
+    """A callback that draws how significance evolves, for models that have it."""
+    import torch
+    from torchvision.transforms.functional import normalize, to_tensor
+
     from ..explain.watch import WatchSignificance
 
     if not any(hasattr(module, "forward_significance") for module in model.modules()):
         return []
-    if not hasattr(data, "examples") or not len(images := data.examples()):
+    if not (pictures := data.examples()):
         return []
-    pictures = [model.preprocessing.to_picture(image) for image in images]
+    mean, std = model.preprocessing.mean, model.preprocessing.std
+    images = torch.stack([normalize(to_tensor(picture), mean, std) for picture in pictures])
     return [WatchSignificance(folder, pictures, images)]
 
 

@@ -38,7 +38,11 @@ class AveragedWeights(WeightAveraging):
                     old.copy_(new)
                 return
             step = int(num_averaged)
-            torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + step) / (10 + step)))  # pyright: ignore
+            weight = 1 - min(decay, (1 + step) / (10 + step))
+            pairs = list(zip(averaged, current, strict=True))
+            for kind in {type(old) for old, _ in pairs}:  # where weights are cut up, buffers are not
+                same = [pair for pair in pairs if type(pair[0]) is kind]
+                torch._foreach_lerp_([old for old, _ in same], [new for _, new in same], weight)
 
         super().__init__(multi_avg_fn=average)
 
@@ -50,9 +54,16 @@ class AveragedWeights(WeightAveraging):
 
 
 class StopAtNaN(Callback):
-    """Ends the run at the first loss that is not a number, before it spoils the weights, and says where it began."""
+    """Ends the run at the first loss that is not a number, before it spoils the weights, and says where it began.
+
+    Args:
+        search: Whether to look for the tensor where it began, which takes the whole model in one process.
+    """
 
     batch: Any = None
+
+    def __init__(self, *, search: bool = True) -> None:
+        self.search = search
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -64,8 +75,10 @@ class StopAtNaN(Callback):
         """Looks at the loss of every step."""
         if torch.isfinite(loss):
             return
-        with trainer.precision_plugin.forward_context():
-            origin = find_origin(pl_module, self.batch)
+        origin = "which tensor it came from can be seen with --trainer.strategy ddp"
+        if self.search:
+            with trainer.precision_plugin.forward_context():
+                origin = find_origin(pl_module, self.batch)
         raise LossError(
             f"the loss is {loss.item()} at step {trainer.global_step}, in epoch {trainer.current_epoch + 1}; {origin}; "
             "try a lower --optim.lr, a longer --optim.warmup_epochs, or --trainer.precision 32-true"

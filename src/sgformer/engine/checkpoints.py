@@ -1,5 +1,6 @@
 """Checkpoints that a run can go on from at any time, written so that an old one is never lost to a new one."""
 
+import errno
 import os
 import shutil
 import time
@@ -10,7 +11,7 @@ import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
-from torch import Tensor
+from torch import Tensor, nn
 
 from .sampling import fold, seed_all
 
@@ -95,19 +96,41 @@ class SeededSteps(Checkpoint):
         seed_all(fold(self.seed, trainer.current_epoch, batch_idx, trainer.global_rank))
 
 
+def check_space(folder: Path, model: nn.Module) -> None:
+    """Make sure that the disk has room for a run, before it begins.
+
+    That is two checkpoints, the old and the new one, each with weights, their average and two numbers of the optimizer
+    for each of them; and the best and the last weights.
+
+    Args:
+        folder: Where the run goes; it need not exist yet.
+        model: What is trained.
+
+    Raises:
+        OSError: There is too little, with how much there is and how much it takes.
+    """
+    needed = (2 * 4 + 2) * sum(parameter.nbytes for parameter in model.parameters())
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise OSError(
+            f"the disk of {folder} has {free / 1e6:.0f} MB free, but the run may take {needed / 1e6:.0f} MB for "
+            "checkpoints and weights; free some space, or write elsewhere: --out FOLDER"
+        )
+
+
 def _why_not_saved(path: Path, checkpoint: dict[str, Any], error: BaseException) -> str:
     needed = sum(value.nbytes for value in _tensors(checkpoint))
     kept = f"the one from before is unharmed: {path}" if path.exists() else "there is none yet"
-    try:
-        free = shutil.disk_usage(path.parent).free
-    except OSError:
-        free = needed
-    if free < needed:
+    cause: BaseException | None = error
+    while cause and not isinstance(cause, OSError):  # under the error that torch makes of it
+        cause = cause.__context__
+    if cause and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return (
-            f"the disk of {path.parent} is full ({free / 1e6:.0f} MB free, a checkpoint takes {needed / 1e6:.0f} MB), "
-            f"so no checkpoint could be written; {kept}. Free some space, then go on: --resume {path.parent}"
+            f"no checkpoint could be written to {path.parent} ({cause.strerror}; it takes {needed / 1e6:.0f} MB); "
+            f"{kept}. Free some space, then go on: --resume {path.parent}"
         )
-    text = getattr(error, "strerror", None) or " ".join(str(error).split())
+    text = (cause and cause.strerror) or " ".join(str(error).split())
     return (
         f"no checkpoint could be written to {path.parent} ({text}); {kept}. "
         f"Make the folder writable, then go on: --resume {path.parent}"

@@ -14,16 +14,18 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor, nn
 
 from .callbacks import AveragedWeights, StopAtNaN
 from .checkpoints import CHECKPOINT, AtomicCheckpointIO, Checkpoints, SeededSteps
 from .progress import RunProgress
 from .run_folder import RunFolder
+from .sharding import ShardedAverage, ShardedStrategy, Sharding
 from .weights import write_atomically
 
 _PACKAGES = (
@@ -50,7 +52,8 @@ class TrainerOptions:
         devices: How many processes on this machine, or auto for one per GPU; also on a CPU, where two processes of one
             thread train faster than one of two.
         num_nodes: How many machines, each started by torchrun or SLURM.
-        strategy: auto is one process, or ddp where there are several.
+        strategy: auto is one process, or ddp where there are several; fsdp cuts up weights, gradients and the state of
+            the optimizer among them, for models that are too large for one GPU.
         accumulate: Batches per step of the optimizer.
         clip_grad: Largest norm of the gradient; null: any.
         ema_decay: Decay of the averaged weights, which are then validated and saved; null: no average.
@@ -58,6 +61,10 @@ class TrainerOptions:
         keep_best: How many of the best epochs' weights are kept; the best one is best.safetensors.
         tensorboard: Whether scalars and pictures also go to TensorBoard files, in the run folder.
         compile: Compile the model with torch.compile; slow at first, faster after.
+        grad_checkpointing: Compute the blocks of the backbone once more in the backward pass rather than keep what they
+            computed: less memory for more time.
+        channels_last: Keep pictures, maps and kernels in the order of memory in which channels come last, which many
+            convolutional models are faster in; sgformer's always are.
         limit_train_batches: Fewer batches per epoch, as a number or a fraction, to try things out.
         limit_val_batches: The same for validation.
     """
@@ -67,7 +74,7 @@ class TrainerOptions:
     accelerator: str = "auto"
     devices: int | str = 1
     num_nodes: int = 1
-    strategy: Literal["auto", "ddp"] = "auto"
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     accumulate: int = 1
     clip_grad: float | None = None
     ema_decay: float | None = None
@@ -75,6 +82,8 @@ class TrainerOptions:
     keep_best: int = 1
     tensorboard: bool = True
     compile: bool = False
+    grad_checkpointing: bool = False
+    channels_last: bool = False
     limit_train_batches: int | float | None = None
     limit_val_batches: int | float | None = None
 
@@ -88,6 +97,14 @@ class TrainerOptions:
             raise ValueError(
                 f"trainer.ema_decay {self.ema_decay} is outside (0, 1); null turns the average off"
             )
+        if self.strategy == "fsdp" and self.precision not in ("auto", "32-true", "bf16-mixed"):
+            raise ValueError(
+                f"trainer.strategy fsdp computes in 32-true or bf16-mixed, not in {self.precision}; "
+                "set --trainer.precision bf16-mixed"
+            )
+        for name in ("compile", "channels_last"):
+            if self.strategy == "fsdp" and getattr(self, name):
+                raise ValueError(f"trainer.strategy fsdp goes without {name}; set --trainer.{name} false")
 
 
 def is_first_process() -> bool:
@@ -140,26 +157,32 @@ def fit(
         LossError: The loss stopped being a number.
         KeyboardInterrupt: Someone pressed Ctrl-C; the last full epoch can be resumed from.
     """
-    average = AveragedWeights(options.ema_decay) if options.ema_decay else None
+    sharded = options.strategy == "fsdp"
+    kind = ShardedAverage if sharded else AveragedWeights
+    average = kind(options.ema_decay) if options.ema_decay else None
+    sharding = Sharding(average) if sharded else None
 
-    def save(module: Any, path: Path, metrics: dict[str, float]) -> None:
-        module.model.save(path, recipe=recipe, metrics=metrics)
+    def kept(module: LightningModule) -> Any:
+        module = average.averaged(module) if average else module
+        return sharding.whole(module) if sharding else module.model
 
-    run = RunFolder(folder, save, monitor=str(task.monitor), averaged=average, keep_best=options.keep_best)
-    callbacks: list[Callback] = [StopAtNaN(), *watchers, run, RunProgress(run)]
+    def save(model: Any, path: Path, metrics: dict[str, float]) -> None:
+        model.save(path, recipe=recipe, metrics=metrics)
+
+    run = RunFolder(folder, kept, save, monitor=str(task.monitor), keep_best=options.keep_best)
+    # The averaged weights first: they are in place when the others look at a validation.
+    callbacks = [
+        c for c in (average, sharding, StopAtNaN(search=not sharded), *watchers, run, RunProgress(run)) if c
+    ]
     callbacks += [SeededSteps(seed), Checkpoints(folder, minutes=options.checkpoint_minutes)]
-    if average:
-        callbacks.insert(0, average)
     _quiet()
-    if options.compile:
-        task.get_submodule("model").compile()
     trainer = Trainer(
         max_epochs=options.max_epochs,
         precision=_precision(options),
         accelerator=options.accelerator,
         devices=options.devices,
         num_nodes=options.num_nodes,
-        strategy=options.strategy,
+        strategy=ShardedStrategy() if sharded else options.strategy,
         use_distributed_sampler=False,  # our loaders know their share
         plugins=[AtomicCheckpointIO()],
         accumulate_grad_batches=options.accumulate,
@@ -187,6 +210,44 @@ def fit(
         # What the first process judges after the run, for its page, it judges alone; the others have left by then.
         torch.distributed.destroy_process_group()
     return run.best or run.rows[-1]
+
+
+def prepare(task: LightningModule, options: TrainerOptions) -> None:
+    """Have a model compute as the recipe asks: the same numbers, with less memory or in less time.
+
+    Args:
+        task: Its ``model`` is what people keep; the ``backbone`` of that is of timm.
+        options: The recipe's section ``trainer``.
+
+    Raises:
+        ValueError: Task or backbone do not offer it.
+    """
+    if options.strategy == "fsdp" and not getattr(task, "can_be_sharded", True):
+        raise ValueError(
+            "trainer.strategy fsdp needs processes that go through the backbone equally often, which those of this "
+            "task do not; set --trainer.strategy ddp"
+        )
+    model = task.get_submodule("model")
+    backbone = model.get_submodule("backbone")
+    if options.grad_checkpointing:
+        # Around the model, timm's feature extractors may have none.
+        able = [part for part in backbone.modules() if hasattr(part, "set_grad_checkpointing")]
+        try:
+            cast(Any, able[0]).set_grad_checkpointing()
+        except (IndexError, AssertionError) as error:  # timm asserts that nobody asks
+            raise ValueError(
+                f"model {getattr(model, 'name', '')} has no gradient checkpointing; "
+                "set --trainer.grad_checkpointing false, and a lower --data.batch_size"
+            ) from error
+    if options.channels_last:
+        model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        backbone.register_forward_pre_hook(_channels_last)
+    if options.compile:
+        model.compile()
+
+
+def _channels_last(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(x.contiguous(memory_format=torch.channels_last) for x in inputs)
 
 
 def _logger(folder: Path) -> Any:
@@ -263,5 +324,11 @@ def _quiet() -> None:
         "ignore", module=r"lightning\..*", message=r".*(does not have many workers|exists and is not empty).*"
     )
     warnings.filterwarnings("ignore", module=r"lightning\..*", message=r".*number of training batches.*")
+    # What is logged at the end of a validation was added up over the processes before.
+    warnings.filterwarnings(
+        "ignore", module=r"lightning\..*", message=r"It is recommended to use .*sync_dist=True"
+    )
+    # No loss here changes what a model gives in place.
+    warnings.filterwarnings("ignore", message=r"FSDP2-wrapped module .* returned a view tensor")
     # Kernels of depthwise convolutions have one shape and many equivalent strides.
     warnings.filterwarnings("ignore", message=r"Grad strides do not match bucket view strides")

@@ -11,7 +11,6 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
-from .callbacks import AveragedWeights
 from .weights import write_atomically
 
 
@@ -20,9 +19,10 @@ class RunFolder(Callback):
 
     Args:
         folder: The run folder.
-        save: Writes the weights of a module to a path, with its metrics as metadata.
+        kept: What of a task is kept: the model, with the averaged weights where there are any. All processes are
+            asked, since they may each have a share of it; the first one saves.
+        save: Writes the weights of a model to a path, with its metrics as metadata.
         monitor: The metric that decides which epoch is best; higher is better.
-        averaged: The averaged weights, where there are any.
         keep_best: How many epochs' weights to keep. The best are ``best.safetensors``; the next ones are
             ``epoch-<number>.safetensors``.
     """
@@ -30,13 +30,13 @@ class RunFolder(Callback):
     def __init__(
         self,
         folder: Path,
+        kept: Callable[[LightningModule], nn.Module],
         save: Callable[[nn.Module, Path, dict[str, float]], None],
         *,
         monitor: str,
-        averaged: AveragedWeights | None,
         keep_best: int = 1,
     ) -> None:
-        self.folder, self.save, self.monitor, self.average = folder, save, monitor, averaged
+        self.folder, self.kept, self.save, self.monitor = folder, kept, save, monitor
         self.rows: list[dict[str, float]] = []
         self.best: dict[str, float] = {}
         self.keep_best = keep_best
@@ -60,24 +60,24 @@ class RunFolder(Callback):
             if not name.endswith(("_step", "_epoch"))
         }
         self.rows.append(row)
+        model = self.kept(pl_module)
         if not trainer.is_global_zero:
             return
         write_atomically(self.folder / "metrics.csv", to_csv(self.rows).encode())
-        module = self.average.averaged(pl_module) if self.average else pl_module
-        self.save(module, self.folder / "last.safetensors", row)
+        self.save(model, self.folder / "last.safetensors", row)
         if self.monitor not in row:
             return
         if row[self.monitor] > self.best.get(self.monitor, -math.inf):
             self.best = row
-            self.save(module, self.folder / "best.safetensors", row)
+            self.save(model, self.folder / "best.safetensors", row)
         if self.keep_best > 1:
-            self._keep(module, row)
+            self._keep(model, row)
 
-    def _keep(self, module: nn.Module, row: dict[str, float]) -> None:
+    def _keep(self, model: nn.Module, row: dict[str, float]) -> None:
         ranked = sorted(self.rows, key=lambda r: r.get(self.monitor, -math.inf), reverse=True)
         kept = [r["epoch"] for r in ranked[: self.keep_best]]
         if row["epoch"] in kept:
-            self.save(module, self.folder / f"epoch-{row['epoch']:.0f}.safetensors", row)
+            self.save(model, self.folder / f"epoch-{row['epoch']:.0f}.safetensors", row)
         for path in self.folder.glob("epoch-*.safetensors"):
             if int(path.stem.removeprefix("epoch-")) not in kept:
                 path.unlink()

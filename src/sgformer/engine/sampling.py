@@ -43,16 +43,27 @@ def fold(*numbers: int) -> int:
 
 
 def seed_all(seed: int) -> None:
-    """Start the generators of Python, NumPy and PyTorch, which augmentation and models draw from."""
+    """Start the generators of Python, NumPy and PyTorch, those of all devices, which models draw from."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
 
 
+def seed_sample(seed: int) -> None:
+    """The same for a sample, which is prepared on the CPU.
+
+    Generators of GPUs are left alone: `torch.manual_seed` notes for each who asked, which takes milliseconds, longer
+    than to decode a small picture.
+    """
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.default_generator.manual_seed(seed)
+
+
 def drawn(index: int | Draw) -> int:
     """The index that is asked for; with a draw, after its seed was set."""
     if isinstance(index, Draw):
-        seed_all(index.seed)
+        seed_sample(index.seed)
         return index.index
     return index
 

@@ -52,9 +52,11 @@ def write_atomically(path: str | Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
+        if isinstance(error, OSError) and error.errno:  # a failed write does not say to which file
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 

@@ -9,6 +9,7 @@ What a task's folder offers, so that the commands need to know no more:
 ``evaluate(model, data)``   a report: ``to_dict()`` and ``to_table()``
 =========================== ==========================================================================
 
+The data module has ``examples()``: a few validation pictures of one size, to watch a model by.
 ``watchers(recipe, data, folder)`` may give callbacks for the run, and need not be there.
 
 ``model.predict(picture, **settings)`` takes whatever `images.read_picture` does, or a list of it, and gives a

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..engine import weights
 from ..engine.recipe import Plain, nearest
 from .images import Preprocessing
+from .loading import pair
 
 # Arguments of timm.create_model that fetch or unpickle files; a recipe or a weights file must not reach them.
 FORBIDDEN = {
@@ -210,16 +211,27 @@ class Pyramid(nn.Module):
         found = {name: t for name, t in found.items() if name in own}
         positions = [name for name in found if name.endswith("pos_embed")]
         for name in positions:
-            if found[name].shape != own[name].shape:
-                found[name] = _resized(found[name], own[name])
+            old = _grid(found[name], metadata["model"].get("kwargs", {}))
+            new = _grid(own[name], self.kwargs)
+            if old and new and old != new:  # else the check of shapes says what is wrong
+                found[name] = _resized(found[name], old, new)
         weights.fill(self.backbone, found, source=path)
 
 
-def _resized(positions: Tensor, like: Tensor) -> Tensor:
-    """Positions (1, N, c) of a square grid, resized to those of another square grid."""
-    old, new = round(positions.shape[1] ** 0.5), round(like.shape[1] ** 0.5)
-    if old * old != positions.shape[1] or new * new != like.shape[1]:
-        return positions  # the caller's check of shapes says what is wrong
-    grid = positions.unflatten(1, (old, old)).permute(0, 3, 1, 2).float()
-    grid = torch.nn.functional.interpolate(grid, (new, new), mode="bicubic", align_corners=False)
+def _grid(positions: Tensor, kwargs: Mapping[str, Any]) -> tuple[int, int] | None:
+    """(height, width) of the grid of positions (1, N, c): the one shaped like the pictures, square ones if not named.
+
+    None if no grid of so many is, such as where one of the positions is that of a class token.
+    """
+    height, width = pair(kwargs.get("img_size", 1))
+    num = positions.shape[1]
+    wanted = (num * height / width) ** 0.5
+    rows = min((n for n in range(1, num + 1) if num % n == 0), key=lambda n: abs(n - wanted))
+    return (rows, num // rows) if abs(rows - wanted) < 0.1 * wanted else None
+
+
+def _resized(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    """Positions (1, N, c) of one grid (height, width), resized to another."""
+    grid = positions.unflatten(1, old).permute(0, 3, 1, 2).float()
+    grid = torch.nn.functional.interpolate(grid, new, mode="bicubic", align_corners=False)
     return grid.permute(0, 2, 3, 1).flatten(1, 2).to(positions.dtype)

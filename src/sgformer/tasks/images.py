@@ -6,14 +6,17 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.data.transforms_factory import create_transform
 from torch import Tensor
+from torchvision.transforms import CenterCrop, FiveCrop
 
 # Files in a folder that count as pictures; a file named by hand may have any name.
 SUFFIXES = frozenset(
@@ -124,8 +127,13 @@ class Preprocessing:
         """Length of a picture's shorter side before the crop."""
         return round(max(self.image_size) / self.crop_fraction)
 
-    def transform(self) -> Callable[[Image.Image], Tensor]:
-        """The same for every call: resize, central crop, normalize. From RGB to (3, height, width)."""
+    def transform(self, views: int = 1) -> Callable[[Image.Image], Tensor]:
+        """The same for every call: resize, crop, normalize. From RGB to (3, height, width).
+
+        Args:
+            views: 1 is the central crop; more give (views, 3, height, width): 2 adds its mirror image, 5 the four
+                corners, 10 the mirror images of the five.
+        """
         transform = create_transform(
             (3, *self.image_size),
             interpolation=self.interpolation,
@@ -133,6 +141,8 @@ class Preprocessing:
             std=self.std,
             crop_pct=self.crop_fraction,
         )
+        if views > 1:
+            return _Views(transform, self.image_size, corners=views >= 5, mirrored=views in (2, 10))
         return cast(Callable[[Image.Image], Tensor], transform)
 
     def to_picture(self, image: Tensor) -> Image.Image:
@@ -140,6 +150,23 @@ class Preprocessing:
         mean, std = (image.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
         pixels = ((image * std + mean).clamp(0, 1) * 255).round().byte()
         return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
+
+
+class _Views:
+    """Several crops of a picture, each finished as a transform of timm finishes its only one; the central one first."""
+
+    def __init__(self, transform: Any, size: tuple[int, int], *, corners: bool, mirrored: bool) -> None:
+        (place,) = [i for i, step in enumerate(transform.transforms) if isinstance(step, CenterCrop)]
+        self.before, self.after = transform.transforms[:place], transform.transforms[place + 1 :]
+        self.crop, self.five = transform.transforms[place], FiveCrop(size) if corners else None
+        self.mirrored = mirrored
+
+    def __call__(self, picture: Image.Image) -> Tensor:
+        for step in self.before:
+            picture = step(picture)
+        crops = [self.crop(picture)] if self.five is None else [*reversed(self.five(picture))]
+        crops += [ImageOps.mirror(crop) for crop in crops] if self.mirrored else []
+        return torch.stack([reduce(lambda x, step: step(x), self.after, crop) for crop in crops])
 
 
 def _open(name: str, file: Any, num_bytes: int, shorter_side: int | None) -> Image.Image:

@@ -136,6 +136,17 @@ def suitable_workers() -> int:
     return cores // 2 if cores > 2 else 0
 
 
+def spread(length: int, num: int) -> list[int]:
+    """Up to ``num`` of the numbers below ``length``, evenly spread, from 0 on.
+
+    Example:
+        >>> spread(100, 4), spread(2, 4)
+        ([0, 25, 50, 75], [0, 1])
+    """
+    num = min(num, length)
+    return [i * length // num for i in range(num)]
+
+
 def pair(size: int | tuple[int, int]) -> tuple[int, int]:
     """(height, width) from one number or both."""
     return (size, size) if isinstance(size, int) else size

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import torch
 from lightning.pytorch import LightningDataModule
 from PIL import Image
 from timm.data.transforms_factory import create_transform
@@ -14,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ...engine.sampling import Draw, drawn
 from ..images import Picture, PictureError, Preprocessing, read_picture
-from ..loading import DataError, Unreadable, collate_readable, listed, make_loader, pair, share
+from ..loading import DataError, Unreadable, collate_readable, listed, make_loader, pair, share, spread
 from . import sources
 from .shards import Shards, find_shards
 
@@ -96,7 +95,9 @@ class DataOptions:
         eval_image_size: The same when it is judged and used; null: no other. Random crops magnify what they show,
             so that a model trained with them often does better on somewhat larger pictures.
         crop_fraction: How much of the shorter side validation keeps; null: what the model is known to like.
-        views: How often a picture is judged by `sgformer evaluate`: 1, or 2 for it and its mirror image, averaged.
+        views: How many views of a picture `sgformer evaluate` looks at, whose probabilities are averaged: 1 is the
+            central crop, 2 adds its mirror image, 5 the four corners, 10 the mirror images of the five. Corners differ
+            from the centre where crop_fraction is below 1 or the picture no square.
         batch_size: Pictures per batch of one process; two processes take twice as many per step.
         workers: Processes that read pictures; null: as many as suit the machine.
         augment: How training pictures are varied.
@@ -118,7 +119,7 @@ class DataOptions:
     image_size: int | tuple[int, int] = 224
     eval_image_size: int | tuple[int, int] | None = None
     crop_fraction: float | None = None
-    views: Literal[1, 2] = 1
+    views: Literal[1, 2, 5, 10] = 1
     batch_size: int = 64
     workers: int | None = None
     augment: AugmentOptions = field(default_factory=AugmentOptions)
@@ -187,6 +188,7 @@ class ClassificationData(LightningDataModule):
         classes: What the class indices mean, where a model fixes that; else what the source says.
         splits: Which splits there must be.
         seed: Where the order and the variation of training pictures start.
+        views: How many views there are of a validation picture, see `Preprocessing.transform`.
 
     Raises:
         DataError: The pictures or labels are not as they must be.
@@ -200,9 +202,10 @@ class ClassificationData(LightningDataModule):
         classes: tuple[str, ...] | None = None,
         splits: tuple[sources.Split, ...] = ("train", "val"),
         seed: int = 0,
+        views: int = 1,
     ) -> None:
         super().__init__()
-        self.options, self.preprocessing, self.seed = options, preprocessing, seed
+        self.options, self.preprocessing, self.seed, self.views = options, preprocessing, seed, views
         self.names: dict[str, str] = {}
         self.samples: dict[sources.Split, sources.Samples] = {}
         if options.source == "shards":
@@ -227,15 +230,17 @@ class ClassificationData(LightningDataModule):
         counts = [str(len(samples.items)) for samples in self.samples.values()]
         return f"{len(self.classes)} classes, {' + '.join(counts) or self.options.num_train} pictures"
 
-    def examples(self, num: int = 6) -> Tensor:
-        """A few validation pictures, prepared, evenly spread over the split: (up to num, 3, height, width)."""
+    def examples(self, num: int = 6) -> list[Image.Image]:
+        """A few validation pictures as a model sees them, to watch it by; of shards none."""
         if "val" not in self.samples:
-            return torch.empty(0)
+            return []
         dataset: Any = self.dataset("val")
-        length = len(self.samples["val"].items)
-        samples = [dataset[i * length // num] for i in range(min(num, length))]
-        images = [sample[0] for sample in samples if not isinstance(sample, Unreadable)]
-        return torch.stack(images) if images else torch.empty(0)
+        samples = [dataset[i] for i in spread(len(dataset), num)]
+        return [
+            self.preprocessing.to_picture(sample[0])
+            for sample in samples
+            if not isinstance(sample, Unreadable)
+        ]
 
     @property
     def num_pictures(self) -> int:
@@ -291,7 +296,7 @@ class ClassificationData(LightningDataModule):
     def dataset(self, split: sources.Split) -> Dataset[Any]:
         """The pictures of a split, prepared: varied for train, always the same for val."""
         train = split == "train"
-        transform = self.train_transform() if train else self.preprocessing.transform()
+        transform = self.train_transform() if train else self.preprocessing.transform(self.views)
         shorter_side = self.preprocessing.shorter_side
         if train:
             # A crop may cover a small part only, and that part must still have the pixels it needs.
@@ -367,5 +372,4 @@ def _class_list(options: DataOptions) -> tuple[str, ...]:
         raise DataError(
             "shards do not say what their classes are; name a file with a class a line: --data.classes"
         )
-    text = Path(options.classes).expanduser().read_text(encoding="utf-8")
-    return tuple(line.strip() for line in text.splitlines() if line.strip())
+    return tuple(sources.read_lines(Path(options.classes).expanduser()))

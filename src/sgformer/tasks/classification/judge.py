@@ -84,7 +84,7 @@ def evaluate(model: Classifier, data: DataOptions, *, progress: Any = iter) -> R
         image_size=data.eval_size,
         crop_fraction=data.crop_fraction or model.preprocessing.crop_fraction,
     )
-    module = ClassificationData(data, preprocessing, classes=model.classes, splits=("val",))
+    module = ClassificationData(data, preprocessing, classes=model.classes, splits=("val",), views=data.views)
     if model.has_fixed_size and data.eval_size != model.preprocessing.image_size:
         model.backbone.set_input_size(img_size=data.eval_size)  # pyright: ignore
     device = next(model.parameters()).device
@@ -97,7 +97,7 @@ def evaluate(model: Classifier, data: DataOptions, *, progress: Any = iter) -> R
     for images, targets, unreadable in progress(module.val_dataloader()):
         num_unreadable += len(unreadable)
         images, targets = images.to(device), targets.to(device)
-        scores = _scores(model, images, data.views)
+        scores = _scores(model, images)
         top5.update(scores, targets)
         calibration.update(scores, targets)
         confusion.update(scores, targets)
@@ -123,12 +123,10 @@ def evaluate(model: Classifier, data: DataOptions, *, progress: Any = iter) -> R
     )
 
 
-def _scores(model: Classifier, images: Tensor, views: int) -> Tensor:
-    """Probabilities (B, classes), averaged over a picture and, with two views, its mirror image."""
-    scores = model(images).float().softmax(-1)
-    if views == 2:
-        scores = (scores + model(images.flip(-1)).float().softmax(-1)) / 2
-    return scores
+def _scores(model: Classifier, images: Tensor) -> Tensor:
+    """Probabilities (B, classes) of pictures (B, 3, height, width), or averaged over (B, views, 3, height, width)."""
+    views = images.unbind(1) if images.ndim == 5 else (images,)
+    return torch.stack([model(view).float().softmax(-1) for view in views]).mean(0)
 
 
 @torch.inference_mode()
@@ -149,7 +147,7 @@ def worst(model: Classifier, data: DataOptions, *, num: int = 12) -> list[tuple[
     for images, targets, unreadable in module.val_dataloader():
         if unreadable:  # numbers no longer tell which picture is which
             return []
-        scores, named = _scores(model, images.to(device), 1).max(-1)
+        scores, named = _scores(model, images.to(device)).max(-1)
         for score, said, target in zip(scores.tolist(), named.tolist(), targets.tolist(), strict=True):
             if said != target:
                 mistakes.append((score, number, said, target))

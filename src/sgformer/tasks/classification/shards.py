@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from ...engine.sampling import fold, seed_all
+from ...engine.sampling import fold, seed_sample
 from ..images import SUFFIXES, PictureError, read_picture
 from ..loading import DataError, Unreadable
 
@@ -106,7 +106,7 @@ class Shards(IterableDataset[Any]):
                 raise DataError(f"{name} has no picture or no .cls beside it; see the WebDataset format")
             label = self._label(sample["cls"].decode().strip(), name)
             if seed is not None:
-                seed_all(fold(seed, number))
+                seed_sample(fold(seed, number))
             try:
                 image = read_picture(content, shorter_side=self.shorter_side)
             except PictureError as error:

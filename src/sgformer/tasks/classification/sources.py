@@ -81,7 +81,7 @@ def imagenet(root: Path, split: Split, val_labels: str | None) -> Samples:
             f"the pictures of {root / split} lie beside each other, without class folders; name the list of their "
             "labels: --data.val_labels FILE, a line `file class` each"
         )
-    lines = _lines(Path(val_labels).expanduser())
+    lines = read_lines(Path(val_labels).expanduser())
     words = [line.replace(",", " ").split() for line in lines]
     if words and words[0][0].lower() in ("imageid", "file", "path", "image"):
         words = words[1:]
@@ -123,10 +123,13 @@ def listing(path: str | None, split: Split, root: Path | None, classes: tuple[st
         frame = pandas.read_parquet(table)
         columns, rows = list(frame.columns), frame.to_dict("records")
     else:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            rows = list(reader)
-            columns = list(reader.fieldnames or ())
+        try:
+            with table.open(encoding="utf-8-sig", newline="") as file:
+                reader = csv.DictReader(file)
+                rows = list(reader)
+                columns = list(reader.fieldnames or ())
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise DataError(f"{table} is no CSV file in UTF-8 ({error}); save it as one") from error
     if not {"path", "label"} <= set(columns):
         raise DataError(f"{table} has the columns {', '.join(columns)}; it must have `path` and `label`")
     if not rows:
@@ -248,11 +251,12 @@ def _names(root: Path) -> dict[str, str]:
 
 def read_names(file: Path) -> dict[str, str]:
     """What to call classes to people, from a file with a line `class name` each; of several names the first."""
-    words = [line.split(maxsplit=1) for line in _lines(file)]
+    words = [line.split(maxsplit=1) for line in read_lines(file)]
     return {word[0]: word[1].split(",")[0].replace("_", " ") for word in words if len(word) == 2}
 
 
-def _lines(path: Path) -> list[str]:
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file that are not empty."""
     try:
         return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:

@@ -8,14 +8,15 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
 
 from ...engine.sampling import Draw, drawn
 from ..digit_scenes import DigitScenes
 from ..images import read_picture
-from ..loading import DataError, listed, make_loader, pair
+from ..loading import DataError, listed, make_loader, pair, spread
 from . import coco, sources
 from .augment import Augment, AugmentOptions, Target
 from .sources import Split, SplitOptions
@@ -278,6 +279,12 @@ class DetectionData(LightningDataModule):
             if train
             else None,
         )
+
+    def examples(self, num: int = 6) -> list[Image.Image]:
+        """A few validation pictures, cut to squares of the shorter side, to watch a model by."""
+        dataset, side = self.dataset("val"), self.options.image_size[0]
+        pictures = [v2.functional.to_pil_image(dataset[i][0]) for i in spread(len(dataset), num)]
+        return [ImageOps.fit(picture, (side, side)) for picture in pictures]
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Mixed order; a last batch that is not full is left out."""

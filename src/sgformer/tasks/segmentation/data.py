@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
@@ -16,7 +16,7 @@ from torchvision import tv_tensors
 from ...engine.sampling import Draw, drawn
 from ..digit_scenes import DigitScenes
 from ..images import Preprocessing, read_picture
-from ..loading import DataError, make_loader, pair
+from ..loading import DataError, make_loader, pair, spread
 from .augment import Augment, AugmentOptions
 from .inference import InferenceOptions
 from .layouts import Layout, Sample, Split, ade20k, check, cityscapes, folders
@@ -223,6 +223,11 @@ class SegmentationData(LightningDataModule):
             )
             return MaskedScenes(made)
         return Masked(self.samples[split], self.coding)
+
+    def examples(self, num: int = 6) -> list[Image.Image]:
+        """A few validation pictures, cut to the size in training, to watch a model by."""
+        pictures, (height, width) = self.pictures("val"), self.options.train_size
+        return [ImageOps.fit(pictures[i][0], (width, height)) for i in spread(len(pictures), num)]
 
     def augment(self) -> Augment:
         """A new variation at each call."""

@@ -1,0 +1,93 @@
+"""What the section ``trainer`` does to a model before it is trained."""
+
+import copy
+
+import pytest
+import torch
+
+import sgformer  # noqa: F401
+from sgformer.engine.fit import TrainerOptions, prepare
+from sgformer.tasks.backbones import create_pyramid
+from sgformer.tasks.classification import Classifier
+from sgformer.tasks.images import Preprocessing
+
+
+class Task(torch.nn.Module):
+    """What the engine knows of a LightningModule."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+
+class Dense(torch.nn.Module):
+    """What dense tasks have in common: a pyramid."""
+
+    def __init__(self, name):
+        super().__init__()
+        self.backbone = create_pyramid(name)
+
+    def forward(self, images):
+        return torch.cat([map_.flatten() for map_ in self.backbone(images)])
+
+
+def classifier(name):
+    return Classifier(name, classes=["a", "b"], preprocessing=Preprocessing(image_size=(64, 64)))
+
+
+MODELS = [
+    *[(classifier, name) for name in ("sgformer_test", "resnet10t", "convnext_atto", "pvt_v2_b0")],
+    *[(Dense, name) for name in ("sgformer_test", "resnet10t", "convnext_atto")],
+]
+
+
+@pytest.mark.parametrize("setting", ["grad_checkpointing", "channels_last"])
+@pytest.mark.parametrize(("make", "name"), MODELS)
+def test_loss_and_gradients_stay_the_same(make, name, setting):
+    plain = make(name).double().train()
+    other = copy.deepcopy(plain)
+    prepare(Task(other), TrainerOptions(**{setting: True}))
+    images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    for model in (plain, other):
+        model(images).square().mean().backward()
+    for (name, expected), parameter in zip(plain.named_parameters(), other.parameters(), strict=True):
+        if expected.grad is not None:
+            torch.testing.assert_close(parameter.grad, expected.grad, rtol=1e-7, atol=1e-12, msg=name)
+
+
+def test_checkpointing_keeps_less():
+    images, kept = torch.randn(1, 3, 64, 64), []
+    for checkpointing in (False, True):
+        model = classifier("sgformer_test").train()
+        prepare(Task(model), TrainerOptions(grad_checkpointing=checkpointing))
+        num = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda x, num=num: num.append(x.numel()) or x, lambda x: x
+        ):
+            model(images)
+        kept.append(sum(num))
+    assert kept[1] < 0.5 * kept[0]
+
+
+def test_channels_come_last_from_the_first_layer_on():
+    model = classifier("resnet10t")
+    prepare(Task(model), TrainerOptions(channels_last=True))
+    seen = []
+    model.backbone.conv1.register_forward_hook(lambda layer, x, y: seen.append(y.stride()))
+    model(torch.randn(1, 3, 64, 64))
+    assert seen[0][1] == 1
+
+
+def test_a_model_without_checkpointing_is_named():
+    model = torch.nn.Module()
+    model.name, model.backbone = "test_vit_x", torch.nn.Linear(2, 2)
+    with pytest.raises(ValueError, match=r"test_vit_x has no gradient.*grad_checkpointing false"):
+        prepare(Task(model), TrainerOptions(grad_checkpointing=True))
+
+
+def test_a_task_can_say_that_it_cannot_be_sharded():
+    task = Task(classifier("sgformer_test"))
+    prepare(task, TrainerOptions(strategy="fsdp"))
+    task.can_be_sharded = False
+    with pytest.raises(ValueError, match=r"set --trainer\.strategy ddp"):
+        prepare(task, TrainerOptions(strategy="fsdp"))
