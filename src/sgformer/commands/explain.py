@@ -74,7 +74,10 @@ def explain(
 
     paths = find(pictures)
     model = tasks.load(weights, device=console.device(device))
-    _set_budget(model, token_budget)
+    if token_budget is not None:
+        if (backbone := budgeted(model)) is None:
+            raise ValueError(f"{_name(model)} has no token budget; leave --token_budget out")
+        backbone.set_token_budget(token_budget)
     folder = Path(out)
     explanations: dict[str, Explanation] = {}
     notes: dict[str, str] = {}
@@ -159,13 +162,9 @@ def save(explanation: "Explanation", folder: Path) -> None:
                 drawn.save(folder / f"stage{stage}_pair{pair.number}_{view}.png", compress_level=3)
 
 
-def _set_budget(model: Any, token_budget: int | None) -> None:
-    if token_budget is None:
-        return
-    for module in model.modules():
-        if hasattr(module, "set_token_budget"):
-            return module.set_token_budget(token_budget)
-    raise ValueError(f"{_name(model)} has no token budget; leave --token_budget out")
+def budgeted(model: Any) -> Any:
+    """The part of a model that has a token budget and can change it; None where there is none."""
+    return next((module for module in model.modules() if hasattr(module, "set_token_budget")), None)
 
 
 def _name(model: Any) -> str:
