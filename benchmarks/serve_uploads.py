@@ -60,7 +60,7 @@ def main() -> None:
         "pictures": len(files),
         "uploads": arguments.uploads,
         "refused": statuses.count(400),
-        "median_seconds_of_an_upload": round(sorted(seconds)[len(seconds) // 2], 3),
+        "median_seconds_from_upload_to_answer": round(sorted(seconds)[len(seconds) // 2], 3),
         "resident_megabytes_after_uploads": {str(n): round(mb) for n, mb in memory},
         "torch": torch.__version__,
         "python": platform.python_version(),
