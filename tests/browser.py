@@ -46,7 +46,7 @@ class Browser:
         self._rest, self._number, self._session = b"", 0, ""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Network", "Log", "DOM"):
+        for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(f"{domain}.enable")
 
     def __enter__(self) -> "Browser":
@@ -131,9 +131,8 @@ class Browser:
 
     def choose_file(self, selector: str, path: Path) -> None:
         """What a person does with a file chooser."""
-        root = self.call("DOM.getDocument")["root"]["nodeId"]
-        node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
-        self.call("DOM.setFileInputFiles", files=[str(path)], nodeId=node)
+        chooser = self.call("Runtime.evaluate", expression=f"document.querySelector('{selector}')")
+        self.call("DOM.setFileInputFiles", files=[str(path)], objectId=chooser["result"]["objectId"])
 
     def screenshot(self, path: Path) -> None:
         """All of the page, also what one has to scroll to."""

@@ -371,16 +371,19 @@ def test_the_command_serves_until_it_is_interrupted(weights):
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as process:
-        line = process.stdout.readline()
-        found = re.search(r"http://127\.0\.0\.1:(\d+)/", line)
-        assert found, line + process.stderr.read()
-        client = Client(int(found[1]))
-        assert client.ask("GET", "/")[0] == 200
-        expected = tasks.load(weights).predict(photograph()).summary()
-        assert client.post(photograph())[1]["summary"] == expected
-        process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
-        assert process.stderr.read() == ""
+        try:
+            line = process.stdout.readline()
+            found = re.search(r"http://127\.0\.0\.1:(\d+)/", line)
+            assert found, line
+            client = Client(int(found[1]))
+            assert client.ask("GET", "/")[0] == 200
+            expected = tasks.load(weights).predict(photograph()).summary()
+            assert client.post(photograph())[1]["summary"] == expected
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 0
+            assert process.stderr.read() == ""
+        finally:
+            process.kill()
 
 
 def test_a_port_that_is_taken_is_named(weights, capsys):

@@ -151,7 +151,7 @@ class Tryout:
 
     def _colours(self) -> dict[str, str]:
         """Of classes, where they have some."""
-        palette = getattr(self.model, "palette", ())
+        palette: Any = getattr(self.model, "palette", ())
         return {
             name: "#{:02x}{:02x}{:02x}".format(*colour)
             for name, colour in zip(self.model.classes, palette, strict=False)

@@ -73,7 +73,7 @@ class _Server:
         # "<" is written so that no text within can end the script.
         data = json.dumps(facts).replace("<", "\\u003c")
         page = Path(__file__).with_suffix(".html").read_text(encoding="utf-8")
-        self.text = page.replace("TITLE", html.escape(facts["name"])).replace("FACTS", data)
+        self.text = page.replace("TITLE", html.escape(tryout.model.name)).replace("FACTS", data)
 
     async def page(self, request: Request) -> Response:
         return HTMLResponse(self.text, headers=_HEADERS)
@@ -84,12 +84,12 @@ class _Server:
         if origin is not None and urlsplit(origin).netloc != request.headers["host"]:
             raise HTTPException(403, "a page of another site may not use this server")
         settings: dict[str, Any] = {}
-        try:
-            for name, read in (("token_budget", int), ("score_threshold", float)):
-                if name in request.query_params:
+        for name, read in (("token_budget", int), ("score_threshold", float)):
+            if name in request.query_params:
+                try:
                     settings[name] = read(request.query_params[name])
-        except ValueError as error:
-            raise HTTPException(400, f"{name} must be a number") from error
+                except ValueError as error:
+                    raise HTTPException(400, f"{name} must be a number") from error
         file = await _body(request)
         return JSONResponse(await self._in_turn(self.tryout.compute, file, **settings), headers=_HEADERS)
 

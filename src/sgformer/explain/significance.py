@@ -96,7 +96,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _find(model: nn.Module, method: str) -> Callable[[Tensor], Any]:
+def _find(model: nn.Module, method: str) -> Callable[..., Any]:
     for module in model.modules():
         if (found := getattr(module, method, None)) is not None:
             return found
