@@ -1,7 +1,6 @@
 """`sgformer serve`: the page in a browser, what it asks for over HTTP, and what is refused."""
 
 import argparse
-import http.client
 import io
 import json
 import os
@@ -21,6 +20,7 @@ import pytest
 import torch
 from PIL import Image
 
+from local_client import Client
 from sgformer import tasks
 from sgformer.cli import run
 from sgformer.tasks.classification.model import Classifier
@@ -80,28 +80,6 @@ def photograph(width=120, height=90, kind="PNG"):
     file = io.BytesIO()
     Image.fromarray(pixels.astype(np.uint8)).save(file, kind)
     return file.getvalue()
-
-
-class Client:
-    """Asks a server in this process, over a real connection."""
-
-    def __init__(self, port):
-        self.port = port
-
-    def ask(self, method, path, body=None, **headers):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        try:
-            connection.request(
-                method, path, body, {name.replace("_", "-"): value for name, value in headers.items()}
-            )
-            reply = connection.getresponse()
-            return reply.status, reply.headers, reply.read()
-        finally:
-            connection.close()
-
-    def post(self, body, query="", **headers):
-        status, _, reply = self.ask("POST", f"/pictures{query}", body, **headers)
-        return status, json.loads(reply)
 
 
 @contextmanager
