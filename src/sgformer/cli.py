@@ -20,6 +20,7 @@ VERBS = {
     "report": "write a page about a run",
     "explain": "draw what a model finds significant in pictures, and where its keys go",
     "export": "write a trained classifier as ONNX or torch.export file",
+    "serve": "open a page on this machine to try a model on pictures",
     "convert": "turn released SG-Former weights into a weights file of this package",
     "benchmark": "time models side by side, and weigh the memory that they take",
     "list": "list recipes, or models",
@@ -41,6 +42,7 @@ _EXTRAS = {
         "segmentation": "segmentation_models_pytorch",
         "data": "webdataset braceexpand pandas pyarrow",
         "export": "onnx onnxruntime onnxscript",
+        "serve": "starlette uvicorn",
         "demo": "skimage sklearn",
     }.items()
     for module in modules.split()

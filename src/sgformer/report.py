@@ -151,15 +151,18 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def gallery(pictures: Sequence[tuple[Image.Image, str]]) -> str:
-    """Pictures with captions."""
+    """Pictures with captions, several in a row."""
+    return f'<div class="gallery">{"".join(figure(image, caption) for image, caption in pictures)}</div>'
+
+
+def figure(image: Image.Image, caption: str) -> str:
+    """A picture with a caption, as wide as the page or as the gallery that it is in."""
     from markupsafe import escape
 
-    figures = [
+    return (
         f'<figure><img alt="{escape(caption)}" src="data:image/jpeg;base64,{_jpeg(image)}">'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
-        for image, caption in pictures
-    ]
-    return f'<div class="gallery">{"".join(figures)}</div>'
+    )
 
 
 def text(content: str) -> str:

@@ -62,7 +62,8 @@ def test_a_run_leaves_all_it_promises(trained, root):
         *("best.safetensors", "last.safetensors", "last.ckpt"),
         *("report.html", "significance", "tensorboard"),
     }
-    assert len(list((trained / "significance").iterdir())) == 6
+    assert len(list((trained / "significance").glob("epoch-*.png"))) == 6
+    assert "How significance evolved" in (trained / "report.html").read_text("utf-8")
     assert list((trained / "tensorboard").glob("events*"))
     rows = list(csv.DictReader((trained / "metrics.csv").open()))
     assert [row["epoch"] for row in rows] == list("123456")

@@ -115,6 +115,14 @@ def test_spending_is_asked_in_evaluation_mode_of_a_model_that_can_tell(model):
         spending_maps(nn.Linear(2, 2), torch.rand(1, 2))
 
 
+def test_an_explanation_goes_through_the_model_once(model, monkeypatch):
+    calls = []
+    measure = model.forward_significance
+    monkeypatch.setattr(model, "forward_significance", lambda x: calls.append(1) or measure(x))
+    explain_picture(model, GRAY, torch.randn(1, 3, 64, 64))
+    assert calls == [1]
+
+
 def test_an_explanation_holds_what_the_model_says(model, explanation):
     assert [(p.stage, p.number) for p in explanation.pairs] == [(1, 1), (2, 1), (3, 1)]
     assert [p.covered for p in explanation.pairs] == [
@@ -124,8 +132,12 @@ def test_an_explanation_holds_what_the_model_says(model, explanation):
     ]
     x = torch.randn(1, 3, 64, 96)
     again = explain_picture(model, np.zeros((64, 96, 3), np.uint8), x)
-    for pair, significance in zip(again.pairs, significance_maps(model, x), strict=True):
+    for pair, significance, spent in zip(
+        again.pairs, significance_maps(model, x), spending_maps(model, x), strict=True
+    ):
         np.testing.assert_array_equal(pair.significance, significance[0].numpy())
+        np.testing.assert_array_equal(pair.group_size, spent.group_size[0].numpy())
+        np.testing.assert_array_equal(pair.keys, spent.keys[0].numpy())
         assert pair.legend().count(":1 ") == len(band_colours(pair.group_size))
         bands = describe_spending(pair.group_size, pair.keys)
         assert sum(share for _, share, _ in bands) == pytest.approx(1)

@@ -158,6 +158,10 @@ def test_a_bomb_is_refused_before_it_is_unpacked(monkeypatch):
     # 100 million pixels are a photograph.
     assert read_picture(encode(Image.new("1", (12_000, 8_400)), "PNG")).size == (12_000, 8_400)
     small = encode(Image.new("RGB", (20, 20)), "PNG")
+    # A caller's own limit can only be lower, and its message names no setting that would not help.
+    assert read_picture(small, max_pixels=400).size == (20, 20)
+    with pytest.raises(PictureError, match=r"shrink it$"):
+        read_picture(small, max_pixels=399)
     monkeypatch.setenv(MAX_PIXELS_SETTING, "100")
     with pytest.raises(PictureError):
         read_picture(small)

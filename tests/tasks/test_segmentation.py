@@ -169,6 +169,7 @@ def test_predictions(tmp_path):
     drawn = first.draw(pixels)
     assert drawn.width > 70
     assert drawn.height >= 50
+    assert first.draw(pixels, legend=False).size == (70, 50)
     with pytest.raises(ValueError, match="the map is 50x70 and the picture 90x33"):
         first.draw(Image.new("RGB", (33, 90)))
     with pytest.raises(ValueError, match=r"must end in \.png"):

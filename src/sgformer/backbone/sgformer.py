@@ -227,14 +227,19 @@ class SGFormer(nn.Module):
             maps += maps_of_stage
         return maps
 
-    def forward_spending(self, x: Tensor) -> list[Spending]:
+    def forward_spending(self, x: Tensor, maps: list[Tensor] | None = None) -> list[Spending]:
         """For each pair of blocks, in order, how many tokens are merged into one where a token is. No gradient.
+
+        Args:
+            x: pictures.
+            maps: what `forward_significance` says of them, where it was asked already.
 
         Shape:
             - x: `(B, in_chans, height, width)`
+            - maps: `(B, H, W)` each
             - returns: `group_size` and `keys`, `(B, H, W)` both, each
         """
-        maps = self.forward_significance(x)
+        maps = self.forward_significance(x) if maps is None else maps
         return [a.spend(significance) for a, significance in zip(self._self_guided(), maps, strict=True)]
 
     def _self_guided(self) -> list[SelfGuidedAttention]:

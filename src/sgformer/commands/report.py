@@ -36,6 +36,8 @@ def report(run: str | Path, *, device: str = "auto") -> Path:
     if not (folder / "metrics.csv").is_file():
         raise FileNotFoundError(f"{folder} has no metrics.csv; name a run folder whose first epoch is over")
 
+    from PIL import Image
+
     from .. import report as pages
     from .. import tasks
     from ..engine import recipe as recipes
@@ -60,6 +62,9 @@ def report(run: str | Path, *, device: str = "auto") -> Path:
         sections.append(pages.Section("Precision and recall", pages.precision_recall(judged.precision)))
     if hasattr(task, "worst") and (worst := task.worst(model, recipe.data)):
         sections.append(pages.Section("The worst mistakes", pages.gallery(_with_significance(model, worst))))
+    if (strip := folder / "significance" / "evolution.png").is_file():
+        drawn = pages.figure(Image.open(strip), "the same validation pictures, all pairs of blocks together")
+        sections.append(pages.Section("How significance evolved", drawn))
     sections += [
         pages.Section(title, pages.text(pages.read(folder / name)), folded=True)
         for title, name in (("Recipe", "recipe.yaml"), ("Environment", "environment.json"))

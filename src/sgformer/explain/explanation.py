@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from .render import Cell, Picture, _as_image, combine, contact_sheet, overlay
-from .significance import significance_maps, spending_maps
+from .significance import significance_and_spending
 from .spending import band_colours, describe_spending, keys_picture, spending_picture
 
 VIEWS = ("significance", "spending", "keys")
@@ -86,12 +86,11 @@ class Explanation:
     def stage_grid(self, stage: int, *, cell_size: int = 320) -> Image.Image:
         """All pairs of a stage, one a row: significance, spending, and keys by region."""
         pairs = [pair for pair in self.pairs if pair.stage == stage]
-        rows = [
-            [Cell(pair.draw(self.picture, view), _caption(pair, view)) for view in VIEWS] for pair in pairs
-        ]
         H, W = pairs[0].significance.shape
         ratio = max(self.picture.size) / min(self.picture.size)
         cell_size = round(cell_size * min(2.0, max(1.0, ratio / 1.6)))  # long pictures stay legible
+        picture = _reduced(self.picture, cell_size)
+        rows = [[Cell(pair.draw(picture, view), _caption(pair, view)) for view in VIEWS] for pair in pairs]
         return contact_sheet(
             rows, title=f"Stage {stage}: {H} x {W} tokens", headings=VIEWS, cell_size=cell_size, legend=True
         )
@@ -99,11 +98,13 @@ class Explanation:
     def summary(self, *, cell_size: int = 300) -> Image.Image:
         """The picture, its significance, and how the last pair of each stage spends its keys."""
         last = [pairs[-1] for _, pairs in self.stages()]
-        above = [Cell(p.draw(self.picture, "significance"), p.name) for p in last]
-        below = [Cell(p.draw(self.picture, "spending"), _bands(p)) for p in last]
+        picture = _reduced(self.picture, cell_size)
+        above = [Cell(p.draw(picture, "significance"), p.name) for p in last]
+        below = [Cell(p.draw(picture, "spending"), _bands(p)) for p in last]
+        together = replace(self, picture=picture).combined()
         rows = [
-            [Cell(self.picture, "the picture"), *above],
-            [Cell(self.combined(), "significance, all pairs together"), *below],
+            [Cell(picture, "the picture"), *above],
+            [Cell(together, "significance, all pairs together"), *below],
         ]
         return contact_sheet(rows, cell_size=cell_size, legend=True)
 
@@ -130,7 +131,7 @@ def explain_picture(model: nn.Module, picture: Picture, x: Tensor) -> Explanatio
         raise ValueError(f"x is {tuple(x.shape)}; give one picture, (1, 3, height, width)")
     size = x.shape[-2], x.shape[-1]
     pairs: list[Pair] = []
-    for significance, spent in zip(significance_maps(model, x), spending_maps(model, x), strict=True):
+    for significance, spent in zip(*significance_and_spending(model, x), strict=True):
         H, W = significance.shape[1:]
         new = not pairs or pairs[-1].significance.shape != (H, W)
         # A stage has half the tokens a side of the one before; at stride s, token i begins at pixel s * i.
@@ -147,6 +148,13 @@ def explain_picture(model: nn.Module, picture: Picture, x: Tensor) -> Explanatio
             )
         )
     return Explanation(_as_image(picture), size, pairs)
+
+
+def _reduced(picture: Image.Image, cell_size: int) -> Image.Image:
+    """Large enough to be drawn into and then shown in a cell, and no larger: drawing takes time by the pixel."""
+    small = picture.copy()
+    small.thumbnail((2 * cell_size, 2 * cell_size), Image.Resampling.LANCZOS)
+    return small
 
 
 def _caption(pair: Pair, view: str) -> str:

@@ -12,10 +12,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .explanation import VIEWS, Explanation
+from .explanation import VIEWS, Explanation, Pair
 from .spending import band_colours, describe_spending
 
 LONGEST_SIDE = 900  # of a picture in the page
+
+# What each view shows, for people.
+ABOUT = {
+    "significance": "The mean attention that each token receives; each map is stretched to its own range.",
+    "spending": "How many tokens are merged into one key: the lighter, the fewer.",
+    "keys": "How many keys, and as many values, each region of the picture receives.",
+}
 
 
 def write_page(
@@ -36,7 +43,27 @@ def write_page(
     pictures = [_picture(name, e, (notes or {}).get(name, "")) for name, e in explanations.items()]
     # "<" is written so that no text within can end the script.
     data = json.dumps(pictures).replace("<", "\\u003c")
-    return _PAGE.replace("TITLE", html.escape(title)).replace("DATA", data)
+    page = _PAGE.replace("TITLE", html.escape(title)).replace("ABOUT", json.dumps(ABOUT))
+    return page.replace("DATA", data)
+
+
+def describe_pair(pair: Pair) -> dict[str, Any]:
+    """What a page says of a pair of blocks beside its pictures; for JSON."""
+    H, W = pair.significance.shape
+    colours = band_colours(pair.group_size)
+    return {
+        "stage": pair.stage,
+        "pair": pair.number,
+        "tokens": f"{H} × {W}",
+        "bands": [
+            {
+                "colour": "#{:02x}{:02x}{:02x}".format(*colours[size]),
+                "text": f"{size}:1 – {share:.0%} of the tokens, {keys:.0f} key{'s' * (round(keys) != 1)}",
+            }
+            for size, share, keys in describe_spending(pair.group_size, pair.keys)
+        ],
+        "total": f"{H * W:,} tokens, {pair.keys.sum():.0f} keys",
+    }
 
 
 def _picture(name: str, explanation: Explanation, note: str) -> dict[str, Any]:
@@ -45,26 +72,10 @@ def _picture(name: str, explanation: Explanation, note: str) -> dict[str, Any]:
     small = image.resize(
         (max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.LANCZOS
     )
-    pairs = []
-    for pair in explanation.pairs:
-        H, W = pair.significance.shape
-        colours = band_colours(pair.group_size)
-        pairs.append(
-            {
-                "stage": pair.stage,
-                "pair": pair.number,
-                "tokens": f"{H} × {W}",
-                "views": {view: _data_uri(pair.draw(small, view)) for view in VIEWS},
-                "bands": [
-                    {
-                        "colour": "#{:02x}{:02x}{:02x}".format(*colours[size]),
-                        "text": f"{size}:1 – {share:.0%} of the tokens, {keys:.0f} key{'s' * (round(keys) != 1)}",
-                    }
-                    for size, share, keys in describe_spending(pair.group_size, pair.keys)
-                ],
-                "total": f"{H * W:,} tokens, {pair.keys.sum():.0f} keys",
-            }
-        )
+    pairs = [
+        describe_pair(pair) | {"views": {view: _data_uri(pair.draw(small, view)) for view in VIEWS}}
+        for pair in explanation.pairs
+    ]
     size = f"{image.width} × {image.height} pixels, seen at {explanation.size[1]} × {explanation.size[0]}"
     thumb = small.copy()
     thumb.thumbnail((160, 160))
@@ -133,11 +144,7 @@ p { margin: 4px 0; color: #5c5c66 } #note { color: inherit }
 <script>
 "use strict";
 const pictures = DATA;
-const about = {
-  significance: "The mean attention that each token receives; each map is stretched to its own range.",
-  spending: "How many tokens are merged into one key: the lighter, the fewer.",
-  keys: "How many keys, and as many values, each region of the picture receives.",
-};
+const about = ABOUT;
 const now = { picture: 0, pair: 0, view: "significance" };
 const $ = (id) => document.getElementById(id);
 

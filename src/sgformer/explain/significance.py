@@ -69,6 +69,22 @@ def spending_maps(model: nn.Module, x: Tensor) -> list[Spent]:
         return [Spent(size.cpu(), keys.float().cpu()) for size, keys in spend(x)]
 
 
+@torch.no_grad()
+def significance_and_spending(model: nn.Module, x: Tensor) -> tuple[list[Tensor], list[Spent]]:
+    """What `significance_maps` and `spending_maps` say, for the time of one of them.
+
+    Raises:
+        ValueError: nothing in the model measures significance, or can tell how it is spent.
+    """
+    measure, spend = _find(model, "forward_significance"), _find(model, "forward_spending")
+    with _evaluating(model):
+        maps = measure(x)
+        spent = spend(x, maps)
+    return [m.detach().float().cpu() for m in maps], [
+        Spent(size.cpu(), keys.float().cpu()) for size, keys in spent
+    ]
+
+
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
@@ -80,7 +96,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _find(model: nn.Module, method: str) -> Callable[[Tensor], Any]:
+def _find(model: nn.Module, method: str) -> Callable[..., Any]:
     for module in model.modules():
         if (found := getattr(module, method, None)) is not None:
             return found

@@ -14,11 +14,15 @@ from torch import Tensor
 from .render import Cell, combine, contact_sheet, overlay
 from .significance import significance_maps
 
+MAX_EPOCHS = 8  # of a strip: the first, the last, and others evenly between them
+_KEPT_SIDE = 96  # of the maps that are kept for it, in pixels
+
 
 class WatchSignificance(Callback):
     """Draws ``significance/epoch-<number>.png`` in the run folder, and hands the picture to TensorBoard.
 
-    Drawn with the weights that are validated: the averaged ones, where the run has some.
+    ``significance/evolution.png`` shows the same pictures through the epochs. Drawn with the weights that are
+    validated: the averaged ones, where the run has some.
 
     Args:
         folder: The run folder.
@@ -33,16 +37,17 @@ class WatchSignificance(Callback):
         """Draws; the averaged weights are in place by now."""
         if not trainer.is_global_zero or trainer.sanity_checking:
             return
-        maps = significance_maps(pl_module, self.images.to(pl_module.device))
-        sheet = self.draw([m.numpy() for m in maps], trainer.current_epoch + 1)
+        maps = [m.numpy() for m in significance_maps(pl_module, self.images.to(pl_module.device))]
+        epoch = trainer.current_epoch + 1
+        sheet = self.draw(maps, epoch)
         self.folder.mkdir(exist_ok=True)
-        sheet.save(self.folder / f"epoch-{trainer.current_epoch + 1:03}.png")
+        sheet.save(self.folder / f"epoch-{epoch:03}.png")
+        self._keep(maps, epoch)
+        self.evolution().save(self.folder / "evolution.png")
         for logger in trainer.loggers:
             writer: Any = getattr(logger, "experiment", None)
             if hasattr(writer, "add_image"):
-                writer.add_image(
-                    "significance", np.asarray(sheet), trainer.current_epoch + 1, dataformats="HWC"
-                )
+                writer.add_image("significance", np.asarray(sheet), epoch, dataformats="HWC")
 
     def draw(self, maps: Sequence[np.ndarray], epoch: int) -> Image.Image:
         """A row for each picture: the picture, all pairs together, and the last pair of each stage.
@@ -63,3 +68,30 @@ class WatchSignificance(Callback):
         return contact_sheet(
             rows, title=f"Significance, epoch {epoch}", headings=headings, legend=True, cell_size=144
         )
+
+    def evolution(self) -> Image.Image:
+        """A row for each picture: the picture, and all pairs together after up to `MAX_EPOCHS` epochs.
+
+        Maps of epochs before a run was resumed are found in the run folder.
+        """
+        files = sorted(self.folder.glob("epoch-*.npz"))
+        places = np.linspace(0, len(files) - 1, min(len(files), MAX_EPOCHS)).round().astype(int)
+        chosen = [files[place] for place in places]
+        kept = [np.load(file)["significance"] for file in chosen]  # (n, height, width) each
+        rows = [
+            [Cell(picture), *(Cell(overlay(picture, maps[n])) for maps in kept)]
+            for n, picture in enumerate(self.pictures)
+        ]
+        headings = ["picture", *(f"epoch {int(file.stem.removeprefix('epoch-'))}" for file in chosen)]
+        return contact_sheet(
+            rows, title="Significance through the epochs", headings=headings, legend=True, cell_size=112
+        )
+
+    def _keep(self, maps: Sequence[np.ndarray], epoch: int) -> None:
+        """All pairs together, small, in a file of a few kilobytes."""
+        height, width = self.images.shape[-2:]
+        scale = min(1.0, _KEPT_SIDE / max(height, width))
+        size = max(1, round(height * scale)), max(1, round(width * scale))
+        together = np.stack([combine([m[n] for m in maps], size) for n in range(len(self.pictures))])
+        path = self.folder / f"epoch-{epoch:03}.npz"
+        np.savez_compressed(path, significance=(together * 255).round().astype(np.uint8))

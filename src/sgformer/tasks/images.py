@@ -48,7 +48,9 @@ class PictureError(ValueError):
         return f"{self.path}: {self.reason}" if self.reason else self.path
 
 
-def read_picture(picture: Picture, *, shorter_side: int | None = None) -> Image.Image:
+def read_picture(
+    picture: Picture, *, shorter_side: int | None = None, max_pixels: int | None = None
+) -> Image.Image:
     """Any picture as 8-bit RGB.
 
     The orientation in EXIF is applied; transparency is laid over white; 16 bits become 8; of an animation the
@@ -59,17 +61,19 @@ def read_picture(picture: Picture, *, shorter_side: int | None = None) -> Image.
             or 4 channels, of 8 or 16 bits, or of floating-point values from 0 to 1.
         shorter_side: How many pixels are needed. A JPEG that is at least twice as large is then decoded at a
             fraction of its size, which is faster and takes less memory.
+        max_pixels: A lower limit than the usual one.
 
     Raises:
-        PictureError: It is empty, cut off, no picture, or larger than the limit. The limit, 200 million
-            pixels, can be set in the environment variable ``SGFORMER_MAX_PIXELS``.
+        PictureError: It is empty, cut off, no picture, or larger than the limit, which is seen before it is
+            decoded. The limit, 200 million pixels, can be set in the environment variable
+            ``SGFORMER_MAX_PIXELS``.
     """
     if isinstance(picture, Image.Image):
-        return _decode(picture, "picture", shorter_side=None)
+        return _decode(picture, "picture", shorter_side=None, max_pixels=max_pixels)
     if isinstance(picture, np.ndarray):
         return _to_rgb(_from_array(picture), "array")
     if isinstance(picture, bytes):
-        return _open("bytes", io.BytesIO(picture), len(picture), shorter_side)
+        return _open("bytes", io.BytesIO(picture), len(picture), shorter_side, max_pixels)
     if not isinstance(picture, str | os.PathLike):
         raise TypeError(f"expected a path, bytes, a PIL image or an array, received {type(picture).__name__}")
     path = Path(picture)
@@ -78,7 +82,7 @@ def read_picture(picture: Picture, *, shorter_side: int | None = None) -> Image.
     if path.is_dir():
         raise PictureError(str(path), "is a folder; name the pictures in it")
     with path.open("rb") as file:
-        return _open(str(path), file, path.stat().st_size, shorter_side)
+        return _open(str(path), file, path.stat().st_size, shorter_side, max_pixels)
 
 
 def find_pictures(folder: Path) -> list[Path]:
@@ -169,7 +173,9 @@ class _Views:
         return torch.stack([reduce(lambda x, step: step(x), self.after, crop) for crop in crops])
 
 
-def _open(name: str, file: Any, num_bytes: int, shorter_side: int | None) -> Image.Image:
+def _open(
+    name: str, file: Any, num_bytes: int, shorter_side: int | None, max_pixels: int | None
+) -> Image.Image:
     if num_bytes == 0:
         raise PictureError(name, "is empty (0 bytes); copy or download it again, or remove it")
     try:
@@ -182,7 +188,7 @@ def _open(name: str, file: Any, num_bytes: int, shorter_side: int | None) -> Ima
         ) from error
     except Exception as error:  # a broken header can raise anything, from a struct.error to a MemoryError
         raise PictureError(name, f"is damaged ({error}); copy or download it again, or remove it") from error
-    return _decode(image, name, shorter_side=shorter_side)
+    return _decode(image, name, shorter_side=shorter_side, max_pixels=max_pixels)
 
 
 @contextmanager
@@ -195,14 +201,18 @@ def _any_size() -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = before
 
 
-def _decode(image: Image.Image, name: str, *, shorter_side: int | None) -> Image.Image:
+def _decode(
+    image: Image.Image, name: str, *, shorter_side: int | None, max_pixels: int | None
+) -> Image.Image:
     width, height = image.size
-    limit = int(os.environ.get(MAX_PIXELS_SETTING, MAX_PIXELS))
+    usual = int(os.environ.get(MAX_PIXELS_SETTING, MAX_PIXELS))
+    limit = usual if max_pixels is None else min(usual, max_pixels)
     if width * height > limit:
+        remedy = f", or set {MAX_PIXELS_SETTING}={width * height} in the environment" * (limit == usual)
         raise PictureError(
             name,
             f"has {width} x {height} pixels, {width * height / 1e6:.0f} million; the limit is "
-            f"{limit / 1e6:.0f}: shrink it, or set {MAX_PIXELS_SETTING}={width * height} in the environment",
+            f"{limit / 1e6:.0f}: shrink it{remedy}",
         )
     try:
         if shorter_side is not None:

@@ -79,12 +79,13 @@ class SemanticMap:
         self.to_image().save(content, "PNG", optimize=True)
         write_atomically(path, content.getvalue())
 
-    def draw(self, picture: Picture, *, opacity: float = 0.6) -> Image.Image:
+    def draw(self, picture: Picture, *, opacity: float = 0.6, legend: bool = True) -> Image.Image:
         """The map over the picture in the classes' colours, beside a legend with their shares.
 
         Args:
             picture: The one that was predicted on. Very large ones are drawn smaller.
             opacity: Of the colours, 0 to 1.
+            legend: Whether to name the colours beside it.
 
         Raises:
             ValueError: The picture is of another size than the map.
@@ -102,6 +103,8 @@ class SemanticMap:
         gray = image.resize(size, Image.Resampling.BOX).convert("L").convert("RGB")
         colours = self.to_image().resize(size, Image.Resampling.NEAREST).convert("RGB")
         blended = _outlined(Image.blend(gray, colours, opacity), np.asarray(colours))
+        if not legend:
+            return blended
         return _with_legend(
             blended, [(self.palette[self.classes.index(n)], n, s) for n, s in self.shares.items()]
         )

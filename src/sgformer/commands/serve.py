@@ -1,0 +1,94 @@
+"""``sgformer serve WEIGHTS``."""
+
+import argparse
+import contextlib
+import socket
+import webbrowser
+from pathlib import Path
+
+MAX_CONNECTIONS = 32
+LOOPBACK = ("127.0.0.1", "localhost")
+
+EXAMPLES = """The page needs no network, and asks nothing of any other machine. Uploads stay in memory.
+
+examples:
+  sgformer serve sgformer_t --open
+  sgformer serve runs/detection_digit_scenes --port 8080
+  sgformer serve best.safetensors --host 0.0.0.0    # whoever reaches this machine may use it
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the verb takes."""
+    parser.add_argument("weights", help="a run folder (its best weights) or a weights file")
+    parser.add_argument(
+        "--host",
+        default=LOOPBACK[0],
+        help=f"address to listen at (default: {LOOPBACK[0]}, reached from this machine only)",
+    )
+    parser.add_argument(
+        "--port", type=int, default=7300, help="to listen at; 0: any that is free (default: 7300)"
+    )
+    parser.add_argument("--device", default="auto", help="cpu, cuda, mps; default: a GPU where there is one")
+    parser.add_argument("--open", action="store_true", help="also open the page in the browser")
+
+
+def serve(
+    weights: str | Path,
+    *,
+    host: str = LOOPBACK[0],
+    port: int = 7300,
+    device: str = "auto",
+    open: bool = False,
+) -> int:
+    """Serve a page on which one tries a model on pictures, until it is interrupted.
+
+    Args:
+        weights: A run folder (its best weights) or a weights file, of any task.
+        host: Address to listen at; unless it is that of the machine itself, others reach the page.
+        port: Port to listen at; 0 takes any that is free.
+        device: Where to compute; ``auto`` takes a GPU where there is one.
+        open: Whether to open the page in the browser.
+
+    Returns:
+        0.
+
+    Raises:
+        ValueError: The weights cannot be used, or the port is taken.
+    """
+    import uvicorn
+    from PIL import Image
+
+    from .. import tasks
+    from ..engine.weights import locate, read_metadata
+    from . import console
+    from .tryout import Tryout
+    from .web import create_app
+
+    listening = _listen(host, port)
+    with listening:
+        model = tasks.load(weights, device=console.device(device))
+        model.predict(Image.new("RGB", (224, 224)))  # the first is slow; no visitor shall wait for it
+        tryout = Tryout(model, task=read_metadata(locate(weights))["task"])
+        app = create_app(tryout, hosts=LOOPBACK if host in LOOPBACK else ("*",))
+        config = uvicorn.Config(app, log_level="warning", limit_concurrency=MAX_CONNECTIONS, lifespan="off")
+        shown = "localhost" if host == "0.0.0.0" else host
+        url = f"http://{shown}:{listening.getsockname()[1]}/"
+        print(f"{model.name} is at {url} (Ctrl-C stops it)", flush=True)
+        if open:
+            webbrowser.open(url)
+        with contextlib.suppress(KeyboardInterrupt):  # the usual end
+            uvicorn.Server(config).run(sockets=[listening])
+    return 0
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port))
+    except OverflowError as error:
+        raise ValueError(f"--port {port} is outside 0 to 65535") from error
+    except OSError as error:
+        raise ValueError(
+            f"cannot listen at {host}, port {port} ({error.strerror}); choose another --port (0: any that is free), "
+            "and as --host an IPv4 address of this machine"
+        ) from error
