@@ -16,7 +16,7 @@ from torchvision import tv_tensors
 from ...engine.sampling import Draw, drawn
 from ..digit_scenes import DigitScenes
 from ..images import Preprocessing, read_picture
-from ..loading import DataError, listed, make_loader, pair
+from ..loading import DataError, listed, make_loader, pair, share
 from .augment import Augment, AugmentOptions
 from .inference import InferenceOptions
 from .layouts import Layout, Sample, Split, ade20k, check, cityscapes, folders
@@ -181,8 +181,6 @@ class SegmentationData(LightningDataModule):
     ) -> None:
         super().__init__()
         self.options, self.preprocessing, self.seed = options, preprocessing, seed
-        # With fewer pictures than processes, some have none to judge.
-        self.allow_zero_length_dataloader_with_multiple_devices = True
         self.dropped: dict[str, str] = {}
         self.notes: list[str] = []
         self.samples: dict[Split, list[Sample]] = {}
@@ -258,7 +256,13 @@ class SegmentationData(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Every picture once, in order."""
-        return self._loader(self.pictures("val"), "val", collate=_listed)
+        pictures = self.pictures("val")
+        rank, _ = share(self.trainer)
+        if rank >= len(pictures):
+            # A batch of nothing: Lightning leaves out validation where there is no batch, and the other processes,
+            # which sum up their counts with this one's, would wait for ever.
+            return DataLoader(pictures, batch_sampler=[[]], collate_fn=_listed)
+        return self._loader(pictures, "val", collate=_listed)
 
     def _loader(self, dataset: Dataset[Any], split: Split, collate: Any = None) -> DataLoader[Any]:
         return make_loader(
