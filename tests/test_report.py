@@ -8,7 +8,7 @@ def test_text_is_escaped():
     bad = "<script>alert(1)</script>"
     sections = [
         report.Section("a", report.table((bad,), [(bad,)])),
-        report.Section("b", report.gallery([(Image.new("RGB", (8, 8)), bad)])),
+        report.Section("b", report.gallery([([Image.new("RGB", (8, 8))], bad)])),
         report.Section("c", report.text(bad), folded=True),
         report.Section("d", report.matrix(np.eye(2), (bad, "x"))),
     ]

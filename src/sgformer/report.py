@@ -32,8 +32,11 @@ _PAGE = """<!doctype html>
   .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr)); gap: 1rem }
   .plots svg { width: 100%; height: auto }
   .matrix { max-width: 42rem }
-  .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(15rem, 100%), 1fr)); gap: 1rem }
+  .gallery { display: grid; gap: 1rem }
   figure { margin: 0 } figure img { width: 100%; border-radius: 4px } figcaption { font-size: .9rem }
+  .panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); gap: 2px }
+  .legend { display: flex; flex-wrap: wrap; gap: .2rem 1rem; margin-bottom: .8rem; font-size: .9rem }
+  .legend i { display: inline-block; width: .9em; height: .9em; margin-right: .4em; vertical-align: -.1em }
   .wide { overflow-x: auto } table { border-collapse: collapse; font-size: .95rem }
   th, td { text-align: left; padding: .2rem .8rem .2rem 0; border-bottom: 1px solid #e4e4e8;
            font-variant-numeric: tabular-nums }
@@ -120,12 +123,14 @@ def matrix(counts: Any, names: Sequence[str]) -> str:
     """A confusion matrix: rows are the true classes, columns what they were taken for, in shares of the row.
 
     Args:
-        counts: (classes, classes).
+        counts: (classes, classes). Where they are too large to be read in a cell, as those of pixels, percentages are
+            written instead.
         names: Of the classes; left away where they are more than fit.
     """
     counts = np.asarray(counts, np.float64)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     num = len(names)
+    large = counts.max(initial=0) >= 10_000
     figure, axes = _axes(size=min(9, 3 + 0.35 * num))
     shown = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     if num <= MAX_NAMED_CLASSES:
@@ -135,7 +140,8 @@ def matrix(counts: Any, names: Sequence[str]) -> str:
             for j in range(num):
                 if counts[i, j]:
                     colour = "white" if shares[i, j] > 0.5 else "#202024"
-                    axes.text(j, i, f"{counts[i, j]:.0f}", ha="center", va="center", color=colour, fontsize=7)
+                    text = f"{shares[i, j]:.0%}" if large else f"{counts[i, j]:.0f}"
+                    axes.text(j, i, text, ha="center", va="center", color=colour, fontsize=7)
     axes.set(xlabel="taken for", ylabel="true class")
     figure.colorbar(shown, fraction=0.04)
     return f'<div class="plots matrix">{_svg(figure)}</div>'
@@ -150,19 +156,33 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
 
 
-def gallery(pictures: Sequence[tuple[Image.Image, str]]) -> str:
-    """Pictures with captions, several in a row."""
-    return f'<div class="gallery">{"".join(figure(image, caption) for image, caption in pictures)}</div>'
+def gallery(pictures: Sequence[tuple[Sequence[Image.Image], str]]) -> str:
+    """Rows of pictures with captions; as many beside each other as there is room for."""
+    width = 8.7 * max((len(images) for images, _ in pictures), default=1)
+    columns = f"grid-template-columns: repeat(auto-fill, minmax(min({width:.1f}rem, 100%), 1fr))"
+    shown = "".join(figure(images, caption) for images, caption in pictures)
+    return f'<div class="gallery" style="{columns}">{shown}</div>'
 
 
-def figure(image: Image.Image, caption: str) -> str:
-    """A picture with a caption, as wide as the page or as the gallery that it is in."""
+def figure(images: Sequence[Image.Image], caption: str) -> str:
+    """Pictures side by side with a caption, as wide as the page or as the gallery that they are in."""
     from markupsafe import escape
 
-    return (
-        f'<figure><img alt="{escape(caption)}" src="data:image/jpeg;base64,{_jpeg(image)}">'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    shown = "".join(
+        f'<img alt="{escape(caption)}" src="data:image/jpeg;base64,{_jpeg(image)}">' for image in images
     )
+    return f'<figure><div class="panels">{shown}</div><figcaption>{escape(caption)}</figcaption></figure>'
+
+
+def legend(names: Sequence[str], colours: Sequence[tuple[int, int, int]]) -> str:
+    """Names beside their colours."""
+    from markupsafe import escape
+
+    rows = (
+        f'<span><i style="background: rgb{tuple(colour)}"></i>{escape(name)}</span>'
+        for name, colour in zip(names, colours, strict=True)
+    )
+    return f'<div class="legend">{"".join(rows)}</div>'
 
 
 def text(content: str) -> str:

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from sgformer.tasks.backbones import ModelOptions
 from sgformer.tasks.classification import Classifier
 from sgformer.tasks.images import Preprocessing
 from sgformer.tasks.loading import make_loader
-from sgformer.tasks.segmentation import Recipe, Report, Segmenter, SemanticMap, build, evaluate
+from sgformer.tasks.segmentation import Recipe, Report, Segmenter, SemanticMap, build, evaluate, worst
 from sgformer.tasks.segmentation.data import AugmentOptions, DataOptions, SegmentationData
 from sgformer.tasks.segmentation.inference import InferenceOptions
 from sgformer.tasks.segmentation.masks import IGNORE
@@ -169,7 +170,7 @@ def test_predictions(tmp_path):
     drawn = first.draw(pixels)
     assert drawn.width > 70
     assert drawn.height >= 50
-    assert first.draw(pixels, legend=False).size == (70, 50)
+    assert first.paint(pixels).size == (70, 50)
     with pytest.raises(ValueError, match="the map is 50x70 and the picture 90x33"):
         first.draw(Image.new("RGB", (33, 90)))
     with pytest.raises(ValueError, match=r"must end in \.png"):
@@ -297,11 +298,44 @@ def test_evaluation_does_not_depend_on_batches_nor_processes(root, trained):
 
 def test_pictures_that_are_ignored_altogether(tmp_path):
     root = make_mask_folders(tmp_path / "data")
-    for path in root.glob("annotations/*/*.png"):
-        Image.fromarray(np.full_like(np.asarray(Image.open(path)), IGNORE)).save(path)
-    report = evaluate(segmenter(), options(root))
-    assert (report.miou, report.pixel_accuracy, report.num_pictures) == (0.0, 0.0, 3)
-    assert report.classes[0].iou is None
+    model = segmenter()
+    whole = evaluate(model, options(root))
+    counts = confusion_matrix(3)
+    pictures = SegmentationData(options(root), PREPROCESSING).pictures("val")
+    count(model, ([pictures[0][0]], [torch.from_numpy(pictures[0][1])]), counts)
+    mask = root / "annotations" / "val" / "0.png"
+    Image.fromarray(np.full_like(np.asarray(Image.open(mask)), IGNORE)).save(mask)
+    report = evaluate(model, options(root))
+    assert report.num_pictures == 3
+    assert (torch.tensor(report.counts) == torch.tensor(whole.counts) - counts.compute()).all()
+
+
+def test_the_worst_pictures_and_why(root, trained):
+    inference = InferenceOptions(shorter_side=32)
+    shown = worst(trained, options(root, inference=inference), num=2)
+    assert len(shown) == 2
+    pictures = SegmentationData(options(root), PREPROCESSING, splits=("val",)).pictures("val")
+    shares = []
+    for picture, mask in (pictures[i] for i in range(3)):
+        wrong = trained.indices(picture)[mask != IGNORE] != mask[mask != IGNORE]
+        shares.append(f"{wrong.mean():.1%}")
+    expected = sorted(shares, key=lambda text: -float(text.rstrip("%")))[:2]
+    assert [caption.split(" of pixels")[0] for *_, caption in shown] == expected
+    for panels, seen, caption in shown:
+        assert len(panels) == 3
+        assert len({panel.size for panel in panels}) == 1
+        assert min(seen.shape[1:]) == 32
+        assert re.search(r"most often (sky|grass|brick) taken for (sky|grass|brick)$", caption)
+
+
+def test_the_worst_are_drawn_small(tmp_path):
+    root = make_mask_folders(tmp_path / "data", num_val=1)
+    pixels, mask = stripes(1, (500, 1500))
+    Image.fromarray(pixels).save(root / "images/val/0.png")
+    Image.fromarray(mask).save(root / "annotations/val/0.png")
+    ((panels, seen, _),) = worst(segmenter(), options(root))
+    assert {panel.size for panel in panels} == {(480, 160)}
+    assert seen.shape == (3, 341, 1024)
 
 
 def test_how_pictures_go_through_can_be_changed(root, trained):

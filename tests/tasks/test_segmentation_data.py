@@ -123,6 +123,23 @@ def test_faults_are_named_before_training_or_dropped(tmp_path, spoil, message):
     assert "1 dropped" in str(module)
 
 
+def test_what_is_unusual_is_said_before_training(tmp_path):
+    root = make_mask_folders(tmp_path / "data")
+    for number in (0, 1):
+        save(root, f"train/{number}.png", np.full((48, 64) if number else (61, 45), IGNORE, np.uint8))
+    for path in (root / "annotations/val").iterdir():
+        mask = np.array(Image.open(path))
+        Image.fromarray(np.where(mask == 1, IGNORE, mask)).save(path)
+    module = data(root)
+    assert module.dropped == {}
+    empty = root / "annotations" / "train" / "0.png"
+    assert str(module).endswith(f"6 + 3 pictures; ignored altogether: {empty} and 1 more; not in val: grass")
+    for path in (root / "annotations/val").iterdir():
+        Image.fromarray(np.full_like(np.asarray(Image.open(path)), IGNORE)).save(path)
+    with pytest.raises(DataError, match=r"every mask of val is ignored, .*annotations/val/0\.png among them"):
+        data(root)
+
+
 def test_what_is_missing_altogether(tmp_path):
     with pytest.raises(DataError, match=r"--data\.root"):
         SegmentationData(DataOptions(), PREPROCESSING)

@@ -222,8 +222,7 @@ class SGFormer(nn.Module):
         maps: list[Tensor] = []
         x = self.stem(self._check_size(x))
         for stage in self.stages:
-            assert isinstance(stage, Stage)
-            x, maps_of_stage = stage.forward_significance(x)
+            x, maps_of_stage = cast(Stage, stage).forward_significance(x)
             maps += maps_of_stage
         return maps
 
@@ -231,12 +230,10 @@ class SGFormer(nn.Module):
         """For each pair of blocks, in order, how many tokens are merged into one where a token is. No gradient.
 
         Args:
-            x: pictures.
+            x: pictures `(B, in_chans, height, width)`.
             maps: what `forward_significance` says of them, where it was asked already.
 
         Shape:
-            - x: `(B, in_chans, height, width)`
-            - maps: `(B, H, W)` each
             - returns: `group_size` and `keys`, `(B, H, W)` both, each
         """
         maps = self.forward_significance(x) if maps is None else maps
@@ -309,8 +306,8 @@ def _grid_size(img_size: int | tuple[int, int]) -> tuple[int, int]:
 def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """What timm passes loaded weights through: released names become ours, and positions take the model's grid.
 
-    A state dict does not tell the shape of its grid. As many positions as the model has are taken for the same grid,
-    any other number for a square. Weights files of `sgformer train` do tell; their readers resize any grid.
+    A state dict does not tell its grid: the model's own number of positions is taken for the model's grid, any other
+    for a square. Weights files of `sgformer train` do tell.
     """
     if is_official(state_dict):
         state_dict = from_official(state_dict)

@@ -7,6 +7,7 @@ import io
 import json as json_
 import os
 import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ EXAMPLES = """examples:
   sgformer predict runs/imagenette160 dog.jpg
   sgformer predict best.safetensors holiday/ "more/**/*.png" --json names.json
   sgformer predict detector.safetensors street/ --draw drawn/
+  sgformer predict segmenter.safetensors panorama.jpg --maps maps/ --draw drawn/ --json shares.json --window 512 --flip
   find photos -name "*.jpg" | sgformer predict best.safetensors - --csv names.csv
   torchrun --nproc-per-node 8 -m sgformer predict best.safetensors corpus/ --csv names.csv
 """
@@ -52,6 +54,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="detection: the least score of what is shown (default: 0.5)",
     )
     parser.add_argument(
+        "--maps", metavar="FOLDER", help="segmentation: also write class maps, PNG files with a palette"
+    )
+    parser.add_argument(
+        "--window",
+        type=int,
+        metavar="PIXELS",
+        help="segmentation: side of the windows in which pictures are looked at (default: as trained)",
+    )
+    parser.add_argument(
+        "--scales",
+        type=factors,
+        metavar="FACTORS",
+        help="segmentation: sizes to average over, such as 0.75,1,1.25 (default: as trained)",
+    )
+    parser.add_argument(
+        "--flip",
+        action=argparse.BooleanOptionalAction,
+        help="segmentation: look at pictures mirrored, too, or do not (default: as trained)",
+    )
+    parser.add_argument(
         "--batch_size", type=int, default=32, metavar="N", help="pictures at once (default: 32)"
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps; default: a GPU where there is one")
@@ -66,6 +88,10 @@ def predict(
     draw: str | Path | None = None,
     top_k: int = 3,
     score_threshold: float = 0.5,
+    maps: str | Path | None = None,
+    window: int | None = None,
+    scales: list[float] | None = None,
+    flip: bool | None = None,
     batch_size: int = 32,
     device: str = "auto",
 ) -> int:
@@ -82,6 +108,12 @@ def predict(
         draw: A folder for pictures with the predictions in them.
         top_k: How many classes to show of each picture, in classification.
         score_threshold: The least score of what is shown, in detection.
+        maps: A folder for class maps, in segmentation: PNG files of the pictures' sizes, whose values are indices of
+            classes.
+        window: Side of the windows in which pictures are looked at, in segmentation; None: as the model was trained
+            to be used, as for the next two.
+        scales: Factors on the size, whose probabilities are averaged.
+        flip: Whether pictures are also looked at mirrored.
         batch_size: How many pictures are read and computed at once.
         device: Where to compute; ``auto`` takes a GPU where there is one.
 
@@ -89,7 +121,7 @@ def predict(
         0, or 1 if a picture could not be read.
 
     Raises:
-        ValueError: The weights cannot be used, or there are no pictures.
+        ValueError: The weights cannot be used, a setting is for another task, or there are no pictures.
     """
     for name, value in (("top_k", top_k), ("batch_size", batch_size)):
         if value < 1:
@@ -106,14 +138,20 @@ def predict(
         name = f"cuda:{os.environ.get('LOCAL_RANK', rank)}"
     model = tasks.load(weights, device=name)
     task = read_metadata(locate(weights))["task"]
-    settings = {"classification": {"top_k": top_k}, "detection": {"score_threshold": score_threshold}}.get(
-        task, {}
-    )
-    folder = Path(draw) if draw else None
-    if folder:
+    semantic = {"window": window, "scales": scales, "flip": flip}
+    for name, value in ({"maps": maps} | semantic).items():
+        if value is not None and task != "segmentation":
+            raise ValueError(f"--{name} is for segmentation; these weights are for {task}: leave it out")
+    settings = {
+        "classification": {"top_k": top_k},
+        "detection": {"score_threshold": score_threshold},
+        "segmentation": semantic,
+    }.get(task, {})
+    folders = {"draw": Path(draw) if draw else None, "maps": Path(maps) if maps else None}
+    for folder in filter(None, folders.values()):
         folder.mkdir(parents=True, exist_ok=True)
     mine = paths[rank::num_processes]
-    results = _predict_all(model, mine, settings, batch_size, folder)
+    results = _predict_all(model, mine, settings, batch_size, **folders)
     if num_processes > 1:
         results = _gather(results, rank, num_processes)
         if rank:
@@ -134,10 +172,16 @@ def predict(
 
 
 def _predict_all(
-    model: Any, paths: list[Path], settings: dict[str, Any], batch_size: int, folder: Path | None
+    model: Any,
+    paths: list[Path],
+    settings: dict[str, Any],
+    batch_size: int,
+    *,
+    draw: Path | None,
+    maps: Path | None,
 ) -> list[dict[str, Any]]:
     """A result for each picture: what it shows, or why it cannot be read."""
-    from rich.progress import track
+    from rich.progress import Progress
 
     from ..tasks.images import PictureError, read_picture
     from . import console
@@ -149,24 +193,43 @@ def _predict_all(
         predictions = model.predict([image for _, _, image in batch], **settings) if batch else []
         for (result, path, image), prediction in zip(batch, predictions, strict=True):
             result |= {**prediction.to_dict(), "summary": prediction.summary()}
-            if folder:
-                prediction.draw(image).save(_free_name(folder, path))
+            if draw:
+                prediction.draw(image).save(_free_name(draw, path))
+            if maps:
+                prediction.save(_free_name(maps, path))
         batch.clear()
 
-    quiet = not console.is_terminal() or len(paths) <= batch_size
-    for path in track(paths, "predicting", transient=True, disable=quiet):
-        result: dict[str, Any] = {"picture": _printable(path)}
-        results.append(result)
-        try:
-            batch.append((result, path, read_picture(path)))
-        except (PictureError, OSError) as error:
-            result["error"] = getattr(error, "reason", str(error))
-            print(f"sgformer: skipped: {_printable(error)}", file=sys.stderr)
-        num_pixels = sum(image.width * image.height for _, _, image in batch)
-        if len(batch) == batch_size or num_pixels > MAX_PIXELS_AT_ONCE:
-            finish()
-    finish()
+    with Progress(transient=True, disable=not console.is_terminal()) as bar:
+        if "window" in settings:
+            settings = settings | {"progress": lambda windows: _windows(bar, windows)}
+        for path in bar.track(paths, description="predicting") if len(paths) > batch_size else paths:
+            result: dict[str, Any] = {"picture": _printable(path)}
+            results.append(result)
+            try:
+                batch.append((result, path, read_picture(path)))
+            except (PictureError, OSError) as error:
+                result["error"] = getattr(error, "reason", str(error))
+                print(f"sgformer: skipped: {_printable(error)}", file=sys.stderr)
+            num_pixels = sum(image.width * image.height for _, _, image in batch)
+            if len(batch) == batch_size or num_pixels > MAX_PIXELS_AT_ONCE:
+                finish()
+        finish()
     return results
+
+
+def _windows(bar: Any, windows: Sequence[Any]) -> Iterable[Any]:
+    """The windows of one picture, with a bar of their own while they last."""
+    if len(windows) == 1:
+        return windows
+    task = bar.add_task("windows", total=len(windows))
+
+    def counted() -> Iterator[Any]:
+        for window in windows:
+            yield window
+            bar.advance(task)
+        bar.remove_task(task)
+
+    return counted()
 
 
 def _gather(results: list[dict[str, Any]], rank: int, num_processes: int) -> list[dict[str, Any]]:
@@ -199,6 +262,11 @@ def _free_name(folder: Path, path: Path) -> Path:
         number += 1
         free = folder / f"{name}-{number}.png"
     return free
+
+
+def factors(text: str) -> list[float]:
+    """Numbers with commas between them."""
+    return [float(part) for part in text.split(",")]
 
 
 def find(pictures: list[str]) -> list[Path]:

@@ -61,9 +61,14 @@ def report(run: str | Path, *, device: str = "auto") -> Path:
     if getattr(judged, "precision", None):
         sections.append(pages.Section("Precision and recall", pages.precision_recall(judged.precision)))
     if hasattr(task, "worst") and (worst := task.worst(model, recipe.data)):
-        sections.append(pages.Section("The worst mistakes", pages.gallery(_with_significance(model, worst))))
+        # Where colours mean classes, which is which.
+        legend = pages.legend(model.classes, model.palette) if hasattr(model, "palette") else ""
+        shown = pages.gallery(_with_significance(model, worst))
+        sections.append(pages.Section("The worst mistakes", legend + shown))
     if (strip := folder / "significance" / "evolution.png").is_file():
-        drawn = pages.figure(Image.open(strip), "the same validation pictures, all pairs of blocks together")
+        drawn = pages.figure(
+            [Image.open(strip)], "the same validation pictures, all pairs of blocks together"
+        )
         sections.append(pages.Section("How significance evolved", drawn))
     sections += [
         pages.Section(title, pages.text(pages.read(folder / name)), folded=True)
@@ -87,21 +92,20 @@ def _plots(rows: list[dict[str, float]]) -> dict[str, list[str]]:
     return {"Loss": losses, "Validation": others, "Learning rate": ["lr"]}
 
 
-def _with_significance(model: Any, pictures: list[tuple[Any, Any, str]]) -> list[tuple[Any, str]]:
-    """Each picture beside what was significant in it, where the model can say."""
-    import numpy as np
+def _with_significance(model: Any, pictures: list[tuple[Any, Any, str]]) -> list[tuple[list[Any], str]]:
+    """Each picture, or row of pictures, beside what was significant in the first, where the model can say."""
     from PIL import Image
 
     from ..explain import combine, overlay, significance_maps
 
     shown = []
-    for picture, image, caption in pictures:
+    for row, image, caption in pictures:
+        row = list(row) if isinstance(row, list | tuple) else [row]
         try:
             maps = significance_maps(model, image[None].to(next(model.parameters()).device))
         except ValueError:  # no SG-Former
-            shown.append((picture, caption))
+            shown.append((row, caption))
             continue
-        together = combine([m[0].numpy() for m in maps], (picture.height, picture.width))
-        pair = np.concatenate([np.asarray(picture), overlay(picture, together)], 1)
-        shown.append((Image.fromarray(pair), caption))
+        together = combine([m[0].numpy() for m in maps], (row[0].height, row[0].width))
+        shown.append(([*row, Image.fromarray(overlay(row[0], together))], caption))
     return shown

@@ -146,8 +146,8 @@ class Tryout:
         if self.task == "classification":  # names are not in a place
             return None
         # The page has its own legend, which is legible on a phone.
-        without_legend = {"legend": False} if self.task == "segmentation" else {}
-        return _shrunk(prediction.draw(image, **without_legend))
+        draw = prediction.paint if self.task == "segmentation" else prediction.draw
+        return _shrunk(draw(image))
 
     def _colours(self) -> dict[str, str]:
         """Of classes, where they have some."""

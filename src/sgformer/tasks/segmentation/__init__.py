@@ -4,6 +4,7 @@ from .data import SegmentationData
 from .model import Segmenter
 from .prediction import SemanticMap
 from .task import Recipe, Report, SegmentationTask, build, evaluate
+from .worst import worst
 
 load = Segmenter.from_weights
 
@@ -17,4 +18,5 @@ __all__ = [
     "build",
     "evaluate",
     "load",
+    "worst",
 ]

@@ -16,7 +16,7 @@ from torchvision import tv_tensors
 from ...engine.sampling import Draw, drawn
 from ..digit_scenes import DigitScenes
 from ..images import Preprocessing, read_picture
-from ..loading import DataError, make_loader, pair, spread
+from ..loading import DataError, listed, make_loader, pair, spread
 from .augment import Augment, AugmentOptions
 from .inference import InferenceOptions
 from .layouts import Layout, Sample, Split, ade20k, check, cityscapes, folders
@@ -164,6 +164,7 @@ class SegmentationData(LightningDataModule):
 
     Attributes:
         dropped: Files that are left out, with the reason.
+        notes: What is unusual and no fault: masks without a class, classes without a pixel.
 
     Raises:
         DataError: Pictures and masks are not as they must be.
@@ -181,6 +182,7 @@ class SegmentationData(LightningDataModule):
         super().__init__()
         self.options, self.preprocessing, self.seed = options, preprocessing, seed
         self.dropped: dict[str, str] = {}
+        self.notes: list[str] = []
         self.samples: dict[Split, list[Sample]] = {}
         if options.source == "digit_scenes":
             self.coding = Coding.plain(MaskedScenes.classes)
@@ -198,11 +200,13 @@ class SegmentationData(LightningDataModule):
     def __str__(self) -> str:
         counts = [len(self.pictures(split)) for split in (self.samples or ("train", "val"))]  # pyright: ignore
         dropped = f", {len(self.dropped)} dropped" if self.dropped else ""
-        return f"{len(self.classes)} classes, {' + '.join(map(str, counts))} pictures{dropped}"
+        notes = "".join(f"; {note}" for note in self.notes)
+        return f"{len(self.classes)} classes, {' + '.join(map(str, counts))} pictures{dropped}{notes}"
 
     def _checked(self, layout: Layout, root: Path, split: Split) -> list[Sample]:
         samples, faults = layout.find(root, split)
-        faults |= check(samples, layout.coding)
+        found = check(samples, layout.coding)
+        faults |= {path: reason for path, reason in found.items() if isinstance(reason, str)}
         if faults and self.options.faults == "stop":
             path, reason = next(iter(sorted(faults.items())))
             more = f"; {len(faults) - 1} more files have faults" if len(faults) > 1 else ""
@@ -211,6 +215,18 @@ class SegmentationData(LightningDataModule):
         samples = [sample for sample in samples if str(sample.mask) not in faults]
         if not samples:
             raise DataError(f"no picture of {split} in {root} is left: {next(iter(faults.items()), '')}")
+        classes = {path: there for path, there in found.items() if not isinstance(there, str)}
+        present = frozenset[int]().union(*classes.values())
+        if not present:
+            raise DataError(
+                f"every pixel of every mask of {split} is ignored, {samples[0].mask} among them; "
+                "see classes.txt, or what --data.mapping ignores"
+            )
+        if empty := [path for path, there in classes.items() if not there]:
+            more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
+            self.notes.append(f"ignored altogether: {empty[0]}{more}")
+        if absent := [n for i, n in enumerate(layout.coding.classes) if i not in present]:
+            self.notes.append(f"not in {split}: {listed(absent)}")
         return samples
 
     def pictures(self, split: Split) -> Masked | MaskedScenes:

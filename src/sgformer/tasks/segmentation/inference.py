@@ -1,12 +1,12 @@
 """From a picture of any size to its class map: whole or in windows, at several scales, mirrored or not.
 
-Scores of 150 classes for a photograph of 24 million pixels take 14 GB. So they are computed from top to bottom, a row
-of windows at a time, and turned to classes as soon as no later window adds to them: memory follows the width of a
-picture, not its area.
+Scores of 150 classes for each pixel of a photograph of 24 million take 14 GB. So windows are summed up as models score
+them, a cell for each square of 4x4 pixels. They go from top to bottom, and rows to which no later window adds are
+enlarged, turned to classes, and forgotten: memory follows the width of a picture, not its area.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,17 +15,19 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from ..images import Preprocessing
 
+# Pixels of a side of a cell of scores.
+STRIDE = 4
 # Larger pictures go through the model in windows even where none are asked for: two million pixels.
 MAX_WHOLE = 2**21
-# Scores that are turned to classes at once, as float32 numbers: 256 MiB.
-_AT_ONCE = 2**26
+# Scores that are enlarged at once, as float32 numbers: 16 MiB, which a processor's allocator still uses again.
+_AT_ONCE = 2**22
 
-Progress = Callable[[Sequence[range]], Iterable[range]]
-# A model: logits (1, classes, height, width) of a prepared picture (1, 3, height, width).
+Progress = Callable[[Sequence[Any]], Iterable[Any]]
+# A model: from a prepared picture (1, 3, height, width) to scores (1, classes, cells high, cells wide). A cell that is
+# only started counts.
 Scorer = Callable[[Tensor], Tensor]
 
 
@@ -60,20 +62,24 @@ class InferenceOptions:
                 )
 
 
-def prepare(
-    picture: Image.Image, preprocessing: Preprocessing, *, size: tuple[int, int], device: Any = "cpu"
-) -> Tensor:
-    """A picture as the model takes it, (3, height, width), resized where its size is another."""
+def resize(picture: Image.Image, preprocessing: Preprocessing, *, size: tuple[int, int]) -> Image.Image:
+    """A picture of (height, width), by the interpolation of training; itself where it has that size."""
     height, width = size
-    if picture.size != (width, height):
-        how = Image.Resampling[preprocessing.interpolation.upper()]
-        picture = picture.resize((width, height), how)
-    pixels = torch.from_numpy(np.array(picture)).to(device).permute(2, 0, 1).float()
+    if picture.size == (width, height):
+        return picture
+    return picture.resize((width, height), Image.Resampling[preprocessing.interpolation.upper()])
+
+
+def prepare(pixels: NDArray[np.uint8], preprocessing: Preprocessing, *, device: Any = "cpu") -> Tensor:
+    """RGB pixels (height, width, 3) as the model takes them, (3, height, width)."""
+    image = (
+        torch.from_numpy(np.array(pixels)).to(device).permute(2, 0, 1).float()
+    )  # a copy, which may be written
     mean, std = (
         torch.tensor(values, device=device)[:, None, None]
         for values in (preprocessing.mean, preprocessing.std)
     )
-    return (pixels / 255 - mean) / std
+    return (image / 255 - mean) / std
 
 
 def scaled_size(size: tuple[int, int], shorter_side: int | None, scale: float = 1.0) -> tuple[int, int]:
@@ -100,136 +106,153 @@ def class_map(
         preprocessing: How pictures are prepared for the model; its image size is that of training.
         options: Whole or in windows, at which scales.
         device: Where to compute.
-        progress: Wraps the strips of rows that are finished one after another, to show how far it is.
+        progress: Wraps the windows that are looked at one after another, to show how far it is.
     """
     size = picture.height, picture.width
-    views: list[tuple[_Rows, bool]] = []
+
+    def score(pixels: NDArray[np.uint8]) -> Tensor:
+        return scorer(prepare(pixels, preprocessing, device=device)[None])[0].float()
+
+    views: list[_View] = []
     for scale in options.scales:
         seen = scaled_size(size, options.shorter_side, scale)
-        image = prepare(picture, preprocessing, size=seen, device=device)
+        pixels = np.asarray(resize(picture, preprocessing, size=seen))
         window = options.window
         if window is None and seen[0] * seen[1] > MAX_WHOLE:
             window = max(512, *preprocessing.image_size)
         for flip in (False, True) if options.flip else (False,):
-            views.append((_Rows(scorer, image.flip(-1) if flip else image, window, options.overlap), flip))
+            views.append(_View(score, pixels, size, window=window, overlap=options.overlap, flip=flip))
+    # From top to bottom in all views alike, so that their rows are complete at about the same time.
+    depths = [(rows.stop / view.height, view) for view in views for rows, _ in view.windows]
     result = np.empty(size, np.uint8)
-    for rows in progress(_strips(views, size)):
-        # Logits of one view are taken as they are; the mean of several is one of probabilities.
-        scores = sum(
-            _resized(source, rows, size, flip=flip, probabilities=len(views) > 1) for source, flip in views
-        )
-        result[rows.start : rows.stop] = scores.argmax(0).to(torch.uint8).cpu().numpy()  # pyright: ignore
+    done = 0
+    for _, view in progress(sorted(depths, key=lambda pair: pair[0])):
+        view.add_window()
+        complete = min(view.num_complete for view in views)
+        for rows in _strips(done, complete, numbers_per_row=size[1] * view.num_classes):
+            scores = [view.scores(rows) for view in views]
+            # Scores of one view are taken as they are; the mean of several is one of probabilities.
+            total = scores[0] if len(views) == 1 else torch.stack([each.softmax(0) for each in scores]).sum(0)
+            # Of equal scores both give the first, and argmax takes twice the time.
+            result[rows.start : rows.stop] = total.max(0).indices.to(torch.uint8).cpu().numpy()
+        done = complete
     return result
 
 
-def _strips(views: "list[tuple[_Rows, bool]]", size: tuple[int, int]) -> list[range]:
-    """Rows of the result that are finished at once; short ones where windows are, so that progress is seen."""
-    height, width = size
-    num_classes = max(source.num_classes for source, _ in views)
-    step = max(1, _AT_ONCE // (num_classes * width))
-    least = max(source.num_rows for source, _ in views)
-    step = min(step, math.ceil(height / least))
-    return [range(start, min(start + step, height)) for start in range(0, height, step)]
+def _strips(start: int, stop: int, *, numbers_per_row: int) -> Iterator[range]:
+    step = max(1, _AT_ONCE // numbers_per_row)
+    return (range(first, min(first + step, stop)) for first in range(start, stop, step))
 
 
-def _resized(
-    source: "_Rows", rows: range, size: tuple[int, int], *, flip: bool, probabilities: bool
-) -> Tensor:
-    """Scores (classes, len(rows), width) of these rows of the picture: bilinear, as `interpolate` of the whole."""
-    height, width = size
-    if source.height == height:
-        scores = source.get(rows.start, rows.stop)
-    else:
-        # Pixel centres of the result, in rows of the source.
-        where = (torch.arange(rows.start, rows.stop, dtype=torch.float64) + 0.5) * (
-            source.height / height
-        ) - 0.5
-        where = where.clamp(0, source.height - 1)
-        above = where.floor().long()
-        below = (above + 1).clamp(max=source.height - 1)
-        first = int(above[0])
-        part = source.get(first, int(below[-1]) + 1)
-        weight = (where - above).to(part)[None, :, None]
-        above, below = (index.to(part.device) - first for index in (above, below))
-        scores = part[:, above] * (1 - weight) + part[:, below] * weight
-    if source.width != width:
-        scores = interpolate(scores[None], (scores.shape[1], width), mode="bilinear", align_corners=False)[0]
-    if flip:
-        scores = scores.flip(-1)
-    return scores.softmax(0) if probabilities else scores
+class _View:
+    """A picture as the model sees it; its scores come a window at a time and go a row at a time, from top to bottom.
 
+    Where windows overlap, their scores are averaged. What lies above the last rows asked for is forgotten.
 
-class _Rows:
-    """Scores of a picture, computed from top to bottom as they are asked for.
+    Args:
+        score: Scores of pixels (height, width, 3): (classes, cells high, cells wide).
+        pixels: What the model sees, (height, width, 3).
+        size: (height, width) of the picture, and of the scores that one asks for.
+        window: Side of the windows; None: the whole.
+        overlap: Share of a window that its neighbour sees, too, at least.
+        flip: Whether to look at it mirrored; the scores are mirrored back.
 
-    Where windows overlap, their scores are averaged. Rows are asked for in order; what lies above the last request
-    is forgotten.
+    Attributes:
+        windows: Rows and columns of each, in the order in which they are added.
+        num_classes: Known after the first window.
     """
 
-    def __init__(self, scorer: Scorer, image: Tensor, window: int | None, overlap: float) -> None:
-        self.scorer, self.image = scorer, image
-        _, self.height, self.width = image.shape
-        self.window = min(window or self.height, self.height), min(window or self.width, self.width)
-        self.tops = _starts(self.height, self.window[0], overlap)
-        self.lefts = _starts(self.width, self.window[1], overlap)
-        self.counts = torch.zeros(self.width, device=image.device)
-        for left in self.lefts:
-            self.counts[left : left + self.window[1]] += 1
-        self.next = 0  # of tops
-        self.start = 0  # the first row that is kept
-        self.sums: Tensor | None = None  # (classes, kept rows, width)
-        self.times = torch.zeros(0, device=image.device)  # how many rows of windows added to each kept row
+    def __init__(
+        self,
+        score: Callable[[NDArray[np.uint8]], Tensor],
+        pixels: NDArray[np.uint8],
+        size: tuple[int, int],
+        *,
+        window: int | None,
+        overlap: float,
+        flip: bool,
+    ) -> None:
+        self.score = score
+        self.pixels = pixels[:, ::-1] if flip else pixels
+        self.height, self.width = pixels.shape[:2]
+        down, across = (_parts(side, window or side, overlap) for side in (self.height, self.width))
+        self.windows = [(rows, columns) for rows in down for columns in across]
+        self.num_added = self.num_classes = 0
+        # How many windows each row and each column of cells is in.
+        self.times = _times(down)[:, None] * _times(across)
+        self.rows = _neighbours(size[0], self.height)
+        self.columns = _neighbours(size[1], self.width)
+        if flip:
+            self.columns = tuple(each.flip(0) for each in self.columns)
+        self.sums = torch.empty(0)  # (classes, kept rows of cells, cells wide)
+        self.first = self.needed = (
+            0  # row of cells that is the first in sums; that is the first still asked for
+        )
 
     @property
-    def num_rows(self) -> int:
-        """Of windows."""
-        return len(self.tops)
+    def num_complete(self) -> int:
+        """Rows of the picture, from the top, to whose scores no further window adds."""
+        if self.num_added == len(self.windows):
+            return len(self.rows[1])
+        cells = self.windows[self.num_added][0].start // STRIDE
+        return int(torch.searchsorted(self.rows[1], cells))
 
-    @property
-    def num_classes(self) -> int:
-        """Known after the first row of windows, which is computed here."""
-        if self.sums is None:
-            self._add_row()
-        assert self.sums is not None
-        return len(self.sums)
+    def add_window(self) -> None:
+        """Look at the next window."""
+        rows, columns = self.windows[self.num_added]
+        self.num_added += 1
+        scores = self.score(self.pixels[rows, columns])
+        if not self.num_classes:
+            self.num_classes = len(scores)
+            self.sums = scores.new_empty(len(scores), 0, self.times.shape[1])
+        top, left = rows.start // STRIDE, columns.start // STRIDE
+        height, width = scores.shape[1:]
+        if (missing := top + height - self.first - self.sums.shape[1]) > 0:
+            kept = self.sums[:, self.needed - self.first :]
+            self.sums = torch.cat([kept, kept.new_zeros(len(kept), missing, kept.shape[2])], 1)
+            self.first = self.needed
+        top -= self.first
+        self.sums[:, top : top + height, left : left + width] += scores
 
-    def get(self, first: int, last: int) -> Tensor:
-        """Scores (classes, last - first, width) of rows."""
-        while self.next < len(self.tops) and self.tops[self.next] < last:
-            self._add_row(keep_from=first)
-        assert self.sums is not None
-        part = slice(first - self.start, last - self.start)
-        return self.sums[:, part] / (self.times[part, None] * self.counts)
-
-    def _add_row(self, keep_from: int = 0) -> None:
-        top = self.tops[self.next]
-        self.next += 1
-        height, width = self.window
-        for left in self.lefts:
-            scores = self.scorer(self.image[None, :, top : top + height, left : left + width])[0].float()
-            if self.sums is None:
-                self.sums = scores.new_zeros(len(scores), 0, self.width)
-            if self.start + self.sums.shape[1] < top + height:
-                self._move(keep_from, top + height)
-            self.sums[:, top - self.start : top - self.start + height, left : left + width] += scores
-        self.times[top - self.start : top - self.start + height] += 1
-
-    def _move(self, start: int, stop: int) -> None:
-        """Keep rows from start to stop: forget what is above, add zeros below."""
-        assert self.sums is not None
-        kept = self.sums[:, start - self.start :].clone()
-        self.sums = None  # so that old and new are never in memory together
-        more = stop - start - kept.shape[1]
-        self.times = torch.cat([self.times[start - self.start :], self.times.new_zeros(more)])
-        self.sums = kept.new_zeros(len(kept), stop - start, self.width)
-        self.sums[:, : kept.shape[1]] = kept
-        self.start = start
+    def scores(self, rows: range) -> Tensor:
+        """Scores (classes, len(rows), width) of complete rows of the picture: bilinear between centres of cells."""
+        above, below, weights = (each[rows.start : rows.stop] for each in self.rows)
+        first, last = int(above[0]), int(below[-1]) + 1
+        part = self.sums[:, first - self.first : last - self.first]
+        part = part / self.times[first:last].to(part)
+        left, right, across = (each.to(part.device) for each in self.columns)
+        part = torch.lerp(part[..., left], part[..., right], across)
+        above, below, down = (
+            each.to(part.device) for each in (above - first, below - first, weights[:, None])
+        )
+        self.needed = int(self.rows[0][rows.stop - 1])
+        return torch.lerp(part[:, above], part[:, below], down)
 
 
-def _starts(length: int, window: int, overlap: float) -> list[int]:
-    """Where windows begin so that they cover a length, evenly, with at least this overlap."""
-    if window >= length:
-        return [0]
-    stride = max(1, int(window * (1 - overlap)))
-    number = math.ceil((length - window) / stride) + 1
-    return [round(i * (length - window) / (number - 1)) for i in range(number)]
+def _parts(length: int, window: int, overlap: float) -> list[slice]:
+    """Windows that cover a length, evenly, with at least this overlap.
+
+    Each begins where a cell does. The last one reaches to the end, and is up to three pixels longer for that.
+    """
+    last = max(0, length - window) // STRIDE  # in cells, as what follows
+    step = max(1, int(window * (1 - overlap)) // STRIDE)
+    number = math.ceil(last / step)
+    starts = [STRIDE * round(i * last / max(number, 1)) for i in range(number + 1)]
+    return [slice(start, start + window) for start in starts[:-1]] + [slice(starts[-1], length)]
+
+
+def _times(parts: Sequence[slice]) -> Tensor:
+    """In how many parts of a length each cell is; one counts that is there in part."""
+    times = torch.zeros(-(-parts[-1].stop // STRIDE))
+    for part in parts:
+        times[part.start // STRIDE : -(-part.stop // STRIDE)] += 1
+    return times
+
+
+def _neighbours(length: int, seen: int) -> tuple[Tensor, ...]:
+    """For each pixel of a side: the cells before and after its centre, and the weight of the latter."""
+    cells = -(-seen // STRIDE)
+    centres = (torch.arange(length, dtype=torch.float64) + 0.5) * (seen / length) / STRIDE - 0.5
+    centres = centres.clamp(0, cells - 1)
+    before = centres.floor().long()
+    return before, (before + 1).clamp(max=cells - 1), (centres - before).float()

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import numpy as np
+
 from ..images import find_pictures
 from ..loading import DataError
 from .masks import IGNORE, Coding, read_classes, read_mapping, size_of
@@ -137,27 +139,27 @@ def cityscapes() -> Layout:
     )
 
 
-def check(samples: list[Sample], coding: Coding) -> dict[str, str]:
-    """What is wrong with samples, by file: sizes that differ, values that mean nothing, files that cannot be read.
+def check(samples: list[Sample], coding: Coding) -> dict[str, frozenset[int] | str]:
+    """The classes in each mask, by file; or what is wrong with it, as a sentence.
 
-    Every mask is read. That takes a while for large sets, and less than finding out in the middle of a night.
+    Wrong are sizes that differ, values that mean nothing, and files that cannot be read. Every mask is read. That
+    takes a while for large sets, and less than finding out in the middle of a night.
     """
 
-    def fault(sample: Sample) -> str | None:
+    def look(sample: Sample) -> frozenset[int] | str:
         try:
-            picture, mask = size_of(sample.picture), coding.read(sample.mask).shape
-            if picture != mask:
-                return (
-                    f"is {mask[0]}x{mask[1]} pixels and its picture {sample.picture} {picture[0]}x{picture[1]}; "
-                    "they must be of the same size"
-                )
+            picture, mask = size_of(sample.picture), coding.read(sample.mask)
         except DataError as error:
             return str(error).removeprefix(f"{sample.mask} ")
-        return None
+        if picture != mask.shape:
+            return (
+                f"is {mask.shape[0]}x{mask.shape[1]} pixels and its picture {sample.picture} "
+                f"{picture[0]}x{picture[1]}; they must be of the same size"
+            )
+        return frozenset(np.bincount(mask.ravel(), minlength=IGNORE + 1)[:IGNORE].nonzero()[0].tolist())
 
     with ThreadPoolExecutor() as pool:
-        found = pool.map(fault, samples)
-        return {str(sample.mask): reason for sample, reason in zip(samples, found, strict=True) if reason}
+        return {str(s.mask): found for s, found in zip(samples, pool.map(look, samples), strict=True)}
 
 
 def _by_name(folder: Path, ending: str) -> dict[str, Path]:

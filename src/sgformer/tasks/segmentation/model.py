@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate, pad
 from ...engine import weights
 from ..backbones import create_pyramid
 from ..images import Picture, Preprocessing, read_picture
-from .inference import InferenceOptions, Progress, class_map
+from .inference import STRIDE, InferenceOptions, Progress, class_map
 from .masks import Colour, colours_for
 from .prediction import SemanticMap
 
@@ -175,17 +175,35 @@ class Segmenter(nn.Module):
             auxiliary: Whether to return a list, with the logits of the auxiliary head after those of the head.
         """
         height, width = images.shape[-2:]
-        below, right = -height % self.divisor, -width % self.divisor
-        maps = self.backbone(pad(images, (0, right, 0, below)) if below or right else images)
-        logits = [self.classifier(self.dropout(self.decoder(maps)))]
-        if auxiliary and self.auxiliary is not None:
-            logits.append(self.auxiliary(maps[2]))
+        scores = self._scores(images, auxiliary=auxiliary)
         # A cell stands for a square of pixels; what lies beyond the picture is cut off after enlarging.
         enlarged = [
             interpolate(each.float(), scale_factor=stride, mode="bilinear")[..., :height, :width]
-            for each, stride in zip(logits, (4, 16), strict=False)
+            for each, stride in zip(scores, (STRIDE, 16), strict=False)
         ]
         return enlarged if auxiliary else enlarged[0]
+
+    def scores(self, images: Tensor) -> Tensor:
+        """Logits of a batch of prepared pictures, one for each started square of 4x4 pixels.
+
+        Shape:
+            - images: (B, 3, height, width)
+            - output: (B, classes, ceil(height / 4), ceil(width / 4))
+        """
+        return self._scores(images, auxiliary=False)[0]
+
+    def _scores(self, images: Tensor, *, auxiliary: bool) -> list[Tensor]:
+        height, width = images.shape[-2:]
+        below, right = -height % self.divisor, -width % self.divisor
+        maps = self.backbone(pad(images, (0, right, 0, below)) if below or right else images)
+        scores = [self.classifier(self.dropout(self.decoder(maps)))]
+        if auxiliary and self.auxiliary is not None:
+            scores.append(self.auxiliary(maps[2]))
+        # Cells of the padding alone are none of the picture's.
+        return [
+            each[..., : -(-height // stride), : -(-width // stride)]
+            for each, stride in zip(scores, (STRIDE, 16), strict=False)
+        ]
 
     @overload
     def predict(
@@ -230,7 +248,7 @@ class Segmenter(nn.Module):
             shorter_side: What the picture is resized to first; the map has its own size all the same.
             scales: Factors on the size, whose probabilities are averaged.
             flip: Whether it is also looked at mirrored.
-            progress: Wraps the strips of a picture that are finished one after another, such as `rich.progress.track`.
+            progress: Wraps the windows of a picture, which come one after another, such as `rich.progress.track`.
 
         Returns:
             A `SemanticMap`; for a list, a list of them.
@@ -244,8 +262,8 @@ class Segmenter(nn.Module):
             return self.predict([pictures], **settings, progress=progress)[0]
         usual = self.inference
         options = InferenceOptions(
-            window=window or usual.window,
-            shorter_side=shorter_side or usual.shorter_side,
+            window=usual.window if window is None else window,
+            shorter_side=usual.shorter_side if shorter_side is None else shorter_side,
             overlap=usual.overlap,
             scales=list(usual.scales if scales is None else scales),
             flip=usual.flip if flip is None else flip,
@@ -271,7 +289,7 @@ class Segmenter(nn.Module):
         """The class of each pixel of an RGB picture, `(H, W)`, in the mode in which the model is."""
         device = next(self.parameters()).device
         options = options or self.inference
-        return class_map(self, picture, self.preprocessing, options, device=device, progress=progress)
+        return class_map(self.scores, picture, self.preprocessing, options, device=device, progress=progress)
 
     def save(
         self,

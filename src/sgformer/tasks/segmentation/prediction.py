@@ -64,7 +64,8 @@ class SemanticMap:
     def to_image(self) -> Image.Image:
         """The map as a picture whose values are the indices, with the classes' colours as its palette."""
         image = Image.fromarray(self.indices)
-        image.putpalette([value for colour in self.palette for value in colour])
+        rest = [_PAPER] * (256 - len(self.palette))
+        image.putpalette([value for colour in (*self.palette, *rest) for value in colour])
         return image
 
     def save(self, path: str | Path) -> None:
@@ -79,13 +80,28 @@ class SemanticMap:
         self.to_image().save(content, "PNG", optimize=True)
         write_atomically(path, content.getvalue())
 
-    def draw(self, picture: Picture, *, opacity: float = 0.6, legend: bool = True) -> Image.Image:
+    def draw(self, picture: Picture, *, opacity: float = 0.6) -> Image.Image:
         """The map over the picture in the classes' colours, beside a legend with their shares.
 
         Args:
             picture: The one that was predicted on. Very large ones are drawn smaller.
             opacity: Of the colours, 0 to 1.
-            legend: Whether to name the colours beside it.
+
+        Raises:
+            ValueError: The picture is of another size than the map.
+        """
+        blended = self.paint(picture, opacity=opacity)
+        return _with_legend(
+            blended, [(self.palette[self.classes.index(n)], n, s) for n, s in self.shares.items()]
+        )
+
+    def paint(self, picture: Picture, *, opacity: float = 0.6, longest: int = MAX_DRAWN) -> Image.Image:
+        """The map over the picture, without a legend. What is of no class stays white.
+
+        Args:
+            picture: The one that the map is of.
+            opacity: Of the colours, 0 to 1.
+            longest: What a longer side is shrunk to, in pixels.
 
         Raises:
             ValueError: The picture is of another size than the map.
@@ -97,17 +113,12 @@ class SemanticMap:
                 f"the map is {height}x{width} and the picture {image.height}x{image.width} (height x width); "
                 "draw it over the picture that it was made from"
             )
-        scale = min(1.0, MAX_DRAWN / max(width, height))
+        scale = min(1.0, longest / max(width, height))
         size = max(1, round(width * scale)), max(1, round(height * scale))
         # In gray beneath, so that every colour is the map's.
         gray = image.resize(size, Image.Resampling.BOX).convert("L").convert("RGB")
         colours = self.to_image().resize(size, Image.Resampling.NEAREST).convert("RGB")
-        blended = _outlined(Image.blend(gray, colours, opacity), np.asarray(colours))
-        if not legend:
-            return blended
-        return _with_legend(
-            blended, [(self.palette[self.classes.index(n)], n, s) for n, s in self.shares.items()]
-        )
+        return _outlined(Image.blend(gray, colours, opacity), np.asarray(colours))
 
 
 def _outlined(image: Image.Image, colours: NDArray[np.uint8]) -> Image.Image:

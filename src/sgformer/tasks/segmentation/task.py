@@ -216,7 +216,7 @@ class Report:
             "pixel_accuracy": round(self.pixel_accuracy, 6),
             "num_pictures": self.num_pictures,
         }
-        return {**numbers, "classes": rows, "confusion_matrix": [list(row) for row in self.counts]}
+        return {**numbers, "classes": rows, "confusion": [list(row) for row in self.counts]}
 
     def to_table(self) -> tuple[Sequence[str], list[Sequence[str]]]:
         """For people: column heads and rows, the last one for all classes together."""

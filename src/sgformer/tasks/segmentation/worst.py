@@ -1,0 +1,71 @@
+"""The pictures in which a segmenter is most wrong, beside what it should have said and what it said."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from .data import DataOptions, SegmentationData
+from .inference import prepare, resize, scaled_size
+from .masks import IGNORE
+from .model import Segmenter
+from .prediction import SemanticMap
+
+# The longer side of each of the pictures, and the most that is given to see significance in, in pixels.
+DRAWN, SEEN = 480, 1024
+
+
+@torch.inference_mode()
+def worst(
+    model: Segmenter, data: DataOptions, *, num: int = 12
+) -> list[tuple[list[Image.Image], Tensor, str]]:
+    """The validation pictures with the greatest share of wrong pixels, of those that have a class.
+
+    Args:
+        model: Put into evaluation mode, and left in it; ``data.inference`` becomes its own.
+        data: Which pictures, and how they go through the model.
+        num: How many at most.
+
+    Returns:
+        For each the picture, the truth and the prediction, as pictures of one size; what the backbone sees of it
+        (3, height, width); and a line about it. The worst first.
+    """
+    module = SegmentationData(data, model.preprocessing, classes=model.classes, splits=("val",))
+    dataset = module.pictures("val")
+    model.inference = data.inference
+    model.eval()
+    found: list[tuple[float, int]] = []
+    for index in range(len(dataset)):
+        picture, mask = dataset[index]
+        if (wrong := _wrong(model.indices(picture), mask)).any():
+            found.append((float(wrong.sum() / (mask != IGNORE).sum()), index))
+    shown = []
+    for share, index in sorted(found, key=lambda pair: -pair[0])[:num]:
+        picture, mask = dataset[index]
+        given = model.indices(picture)
+        maps = (SemanticMap(each, model.classes, model.palette) for each in (mask, given))
+        panels = [_fitted(picture), *(map_.paint(picture, longest=DRAWN) for map_ in maps)]
+        size = scaled_size((picture.height, picture.width), data.inference.shorter_side)
+        size = scaled_size(size, None, min(1.0, SEEN / max(size)))
+        seen = prepare(np.asarray(resize(picture, model.preprocessing, size=size)), model.preprocessing)
+        shown.append((panels, seen, f"{share:.1%} of pixels wrong{_most(given, mask, model.classes)}"))
+    return shown
+
+
+def _wrong(given: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    return (given != mask) & (mask != IGNORE)
+
+
+def _most(given: NDArray[np.uint8], mask: NDArray[np.uint8], classes: tuple[str, ...]) -> str:
+    """Which class is most often taken for which."""
+    wrong = _wrong(given, mask)
+    pairs = np.bincount(mask[wrong].astype(np.int64) * len(classes) + given[wrong])
+    true, taken = divmod(int(pairs.argmax()), len(classes))
+    return f", most often {classes[true]} taken for {classes[taken]}"
+
+
+def _fitted(picture: Image.Image) -> Image.Image:
+    small = picture.copy()
+    small.thumbnail((DRAWN, DRAWN))
+    return small
