@@ -6,7 +6,7 @@ Source: "SG-Former: Self-guided Transformer with Evolving Token Reallocation", I
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn as nn
@@ -233,8 +233,8 @@ class SGFormer(nn.Module):
             x: pictures `(B, in_chans, height, width)`.
             maps: what `forward_significance` says of them, where it was asked already.
 
-        Shape:
-            - returns: `group_size` and `keys`, `(B, H, W)` both, each
+        Returns:
+            `group_size` and `keys`, `(B, H, W)` both, for each pair.
         """
         maps = self.forward_significance(x) if maps is None else maps
         return [a.spend(significance) for a, significance in zip(self._self_guided(), maps, strict=True)]
@@ -372,9 +372,8 @@ def sgformer_test(pretrained: bool = False, **kwargs: Any) -> SGFormer:
 def sgformer_t(pretrained: bool = False, **kwargs: Any) -> SGFormer:
     """For laptops; this project's own.
 
-    Half of S's width where maps are large and memory traffic rules, three quarters of it where it is the matrix
-    products that count; and of the depth most in stage 3, as in S, where tokens are many enough to choose among and
-    few enough to be cheap.
+    Half of S's width where maps are large and memory traffic rules, three quarters where matrix products count; most
+    of the depth in stage 3, as in S, where tokens are many enough to choose among and few enough to be cheap.
     """
     args = {"depths": (2, 2, 6, 1), "channels": (32, 64, 192, 384), "num_heads": (2, 2, 6, 12)}
     return _create("sgformer_t", pretrained, **{**args, **kwargs})
