@@ -1,7 +1,8 @@
 """Times exported files beside the model itself: `python benchmarks/export_speed.py WEIGHTS FILE...`.
 
 FILE is what `sgformer export` wrote of the same weights. All take turns, A B C A B C, on the same pictures, with as
-many threads as PyTorch uses. Medians go to
+many threads as PyTorch uses. Threads of ONNX Runtime wait busily for more work, so each turn starts after a pause, with
+a call that is not timed: otherwise each way would be timed while the one before still waits. Medians go to
 `benchmarks/results/export_<model>_<threads>threads_torch<version>_<date>.csv`.
 """
 
@@ -16,18 +17,22 @@ import onnxruntime
 import torch
 
 import sgformer
-from sgformer.commands.export import about_exported, open_exported
+from sgformer.commands.export_files import about_exported, open_exported
 
 ROUNDS = 15
+PAUSE = 0.05  # seconds
 BATCHES = (1, 8)
 SIZE = 224
 RESULTS = Path(__file__).parent / "results"
 
 
 def named(path: Path) -> str:
-    sizes = about_exported(path)["sizes"]
+    about = about_exported(path)
+    sizes = about["sizes"]
     kind = "ONNX Runtime" if path.suffix == ".onnx" else "torch.export"
-    return f"{kind}, {'one size' if sizes['smallest'] == sizes['largest'] else 'any size'}"
+    return (
+        f"{kind}, {'one size' if sizes['smallest'] == sizes['largest'] else 'any size'}, {about['precision']}"
+    )
 
 
 def main(weights: str, files: list[str]) -> None:
@@ -53,6 +58,8 @@ def main(weights: str, files: list[str]) -> None:
             times: dict[str, list[float]] = {name: [] for name in ways}
             for _ in range(ROUNDS + 3):
                 for name, way in ways.items():
+                    time.sleep(PAUSE)
+                    way(x)
                     start = time.perf_counter()
                     way(x)
                     times[name].append(1e3 * (time.perf_counter() - start))

@@ -19,7 +19,7 @@ VERBS = {
     "predict": "name what is in pictures",
     "report": "write a page about a run",
     "explain": "draw what a model finds significant in pictures, and where its keys go",
-    "export": "write a trained classifier as ONNX or torch.export file",
+    "export": "write a trained model as ONNX or torch.export file",
     "serve": "open a page on this machine to try a model on pictures",
     "convert": "turn released SG-Former weights into a weights file of this package",
     "benchmark": "time models side by side, and weigh the memory that they take",

@@ -1,4 +1,7 @@
-"""`sgformer export`: files of one size, what travels in them, and what is refused. Open sizes: test_export_sizes.py."""
+"""`sgformer export`: files of one size, what travels in them, what is refused. Open sizes: test_export_sizes.py."""
+
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,7 +10,7 @@ from PIL import Image
 
 from backbone.fill import fill_
 from sgformer.cli import run
-from sgformer.commands import export
+from sgformer.commands import export, export_check, export_files, export_int8, export_parts
 from sgformer.tasks.classification.model import Classifier
 from sgformer.tasks.images import Preprocessing
 
@@ -36,50 +39,107 @@ def onnx_file(weights):
     return export.export(weights, weights.with_suffix(".onnx"), size=96)
 
 
+def verify(path, weights, **options):
+    part = export_parts.part_of(Classifier.from_weights(weights), topk=True)
+    return export_check.verify(path, part, fixed=(96, 96), largest=(96, 96), **options)
+
+
 def test_a_file_of_one_size_computes_what_the_model_computes(weights, onnx_file):
-    model = Classifier.from_weights(weights).backbone
-    difference = export.verify(onnx_file, model, fixed=(96, 96), largest=(96, 96))
-    assert 0 < difference < 1e-4
+    assert 0 < verify(onnx_file, weights) < 1e-4
     x = torch.randn(4, 3, 96, 96)
-    assert not torch.allclose(*export.open_exported(onnx_file)(x)[0][:2], atol=1e-3)
+    assert not torch.allclose(*export_files.open_exported(onnx_file)(x)[0][:2], atol=1e-3)
 
 
 def test_a_file_that_computes_something_else_is_not_kept(weights, onnx_file, tmp_path, monkeypatch):
-    other = Classifier.from_weights(weights).backbone
+    other = Classifier.from_weights(weights)
+    part = export_parts.part_of(other, topk=True)
     with torch.no_grad():
-        other.stages[2].blocks[1].mlp.fc1.weight *= 1.05
-    with pytest.raises(
-        export.ExportError, match=r"differs from the model by .* in logits, at 1 pictures of 96x96"
-    ):
-        export.verify(onnx_file, other, fixed=(96, 96), largest=(96, 96))
+        other.backbone.stages[2].blocks[1].mlp.fc1.weight *= 1.05
+    message = r"differs from the model by .* in logits, at 1 pictures of 96x96"
+    with pytest.raises(export_parts.ExportError, match=message):
+        export_check.verify(onnx_file, part, fixed=(96, 96), largest=(96, 96))
     with torch.no_grad():
-        other.stages[0].blocks[0].attn.kv.weight *= 1.5
-    with pytest.raises(export.ExportError, match="differs"):
-        export.verify(onnx_file, other, fixed=(96, 96), largest=(96, 96))
+        other.backbone.stages[0].blocks[0].attn.kv.weight *= 1.5
+    with pytest.raises(export_parts.ExportError, match="differs"):
+        export_check.verify(onnx_file, part, fixed=(96, 96), largest=(96, 96))
 
     def wrong(path, *rest):
         path.write_bytes(b"something")
 
     def refuse(*args, **kwargs):
-        raise export.ExportError("no")
+        raise export_parts.ExportError("no")
 
-    monkeypatch.setattr(export, "_write_onnx", wrong)
-    monkeypatch.setattr(export, "_trace", lambda *args: None)
-    monkeypatch.setattr(export, "verify", refuse)
-    with pytest.raises(export.ExportError):
+    monkeypatch.setattr(export_files, "write_onnx", wrong)
+    monkeypatch.setattr(export_files, "trace", lambda *args, **kwargs: None)
+    monkeypatch.setattr(export_check, "verify", refuse)
+    with pytest.raises(export_parts.ExportError):
         export.export(weights, tmp_path / "out.onnx", size=96)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_eight_bits_are_smaller_and_near(weights, onnx_file, tmp_path):
+    copy = tmp_path / "model.onnx"
+    copy.write_bytes(onnx_file.read_bytes())
+    small = export_int8.quantise(copy)
+    assert small.stat().st_size < copy.stat().st_size
+    assert 1e-4 < verify(small, weights, precision="int8") < 0.2
+    about = export_files.about_exported(small)
+    assert about == {**export_files.about_exported(onnx_file), "precision": "int8"}
+
+
+def test_half_precision_is_half_as_large_and_near(weights, onnx_file, tmp_path):
+    half = export.export(weights, tmp_path / "half.onnx", size=96, half=True)
+    assert export_files.about_exported(half)["precision"] == "float16"
+    assert (
+        half.stat().st_size < 0.75 * onnx_file.stat().st_size
+    )  # the graph weighs as much as so small a model
+    assert 1e-5 < verify(half, weights, precision="float16") < 1e-2
+
+
+def test_an_onnx_file_refuses_sizes_outside_its_range(tmp_path):
+    """ONNX has no way to state a range, so the graph asks."""
+    module = torch.nn.Conv2d(3, 2, 3, padding=1)
+    smallest, largest = (128, 140), (512, 512)
+    program = export_files.trace(module, 3, fixed=None, smallest=smallest, largest=largest)
+    about = {"outputs": ["logits"], "sizes": {"smallest": smallest, "largest": largest}}
+    export_files.write_onnx(tmp_path / "conv.onnx", program, about)
+    run = export_files.open_exported(tmp_path / "conv.onnx")
+    for size in [(128, 140), (512, 512), (200, 300)]:
+        x = torch.randn(2, 3, *size)
+        torch.testing.assert_close(run(x)[0], module(x).detach(), rtol=0, atol=1e-5)
+    for size in [(127, 200), (200, 139), (513, 200), (200, 513)]:
+        with pytest.raises(Exception, match="pictures must be 128x140 to 512x512"):
+            run(torch.zeros(1, 3, *size))
+
+
 def test_metadata_travels_in_the_file(weights, onnx_file):
-    about = export.about_exported(onnx_file)
+    about = export_files.about_exported(onnx_file)
     assert about["classes"] == CLASSES
     assert about["preprocessing"]["mean"] == [0.5, 0.4, 0.3]
     assert about["preprocessing"]["image_size"] == [96, 96]
     assert about["sizes"] == {"smallest": [96, 96], "largest": [96, 96]}
     assert about["outputs"] == ["logits", "significance1", "significance2"]
-    assert about["opset"] == export.OPSET
+    assert about["opset"] == export_files.OPSET
+    assert (about["task"], about["precision"]) == ("classification", "float32")
     assert str(weights.parent) not in str(about)
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
+def test_no_file_names_the_machine_that_made_it(tmp_path, suffix):
+    program = export_files.trace(
+        torch.nn.Conv2d(3, 2, 3), 3, fixed=(32, 32), smallest=(32, 32), largest=(32, 32)
+    )
+    about = {"outputs": ["logits"], "sizes": {"smallest": (32, 32), "largest": (32, 32)}}
+    write = export_files.write_onnx if suffix == ".onnx" else export_files.write_program
+    write(tmp_path / f"conv{suffix}", program, about)
+    path = tmp_path / f"conv{suffix}"
+    content = path.read_bytes()
+    if suffix == ".pt2":
+        with zipfile.ZipFile(path) as archive:
+            content = b"".join(archive.read(name) for name in archive.namelist())
+    assert b"conv2d" in content.lower() or b"Conv" in content
+    assert b"site-packages" not in content
+    assert str(Path(export.__file__).parent).encode() not in content
 
 
 def test_sizes_have_names_in_the_file(onnx_file):
@@ -93,14 +153,11 @@ def test_sizes_have_names_in_the_file(onnx_file):
 def test_a_budget_is_exported_for_one_size(tmp_path, capsys):
     path = save_weights(tmp_path / "budget.safetensors", depths=[2, 0, 2, 1], token_budget=7)
     out = tmp_path / "budget.pt2"
-    assert run(["export", str(path), str(out)]) == 2
-    assert "the model has a token budget (7)" in capsys.readouterr().err
-    assert not out.exists()
     assert run(["export", str(path), str(out), "--size", "65x97"]) == 0
     assert "pictures of 65x97" in capsys.readouterr().out
-    model = Classifier.from_weights(path).backbone
-    assert export.verify(out, model, fixed=(65, 97), largest=(65, 97)) < 1e-4
-    assert export.about_exported(out)["sizes"]["smallest"] == [65, 97]
+    part = export_parts.part_of(Classifier.from_weights(path), topk=False)
+    assert export_check.verify(out, part, fixed=(65, 97), largest=(65, 97)) < 1e-4
+    assert export_files.about_exported(out)["sizes"]["smallest"] == [65, 97]
 
 
 @pytest.mark.parametrize(
@@ -110,6 +167,8 @@ def test_a_budget_is_exported_for_one_size(tmp_path, capsys):
         (["model.onnx", "--size", "big"], "--size big is no size"),
         (["model.onnx", "--size", "31x64"], "--size 31x64 is too small"),
         (["model.onnx", "--max_size", "200"], "--max_size 200 must be at least 256"),
+        (["model.pt2", "--int8"], "--int8 is for .onnx files alone"),
+        (["model.onnx", "--int8", "--half"], "--int8 is for .onnx files alone"),
     ],
 )
 def test_what_is_refused(weights, tmp_path, monkeypatch, capsys, arguments, message):
@@ -124,7 +183,7 @@ def test_what_is_refused(weights, tmp_path, monkeypatch, capsys, arguments, mess
 def test_other_models_are_refused(tmp_path, capsys):
     path = save_weights(tmp_path / "resnet.safetensors", "test_resnet")
     assert run(["export", str(path), str(tmp_path / "out.onnx")]) == 2
-    assert "no SG-Former classifier" in capsys.readouterr().err
+    assert "test_resnet is no SG-Former" in capsys.readouterr().err
     guided = save_weights(tmp_path / "random.safetensors", guidance="random")
     assert run(["export", str(guided), str(tmp_path / "out.onnx"), "--size", "64"]) == 2
     assert "guided by 'random'" in capsys.readouterr().err

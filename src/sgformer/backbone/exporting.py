@@ -1,12 +1,13 @@
 """The backbone in a form that exporters take: a second way to compute it, for height and width that are not known yet.
 
 `torch.export` follows a model with symbols in place of sizes, and stops where the code asks a question about them (does
-7 divide this?) or cuts a tensor at a computed place. `Exportable` computes the numbers of `SGFormer` without either:
-windows are always padded and masked, crops are selections by index, and positions are resized by matrix products, which
-no runtime can read in its own way. It holds the model's own layers.
+7 divide this?) or cuts a tensor at a computed place. `ExportableFeatures` computes the numbers of `SGFormer` without
+either: windows are always padded and masked, crops are selections by index, and positions are resized by matrix
+products, which no runtime can read in its own way. What a token budget asks for is not searched but counted, so that
+the file counts it for the picture at hand. It holds the model's own layers.
 
-It returns the significance maps beside the logits. So a file can be judged with the ranking held: the model is given
-the maps that the file measured, and must then give the file's logits.
+It returns the significance maps, too. So a file can be judged with the ranking held: the model is given the maps that
+the file measured, and must then give what the file gives.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..ops.merge_tokens import cut_bands, group_factor
+from ..ops.merge_tokens.bands import Band
 from .attention import (
     WINDOW_SIZE,
     GlobalAttention,
@@ -27,28 +29,34 @@ from .attention import (
     SelfGuidedAttention,
     pool_to_budget,
 )
-from .blocks import GlobalBlock, HybridScaleBlock, SelfGuidedBlock, Stage
-from .ranking import hold_significance
+from .blocks import GlobalBlock, HybridScaleBlock, SelfGuidedBlock, Stage, Stem
+from .ranking import hold_significance, record_significance
 from .sgformer import SGFormer
 
 MIN_ANY_SIZE = 128  # below it some bands are shorter than a group, and the numbers of groups become 1
 
-__all__ = ["MIN_ANY_SIZE", "Exportable", "hold_significance", "num_maps"]
+__all__ = [
+    "MIN_ANY_SIZE",
+    "Exportable",
+    "ExportableFeatures",
+    "hold_significance",
+    "num_maps",
+    "record_significance",
+]
 
 
-def num_maps(model: SGFormer) -> int:
-    """How many significance maps a model has."""
+def num_maps(model: nn.Module) -> int:
+    """How many significance maps a model has, or whatever holds its blocks."""
     return sum(isinstance(module, SelfGuidedAttention) for module in model.modules())
 
 
-class Exportable(nn.Module):
-    """A copy of the model that returns the logits and the significance maps, in operations that exporters take.
+class ExportableFeatures(nn.Module):
+    """A copy of stem and stages that returns feature and significance maps, in operations that exporters take.
 
-    With open sizes it serves 128x128 and more. With a token budget it can be followed for a known size only: factors
-    for the budget are searched for, which is no formula in the sizes.
+    With open sizes it serves 128x128 and more.
 
     Args:
-        model: what to export.
+        model: a model, or whatever holds its stem and stages, a `features_only` one for instance.
         topk: rank by `topk` over all tokens in place of a stable sort, which ONNX does not have.
 
     Raises:
@@ -56,23 +64,28 @@ class Exportable(nn.Module):
 
     Shape:
         - x: `(B, in_chans, height, width)`
-        - returns: `(B, num_classes)`, and `(B, H, W)` for each pair
+        - returns: `(B, c, H, W)` of each stage, and `(B, H, W)` for each pair
     """
 
-    def __init__(self, model: SGFormer, *, topk: bool = False) -> None:
+    def __init__(self, model: nn.Module, *, topk: bool = False) -> None:
         super().__init__()
-        if model.guidance != "significance":
-            raise ValueError(
-                f"the model is guided by {model.guidance!r}, which is for comparisons; only 'significance' is exported"
-            )
-        self.model = copy.deepcopy(model).eval()
+        for module in model.modules():
+            if isinstance(module, SelfGuidedAttention) and module.guidance != "significance":
+                raise ValueError(
+                    f"the model is guided by {module.guidance!r}, which is for comparisons; only 'significance' is "
+                    "exported"
+                )
+        model = copy.deepcopy(model).eval()
+        (self.stem,) = (module for module in model.modules() if isinstance(module, Stem))
+        self.stages = nn.ModuleList(module for module in model.modules() if isinstance(module, Stage))
         self.rank = rank_by_topk if topk else rank_by_sort
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Classifies, and tells what it finds significant."""
+    def forward(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """The maps of the stages from fine to coarse, and what was found significant."""
+        features: list[Tensor] = []
         maps: list[Tensor] = []
         x = self._stem(x)  # (B, c, H, W)
-        for stage in self.model.stages:
+        for stage in self.stages:
             assert isinstance(stage, Stage)
             x = stage.downsample(x).permute(0, 2, 3, 1)
             for block in stage.blocks:
@@ -88,10 +101,11 @@ class Exportable(nn.Module):
                 x = x + y
                 x = x + block.mlp(block.norm2(x))  # pyright: ignore
             x = stage.norm(x).permute(0, 3, 1, 2)
-        return (self.model.forward_head(x), *maps)
+            features.append(x)
+        return features, maps
 
     def _stem(self, x: Tensor) -> Tensor:
-        stem = self.model.stem
+        stem = self.stem
         x = F.gelu(stem.norm1(stem.conv1(x)))
         x = F.gelu(stem.norm2(stem.conv2(x)))
         x = stem.norm(stem.norm3(stem.conv3(x)).permute(0, 2, 3, 1))  # (B, H, W, c)
@@ -105,7 +119,7 @@ class Exportable(nn.Module):
         B, H, W, c = x.shape
         N = H * W
         bands = cut_bands(N, attn.group_sizes)
-        t = 1 if attn.token_budget is None else group_factor(bands, attn.token_budget)
+        t = factor_for(bands, attn.token_budget)
         ranking = self.rank(significance)
         offset = torch.arange(B, device=x.device).unsqueeze(1) * N
         tokens = x.reshape(-1, c)  # (B * N, c)
@@ -115,18 +129,103 @@ class Exportable(nn.Module):
                 continue
             place = torch.arange((length + r * t - 1) // (r * t) * (r * t), device=x.device)
             # The last group goes on from the band's start. The length is a tensor because ONNX divides by no symbol.
-            place = place % torch.full_like(place[:1], length) + start
+            place = place % torch.full((1,), length, device=x.device) + start
             members = F.embedding(ranking.index_select(1, place) + offset, tokens)
-            groups = members.unflatten(1, (-1, r, t)).mean(3) if t > 1 else members.unflatten(1, (-1, r))
+            # (B, groups, r, c): a member is one token, or the mean of t.
+            if isinstance(t, int) and t == 1:
+                groups = members.unflatten(1, (-1, r))
+            else:
+                groups = members.unflatten(1, ((length + r * t - 1) // (r * t), r, t)).mean(3)
             summary.append(f(groups.transpose(2, 3)).squeeze(-1))  # (B, groups, c)
         kv = attn.kv(torch.cat(summary, 1))
         q, positional = attn.in_proj(x).chunk(2, -1)
         return attn.proj(_attend(q, kv, attn.num_heads) + attn.positional(positional))
 
 
+class Exportable(nn.Module):
+    """As `ExportableFeatures`, of a classifier: returns its logits and the significance maps.
+
+    Shape:
+        - x: `(B, in_chans, height, width)`
+        - returns: `(B, num_classes)`, and `(B, H, W)` for each pair
+    """
+
+    def __init__(self, model: SGFormer, *, topk: bool = False) -> None:
+        super().__init__()
+        self.features = ExportableFeatures(model, topk=topk)
+        self.head = copy.deepcopy(model.head).eval()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Classifies, and tells what it finds significant."""
+        features, maps = self.features(x)
+        return (self.head(features[-1]), *maps)
+
+
+def factor_for(bands: list[Band], budget: int | None) -> Any:
+    """As `group_factor`, also where the lengths of bands are symbols: a number that the file computes."""
+    if budget is None or all(isinstance(band.length, int) for band in bands):
+        return group_factor(bands, budget)
+    return _as_size(count_factor(bands, budget))
+
+
+def count_factor(bands: list[Band], budget: int) -> Tensor:
+    """The number that `group_factor` searches, as a tensor without dimensions: one more than the factors that fail.
+
+    The longer groups are, the fewer they are. So the factors that fail are all those below the answer.
+    """
+    most = sum(band.length // band.group_size + 1 for band in bands)  # with it each band is one group
+    tried = torch.arange(1, most + 1)
+    groups = torch.zeros_like(tried)
+    for band in bands:
+        members = band.group_size * tried
+        groups = groups + (torch.full_like(tried, band.length) + members - 1) // members
+    return (groups > budget).sum() + 1
+
+
+def count_side(height: Any, width: Any, budget: int) -> Tensor:
+    """The side of the cells that `pool_to_budget` searches, as a tensor without dimensions."""
+    tried = torch.arange(1, height + width)
+    rows, columns = ((torch.full_like(tried, length) + tried - 1) // tried for length in (height, width))
+    return (rows * columns > budget).sum() + 1
+
+
+def _as_size(number: Tensor) -> Any:
+    """A computed number, at least 1, as the length of something."""
+    size = number.item()
+    torch._check(size >= 1)
+    return size
+
+
+def _pool(keys: Tensor, budget: int | None) -> tuple[Tensor, Any]:
+    """As `pool_to_budget`, also for an open size."""
+    h, w = keys.shape[1:3]
+    if budget is None or (isinstance(h, int) and isinstance(w, int)):
+        return pool_to_budget(keys, budget)
+    side = count_side(h, w, budget)
+    return pool_cells(keys, side), side
+
+
+def pool_cells(keys: Tensor, side: Tensor) -> Tensor:
+    """Averages a grid of keys `(B, h, w, c)` over cells whose side is computed, edge cells over what exists."""
+    h, w = keys.shape[1:3]
+    t = _as_size(side)
+    rows, columns = (_cells(length, (length + t - 1) // t, side, like=keys) for length in (h, w))
+    pooled = torch.einsum("ph,bhwc->bpwc", rows, keys)
+    return torch.einsum("qw,bpwc->bpqc", columns, pooled)
+
+
+def _cells(length: Any, cells: Any, side: Tensor, *, like: Tensor) -> Tensor:
+    """The matrix `(cells, length)` that averages stretches of `side` places, the last over what exists."""
+    belongs = torch.arange(length, device=like.device) // side == torch.arange(
+        cells, device=like.device
+    ).unsqueeze(1)
+    belongs = belongs.to(like.dtype)
+    return belongs / belongs.sum(1, keepdim=True)
+
+
 def _global(attn: GlobalAttention, x: Tensor) -> Tensor:
     q, positional = attn.in_proj(x).chunk(2, -1)
-    pooled, _ = pool_to_budget(x, attn.token_budget)
+    pooled, _ = _pool(x, attn.token_budget)
     return attn.proj(_attend(q, attn.kv(pooled.flatten(1, 2)), attn.num_heads) + attn.positional(positional))
 
 
@@ -137,8 +236,13 @@ def _attend(q: Tensor, kv: Tensor, num_heads: int) -> Tensor:
     k, v = (
         kv.unflatten(-1, (2, num_heads, c // num_heads)).permute(2, 0, 3, 1, 4).unbind(0)
     )  # (B, a, M, d) each
-    weights = (q @ k.mT * (c // num_heads) ** -0.5).softmax(-1)
-    return (weights @ v).transpose(1, 2).reshape(B, H, W, c)
+    weights = _softmax(q @ k.mT * (c // num_heads) ** -0.5)
+    return (weights.to(v.dtype) @ v).transpose(1, 2).reshape(B, H, W, c)
+
+
+def _softmax(scores: Tensor) -> Tensor:
+    """Over the last dimension, in float32 where the scores are in less."""
+    return (scores.float() if scores.dtype.itemsize < 4 else scores).softmax(-1)
 
 
 def _hybrid_scale(attn: HybridScaleAttention, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -149,13 +253,13 @@ def _hybrid_scale(attn: HybridScaleAttention, x: Tensor) -> tuple[Tensor, Tensor
     patches = _cut(x, s).flatten(3)  # (B, h, w, s * s * c)
     weight = attn.coarse.weight.permute(0, 2, 3, 1).reshape(c, -1)
     coarse = F.gelu(attn.coarse_norm(F.linear(patches, weight, attn.coarse.bias)))
-    coarse, t = pool_to_budget(coarse, attn.token_budget)
+    coarse, t = _pool(coarse, attn.token_budget)
     h, w = coarse.shape[1:3]
     kv = attn.kv(coarse).flatten(1, 2).unflatten(-1, (2, a, d))  # (B, M, 2, a, d)
     k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, a, M, d) each
     q = q.reshape(B, H * W, a, d).transpose(1, 2)  # (B, a, N, d)
-    weights = (q @ k.mT * d**-0.5).softmax(-1)
-    out_global = (weights @ v).transpose(1, 2).reshape(B, H, W, c // 2)
+    weights = _softmax(q @ k.mT * d**-0.5)
+    out_global = (weights.to(v.dtype) @ v).transpose(1, 2).reshape(B, H, W, c // 2)
     received = weights.mean((1, 2)).unflatten(-1, (h, w)) * (h * w)
     row = torch.arange(H, device=x.device) // (s * t)
     column = torch.arange(W, device=x.device) // (s * t)
@@ -168,8 +272,8 @@ def _hybrid_scale(attn: HybridScaleAttention, x: Tensor) -> tuple[Tensor, Tensor
     )  # (B, h, w, a, 49, d) each
     scores = q @ k.mT * d**-0.5
     scores = scores.masked_fill(exists.mT.unsqueeze(3) == 0, torch.finfo(scores.dtype).min)
-    weights = scores.softmax(-1)
-    out = (weights @ v).transpose(3, 4).flatten(4)  # (B, h, w, 49, c/2)
+    weights = _softmax(scores)
+    out = (weights.to(v.dtype) @ v).transpose(3, 4).flatten(4)  # (B, h, w, 49, c/2)
     received = (weights * exists.unsqueeze(3)).sum(4).mean(3)  # (B, h, w, 49)
     out_local = _join(out, H, W)
     significance_local = _join(received.unsqueeze(-1), H, W).squeeze(-1)
@@ -195,7 +299,8 @@ def _join(squares: Tensor, height: Any, width: Any) -> Tensor:
 def resize_matrix(old: int, new: Any, *, like: Tensor) -> Tensor:
     """What PyTorch's bicubic resize of one side computes, as a matrix `(new, old)`."""
     a = -0.75
-    where = (torch.arange(new, dtype=like.dtype, device=like.device) + 0.5) * (old / new) - 0.5
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    where = (torch.arange(new, dtype=dtype, device=like.device) + 0.5) * (old / new) - 0.5
     first = where.floor()
     t = where - first
     near = [1 + t, t, 1 - t, 2 - t]
@@ -203,13 +308,13 @@ def resize_matrix(old: int, new: Any, *, like: Tensor) -> Tensor:
         ((a * n - 5 * a) * n + 8 * a) * n - 4 * a if far else ((a + 2) * n - (a + 3)) * n * n + 1
         for n, far in zip(near, (True, False, False, True), strict=True)
     ]
-    column = torch.arange(old, dtype=like.dtype, device=like.device)
+    column = torch.arange(old, dtype=dtype, device=like.device)
     places = [(first + k).clamp(0, old - 1) for k in (-1, 0, 1, 2)]
     taps = [
-        (place.unsqueeze(1) == column).to(like.dtype) * weight.unsqueeze(1)
+        (place.unsqueeze(1) == column).to(dtype) * weight.unsqueeze(1)
         for place, weight in zip(places, weights, strict=True)
     ]
-    return taps[0] + taps[1] + taps[2] + taps[3]
+    return (taps[0] + taps[1] + taps[2] + taps[3]).to(like.dtype)
 
 
 def rank_by_sort(significance: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import torch.nn as nn
 from torch import Tensor
 
-from .attention import SelfGuidedAttention
+from .attention import HybridScaleAttention, SelfGuidedAttention
 
 
 @contextmanager
@@ -53,6 +53,30 @@ def hold_significance(model: nn.Module, maps: Sequence[Tensor]) -> Iterator[None
     ]
     try:
         yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def record_significance(model: nn.Module) -> Iterator[list[Tensor]]:
+    """Inside this context the list given grows by each significance map that the model measures, in order.
+
+    Args:
+        model: a model, or whatever holds its blocks.
+
+    Shape:
+        - the list's: `(B, H, W)` each
+    """
+    maps: list[Tensor] = []
+
+    def keep(_module: nn.Module, _args: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
+        maps.append(output[1])
+
+    attentions = [module for module in model.modules() if isinstance(module, HybridScaleAttention)]
+    handles = [attention.register_forward_hook(keep) for attention in attentions]
+    try:
+        yield maps
     finally:
         for handle in handles:
             handle.remove()

@@ -37,12 +37,12 @@ def in_pieces(x: Tensor, size: int) -> bool:
         size: numbers in the largest map.
     """
     return (
-        size > MAX_WHOLE
+        not torch.compiler.is_compiling()  # first: an exporter would take the answers to the rest for granted
+        and not torch.jit.is_tracing()
+        and size > MAX_WHOLE
         and x.device.type == "cpu"
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
     )
 
 

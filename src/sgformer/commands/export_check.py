@@ -1,0 +1,80 @@
+"""Holds an exported file against the model that it was made from."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..backbone.exporting import hold_significance, record_significance
+from .export_files import Size, open_exported
+from .export_parts import ExportError, Part
+
+# Pictures on which a file must agree with the model before it is kept, as (batch, height, width).
+CHECKED = ((1, 224, 224), (3, 160, 208), (1, 333, 250), (2, 416, 352))
+# By how much an output may differ with the ranking held, as a share of the largest value; a map of significance by
+# ten times that. Eight bits are no rounding error: the last only tells a file that computes something else.
+TOLERANCE = {"float32": 1e-4, "float16": 2e-2, "int8": 0.5}
+
+
+def verify(
+    path: str | Path, part: Part, *, fixed: Size | None, largest: Size, precision: str = "float32"
+) -> float:
+    """Hold what a file computes against the model, on several sizes and numbers of pictures.
+
+    The file also tells the significance that it measured. The model is made to rank by it, because rounding swaps
+    neighbours in a ranking; then its outputs and its own significance must be the file's.
+
+    Args:
+        path: What `export` wrote.
+        part: What it was made from, on the CPU in float32 and evaluation mode.
+        fixed: (height, width), if the file takes one size only.
+        largest: Greatest (height, width); larger checks are left out.
+        precision: In which the file computes, a key of `TOLERANCE`.
+
+    Returns:
+        The largest difference in an output, as a share of the output's largest value.
+
+    Raises:
+        ExportError: They differ by more than rounding does.
+    """
+    run = open_exported(path)
+    sizes = [(1, *fixed), (3, *fixed)] if fixed else CHECKED
+    worst = 0.0
+    for batch, height, width in sizes:
+        if height > largest[0] or width > largest[1]:
+            continue
+        x = pictures(batch, part.channels, height, width)
+        given = run(x)
+        for name, (difference, scale) in differences(part, x, given).items():
+            allowed = TOLERANCE[precision] * (1 if name in part.outputs else 10) * max(1.0, scale)
+            if not difference <= allowed:  # also where it is NaN
+                raise ExportError(
+                    f"the exported file differs from the model by {difference:.1e} in {name}, at {batch} pictures of "
+                    f"{height}x{width}; {allowed:.1e} is allowed. No file was kept; try --size {height}x{width}"
+                )
+            if name in part.outputs:
+                worst = max(worst, difference / max(1.0, scale))
+    return worst
+
+
+@torch.no_grad()
+def differences(part: Part, x: Tensor, given: Sequence[Tensor]) -> dict[str, tuple[float, float]]:
+    """For each name of `part.names` the largest difference to the model, whose ranking is held, and largest value."""
+    maps = given[len(part.outputs) :]
+    with hold_significance(part.backbone, maps), record_significance(part.backbone) as measured:
+        expected = part.reference(x)
+    together = zip(part.names, given, [*expected, *measured], strict=True)
+    return {
+        name: (float((ours - theirs).abs().max()), float(theirs.abs().max()))
+        for name, ours, theirs in together
+    }
+
+
+def pictures(batch: int, channels: int, height: int, width: int) -> Tensor:
+    """Smooth shapes and some noise, the same every time."""
+    generator = torch.Generator().manual_seed(height * 10_000 + width)
+    shapes = torch.randn(batch, channels, 6, 7, generator=generator)
+    shapes = F.interpolate(shapes, (height, width), mode="bicubic", align_corners=False)
+    return shapes + 0.3 * torch.randn(batch, channels, height, width, generator=generator)

@@ -1,0 +1,34 @@
+"""Eight bits for the matrix products of an exported file."""
+
+import json
+import logging
+from pathlib import Path
+
+
+def quantise(path: Path) -> Path:
+    """Another file, beside an ONNX file, whose matrix products with weights are in 8 bits.
+
+    Weights are rounded once, each output channel on a scale of its own; what they are multiplied with is rounded when
+    the file runs, on a scale that is found then (*dynamic* quantisation), so no pictures are needed here. Products of
+    two computed things, as in attention, stay in float32; so do convolutions.
+    """
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    out = path.with_name(f"int8.{path.name}")
+    logger, level = logging.getLogger(), logging.getLogger().level
+    logger.setLevel(logging.ERROR)  # it advises on the root logger
+    try:
+        quantize_dynamic(
+            path, out, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True, weight_type=QuantType.QInt8
+        )
+    finally:
+        logger.setLevel(level)
+    model = onnx.load(str(out))
+    before = onnx.load(str(path), load_external_data=False).metadata_props
+    about = {**json.loads(next(e.value for e in before if e.key == "sgformer")), "precision": "int8"}
+    del model.metadata_props[:]
+    entry = model.metadata_props.add()
+    entry.key, entry.value = "sgformer", json.dumps(about)
+    onnx.save(model, str(out))
+    return out
