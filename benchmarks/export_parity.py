@@ -17,7 +17,8 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from backbone.fill import fill_  # noqa: E402  from tests/
-from sgformer.commands import export, export_check, export_files, export_parts  # noqa: E402
+from sgformer.commands import export  # noqa: E402
+from sgformer.export import check, files, parts  # noqa: E402
 from sgformer.tasks.classification.model import Classifier  # noqa: E402
 from sgformer.tasks.images import Preprocessing  # noqa: E402
 
@@ -42,11 +43,11 @@ def rows(name: str, folder: Path):
     fill_(model.backbone)
     model.save(folder / "weights.safetensors")
     path = export.export(folder / "weights.safetensors", folder / f"model.{suffix}")
-    part, run = export_parts.part_of(model, topk=False), export_files.open_exported(path)
-    for batch, height, width in export_check.CHECKED:
-        x = export_check.pictures(max(2, batch), 3, height, width)
+    part, run = parts.part_of(model, topk=False), files.open_exported(path)
+    for batch, height, width in check.CHECKED:
+        x = check.pictures(max(2, batch), 3, height, width)
         given = run(x)
-        (logits, largest), *maps = export_check.differences(part, x, given).values()
+        (logits, largest), *maps = check.differences(part, x, given).values()
         apart = float((given[0][0] - given[0][1]).abs().max())
         worst = max(difference for difference, _ in maps)
         numbers = (f"{value:.1e}" for value in (largest, apart, logits, worst))

@@ -17,7 +17,7 @@ import onnxruntime
 import torch
 
 import sgformer
-from sgformer.commands.export_files import about_exported, open_exported
+from sgformer.export.files import about_exported, open_exported
 
 ROUNDS = 15
 PAUSE = 0.05  # seconds

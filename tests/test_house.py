@@ -24,7 +24,12 @@ ARROWS: dict[str, set[str]] = {
     "backbone": {"ops"},
     "tasks": {"engine"},
     "report": set(),
-    "commands": {"", "tasks", "engine", "explain", "report", "backbone.official", "backbone.exporting"},
+    "export": {"backbone.exporting", "lazy tasks"},
+    "benchmark": {""},
+    "commands": {
+        *("", "tasks", "engine", "explain", "report", "export", "benchmark"),
+        *("backbone.official", "backbone.exporting"),
+    },
     "__init__": {"backbone", "lazy tasks"},
     "cli": {"", "lazy commands"},
     "__main__": {"cli"},

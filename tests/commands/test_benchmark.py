@@ -6,10 +6,10 @@ import json
 import pytest
 import torch
 
+from sgformer.benchmark import measure, parity
+from sgformer.benchmark.measure import Case
 from sgformer.cli import run
-from sgformer.commands import measure, parity
 from sgformer.commands.benchmark import COLUMNS, benchmark, parse_size
-from sgformer.commands.measure import Case
 
 TINY = {"size": [64], "rounds": 2, "device": "cpu"}
 

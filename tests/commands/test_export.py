@@ -10,7 +10,8 @@ from PIL import Image
 
 from backbone.fill import fill_
 from sgformer.cli import run
-from sgformer.commands import export, export_check, export_files, export_int8, export_parts
+from sgformer.commands import export
+from sgformer.export import check, files, int8, parts
 from sgformer.tasks.classification.model import Classifier
 from sgformer.tasks.images import Preprocessing
 
@@ -40,39 +41,39 @@ def onnx_file(weights):
 
 
 def verify(path, weights, **options):
-    part = export_parts.part_of(Classifier.from_weights(weights), topk=True)
-    return export_check.verify(path, part, fixed=(96, 96), largest=(96, 96), **options)
+    part = parts.part_of(Classifier.from_weights(weights), topk=True)
+    return check.verify(path, part, fixed=(96, 96), largest=(96, 96), **options)
 
 
 def test_a_file_of_one_size_computes_what_the_model_computes(weights, onnx_file):
     assert 0 < verify(onnx_file, weights) < 1e-4
     x = torch.randn(4, 3, 96, 96)
-    assert not torch.allclose(*export_files.open_exported(onnx_file)(x)[0][:2], atol=1e-3)
+    assert not torch.allclose(*files.open_exported(onnx_file)(x)[0][:2], atol=1e-3)
 
 
 def test_a_file_that_computes_something_else_is_not_kept(weights, onnx_file, tmp_path, monkeypatch):
     other = Classifier.from_weights(weights)
-    part = export_parts.part_of(other, topk=True)
+    part = parts.part_of(other, topk=True)
     with torch.no_grad():
         other.backbone.stages[2].blocks[1].mlp.fc1.weight *= 1.05
     message = r"differs from the model by .* in logits, at 1 pictures of 96x96"
-    with pytest.raises(export_parts.ExportError, match=message):
-        export_check.verify(onnx_file, part, fixed=(96, 96), largest=(96, 96))
+    with pytest.raises(parts.ExportError, match=message):
+        check.verify(onnx_file, part, fixed=(96, 96), largest=(96, 96))
     with torch.no_grad():
         other.backbone.stages[0].blocks[0].attn.kv.weight *= 1.5
-    with pytest.raises(export_parts.ExportError, match="differs"):
-        export_check.verify(onnx_file, part, fixed=(96, 96), largest=(96, 96))
+    with pytest.raises(parts.ExportError, match="differs"):
+        check.verify(onnx_file, part, fixed=(96, 96), largest=(96, 96))
 
     def wrong(path, *rest):
         path.write_bytes(b"something")
 
     def refuse(*args, **kwargs):
-        raise export_parts.ExportError("no")
+        raise parts.ExportError("no")
 
-    monkeypatch.setattr(export_files, "write_onnx", wrong)
-    monkeypatch.setattr(export_files, "trace", lambda *args, **kwargs: None)
-    monkeypatch.setattr(export_check, "verify", refuse)
-    with pytest.raises(export_parts.ExportError):
+    monkeypatch.setattr(files, "write_onnx", wrong)
+    monkeypatch.setattr(files, "trace", lambda *args, **kwargs: None)
+    monkeypatch.setattr(check, "verify", refuse)
+    with pytest.raises(parts.ExportError):
         export.export(weights, tmp_path / "out.onnx", size=96)
     assert list(tmp_path.iterdir()) == []
 
@@ -80,16 +81,16 @@ def test_a_file_that_computes_something_else_is_not_kept(weights, onnx_file, tmp
 def test_eight_bits_are_smaller_and_near(weights, onnx_file, tmp_path):
     copy = tmp_path / "model.onnx"
     copy.write_bytes(onnx_file.read_bytes())
-    small = export_int8.quantise(copy)
+    small = int8.quantise(copy)
     assert small.stat().st_size < copy.stat().st_size
     assert 1e-4 < verify(small, weights, precision="int8") < 0.2
-    about = export_files.about_exported(small)
-    assert about == {**export_files.about_exported(onnx_file), "precision": "int8"}
+    about = files.about_exported(small)
+    assert about == {**files.about_exported(onnx_file), "precision": "int8"}
 
 
 def test_half_precision_is_half_as_large_and_near(weights, onnx_file, tmp_path):
     half = export.export(weights, tmp_path / "half.onnx", size=96, half=True)
-    assert export_files.about_exported(half)["precision"] == "float16"
+    assert files.about_exported(half)["precision"] == "float16"
     assert (
         half.stat().st_size < 0.75 * onnx_file.stat().st_size
     )  # the graph weighs as much as so small a model
@@ -100,10 +101,10 @@ def test_an_onnx_file_refuses_sizes_outside_its_range(tmp_path):
     """ONNX has no way to state a range, so the graph asks."""
     module = torch.nn.Conv2d(3, 2, 3, padding=1)
     smallest, largest = (128, 140), (512, 512)
-    program = export_files.trace(module, 3, fixed=None, smallest=smallest, largest=largest)
+    program = files.trace(module, 3, fixed=None, smallest=smallest, largest=largest)
     about = {"outputs": ["logits"], "sizes": {"smallest": smallest, "largest": largest}}
-    export_files.write_onnx(tmp_path / "conv.onnx", program, about)
-    run = export_files.open_exported(tmp_path / "conv.onnx")
+    files.write_onnx(tmp_path / "conv.onnx", program, about)
+    run = files.open_exported(tmp_path / "conv.onnx")
     for size in [(128, 140), (512, 512), (200, 300)]:
         x = torch.randn(2, 3, *size)
         torch.testing.assert_close(run(x)[0], module(x).detach(), rtol=0, atol=1e-5)
@@ -113,24 +114,22 @@ def test_an_onnx_file_refuses_sizes_outside_its_range(tmp_path):
 
 
 def test_metadata_travels_in_the_file(weights, onnx_file):
-    about = export_files.about_exported(onnx_file)
+    about = files.about_exported(onnx_file)
     assert about["classes"] == CLASSES
     assert about["preprocessing"]["mean"] == [0.5, 0.4, 0.3]
     assert about["preprocessing"]["image_size"] == [96, 96]
     assert about["sizes"] == {"smallest": [96, 96], "largest": [96, 96]}
     assert about["outputs"] == ["logits", "significance1", "significance2"]
-    assert about["opset"] == export_files.OPSET
+    assert about["opset"] == files.OPSET
     assert (about["task"], about["precision"]) == ("classification", "float32")
     assert str(weights.parent) not in str(about)
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
 def test_no_file_names_the_machine_that_made_it(tmp_path, suffix):
-    program = export_files.trace(
-        torch.nn.Conv2d(3, 2, 3), 3, fixed=(32, 32), smallest=(32, 32), largest=(32, 32)
-    )
+    program = files.trace(torch.nn.Conv2d(3, 2, 3), 3, fixed=(32, 32), smallest=(32, 32), largest=(32, 32))
     about = {"outputs": ["logits"], "sizes": {"smallest": (32, 32), "largest": (32, 32)}}
-    write = export_files.write_onnx if suffix == ".onnx" else export_files.write_program
+    write = files.write_onnx if suffix == ".onnx" else files.write_program
     write(tmp_path / f"conv{suffix}", program, about)
     path = tmp_path / f"conv{suffix}"
     content = path.read_bytes()
@@ -155,9 +154,9 @@ def test_a_budget_is_exported_for_one_size(tmp_path, capsys):
     out = tmp_path / "budget.pt2"
     assert run(["export", str(path), str(out), "--size", "65x97"]) == 0
     assert "pictures of 65x97" in capsys.readouterr().out
-    part = export_parts.part_of(Classifier.from_weights(path), topk=False)
-    assert export_check.verify(out, part, fixed=(65, 97), largest=(65, 97)) < 1e-4
-    assert export_files.about_exported(out)["sizes"]["smallest"] == [65, 97]
+    part = parts.part_of(Classifier.from_weights(path), topk=False)
+    assert check.verify(out, part, fixed=(65, 97), largest=(65, 97)) < 1e-4
+    assert files.about_exported(out)["sizes"]["smallest"] == [65, 97]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from backbone import fill
-from sgformer.commands import export, export_check, export_files, export_parts
+from sgformer.commands import export
+from sgformer.export import check, files, parts
 from sgformer.tasks.images import Preprocessing
 
 pytest.importorskip("onnxruntime", reason="what checks and runs the exported files")
@@ -58,12 +59,12 @@ MODELS = {
 @pytest.mark.parametrize("name", MODELS)
 @torch.no_grad()
 def test_the_exported_form_computes_what_the_model_computes(name):
-    part = export_parts.part_of(MODELS[name]().double(), topk=True)
+    part = parts.part_of(MODELS[name]().double(), topk=True)
     for batch, height, width in [(1, 224, 224), (2, 160, 208), (1, 333, 250), (1, 65, 100)]:
-        x = export_check.pictures(batch, 3, height, width).double()
+        x = check.pictures(batch, 3, height, width).double()
         given = part.module(x)
         assert given[0].std() > 1e-2
-        for difference, scale in export_check.differences(part, x, given).values():
+        for difference, scale in check.differences(part, x, given).values():
             assert difference < 1e-6 * max(1, scale)  # a segmenter's logits are float32
     expected = {
         "detector": ["stride4", "stride8", "stride16", "stride32", "stride64"],
@@ -79,14 +80,12 @@ def test_a_segmenter_with_open_sizes(tmp_path, head):
     model.save(tmp_path / "weights.safetensors")
     suffix = ".onnx" if head == "upernet" else ".pt2"
     path = export.export(tmp_path / "weights.safetensors", tmp_path / f"model{suffix}", max_size=512)
-    x = export_check.pictures(2, 3, 131, 397)
-    logits, *_ = given = export_files.open_exported(path)(x)
+    x = check.pictures(2, 3, 131, 397)
+    logits, *_ = given = files.open_exported(path)(x)
     assert logits.shape == (2, 4, 131, 397)
-    for difference, scale in export_check.differences(
-        export_parts.part_of(model, topk=True), x, given
-    ).values():
+    for difference, scale in check.differences(parts.part_of(model, topk=True), x, given).values():
         assert difference < 1e-4 * max(1, scale)
-    about = export_files.about_exported(path)
+    about = files.about_exported(path)
     assert about["task"] == "segmentation"
     assert about["palette"] == [list(colour) for colour in model.palette]
 
@@ -94,8 +93,8 @@ def test_a_segmenter_with_open_sizes(tmp_path, head):
 def test_a_detectors_pyramid(tmp_path):
     detector().save(tmp_path / "weights.safetensors")
     path = export.export(tmp_path / "weights.safetensors", tmp_path / "model.onnx", size="96x130")
-    maps = export_files.open_exported(path)(torch.zeros(2, 3, 96, 130))[:5]
+    maps = files.open_exported(path)(torch.zeros(2, 3, 96, 130))[:5]
     assert [tuple(map_.shape[2:]) for map_ in maps] == [(24, 33), (12, 17), (6, 9), (3, 5), (2, 3)]
-    about = export_files.about_exported(path)
+    about = files.about_exported(path)
     assert (about["task"], about["part"]) == ("detection", "pyramid")
     assert about["outputs"][:5] == ["stride4", "stride8", "stride16", "stride32", "stride64"]

@@ -7,7 +7,7 @@ from backbone import fill
 from sgformer.backbone import exporting
 from sgformer.backbone.attention import pool_to_budget
 from sgformer.backbone.exporting import Exportable, resize_matrix
-from sgformer.commands import export_check, export_files, export_parts
+from sgformer.export import check, files, parts
 from sgformer.ops.merge_tokens import cut_bands, group_factor
 from sgformer.tasks.classification.model import Classifier
 from sgformer.tasks.images import Preprocessing
@@ -83,17 +83,17 @@ def test_one_file_takes_every_size_of_its_range(tmp_path, suffix, budget):
     options = {"depths": (2, 0, 2, 1), "token_budget": budget}
     model = Classifier("sgformer_test", classes=list("abc"), preprocessing=preprocessing, kwargs=options)
     fill.fill_(model.eval().backbone)
-    part = export_parts.part_of(model, topk=suffix == ".onnx")
+    part = parts.part_of(model, topk=suffix == ".onnx")
     smallest, largest = (128, 128), (512, 512)
-    program = export_files.trace(part.module, 3, fixed=None, smallest=smallest, largest=largest)
+    program = files.trace(part.module, 3, fixed=None, smallest=smallest, largest=largest)
     path = tmp_path / f"any{suffix}"
-    write = export_files.write_onnx if suffix == ".onnx" else export_files.write_program
+    write = files.write_onnx if suffix == ".onnx" else files.write_program
     write(path, program, {"outputs": part.names, "sizes": {"smallest": smallest, "largest": largest}})
-    assert export_check.verify(path, part, fixed=None, largest=largest) < 1e-4
-    run = export_files.open_exported(path)
+    assert check.verify(path, part, fixed=None, largest=largest) < 1e-4
+    run = files.open_exported(path)
     for batch, *size in [(1, 128, 128), (3, 512, 512), (2, 128, 512), (1, 131, 397)]:
         x = fill.picture("range", batch, *size).float()
-        for difference, scale in export_check.differences(part, x, run(x)).values():
+        for difference, scale in check.differences(part, x, run(x)).values():
             assert difference < 1e-4 * max(1, scale)
     for size in [(127, 200), (200, 513)]:
         with pytest.raises(Exception, match=r"128|513|127"):

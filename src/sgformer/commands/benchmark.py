@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .measure import Case
+    from ..benchmark.measure import Case
 
 EXAMPLES = """Names are timm's; sgformer_s@196 is sgformer_s with a token budget of 196. The models take turns within
 each combination of size, mode, dtype and compilation; medians and quartiles are reported. Nothing is reported while
@@ -118,7 +118,8 @@ def benchmark(
 
     import torch
 
-    from . import console, measure, parity
+    from ..benchmark import measure, parity
+    from . import console
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -180,7 +181,7 @@ def _refuse_if(failures: list[str]) -> None:
 def _row(case: "Case", times: list[float] | None, peak: float | None, mparams: float, gmacs: float):
     from dataclasses import asdict
 
-    from .measure import quartiles
+    from ..benchmark.measure import quartiles
 
     row: dict[str, Any] = {**asdict(case), "gmacs": f"{gmacs:.2f}", "mparams": f"{mparams:.2f}"}
     if times is not None:

@@ -76,10 +76,10 @@ def export(
 
     from .. import tasks
     from ..backbone.exporting import MIN_ANY_SIZE
-    from .export_check import verify
-    from .export_files import OPSET, trace, write_onnx, write_program
-    from .export_int8 import quantise
-    from .export_parts import part_of
+    from ..export.check import verify
+    from ..export.files import OPSET, trace, write_onnx, write_program
+    from ..export.int8 import quantise
+    from ..export.parts import part_of
 
     smallest, largest = _range(fixed, max_size, MIN_ANY_SIZE)
     model = tasks.load(weights)

@@ -190,7 +190,7 @@ def peak_memory(case: Case, *, threads: int) -> float:
         step()
         _wait(case.device)
         return (torch.cuda.max_memory_allocated(case.device) - before) / 2**20
-    command = [sys.executable, "-m", "sgformer.commands.measure", json.dumps(asdict(case)), str(threads)]
+    command = [sys.executable, "-m", "sgformer.benchmark.measure", json.dumps(asdict(case)), str(threads)]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": _path()})
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..backbone.exporting import hold_significance, record_significance
-from .export_files import Size, open_exported
-from .export_parts import ExportError, Part
+from .files import Size, open_exported
+from .parts import ExportError, Part
 
 # Pictures on which a file must agree with the model before it is kept, as (batch, height, width).
 CHECKED = ((1, 224, 224), (3, 160, 208), (1, 333, 250), (2, 416, 352))
