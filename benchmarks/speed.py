@@ -5,7 +5,7 @@
 
 The names are those in `RUNS`. A result file is `results/<name>_<device>_<threads>threads_torch<version>_<date>.csv`;
 machine and protocol are in the JSON file next to it. A mark is a pair of comments, `<!-- speed:NAME -->` and
-`<!-- /speed:NAME -->`; between them goes the newest result of that name.
+`<!-- /speed:NAME -->`; between them goes the newest result of that name from each machine.
 """
 
 import csv
@@ -68,16 +68,25 @@ def row(cells: dict[str, str]) -> str:
 
 
 def table(name: str) -> str:
-    """The newest result of a name as a table with its protocol, or a sentence that there is none."""
-    paths = sorted(RESULTS.glob(f"{name}_*threads_torch*.csv"), key=lambda path: _protocol(path)["date"])
-    if not paths:
+    """The newest result of a name from each machine, with its protocol; or a sentence that there is none."""
+    newest: dict[str, Path] = {}
+    for path in sorted(RESULTS.glob(f"{name}_*threads_torch*.csv"), key=lambda path: _protocol(path)["date"]):
+        newest[_machine(_protocol(path))] = path
+    if not newest:
         return f"Not measured yet: `python benchmarks/speed.py run {name}`.\n"
-    protocol = _protocol(paths[-1])
-    with paths[-1].open(encoding="utf-8") as file:
-        rows = "".join(row(cells) for cells in csv.DictReader(file))
-    machine = ", ".join(protocol["gpus"]) if protocol["device"] != "cpu" else protocol["processor"]
-    note = f"`{paths[-1].name}`: {machine}, threads: {protocol['num_threads']}."
-    return f"{HEAD}{rows}\n{note}\n"
+    tables = []
+    for machine, path in reversed(newest.items()):
+        with path.open(encoding="utf-8") as file:
+            rows = "".join(row(cells) for cells in csv.DictReader(file))
+        protocol = _protocol(path)
+        commit = protocol["git_commit"][:7] + (" and changes" if protocol["git_changes"] else "")
+        note = f"`{path.name}`: {machine}, threads: {protocol['num_threads']}, commit {commit}."
+        tables.append(f"{HEAD}{rows}\n{note}\n")
+    return "\n".join(tables)
+
+
+def _machine(protocol: dict[str, Any]) -> str:
+    return ", ".join(protocol["gpus"]) if protocol["device"] != "cpu" else protocol["processor"]
 
 
 def _protocol(path: Path) -> dict[str, Any]:
