@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import random
 import signal
-import sys
 import time
 import types
 from pathlib import Path
@@ -12,41 +11,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from sgformer import cli
+from engine.killed_runs import OVERRIDES, go_on_with_small_files, run, started
 from sgformer.commands.train import train
 from sgformer.engine import checkpoints, weights
 from sgformer.engine.checkpoints import AtomicCheckpointIO
 
-# Everything that draws random numbers is on: order, crops, mixup, drop path.
-OVERRIDES = {
-    "data.scenes.num_train": 48,
-    "data.scenes.num_val": 10,
-    "data.scenes.size": 32,
-    "data.image_size": 32,
-    "data.batch_size": 8,
-    "data.augment.mixup": 0.5,
-    "data.augment.flip": 0.5,
-    "model.drop_path_rate": 0.2,
-    "trainer.max_epochs": 3,
-    "trainer.checkpoint_minutes": 0,
-}
-
 needs_fork = pytest.mark.skipif(
-    "fork" not in multiprocessing.get_all_start_methods(), reason="processes cannot be forked here"
+    "forkserver" not in multiprocessing.get_all_start_methods(), reason="processes cannot be forked here"
 )
 
 
-def run(out: Path, resume: Path | None, settings: dict) -> None:
-    """In a child: trains, quietly."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    torch.set_num_threads(1)
-    train("smoke", {**OVERRIDES, **settings}, out=out, resume=resume)
-
-
-def start(out, resume=None, **settings):
-    process = multiprocessing.get_context("fork").Process(target=run, args=(out, resume, settings))
-    process.start()
-    return process
+def start(out, resume=None, fatal=frozenset()):
+    return started(run, out, resume, fatal)
 
 
 def outcome(folder: Path):
@@ -74,6 +50,7 @@ def assert_same(a, b):
 
 @needs_fork
 def test_kill_at_any_moment(tmp_path):
+    started(time.sleep, 0).join()  # the server is up before the clock runs
     process = start(tmp_path / "whole")
     begun = time.monotonic()
     process.join()
@@ -105,27 +82,17 @@ def test_kill_at_any_moment(tmp_path):
 
 
 @needs_fork
-def test_kill_in_the_middle_of_a_save(tmp_path, monkeypatch):
+def test_kill_in_the_middle_of_a_save(tmp_path):
     process = start(tmp_path / "whole")
     process.join()
     whole = outcome(tmp_path / "whole" / "smoke")
 
-    replace, fatal = os.replace, {4, 9}
-    count = iter(range(1000))
-
-    def dies_before_the_rename(source, target):
-        if str(target).endswith("last.ckpt") and next(count) in fatal:
-            os.kill(os.getpid(), signal.SIGKILL)
-        replace(source, target)
-
-    monkeypatch.setattr(checkpoints.os, "replace", dies_before_the_rename)
     folder = tmp_path / "killed" / "smoke"
-    process = start(folder.parent)
+    process = start(folder.parent, fatal={4, 9})
     process.join()
     assert process.exitcode == -signal.SIGKILL
     assert any(path.name.startswith(".last.ckpt") for path in folder.iterdir())  # half a save
     assert torch.load(folder / "last.ckpt", weights_only=True)["global_step"] == 4  # the one before is whole
-    monkeypatch.undo()
     process = start(folder.parent, folder)
     process.join()
     assert process.exitcode == 0
@@ -157,19 +124,14 @@ def test_a_folder_that_is_gone_is_one_line(tmp_path):
 
 @needs_fork
 def test_files_that_the_system_cuts_off_leave_the_last_good_ones(tmp_path):
-    resource = pytest.importorskip("resource")
+    pytest.importorskip("resource")
     settings = {"trainer.checkpoint_minutes": None, "trainer.max_epochs": 1}
     folder = train("smoke", {**OVERRIDES, **settings}, out=tmp_path)
     before = {path.name: path.read_bytes() for path in folder.glob("*.*") if path.is_file()}
 
-    def limited():
-        limit = len(before["last.ckpt"]) // 2  # weights fit, checkpoints do not, as on a full disk
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-        sys.stderr = (tmp_path / "errors").open("w")
-        sys.exit(cli.run(["train", "smoke", "--resume", str(folder), "--trainer.max_epochs", "2"]))
-
-    process = multiprocessing.get_context("fork").Process(target=limited)
-    process.start()
+    # Weights fit, checkpoints do not.
+    limit = len(before["last.ckpt"]) // 2
+    process = started(go_on_with_small_files, folder, limit, tmp_path / "errors")
     process.join()
     (line,) = (tmp_path / "errors").read_text().splitlines()
     assert process.exitcode == 2

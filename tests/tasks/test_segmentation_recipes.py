@@ -82,7 +82,7 @@ def test_the_page_of_a_run(folder):
     for heading in ("How training went", "How the best weights do", "What is taken for what", "Recipe"):
         assert heading in page
     assert "of pixels wrong, most often" in page
-    gallery = page.partition("The worst mistakes")[2].partition("</section>")[0]
+    gallery = page.partition("The worst mistakes")[2].partition("<h2>")[0]
     assert gallery.count("<img") % 4 == 0  # picture, truth, prediction, significance
     assert gallery.count("<img") > 0
     assert all(f"</i>{name}</span>" in page for name in CLASSES)

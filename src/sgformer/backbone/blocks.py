@@ -178,9 +178,9 @@ class _Block(nn.Module):
 
     def _add_mlp(self, x: Tensor) -> Tensor:
         if not self.training and strips.in_pieces(x, x.numel() * self.mlp.fc1.out_features // x.shape[-1]):
-            parts = (self.mlp, self.mlp.fc1, self.mlp.conv, self.mlp.fc2)
-            if strips.is_plain(*parts):
-                return strips.add_mlp(x, self.norm2, self.mlp)
+            fc1, conv, fc2 = self.mlp.fc1, self.mlp.conv, self.mlp.fc2
+            if strips.is_plain(self.mlp, fc1, conv, fc2):
+                return strips.add_mlp(x, self.norm2, fc1, conv.convolve_rows, fc2)
         return x + self.drop_path2(self.mlp(self.norm2(x)))
 
 

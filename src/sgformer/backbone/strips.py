@@ -11,15 +11,12 @@ and other devices take the plain way.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from .blocks import ConvMlp
 
 _HERE = __name__.rpartition(".")[0] + "."
 
@@ -54,14 +51,21 @@ def is_plain(*modules: nn.Module) -> bool:
     ) and all(type(module).__module__.startswith(("torch.nn.modules.", _HERE)) for module in modules)
 
 
-def add_mlp(x: Tensor, norm: nn.LayerNorm, mlp: ConvMlp) -> Tensor:
+def add_mlp(
+    x: Tensor, norm: nn.LayerNorm, fc1: nn.Linear, convolve_rows: Callable[[Tensor], Tensor], fc2: nn.Linear
+) -> Tensor:
     """`x + mlp(norm(x))`, a strip of rows at a time. No gradient.
+
+    Args:
+        x: the map.
+        norm: before the MLP.
+        fc1, fc2: its two projections.
+        convolve_rows: what is between them and before the GELU, `DepthwiseConv.convolve_rows`.
 
     Shape:
         - x, returns: `(B, H, W, c)`
     """
     B, H, W, c = x.shape
-    fc1, conv, fc2 = mlp.fc1, mlp.conv, mlp.fc2
     hidden = fc1.out_features
     height = min(H, max(2, STRIP_SIZE // (W * hidden)))
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
@@ -79,7 +83,7 @@ def add_mlp(x: Tensor, norm: nn.LayerNorm, mlp: ConvMlp) -> Tensor:
                 torch.addmm(fc1.bias, normed.view(-1, c), weight1, out=new_rows)
             if last == bottom:
                 rows[bottom - top + 1] = 0  # below the map
-            y = conv.convolve_rows(rows[: bottom - top + 2])  # (rows, W, hidden)
+            y = convolve_rows(rows[: bottom - top + 2])  # (rows, W, hidden)
             y = gelu_(y)
             out_rows = out[b, top:bottom].view(-1, c)
             torch.addmm(fc2.bias, y.view(-1, hidden), weight2, out=out_rows)
