@@ -59,8 +59,9 @@ def add_mlp(
     Args:
         x: the map.
         norm: before the MLP.
-        fc1, fc2: its two projections.
-        convolve_rows: what is between them and before the GELU, `DepthwiseConv.convolve_rows`.
+        fc1: the MLP's first projection.
+        convolve_rows: what comes after it, before the GELU; `DepthwiseConv.convolve_rows`.
+        fc2: its second projection.
 
     Shape:
         - x, returns: `(B, H, W, c)`
