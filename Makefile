@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN    := .venv/bin
 
-.PHONY: demo test check gpu venv clean
+.PHONY: demo test check docs gpu venv clean
 .DELETE_ON_ERROR:
 
 demo: venv  ## Train a small SG-Former on embedded pictures (about four minutes on two cores) and draw what it sees.
@@ -16,6 +16,9 @@ check: venv  ## Lint, formatting and types.
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
+docs: venv  ## Build the documentation into site/; a warning is an error.
+	$(BIN)/mkdocs build --strict
+
 gpu: venv  ## On a machine with a GPU: the tests of its kernels, then speed beside Swin-T.
 	$(BIN)/pytest tests/ops
 	$(BIN)/python benchmarks/speed.py run gpu224 gpu1024
@@ -25,8 +28,8 @@ venv: .venv/installed
 # pip runs again only when what it would install has changed.
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,heads,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,heads,docs,dev]'
 	touch $@
 
 clean:  ## Remove the environment and everything that was built.
-	rm -rf .venv build dist .pytest_cache .ruff_cache
+	rm -rf .venv build dist site .pytest_cache .ruff_cache

@@ -14,7 +14,10 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 # Extras that its snippets and commands need beyond torch and timm.
-NEEDED = ("lightning", "jsonargparse", "torchmetrics", "rich", "safetensors", "PIL", "skimage", "sklearn")
+NEEDED = (
+    *("lightning", "jsonargparse", "torchmetrics", "rich", "safetensors", "PIL", "skimage", "sklearn"),
+    "segmentation_models_pytorch",
+)
 
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
