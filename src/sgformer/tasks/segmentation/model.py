@@ -146,7 +146,7 @@ class Segmenter(nn.Module):
             import segmentation_models_pytorch  # noqa: F401
         except ImportError as error:
             raise ImportError(
-                "segmentation needs segmentation-models-pytorch: pip install 'sgformer[heads]'"
+                "segmentation needs segmentation-models-pytorch: pip install 'sgformer[segmentation]'"
             ) from error
         self.name, self.kwargs = name, dict(kwargs or {})
         self.classes, self.preprocessing = tuple(classes), preprocessing
