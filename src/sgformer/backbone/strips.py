@@ -20,10 +20,10 @@ from torch import Tensor
 
 _HERE = __name__.rpartition(".")[0] + "."
 
-# Numbers in the hidden rows of a strip, at most: 2 MB in float32.
-STRIP_SIZE = 2**19
-# A map of more numbers than this is cut: 4 MB in float32.
-MAX_WHOLE = 2**20
+# Numbers in the hidden rows of a strip, at most: 4 MB in float32.
+STRIP_SIZE = 2**20
+# A map of more numbers than this is cut: 8 MB in float32.
+MAX_WHOLE = 2**21
 
 
 def in_pieces(x: Tensor, size: int) -> bool:
