@@ -52,14 +52,20 @@ class Stem(nn.Module):
         # Channels last from the start: nothing after this line has to be copied into another layout.
         x = x.contiguous(memory_format=torch.channels_last)
         convs, norms = (self.conv1, self.conv2, self.conv3), (self.norm1, self.norm2, self.norm3)
+        size = x.numel() // self.conv1.in_channels * self.conv1.out_channels // 4
         if conv_strips.pays(x, self.conv1) and strips.is_plain(*convs, *norms):
             x = conv_strips.normed_convs(x, convs, norms)
+        elif strips.in_pieces(x, size):  # a picture at a time stays longer in the cache
+            x = torch.cat([self._embed(picture) for picture in x.split(1)])
         else:
-            x = F.gelu(self.norm1(self.conv1(x)))
-            x = F.gelu(self.norm2(self.conv2(x)))
-            x = self.norm3(self.conv3(x))
+            x = self._embed(x)
         x = self.norm(x.permute(0, 2, 3, 1))
         return strips.add_parts(x, self.positions(x.shape[1], x.shape[2]).to(x.dtype)).permute(0, 3, 1, 2)
+
+    def _embed(self, x: Tensor) -> Tensor:
+        x = strips.gelu_(self.norm1(self.conv1(x)))
+        x = strips.gelu_(self.norm2(self.conv2(x)))
+        return self.norm3(self.conv3(x))
 
     def positions(self, height: int, width: int) -> Tensor:
         """The positions `(1, height, width, c)` of a map of this size, resized if the grid is of another."""
