@@ -16,6 +16,8 @@ from sgformer.explain import significance_maps
 from sgformer.tasks.classification import Classifier
 from sgformer.tasks.detection import Detector
 from sgformer.tasks.detection.augment import resized
+from sgformer.tasks.detection.detections import Detections
+from sgformer.tasks.detection.draw import COLOURS
 from sgformer.tasks.detection.heads import Anchors, HeadOptions
 from sgformer.tasks.detection.model import Preprocessing
 from sgformer.tasks.images import Preprocessing as ClassifierPreprocessing
@@ -227,3 +229,13 @@ def test_trained_batch_norms_stay_as_they_are(tmp_path):
     norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert norms
     assert not any(norm.training for norm in norms)
+
+
+def test_colours_tell_objects_of_one_class_apart():
+    shown = []
+    boxes = np.array([[2, 2, 20, 20], [30, 30, 60, 60]], np.float32)
+    for ids in ((1, 1), (1, 2)):
+        found = Detections((64, 64), boxes, ("a", "b"), np.array([0.9, 0.8], np.float32), ids)
+        pixels = np.asarray(found.draw(Image.new("RGB", (64, 64))))
+        shown.append({tuple(pixel) for pixel in pixels.reshape(-1, 3)} & set(COLOURS))
+    assert [len(colours) for colours in shown] == [2, 2]

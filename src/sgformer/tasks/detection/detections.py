@@ -90,7 +90,9 @@ class Detections:
             shapes = self.mask_shapes if masks else None
             return None if shapes is None else paste(shapes, self.boxes * scale, size)
 
-        return draw(image, self.boxes, captions, kinds=self.category_ids, masks=pasted)
+        # Where all are of one class, colours tell the objects apart.
+        kinds = self.category_ids if len(set(self.category_ids)) > 1 else range(len(self))
+        return draw(image, self.boxes, captions, kinds=kinds, masks=pasted)
 
 
 def paste(
