@@ -77,3 +77,9 @@ def test_a_hundred_epochs_leave_no_process_and_no_open_file():
     del loader, loaders
     assert not multiprocessing.active_children()
     assert files() <= before + 2
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_fewer_validation_samples_than_processes_are_refused_in_every_process(rank):
+    with pytest.raises(DataError, match=r"3 processes and only 2 pictures .* --trainer\.devices 2 or less"):
+        make_loader(Numbers(2), "val", batch_size=1, workers=0, trainer=Trainer(rank, 3))

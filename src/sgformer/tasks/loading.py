@@ -104,9 +104,8 @@ def make_loader(
             length, batch_size=size, seed=seed, rank=rank, num_processes=num_processes, likeness=likeness
         )
         return TrainLoader(dataset, sampler, **kwargs)
-    if (
-        length < num_processes
-    ):  # Lightning lets a process without any skip the end of validation; the others would wait
+    # Lightning lets a process without any skip the end of validation; the others would wait for it.
+    if length < num_processes:
         raise DataError(
             f"there are {num_processes} processes and only {length} pictures for validation; "
             f"set --trainer.devices {max(length, 1)} or less"
