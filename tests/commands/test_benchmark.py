@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from sgformer.benchmark import measure, parity
+from sgformer.benchmark import measure, parity, turns, worker
 from sgformer.benchmark.measure import Case
 from sgformer.cli import run
 from sgformer.commands.benchmark import COLUMNS, benchmark, parse_size
@@ -16,8 +16,11 @@ TINY = {"size": [64], "rounds": 2, "device": "cpu"}
 
 @pytest.fixture(autouse=True)
 def _hasty(monkeypatch):
-    """Samples of one step; the number of threads stays what it is."""
-    monkeypatch.setattr(measure, "MIN_SECONDS", 0)
+    """Samples of one step, without rest; the number of threads stays what it is."""
+    monkeypatch.setattr(turns, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(
+        turns.measure_in_turns, "__kwdefaults__", {**turns.measure_in_turns.__kwdefaults__, "min_seconds": 0}
+    )
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
@@ -54,21 +57,59 @@ def test_files_hold_a_row_for_each_model_and_their_protocol(tmp_path):
 
 def test_memory_is_that_of_the_step_and_not_of_the_model(tmp_path):
     """The largest maps of a ResNet of 256 pixels are 64 times those of 32; the parameters are the same."""
-    small, large = (measure.peak_memory(Case("resnet10t", n, n), threads=1) for n in (32, 512))
-    assert large > small + 20
+    sizes = [Case("resnet10t", n, n) for n in (32, 512)]
+    ((small,), (large,)) = turns.measure_in_turns([[case] for case in sizes], rounds=0, threads=1)
+    assert large.peak_memory_mb > small.peak_memory_mb + 20
+    assert large.samples == []
     path = benchmark(["sgformer_test"], time=False, out=tmp_path, **TINY)
     (row,) = csv.DictReader(path.open())
     assert 0 < float(row["peak_memory_mb"]) < 500
     assert row["seconds_median"] == ""
 
 
-def test_models_take_turns_forth_and_back(monkeypatch):
+def test_models_take_turns_forth_and_back():
     order = []
-    monkeypatch.setattr(measure, "step_of", lambda case: lambda: order.append(case.model))
-    cases = [Case(name, 64, 64) for name in "abc"]
-    samples = measure.time_in_turns(cases, rounds=2, min_seconds=0)
-    assert "".join(order) == "aabbcc" + "abc" + "cba"
-    assert [len(times) for times in samples] == [2, 2, 2]
+
+    class Recorder:
+        def __init__(self, name):
+            self.name = name
+
+        def peak_memory(self):
+            order.append(self.name.upper())
+
+        def seconds(self, repeats):
+            order.append(self.name)
+            return 1.0
+
+    measured = turns.take_turns([Recorder(name) for name in "abc"], rounds=2)
+    assert "".join(order) == "ABC" + "abc" + "abc" + "cba"
+    assert [len(m.samples) for m in measured] == [2, 2, 2]
+
+
+def test_all_may_be_built_at_once():
+    groups = [[Case("resnet10t", n, n)] for n in (32, 64)]
+    measured = list(turns.measure_in_turns(groups, rounds=1, threads=1, together=True))
+    assert [len(of_group) for of_group in measured] == [1, 1]
+    assert all(of_group[0].samples[0] > 0 for of_group in measured)
+
+
+def test_a_worker_counts_the_steps_it_is_asked_for(monkeypatch, capsys):
+    steps = []
+    monkeypatch.setattr(worker, "step_of", lambda case: lambda: steps.append(1))
+    monkeypatch.setattr("sys.stdin", iter(["3\n"]))
+    worker.serve(Case("resnet10t", 32, 32))
+    assert len(steps) == 1 + 3
+    first, second = map(json.loads, capsys.readouterr().out.splitlines())
+    assert first["peak_memory_mb"] >= 0
+    assert second["seconds"] > 0
+
+
+def test_a_process_that_dies_is_named():
+    case = Case("resnet10t", 32, 32)
+    with turns.Worker(case, threads=1) as dying:
+        dying._process.kill()
+        with pytest.raises(RuntimeError, match="the process that measures resnet10t ended"):
+            dying.peak_memory()
 
 
 def test_a_training_step_trains(monkeypatch):

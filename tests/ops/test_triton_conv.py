@@ -5,7 +5,7 @@ import torch
 
 from ops.kernels import DEVICE, check_errors, nan_in_new_memory, needs_kernels
 from sgformer.ops import depthwise_conv
-from sgformer.ops.depthwise_conv import triton
+from sgformer.ops.depthwise_conv import reference, triton
 
 SIZES = [(1, 1, 1, 1), (2, 1, 7, 3), (1, 9, 1, 33), (2, 7, 7, 16), (1, 14, 13, 70), (3, 12, 21, 5)]
 
@@ -37,13 +37,13 @@ def test_rule_of_errors(residual, gelu, dtype, size):
 
 
 @needs_kernels
-def test_programs_of_several_tiles_add_up(monkeypatch):
-    monkeypatch.setattr(triton, "MIN_PROGRAMS", 2)
-    x = inputs(2, 17, 19, 20, torch.float32)
+@pytest.mark.parametrize("height", [1, 2, 7, 9])
+def test_segments_of_rows_and_strips_of_columns_fit_together(height, monkeypatch):
+    monkeypatch.setattr(triton, "MIN_ROWS", 2)
+    monkeypatch.setattr(triton, "TILE", 512)
+    x = inputs(2, height, 19, 20, torch.float32)
     for fast, plain in zip(
-        run(*x, residual=True, gelu=True, backend="triton"),
-        run(*x, residual=True, gelu=True, backend="reference"),
-        strict=True,
+        *(run(*x, residual=True, gelu=True, backend=name) for name in ("triton", "reference")), strict=True
     ):
         torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-4)
 
@@ -68,7 +68,21 @@ def test_weights_may_be_more_precise_than_the_map():
 
 
 @needs_kernels
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_parts_of_the_backward_pass(dtype):
+    x, weight, bias, grad = inputs(2, 9, 11, 12, dtype)
+    for name, args in (
+        ("gelu_gradient", (grad, x, weight, bias, True)),
+        ("gradients", (grad, x, weight, True)),
+    ):
+        exact = getattr(reference, name)(*(a.double() if torch.is_tensor(a) else a for a in args))
+        plain, fast = getattr(reference, name)(*args), getattr(triton, name)(*args)
+        check_errors(fast, plain, exact, [f"grad_{i}" for i in range(len(exact))])
+        torch.library.opcheck(getattr(triton, name), args, test_utils=("test_schema", "test_faketensor"))
+
+
+@needs_kernels
 def test_custom_operator_keeps_its_contract():
     x, weight, bias, _ = inputs(2, 5, 6, 12, torch.float32)
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
-    torch.library.opcheck(triton._forward, (x.requires_grad_(), weight, bias, True, True), test_utils=tests)
+    torch.library.opcheck(triton._apply, (x.requires_grad_(), weight, bias, True, True), test_utils=tests)

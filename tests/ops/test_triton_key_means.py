@@ -102,7 +102,7 @@ def test_key_means():
 def test_custom_operators_keep_their_contract():
     q, k, v, _ = inputs(2, 2, 5, 6, 16, torch.float32)
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
-    torch.library.opcheck(triton._forward, (q.requires_grad_(), k, v, 0.5, None), test_utils=tests)
+    torch.library.opcheck(triton._apply, (q.requires_grad_(), k, v, 0.5, None), test_utils=tests)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

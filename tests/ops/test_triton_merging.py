@@ -67,4 +67,4 @@ def test_custom_operator_keeps_its_contract():
     x, ranking, weights, biases = inputs(20, (5, 3, 2), torch.float32)
     args = (x.requires_grad_(), ranking, torch.cat(weights), torch.cat(biases), [5, 10, 5], [5, 3, 2], 1)
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
-    torch.library.opcheck(triton._merge, args, test_utils=tests)
+    torch.library.opcheck(triton._apply, args, test_utils=tests)

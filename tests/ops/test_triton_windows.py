@@ -60,4 +60,4 @@ def test_any_layout():
 def test_custom_operator_keeps_its_contract():
     qkv, _ = inputs(1, 8, 7, 2, 16, torch.float32)
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
-    torch.library.opcheck(triton._forward, (qkv.requires_grad_(), 2, 7), test_utils=tests)
+    torch.library.opcheck(triton._apply, (qkv.requires_grad_(), 2, 7), test_utils=tests)

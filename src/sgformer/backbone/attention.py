@@ -18,6 +18,7 @@ from ..ops import (
     Spending,
     attention,
     depthwise_conv,
+    gelu_,
     key_mean_attention,
     merge_tokens,
     spend_tokens,
@@ -68,7 +69,7 @@ class DepthwiseConv(nn.Conv2d):
         x = rows.unsqueeze(0).permute(0, 3, 1, 2)  # in this order: only so it counts as channels last
         y = F.conv2d(x, weight, self.bias, padding=(0, 1), groups=self.groups).squeeze(0).permute(1, 2, 0)
         y = y.add_(rows[1:-1]) if self.residual and not folded else y
-        return strips.gelu_(y) if self.gelu else y
+        return gelu_(y) if self.gelu else y
 
 
 class HybridScaleAttention(nn.Module):

@@ -15,8 +15,28 @@ from timm.layers import DropPath
 from timm.models import checkpoint
 from torch import Tensor
 
+from ..ops import convolved_projection, map_norm
 from . import conv_strips, strips
 from .attention import GROUP_SIZES, DepthwiseConv, GlobalAttention, HybridScaleAttention, SelfGuidedAttention
+
+
+class MapNorm(nn.GroupNorm):
+    """A norm over all channels and places of a map, with GELU in the same go where asked for.
+
+    Args:
+        channels: `c`.
+
+    Shape:
+        - x, returns: `(B, c, H, W)`, in channels-last order
+    """
+
+    def __init__(self, channels: int, *, device=None, dtype=None) -> None:
+        super().__init__(1, channels, eps=1e-5, device=device, dtype=dtype)
+
+    def forward(self, input: Tensor, *, gelu: bool = False) -> Tensor:
+        """Normalises."""
+        x = input.permute(0, 2, 3, 1)
+        return map_norm(x, self.weight, self.bias, eps=self.eps, gelu=gelu).permute(0, 3, 1, 2)
 
 
 class Stem(nn.Module):
@@ -39,11 +59,11 @@ class Stem(nn.Module):
         dd: dict[str, Any] = {"device": device, "dtype": dtype}
         self.grid_size = grid_size
         self.conv1 = nn.Conv2d(in_chans, channels, 3, stride=2, padding=1, bias=False, **dd)
-        self.norm1 = nn.GroupNorm(1, channels, eps=1e-5, **dd)
+        self.norm1 = MapNorm(channels, **dd)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False, **dd)
-        self.norm2 = nn.GroupNorm(1, channels, eps=1e-5, **dd)
+        self.norm2 = MapNorm(channels, **dd)
         self.conv3 = nn.Conv2d(channels, channels, 3, stride=2, padding=1, bias=False, **dd)
-        self.norm3 = nn.GroupNorm(1, channels, eps=1e-5, **dd)
+        self.norm3 = MapNorm(channels, **dd)
         self.norm = nn.LayerNorm(channels, eps=1e-5, **dd)
         self.pos_embed = nn.Parameter(torch.empty(1, grid_size[0] * grid_size[1], channels, **dd))
 
@@ -63,8 +83,8 @@ class Stem(nn.Module):
         return strips.add_parts(x, self.positions(x.shape[1], x.shape[2]).to(x.dtype)).permute(0, 3, 1, 2)
 
     def _embed(self, x: Tensor) -> Tensor:
-        x = strips.gelu_(self.norm1(self.conv1(x)))
-        x = strips.gelu_(self.norm2(self.conv2(x)))
+        x = self.norm1(self.conv1(x), gelu=True)
+        x = self.norm2(self.conv2(x), gelu=True)
         return self.norm3(self.conv3(x))
 
     def positions(self, height: int, width: int) -> Tensor:
@@ -111,7 +131,7 @@ class HalvingConv(nn.Conv2d):
             return self._conv_forward(input.float(), self.weight.float(), None).to(input.dtype)
 
 
-class Downsample(nn.Sequential):
+class Downsample(nn.Module):
     """Halves height and width between two stages, by a depthwise convolution between two 1x1 ones.
 
     Shape:
@@ -124,21 +144,20 @@ class Downsample(nn.Sequential):
         c = out_channels
         super().__init__()
         self.conv1 = nn.Conv2d(channels, c, 1, bias=False, **dd)
-        self.norm1 = nn.GroupNorm(1, c, eps=1e-5, **dd)
-        self.act1 = nn.GELU()
+        self.norm1 = MapNorm(c, **dd)
         self.conv2 = HalvingConv(c, c, 3, stride=2, padding=1, groups=c, bias=False, **dd)
-        self.norm2 = nn.GroupNorm(1, c, eps=1e-5, **dd)
-        self.act2 = nn.GELU()
+        self.norm2 = MapNorm(c, **dd)
         self.conv3 = nn.Conv2d(c, c, 1, bias=False, **dd)
-        self.norm3 = nn.GroupNorm(1, c, eps=1e-5, **dd)
+        self.norm3 = MapNorm(c, **dd)
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Halves."""
         convs, norms = (self.conv1, self.conv2, self.conv3), (self.norm1, self.norm2, self.norm3)
-        layers = (*convs, *norms, self.act1, self.act2)
-        if conv_strips.pays(input, self.conv1) and strips.is_plain(*layers):
-            return conv_strips.normed_convs(input, convs, norms)
-        return super().forward(input)
+        if conv_strips.pays(x, self.conv1) and strips.is_plain(*convs, *norms):
+            return conv_strips.normed_convs(x, convs, norms)
+        x = self.norm1(self.conv1(x), gelu=True)
+        x = self.norm2(self.conv2(x), gelu=True)
+        return self.norm3(self.conv3(x))
 
 
 class ConvMlp(nn.Module):
@@ -157,7 +176,11 @@ class ConvMlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Mixes channels, and neighbours a little."""
-        return self.fc2(self.conv(self.fc1(x)))
+        x = self.fc1(x)
+        if torch.is_grad_enabled() and strips.is_plain(self.conv, self.fc2):
+            assert self.conv.bias is not None
+            return convolved_projection(x, self.conv.weight, self.conv.bias, self.fc2.weight, self.fc2.bias)
+        return self.fc2(self.conv(x))
 
 
 class _Block(nn.Module):

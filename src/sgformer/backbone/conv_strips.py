@@ -19,6 +19,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..ops import gelu_
 from . import strips
 
 # Numbers in the largest map of a strip, at most: 4 MB in float32.
@@ -127,7 +128,7 @@ def _normalised(rows: Rows, scale: Tensor, shift: Tensor) -> Rows:
     def normalised(top: int, bottom: int) -> Tensor:
         x = rows(top, bottom)
         y = torch.addcmul(shift, x.permute(0, 2, 3, 1).to(scale.dtype), scale)
-        return strips.gelu_(y).to(x.dtype).permute(0, 3, 1, 2)
+        return gelu_(y).to(x.dtype).permute(0, 3, 1, 2)
 
     return normalised
 

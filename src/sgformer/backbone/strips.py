@@ -121,10 +121,3 @@ def add_parts(x: Tensor, *parts: Tensor) -> Tensor:
             of_x += part
         return x
     return torch.cat(parts, -1) + x
-
-
-def gelu_(x: Tensor) -> Tensor:
-    """GELU in place where no gradient needs the input, else anew: a large map written once less."""
-    if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return F.gelu(x)
-    return torch.ops.aten.gelu_(x)

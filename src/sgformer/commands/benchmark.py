@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..benchmark.measure import Case
+    from ..benchmark.turns import Measured
 
 EXAMPLES = """Names are timm's; sgformer_s@196 is sgformer_s with a token budget of 196. The models take turns within
 each combination of size, mode, dtype and compilation; medians and quartiles are reported. Nothing is reported while
@@ -63,7 +64,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--memory",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="weigh the peak memory of a step, on a CPU in a fresh process for each model",
+        help="report the peak memory of a step",
+    )
+    parser.add_argument(
+        "--together",
+        action="store_true",
+        help="build and compile the models of all sizes and modes at once; quicker, but all need memory at once",
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default)")
     parser.add_argument("--out", default="benchmarks", help="folder for the CSV, the plot and the protocol")
@@ -82,6 +88,7 @@ def benchmark(
     threads: int | None = None,
     time: bool = True,
     memory: bool = True,
+    together: bool = False,
     device: str = "auto",
     out: str | Path = "benchmarks",
     label: str = "benchmark",
@@ -98,7 +105,8 @@ def benchmark(
         rounds: Samples of each model; each lasts a tenth of a second at least.
         threads: CPU threads; None for torch's choice.
         time: Whether to take times.
-        memory: Whether to weigh peak memory.
+        memory: Whether to report peak memory.
+        together: Whether all models, of all sizes and modes, are built and compiled at the same time.
         device: ``cpu``, ``cuda`` or ``auto``.
         out: Folder for ``<label>_<device>_<threads>threads_torch<version>_<date>`` with the endings csv, json and png.
         label: First word of the files' names.
@@ -118,7 +126,7 @@ def benchmark(
 
     import torch
 
-    from ..benchmark import measure, parity
+    from ..benchmark import measure, parity, turns
     from . import console
 
     if threads is not None:
@@ -128,19 +136,23 @@ def benchmark(
         if any(model.startswith("sgformer") for model in models):
             _refuse_if(parity.failures(device=where, dtype=name))
     compiled = {"no": [False], "yes": [True], "both": [False, True]}[compile]
+    groups = [
+        [measure.Case(model, height, width, batch_size, how, precision, translate, where) for model in models]
+        for (height, width), how, precision, translate in itertools.product(sizes, mode, dtype, compiled)
+    ]
+    # Counting builds each model once, without memory: a name that is wrong shows before anything is timed.
+    counts = [[measure.count(case) for case in cases] for cases in groups]
+    measured = turns.measure_in_turns(
+        groups, rounds=rounds if time else 0, threads=torch.get_num_threads(), together=together
+    )
     rows: list[dict[str, Any]] = []
-    for (height, width), how, precision, translate in itertools.product(sizes, mode, dtype, compiled):
-        cases = [
-            measure.Case(model, height, width, batch_size, how, precision, translate, where)
-            for model in models
+    for cases, counts_of_group, results in zip(groups, counts, measured, strict=True):
+        of_group = [
+            _row(case, result, mparams, gmacs, memory=memory)
+            for case, result, (mparams, gmacs) in zip(cases, results, counts_of_group, strict=True)
         ]
-        # Counting builds each model once, without memory: a name that is wrong shows before anything is timed.
-        counts = [measure.count(case) for case in cases]
-        samples = measure.time_in_turns(cases, rounds=rounds) if time else [None] * len(cases)
-        for case, times, (mparams, gmacs) in zip(cases, samples, counts, strict=True):
-            peak = measure.peak_memory(case, threads=torch.get_num_threads()) if memory else None
-            rows.append(_row(case, times, peak, mparams, gmacs))
-        console.table(*_as_table(rows[-len(cases) :]))
+        console.table(*_as_table(of_group))
+        rows += of_group
     kind = where.split(":")[0]
     version = torch.__version__.split("+")[0]
     today = datetime.date.today().isoformat()
@@ -178,18 +190,18 @@ def _refuse_if(failures: list[str]) -> None:
         )
 
 
-def _row(case: "Case", times: list[float] | None, peak: float | None, mparams: float, gmacs: float):
+def _row(case: "Case", measured: "Measured", mparams: float, gmacs: float, *, memory: bool) -> dict[str, Any]:
     from dataclasses import asdict
 
     from ..benchmark.measure import quartiles
 
     row: dict[str, Any] = {**asdict(case), "gmacs": f"{gmacs:.2f}", "mparams": f"{mparams:.2f}"}
-    if times is not None:
-        low, middle, high = quartiles(times)
+    if measured.samples:
+        low, middle, high = quartiles(measured.samples)
         row |= {"seconds_q25": f"{low:.4g}", "seconds_median": f"{middle:.4g}", "seconds_q75": f"{high:.4g}"}
         row["images_per_second"] = f"{case.batch_size / middle:.4g}"
-    if peak is not None:
-        row["peak_memory_mb"] = f"{peak:.1f}"
+    if memory and measured.peak_memory_mb is not None:
+        row["peak_memory_mb"] = f"{measured.peak_memory_mb:.1f}"
     return {column: row.get(column, "") for column in COLUMNS}
 
 
@@ -231,7 +243,8 @@ def _protocol(device: str, *, rounds: int) -> dict[str, Any]:
         **{key: environment[key] for key in kept},
         "device": device,
         "rounds": rounds,
-        "time": "models take turns, forth and back; a sample is at least 0.1 s of steps; seconds a step",
+        "time": "models, each in a process of its own, take turns, forth and back; a sample is at least 0.1 s of "
+        "steps; seconds a step",
         "training": "forward in training mode, cross-entropy, backward, a step of AdamW",
         "weights": "random: values do not change the speed",
         "memory": f"MB of 2^20 bytes; {memory}",

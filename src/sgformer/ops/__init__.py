@@ -4,9 +4,12 @@ An op that can be computed in several ways is a folder: `api.py` is what one cal
 plain PyTorch that define it, and the other files are faster ways to the same numbers; `dispatch.py` chooses.
 """
 
+from .activation import gelu_
 from .attention import attention
+from .convolved_projection import convolved_projection
 from .depthwise_conv import depthwise_conv
 from .key_mean_attention import key_mean_attention
+from .map_norm import map_norm
 from .merge_tokens import Spending, merge_tokens, rank_tokens, spend_tokens
 from .window_attention import window_attention
 from .windows import from_windows, to_windows
@@ -14,9 +17,12 @@ from .windows import from_windows, to_windows
 __all__ = [
     "Spending",
     "attention",
+    "convolved_projection",
     "depthwise_conv",
     "from_windows",
+    "gelu_",
     "key_mean_attention",
+    "map_norm",
     "merge_tokens",
     "rank_tokens",
     "spend_tokens",

@@ -52,6 +52,43 @@ def depthwise_conv(
     return choose("depthwise_conv", BACKENDS, backend, *args).run(*args)
 
 
+def gelu_gradient(
+    grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, *, residual: bool
+) -> tuple[Tensor, Tensor]:
+    """For whoever keeps only `x`: the gradient of what GELU takes, from that of what it gives; and the latter anew.
+
+    Args:
+        grad: gradient of `depthwise_conv(x, weight, bias, residual=residual, gelu=True)`.
+        x: the map.
+        weight: a kernel for each channel.
+        bias: a number for each channel.
+        residual: whether the map itself was added.
+
+    Shape:
+        - grad, x, returns: `(B, H, W, c)`
+        - weight: `(c, 1, 3, 3)`
+        - bias: `(c,)`
+    """
+    if triton.why_not(x, weight, bias, residual, True) or triton.why_slow(x, weight, bias, residual, True):
+        return reference.gelu_gradient(grad, x, weight, bias, residual)
+    return triton.gelu_gradient(grad.to(x.dtype), x, weight, bias, residual)
+
+
+def gradients(grad: Tensor, x: Tensor, weight: Tensor, *, residual: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """For whoever keeps only `x`: gradients of map, kernel and bias of `depthwise_conv` without GELU.
+
+    Shape:
+        - grad, x: `(B, H, W, c)`
+        - weight: `(c, 1, 3, 3)`
+        - returns: `(B, H, W, c)`, `(c, 1, 3, 3)` and `(c,)`
+    """
+    if triton.why_not(x, weight, weight, residual, False) or triton.why_slow(
+        x, weight, weight, residual, False
+    ):
+        return reference.gradients(grad, x, weight, residual)
+    return triton.gradients(grad.to(x.dtype), x, weight, residual)
+
+
 def explain_backends(x: Tensor, weight: Tensor, bias: Tensor) -> dict[str, str]:
     """What each backend of `depthwise_conv` says to these inputs; `"auto"` takes the first that says yes."""
     _check(x, weight, bias)

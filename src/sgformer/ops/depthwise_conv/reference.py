@@ -25,3 +25,33 @@ def fold_residual(x: Tensor, weight: Tensor, residual: bool) -> tuple[Tensor, bo
     if residual and x.dtype in (torch.float32, torch.float64):
         return weight + F.pad(weight.new_ones(1, 1, 1, 1), (1, 1, 1, 1)), True
     return weight, False
+
+
+def gelu_gradient(
+    grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, residual: bool
+) -> tuple[Tensor, Tensor]:
+    """The gradient of what GELU takes, from that of what it gives; and what it gives, anew.
+
+    Shape:
+        - grad, x, returns: `(B, H, W, c)`; weight: `(c, 1, 3, 3)`; bias: `(c,)`
+    """
+    y = convolve(x, weight.to(x.dtype), bias.to(x.dtype), residual, False)
+    return torch.ops.aten.gelu_backward(grad.to(y.dtype), y), F.gelu(y)
+
+
+def gradients(grad: Tensor, x: Tensor, weight: Tensor, residual: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of map, kernel and bias, from that of the convolution's output.
+
+    Shape:
+        - grad, x: `(B, H, W, c)`; weight: `(c, 1, 3, 3)`
+        - returns: `(B, H, W, c)`, `(c, 1, 3, 3)` and `(c,)`
+    """
+    kernel, folded = fold_residual(x, weight.to(x.dtype), residual)
+    c = x.shape[-1]
+    maps = grad.permute(0, 3, 1, 2), x.permute(0, 3, 1, 2)
+    of_x, of_weight, of_bias = torch.ops.aten.convolution_backward(
+        *maps, kernel, [c], [1, 1], [1, 1], [1, 1], False, [0, 0], c, [True, True, True]
+    )
+    of_x = of_x.permute(0, 2, 3, 1)
+    of_x = of_x + grad if residual and not folded else of_x
+    return of_x, of_weight.to(weight.dtype), of_bias.to(weight.dtype)

@@ -17,12 +17,12 @@ def _scores(
     HAS_MASK: tl.constexpr, INTERPRET: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Scores `(rows, columns)` times log2(e), minus infinity where a query may not see a key or there is none."""
-    seen = (rows < N)[:, None] & (columns < M)[None, :]
-    if HAS_MASK:
-        at = mask + rows.to(tl.int64)[:, None] * stride_mn + columns[None, :] * stride_mm
-        seen = seen & (tl.load(at, mask=seen, other=0) != 0)
     scores = dot(q, tl.trans(k), INTERPRET, PRECISION) * scale_log2
-    return tl.where(seen, scores, float("-inf"))
+    if HAS_MASK:
+        seen = (rows < N)[:, None] & (columns < M)[None, :]
+        at = mask + rows.to(tl.int64)[:, None] * stride_mn + columns[None, :] * stride_mm
+        return tl.where(seen & (tl.load(at, mask=seen, other=0) != 0), scores, float("-inf"))
+    return scores + tl.where(columns < M, 0.0, float("-inf"))[None, :]
 
 
 @jit
@@ -76,7 +76,7 @@ def forward_kernel(
                 INTERPRET,
                 PRECISION,
             )
-            weights, logarithm = softmax(scores)
+            weights, logarithm = softmax(scores, rows < N)
             if KEEP:
                 tl.store(log_sum + rows, logarithm, mask=rows < N)
             received += tl.sum(weights, 0)
@@ -119,7 +119,7 @@ def forward_kernel(
             )
             total = total * shrink + tl.sum(weights, 1)
             largest = now_largest
-        sees = total > 0
+        sees = (rows < N) & (total > 0)
         _store_rows(out, rows, N, o_n, sum_of_values / tl.where(sees, total, 1.0)[:, None], d, D)
         # Where a query sees nothing, infinity: its weights are then zero wherever they are computed again.
         logarithm = tl.where(sees, largest + tl.log2(tl.where(sees, total, 1.0)), float("inf"))
@@ -175,7 +175,7 @@ def whole_gradient_kernel(
             q_tile, k_tile, mask, rows, N, columns, M, m_n, m_m, scale_log2,
             HAS_MASK, INTERPRET, PRECISION,
         )  # fmt: skip
-        weights, _ = softmax(scores)
+        weights, _ = softmax(scores, rows < N)
         of_values += dot(tl.trans(weights.to(grad_tile.dtype)), grad_tile, INTERPRET, PRECISION)
         grad_weights = dot(grad_tile, tl.trans(v_tile), INTERPRET, PRECISION)
         # Softmax: dS = P * (dP - sum(P * dP)).

@@ -58,7 +58,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None) -
         - q: `(B, a, N, d)`; k, v: `(B, a, M, d)`; mask: broadcasts to `(B, a, N, M)`
         - returns: `(B, a, N, d)` and `(B, M)`
     """
-    out, _, key_sum = _forward(q, k, v, scale, mask)
+    out, _, key_sum = _apply(q, k, v, scale, mask)
     return out, key_sum.detach() / num_queries(q, mask)
 
 
@@ -104,7 +104,6 @@ def _tiling(q: Tensor, k: Tensor, *, whole: bool) -> tuple[dict[str, int], int]:
     return tiling, -(-N // (BLOCK_QUERIES * steps))
 
 
-@torch.library.custom_op("sgformer::key_mean_attention_triton", mutates_args=())
 def _forward(
     q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -123,14 +122,12 @@ def _forward(
     return out, log_sum, key_sum.sum(1)
 
 
-@_forward.register_fake
-def _(q, k, v, scale, mask):
+def _fake(q, k, v, scale, mask):
     B, a, N, _ = q.shape
     log_sum = q.new_empty((B, a, 0 if _fits(k, MAX_WHOLE_GRADIENT_KEYS) else N), dtype=torch.float32)
     return _new_map(q), log_sum, q.new_empty((B, k.shape[2]), dtype=torch.float32)
 
 
-@torch.library.custom_op("sgformer::key_mean_attention_triton_backward", mutates_args=())
 def _backward(
     grad: Tensor,
     out: Tensor | None,
@@ -191,12 +188,11 @@ def _backward(
     return grad_q, grad_k.sum(2).to(k.dtype), grad_v.sum(2).to(v.dtype)
 
 
-@_backward.register_fake
-def _(grad, out, log_sum, q, k, v, scale, mask):
+def _fake_backward(grad, out, log_sum, q, k, v, scale, mask):
     return _new_map(q), k.new_empty(k.shape), v.new_empty(v.shape)
 
 
-def _setup_context(ctx, inputs, output):
+def _keep(ctx, inputs, output):
     q, k, v, ctx.scale, mask = inputs
     out, log_sum, key_sum = output
     kept = (None, None) if _fits(k, MAX_WHOLE_GRADIENT_KEYS) else (out, log_sum)
@@ -204,12 +200,16 @@ def _setup_context(ctx, inputs, output):
     ctx.mark_non_differentiable(log_sum, key_sum)
 
 
-def _differentiate(ctx, grad, _grad_of_log_sum, _grad_of_key_sum):
+def _differentiate(backward, ctx, grad, _grad_of_log_sum, _grad_of_key_sum):
     out, log_sum, q, k, v, mask = ctx.saved_tensors
-    return (*_backward(grad, out, log_sum, q, k, v, ctx.scale, mask), None, None)
+    return (*backward(grad, out, log_sum, q, k, v, ctx.scale, mask), None, None)
 
 
-_forward.register_autograd(_differentiate, setup_context=_setup_context)
+_apply = tiles.operator(
+    *("key_mean_attention_triton", _forward, _fake, _backward, _fake_backward),
+    keep=_keep,
+    differentiate=_differentiate,
+)
 
 
 @register_flop_formula(torch.ops.sgformer.key_mean_attention_triton)

@@ -22,6 +22,7 @@ from .bands import Band
 MAX_CHANNELS = 512
 # Members of a group that a program reads at a time; numbers in a tile of the backward pass.
 BLOCK_MEMBERS = 16
+MIN_PROGRAMS = 1024
 BLOCK_NUMBERS = 4096
 
 
@@ -61,7 +62,7 @@ def merge(
         - returns: `(B, M, c)`
     """
     lengths = [band.length for band in bands]
-    return _merge(
+    return _apply(
         x, ranking, torch.cat(list(weights)), torch.cat(list(biases)), lengths, _sizes(weights), factor
     )
 
@@ -80,29 +81,28 @@ def _of_band(m, a0, a1, a2, G0, G1):
 def _forward_kernel(
     x, ranking, weight, bias, out, N, M, factor, x_b, x_n, x_c, rank_b,
     L0, L1, L2, G0, G1, R0, R1, R2,
-    c: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
+    c: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr, GROUPS: tl.constexpr,
 ):  # fmt: skip
     image = tl.program_id(1).to(tl.int64)
-    m = tl.program_id(0)
-    start = _of_band(m, 0, L0, L0 + L1, G0, G1)
-    length = _of_band(m, L0, L1, L2, G0, G1)
-    r = _of_band(m, R0, R1, R2, G0, G1)
-    group = m - _of_band(m, 0, G0, G0 + G1, G0, G1)
-    weight += _of_band(m, 0, R0, R0 + R1, G0, G1)
-    members = r * factor
     channels = tl.arange(0, C)
-    total = tl.zeros((C,), tl.float32)
-    for first in range(0, members, BLOCK):
-        member = first + tl.arange(0, BLOCK)
-        exists = member < members
-        place = start + (group * members + member) % length
-        token = tl.load(ranking + image * rank_b + place, mask=exists, other=0)
-        at = image * x_b + token[:, None] * x_n + channels[None, :] * x_c
-        tile = tl.load(x + at, mask=exists[:, None] & (channels < c)[None, :], other=0.0).to(tl.float32)
-        counts = tl.load(weight + member // factor, mask=exists, other=0.0).to(tl.float32)
-        total += tl.sum(tile * counts[:, None], 0)
-    total = total / factor + tl.load(bias + _of_band(m, 0, 1, 2, G0, G1)).to(tl.float32)
-    tl.store(out + (image * M + m) * c + channels, total.to(out.dtype.element_ty), mask=channels < c)
+    for m in range(tl.program_id(0) * GROUPS, tl.minimum(tl.program_id(0) * GROUPS + GROUPS, M)):
+        start = _of_band(m, 0, L0, L0 + L1, G0, G1)
+        length = _of_band(m, L0, L1, L2, G0, G1)
+        members = _of_band(m, R0, R1, R2, G0, G1) * factor
+        group = m - _of_band(m, 0, G0, G0 + G1, G0, G1)
+        of_band = weight + _of_band(m, 0, R0, R0 + R1, G0, G1)
+        total = tl.zeros((C,), tl.float32)
+        for first in range(0, members, BLOCK):
+            member = first + tl.arange(0, BLOCK)
+            exists = member < members
+            place = start + (group * members + member) % length
+            token = tl.load(ranking + image * rank_b + place, mask=exists, other=0)
+            at = image * x_b + token[:, None] * x_n + channels[None, :] * x_c
+            tile = tl.load(x + at, mask=exists[:, None] & (channels < c)[None, :], other=0.0)
+            counts = tl.load(of_band + member // factor, mask=exists, other=0.0).to(tl.float32)
+            total += tl.sum(tile.to(tl.float32) * counts[:, None], 0)
+        total = total / factor + tl.load(bias + _of_band(m, 0, 1, 2, G0, G1)).to(tl.float32)
+        tl.store(out + (image * M + m) * c + channels, total.to(out.dtype.element_ty), mask=channels < c)
 
 
 @jit
@@ -152,7 +152,6 @@ def _groups(lengths: Sequence[int], sizes: Sequence[int], factor: int) -> list[i
     return [Band(0, length, r).num_groups(factor) for length, r in zip(lengths, sizes, strict=True)]
 
 
-@torch.library.custom_op("sgformer::merge_tokens_triton", mutates_args=())
 def _merge(
     x: Tensor,
     ranking: Tensor,
@@ -166,7 +165,9 @@ def _merge(
     groups = _groups(lengths, sizes, factor)
     M = sum(groups)
     out = x.new_empty((B, M, c))
-    _forward_kernel[M, B](
+    # Tokens in groups of one or two are hardly work enough for a program of their own.
+    together = 8 if B * M >= 8 * MIN_PROGRAMS and min(sizes) * factor < BLOCK_MEMBERS else 1
+    _forward_kernel[-(-M // together), B](
         *(
             x,
             ranking,
@@ -183,17 +184,16 @@ def _merge(
         c=c,
         C=padded(c),
         BLOCK=BLOCK_MEMBERS,
+        GROUPS=together,
         num_warps=2,
     )
     return out
 
 
-@_merge.register_fake
-def _(x, ranking, weight, bias, lengths, sizes, factor):
+def _fake(x, ranking, weight, bias, lengths, sizes, factor):
     return x.new_empty((x.shape[0], sum(_groups(lengths, sizes, factor)), x.shape[2]))
 
 
-@torch.library.custom_op("sgformer::merge_tokens_triton_backward", mutates_args=())
 def _backward(
     grad: Tensor,
     x: Tensor,
@@ -229,19 +229,22 @@ def _backward(
     return grad_x, torch.cat(grad_weight).to(weight.dtype), grad_bias.to(weight.dtype)
 
 
-@_backward.register_fake
-def _(grad, x, ranking, weight, lengths, sizes, factor):
+def _fake_backward(grad, x, ranking, weight, lengths, sizes, factor):
     return x.new_empty(x.shape), weight.new_empty(weight.shape), weight.new_empty(len(lengths))
 
 
-def _setup_context(ctx, inputs, output):
+def _keep(ctx, inputs, output):
     x, ranking, weight, _, ctx.lengths, ctx.sizes, ctx.factor = inputs
     ctx.save_for_backward(x, ranking, weight)
 
 
-def _differentiate(ctx, grad):
-    grad_x, grad_weight, grad_bias = _backward(grad, *ctx.saved_tensors, ctx.lengths, ctx.sizes, ctx.factor)
+def _differentiate(backward, ctx, grad):
+    grad_x, grad_weight, grad_bias = backward(grad, *ctx.saved_tensors, ctx.lengths, ctx.sizes, ctx.factor)
     return grad_x, None, grad_weight, grad_bias, None, None, None
 
 
-_merge.register_autograd(_differentiate, setup_context=_setup_context)
+_apply = tiles.operator(
+    *("merge_tokens_triton", _merge, _fake, _backward, _fake_backward),
+    keep=_keep,
+    differentiate=_differentiate,
+)

@@ -46,7 +46,7 @@ def attend(qkv: Tensor, num_heads: int, size: int) -> tuple[Tensor, Tensor]:
         - qkv: `(B, H, W, 3c)`
         - returns: `(B, H, W, c)` and `(B, H, W)`
     """
-    out, significance = _forward(qkv, num_heads, size)
+    out, significance = _apply(qkv, num_heads, size)
     return out, significance.detach()
 
 
@@ -80,31 +80,28 @@ def _put(pointer, at, exists, first, values, d: tl.constexpr, D: tl.constexpr):
 @jit
 def _weights(q, k, exists, scale_log2, INTERPRET: tl.constexpr, PRECISION: tl.constexpr):
     scores = dot(q, tl.trans(k), INTERPRET, PRECISION) * scale_log2
-    weights, _ = softmax(tl.where(exists[:, None] & exists[None, :], scores, float("-inf")))
+    weights, _ = softmax(scores + tl.where(exists, 0.0, float("-inf"))[None, :], exists)
     return weights
 
 
 @jit
 def _forward_kernel(
-    qkv, out, significance, scale_log2, a, rows, columns, H, W, x_b, x_h, x_w,
+    qkv, out, received, scale_log2, a, rows, columns, H, W, x_b, x_h, x_w,
     d: tl.constexpr, D: tl.constexpr, SIZE: tl.constexpr, T: tl.constexpr,
     INTERPRET: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     image, row, column, exists = _places(tl.program_id(0), rows, columns, H, W, SIZE, T)
+    head = tl.program_id(1)
     at = image * x_b + row * x_h + column * x_w
     place = (image * H + row) * W + column
     c = a * d
-    received = tl.zeros((T,), tl.float32)
-    for head in range(a):
-        q = _tile(qkv, at, exists, head * d, d, D)
-        k = _tile(qkv, at, exists, c + head * d, d, D)
-        v = _tile(qkv, at, exists, 2 * c + head * d, d, D)
-        weights = _weights(q, k, exists, scale_log2, INTERPRET, PRECISION)
-        received += tl.sum(weights, 0)
-        result = dot(weights.to(v.dtype), v, INTERPRET, PRECISION)
-        _put(out, place * c, exists, head * d, result, d, D)
-    # The mean over queries and heads, times the number of tokens, which is that of queries.
-    tl.store(significance + place, received / a, mask=exists)
+    q = _tile(qkv, at, exists, head * d, d, D)
+    k = _tile(qkv, at, exists, c + head * d, d, D)
+    v = _tile(qkv, at, exists, 2 * c + head * d, d, D)
+    weights = _weights(q, k, exists, scale_log2, INTERPRET, PRECISION)
+    _put(out, place * c, exists, head * d, dot(weights.to(v.dtype), v, INTERPRET, PRECISION), d, D)
+    # The mean over queries, times the number of tokens, which is that of queries.
+    tl.store(received + place * a + head, tl.sum(weights, 0), mask=exists)
 
 
 @jit
@@ -134,11 +131,6 @@ def _backward_kernel(
     _put(grad_qkv, place, exists, 2 * c + head * d, of_values, d, D)
 
 
-def _dense(x: Tensor) -> Tensor:
-    """The map itself if the channels of a token are neighbours, else a copy in which they are."""
-    return x if x.stride(-1) == 1 else x.contiguous()
-
-
 def _options(qkv: Tensor, num_heads: int, size: int) -> tuple[tuple[int, ...], dict[str, Any]]:
     """Heads, windows down and across, height and width; and the constants."""
     _, H, W, channels = qkv.shape
@@ -147,30 +139,27 @@ def _options(qkv: Tensor, num_heads: int, size: int) -> tuple[tuple[int, ...], d
     return (num_heads, -(-H // size), -(-W // size), H, W), {**shape, **tiles.constants()}
 
 
-@torch.library.custom_op("sgformer::window_attention_triton", mutates_args=())
 def _forward(qkv: Tensor, num_heads: int, size: int) -> tuple[Tensor, Tensor]:
     B, H, W, channels = qkv.shape
-    qkv = _dense(qkv)
+    qkv = tiles.dense(qkv)
     numbers, constants = _options(qkv, num_heads, size)
     out = qkv.new_empty((B, H, W, channels // 3))
-    significance = qkv.new_empty((B, H, W), dtype=torch.float32)
+    received = qkv.new_empty((B, H, W, num_heads), dtype=torch.float32)
     scale = constants["d"] ** -0.5
-    grid = (B * numbers[1] * numbers[2],)
+    grid = (B * numbers[1] * numbers[2], num_heads)
     strides = qkv.stride()[:3]
-    _forward_kernel[grid](qkv, out, significance, scale * LOG2_E, *numbers, *strides, **constants)
-    return out, significance
+    _forward_kernel[grid](qkv, out, received, scale * LOG2_E, *numbers, *strides, **constants)
+    return out, received.mean(-1)
 
 
-@_forward.register_fake
-def _(qkv, num_heads, size):
+def _fake(qkv, num_heads, size):
     B, H, W, channels = qkv.shape
     out = qkv.new_empty((B, H, W, channels // 3))
     return out, qkv.new_empty((B, H, W), dtype=torch.float32)
 
 
-@torch.library.custom_op("sgformer::window_attention_triton_backward", mutates_args=())
 def _backward(grad: Tensor, qkv: Tensor, num_heads: int, size: int) -> Tensor:
-    qkv, grad = _dense(qkv), _dense(grad.to(qkv.dtype))
+    qkv, grad = tiles.dense(qkv), tiles.dense(grad.to(qkv.dtype))
     numbers, constants = _options(qkv, num_heads, size)
     grad_qkv = qkv.new_empty(qkv.shape)
     scale = constants["d"] ** -0.5
@@ -180,22 +169,25 @@ def _backward(grad: Tensor, qkv: Tensor, num_heads: int, size: int) -> Tensor:
     return grad_qkv
 
 
-@_backward.register_fake
-def _(grad, qkv, num_heads, size):
+def _fake_backward(grad, qkv, num_heads, size):
     return qkv.new_empty(qkv.shape)
 
 
-def _setup_context(ctx, inputs, output):
+def _keep(ctx, inputs, output):
     qkv, ctx.num_heads, ctx.size = inputs
     ctx.save_for_backward(qkv)
     ctx.mark_non_differentiable(output[1])
 
 
-def _differentiate(ctx, grad, _grad_of_significance):
-    return _backward(grad, *ctx.saved_tensors, ctx.num_heads, ctx.size), None, None
+def _differentiate(backward, ctx, grad, _grad_of_significance):
+    return backward(grad, *ctx.saved_tensors, ctx.num_heads, ctx.size), None, None
 
 
-_forward.register_autograd(_differentiate, setup_context=_setup_context)
+_apply = tiles.operator(
+    *("window_attention_triton", _forward, _fake, _backward, _fake_backward),
+    keep=_keep,
+    differentiate=_differentiate,
+)
 
 
 @register_flop_formula(torch.ops.sgformer.window_attention_triton)

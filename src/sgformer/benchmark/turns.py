@@ -1,0 +1,146 @@
+"""Cases measured in turns, each in a process of its own, so that none finds what another left in memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .measure import Case
+
+# A sample lasts at least this long, by as many steps as that takes; the clock and the scheduler then matter little.
+MIN_SECONDS = 0.1
+# Between two turns: the threads of the process before still look for work for a while.
+PAUSE_SECONDS = 0.3
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of a case.
+
+    Attributes:
+        samples: seconds a step, a sample a round.
+        peak_memory_mb: megabytes (2^20 bytes) that a step takes; None where the system does not report it.
+    """
+
+    samples: list[float]
+    peak_memory_mb: float | None
+
+
+class Worker:
+    """A process that measures one case; as a context, it ends with it.
+
+    Args:
+        case: what it measures.
+        threads: of the CPU.
+    """
+
+    def __init__(self, case: Case, *, threads: int) -> None:
+        self.case = case
+        command = [sys.executable, "-m", "sgformer.benchmark.worker", json.dumps(asdict(case)), str(threads)]
+        # Where the process finds this very package.
+        path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def peak_memory(self) -> float | None:
+        """Waits for the first step, and returns the megabytes that it took; None where that is not reported.
+
+        Raises:
+            ValueError: if the model cannot take the step.
+        """
+        return self._answer()["peak_memory_mb"]
+
+    def seconds(self, repeats: int) -> float:
+        """Seconds a step, over some in a row."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{repeats}\n")
+        self._process.stdin.flush()
+        return self._answer()["seconds"] / repeats
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            _, error = self._process.communicate()
+            lines = error.strip().splitlines() or [f"exit code {self._process.returncode}"]
+            raise RuntimeError(f"the process that measures {self.case.model} ended: {lines[-1]}")
+        answer = json.loads(line)
+        if "error" in answer:
+            size = f"{self.case.batch_size}x{self.case.height}x{self.case.width}"
+            raise ValueError(f"{self.case.model} cannot take a step of {size}: {answer['error']}")
+        return answer
+
+
+def measure_in_turns(
+    groups: Sequence[Sequence[Case]],
+    *,
+    rounds: int,
+    threads: int,
+    together: bool = False,
+    min_seconds: float = MIN_SECONDS,
+) -> Iterable[list[Measured]]:
+    """Measures groups of cases one after the other; the cases of a group take turns, forth and back.
+
+    So what disturbs the machine for a while disturbs all of a group.
+
+    Args:
+        groups: cases to compare with each other.
+        rounds: how many samples to take of each; 0 to weigh memory only.
+        threads: of the CPU.
+        together: build and compile the cases of all groups at the same time; they need memory at the same time, too.
+        min_seconds: what a sample lasts at least.
+
+    Yields:
+        What was measured of the cases of a group.
+
+    Raises:
+        ValueError: if a model cannot take a step.
+    """
+    with ExitStack() as stack:
+        early = (
+            [[stack.enter_context(Worker(case, threads=threads)) for case in group] for group in groups]
+            if (together)
+            else [None] * len(groups)
+        )
+        for group, workers in zip(groups, early, strict=True):
+            with ExitStack() as of_group:
+                workers = workers or [of_group.enter_context(Worker(case, threads=threads)) for case in group]
+                yield take_turns(workers, rounds=rounds, min_seconds=min_seconds)
+
+
+def take_turns(workers: Sequence[Worker], *, rounds: int, min_seconds: float = MIN_SECONDS) -> list[Measured]:
+    """Measures what some workers have, each in its turn."""
+    peaks = [worker.peak_memory() for worker in workers]  # all have built and taken a step after this
+    samples: list[list[float]] = [[] for _ in workers]
+    if rounds:
+        repeats = []
+        for worker in workers:
+            time.sleep(PAUSE_SECONDS)
+            repeats.append(max(1, round(min_seconds / worker.seconds(1))))
+        for i in range(rounds):
+            order = range(len(workers)) if i % 2 == 0 else range(len(workers) - 1, -1, -1)
+            for j in order:
+                time.sleep(PAUSE_SECONDS)
+                samples[j].append(workers[j].seconds(repeats[j]))
+    return [Measured(of_one, peak) for of_one, peak in zip(samples, peaks, strict=True)]

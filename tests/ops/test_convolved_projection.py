@@ -1,0 +1,59 @@
+"""`convolved_projection`: what it computes, and what it keeps for the backward pass."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.autograd.graph import saved_tensors_hooks
+
+from sgformer.ops import convolved_projection, depthwise_conv
+
+
+def inputs(dtype, B=2, H=5, W=6, hidden=8, c=3):
+    shapes = (B, H, W, hidden), (hidden, 1, 3, 3), (hidden,), (c, hidden), (c,)
+    return [torch.randn(shape, dtype=torch.float64).to(dtype).requires_grad_() for shape in shapes]
+
+
+def plain(x, conv_weight, conv_bias, weight, bias):
+    return F.linear(depthwise_conv(x, conv_weight, conv_bias, residual=True, gelu=True), weight, bias)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_is_what_the_parts_compute(dtype):
+    args = inputs(dtype)
+    grad = torch.randn(2, 5, 6, 3).to(dtype)
+    results = []
+    for function in (convolved_projection, plain):
+        out = function(*args)
+        results.append([out, *torch.autograd.grad(out, args, grad)])
+    for actual, expected in zip(*results, strict=True):
+        assert actual.dtype is dtype
+        eps = torch.finfo(dtype).eps
+        assert (actual - expected).norm() <= 16 * eps * expected.norm()
+
+
+def test_gradcheck():
+    assert torch.autograd.gradcheck(convolved_projection, inputs(torch.float64, B=1, H=2, W=3, hidden=2, c=2))
+
+
+def test_keeps_one_map_of_the_hidden_width():
+    args = inputs(torch.float32, H=20, W=20)
+    for function, most in ((convolved_projection, 1), (plain, 3)):
+        kept = []
+        with saved_tensors_hooks(lambda t, kept=kept: kept.append(t) or t, lambda t: t):
+            function(*args)
+        maps = {t.data_ptr() for t in kept if t.numel() == args[0].numel()}
+        assert len(maps) <= most
+        assert function is convolved_projection or len(maps) > 1
+
+
+def test_under_autocast_gradients_have_the_precision_of_their_tensors():
+    args = inputs(torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = convolved_projection(args[0].bfloat16(), *args[1:])
+    assert out.dtype is torch.bfloat16
+    out.sum().backward()
+    assert all(t.grad.dtype is torch.float32 for t in args)
+    exact = [t.detach().double().requires_grad_() for t in args]
+    plain(*exact).sum().backward()
+    for low, high in zip(args, exact, strict=True):
+        assert (low.grad - high.grad).norm() <= 0.03 * high.grad.norm()
