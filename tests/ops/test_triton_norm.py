@@ -48,7 +48,7 @@ def test_a_large_mean_costs_no_digits():
 @needs_kernels
 def test_programs_of_several_tiles_add_up(monkeypatch):
     monkeypatch.setattr(triton, "MIN_PROGRAMS", 2)
-    monkeypatch.setattr(triton, "TILE", 256)
+    monkeypatch.setattr(triton, "GRADIENT_TILE", 256)
     x = inputs(2, 17, 19, 20, torch.float32)
     for fast, plain in zip(*(run(*x, gelu=True, backend=b) for b in ("triton", "reference")), strict=True):
         torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-4)

@@ -15,7 +15,7 @@ from timm.layers import DropPath
 from timm.models import checkpoint
 from torch import Tensor
 
-from ..ops import convolved_projection, map_norm
+from ..ops import conv2d, convolved_projection, map_norm
 from . import conv_strips, strips
 from .attention import GROUP_SIZES, DepthwiseConv, GlobalAttention, HybridScaleAttention, SelfGuidedAttention
 
@@ -39,6 +39,21 @@ class MapNorm(nn.GroupNorm):
         return map_norm(x, self.weight, self.bias, eps=self.eps, gelu=gelu).permute(0, 3, 1, 2)
 
 
+class Conv2d(nn.Conv2d):
+    """A convolution with strides and padding the same both ways; see `ops.conv2d` for what is special about it.
+
+    Shape:
+        - x: `(B, c, H, W)`
+        - returns: `(B, c', H', W')`
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Convolves."""
+        (stride, _), (padding, _) = self.stride, self.padding
+        assert isinstance(padding, int)
+        return conv2d(input, self.weight, self.bias, stride=stride, padding=padding, groups=self.groups)
+
+
 class Stem(nn.Module):
     """Pictures to tokens at a quarter of their height and width, with learned positions.
 
@@ -58,11 +73,11 @@ class Stem(nn.Module):
         super().__init__()
         dd: dict[str, Any] = {"device": device, "dtype": dtype}
         self.grid_size = grid_size
-        self.conv1 = nn.Conv2d(in_chans, channels, 3, stride=2, padding=1, bias=False, **dd)
+        self.conv1 = Conv2d(in_chans, channels, 3, stride=2, padding=1, bias=False, **dd)
         self.norm1 = MapNorm(channels, **dd)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False, **dd)
+        self.conv2 = Conv2d(channels, channels, 3, padding=1, bias=False, **dd)
         self.norm2 = MapNorm(channels, **dd)
-        self.conv3 = nn.Conv2d(channels, channels, 3, stride=2, padding=1, bias=False, **dd)
+        self.conv3 = Conv2d(channels, channels, 3, stride=2, padding=1, bias=False, **dd)
         self.norm3 = MapNorm(channels, **dd)
         self.norm = nn.LayerNorm(channels, eps=1e-5, **dd)
         self.pos_embed = nn.Parameter(torch.empty(1, grid_size[0] * grid_size[1], channels, **dd))
@@ -116,7 +131,7 @@ def sine_cosine_positions(channels: int, grid_size: tuple[int, int]) -> Tensor:
     return torch.cat((column, row), -1).reshape(1, -1, 4 * quarter)
 
 
-class HalvingConv(nn.Conv2d):
+class HalvingConv(Conv2d):
     """A depthwise convolution of stride 2 that computes in float32 while it trains in bfloat16 on a CPU.
 
     PyTorch's backward pass of such a convolution is many times slower there in bfloat16 than in float32
@@ -143,11 +158,11 @@ class Downsample(nn.Module):
         dd: dict[str, Any] = {"device": device, "dtype": dtype}
         c = out_channels
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, c, 1, bias=False, **dd)
+        self.conv1 = Conv2d(channels, c, 1, bias=False, **dd)
         self.norm1 = MapNorm(c, **dd)
         self.conv2 = HalvingConv(c, c, 3, stride=2, padding=1, groups=c, bias=False, **dd)
         self.norm2 = MapNorm(c, **dd)
-        self.conv3 = nn.Conv2d(c, c, 1, bias=False, **dd)
+        self.conv3 = Conv2d(c, c, 1, bias=False, **dd)
         self.norm3 = MapNorm(c, **dd)
 
     def forward(self, x: Tensor) -> Tensor:

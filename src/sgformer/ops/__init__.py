@@ -6,6 +6,7 @@ plain PyTorch that define it, and the other files are faster ways to the same nu
 
 from .activation import gelu_
 from .attention import attention
+from .conv2d import conv2d
 from .convolved_projection import convolved_projection
 from .depthwise_conv import depthwise_conv
 from .key_mean_attention import key_mean_attention
@@ -17,6 +18,7 @@ from .windows import from_windows, to_windows
 __all__ = [
     "Spending",
     "attention",
+    "conv2d",
     "convolved_projection",
     "depthwise_conv",
     "from_windows",

@@ -9,8 +9,6 @@ the gradient of the kernel apart, so that results do not depend on which is the 
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -18,11 +16,10 @@ from .. import tiles
 from ..tiles import padded
 from . import kernels
 
-# Numbers in a tile, where a program convolves, and where it adds up gradients as well.
-TILE = 1024
-GRADIENT_TILE = 512
-# Channels of a tile, where there are as many: 128 bytes in low precision.
-BLOCK_CHANNELS = 64
+# Numbers in a tile, its channels (where there are as many) and the warps of a program: where it convolves, and where it
+# adds up gradients as well, which takes more registers.
+CONVOLVE = {"tile": 1024, "channels": 128, "num_warps": 4}
+GRADIENT = {"tile": 256, "channels": 64, "num_warps": 2}
 # A map is cut into segments of rows until there are so many programs, or so few rows in each.
 MIN_PROGRAMS = 1024
 MIN_ROWS = 7
@@ -47,18 +44,20 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor, residual: bool, gelu: bool
     return _apply(x, weight, bias, residual, gelu)
 
 
-def _tiling(x: Tensor, tile: int) -> tuple[tuple[int, ...], dict[str, Any], tuple[int, int]]:
+def _tiling(
+    x: Tensor, *, tile: int, channels: int, num_warps: int
+) -> tuple[tuple[int, ...], dict[str, int], tuple[int, int]]:
     """Sizes that all kernels take, sides of tiles and warps, and the grid of programs."""
     B, H, W, C = x.shape
-    columns = min(tile // BLOCK_CHANNELS, padded(W, least=1))
-    channels = min(padded(C), max(16, tile // columns))
+    columns = min(tile // channels, padded(W, least=1))
+    channels = min(padded(C), tile // columns)
     strips, across = -(-W // columns), -(-C // channels)
     segments = 1
     while B * strips * across * segments < MIN_PROGRAMS and -(-H // (segments + 1)) >= MIN_ROWS:
         segments += 1
     rows = -(-H // segments)
     segments = -(-H // rows)
-    sides = {"BLOCK_W": columns, "BLOCK_C": channels, "num_warps": 4}
+    sides = {"BLOCK_W": columns, "BLOCK_C": channels, "num_warps": num_warps}
     return (H, W, C, rows, segments, strips), sides, (B * strips * segments, across)
 
 
@@ -66,7 +65,7 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor, residual: bool, gelu: boo
     """The convolution, and its GELU."""
     x = tiles.dense(x)
     out = x.new_empty(x.shape)
-    numbers, sides, grid = _tiling(x, TILE)
+    numbers, sides, grid = _tiling(x, **CONVOLVE)
     kernels.convolve_kernel[grid](
         *(x, weight.contiguous(), bias.contiguous(), x, out, out, *numbers, *x.stride()[:3], 0, 0, 0),
         RESIDUAL=residual,
@@ -87,7 +86,7 @@ def _gelu_gradient(
     """
     x, grad = tiles.dense(x), tiles.dense(grad)
     out, hidden = x.new_empty(x.shape), x.new_empty(x.shape)
-    numbers, sides, grid = _tiling(x, TILE)
+    numbers, sides, grid = _tiling(x, **CONVOLVE)
     strides = (*x.stride()[:3], *grad.stride()[:3])
     kernels.convolve_kernel[grid](
         *(x, weight.contiguous(), bias.contiguous(), grad, out, hidden, *numbers, *strides),
@@ -107,7 +106,7 @@ def _gradients(grad: Tensor, x: Tensor, weight: Tensor, residual: bool) -> tuple
         - returns: `(B, H, W, c)`, `(c, 1, 3, 3)` and `(c,)`
     """
     x, grad = tiles.dense(x), tiles.dense(grad)
-    numbers, sides, grid = _tiling(x, GRADIENT_TILE)
+    numbers, sides, grid = _tiling(x, **GRADIENT)
     grad_x = x.new_empty(x.shape)
     partial = x.new_empty((grid[0], 10, x.shape[-1]), dtype=torch.float32)
     kernels.gradient_kernel[grid](

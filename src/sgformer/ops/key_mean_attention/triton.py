@@ -24,9 +24,9 @@ from . import kernels
 from .reference import num_queries
 
 MAX_CHANNELS = 128
-# Queries of a tile, and how many tiles of them a program takes where all keys fit into one.
+# Queries of a tile; and how many tiles of them a program takes in the backward pass where all keys fit into one.
 BLOCK_QUERIES = 64
-MAX_STEPS = 8
+MAX_STEPS = 4
 MIN_PROGRAMS = 1024
 # Keys of a tile; the most keys that one tile may hold, forward and where it holds gradients as well.
 BLOCK_KEYS = 64
@@ -94,14 +94,15 @@ def _steps(num_tiles: int, num_heads: int) -> int:
     return steps
 
 
-def _tiling(q: Tensor, k: Tensor, *, whole: bool) -> tuple[dict[str, int], int]:
+def _tiling(q: Tensor, k: Tensor, *, whole: bool, gradient: bool = False) -> tuple[dict[str, int], int]:
     """Sides of tiles and warps of a program, and the number of programs that share a head's queries."""
     B, a, N, _ = q.shape
     keys = padded(k.shape[2]) if whole else BLOCK_KEYS
+    queries = 2 * BLOCK_QUERIES if keys <= 64 and whole and not gradient else BLOCK_QUERIES
     # A sum over several tiles takes registers: too many of them where there are many keys.
-    steps = _steps(-(-N // BLOCK_QUERIES), B * a) if keys <= 64 and whole else 1
-    tiling = {"BLOCK_N": BLOCK_QUERIES, "BLOCK_M": keys, "STEPS": steps, "num_warps": 8 if keys > 64 else 4}
-    return tiling, -(-N // (BLOCK_QUERIES * steps))
+    steps = _steps(-(-N // queries), B * a) if keys <= 64 and whole and gradient else 1
+    tiling = {"BLOCK_N": queries, "BLOCK_M": keys, "STEPS": steps, "num_warps": 4}
+    return tiling, -(-N // (queries * steps))
 
 
 def _forward(
@@ -145,7 +146,7 @@ def _backward(
     pointer, strides, constants = _options(q, k, v, mask)
     strides += grad.stride()
     whole = out is None or log_sum is None
-    tiling, blocks = _tiling(q, k, whole=whole)
+    tiling, blocks = _tiling(q, k, whole=whole, gradient=True)
     if not whole:
         blocks = -(-N // QUERIES_PER_PROGRAM)
     grad_k, grad_v = (k.new_empty((B, a, blocks, M, d), dtype=torch.float32) for _ in range(2))

@@ -9,6 +9,7 @@ which is the first.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -18,9 +19,10 @@ from .. import tiles
 from . import kernels
 
 MAX_CHANNELS = 2048
-# Numbers whose mean and variance a program takes; numbers in a tile where channels count.
+# Numbers whose mean and variance a program takes; numbers in a tile where channels count, forward and backward.
 STRETCH = 8192
 TILE = 4096
+GRADIENT_TILE = 1024
 # How many tiles a program takes where it adds up, and how many programs there should be.
 MAX_STEPS = 16
 MIN_PROGRAMS = 1024
@@ -32,7 +34,7 @@ def why_not(x: Tensor, weight: Tensor, bias: Tensor, eps: float, gelu: bool) -> 
         return reason
     if x.shape[-1] > MAX_CHANNELS:
         return f"a token has {x.shape[-1]} channels, more than {MAX_CHANNELS}"
-    if x[0].numel() >= 2**31 - STRETCH:
+    if math.prod(x.shape[1:]) >= 2**31 - STRETCH:
         return "a map has more numbers than 32 bits count"
     return None
 
@@ -51,17 +53,17 @@ def normalize(x: Tensor, weight: Tensor, bias: Tensor, eps: float, gelu: bool) -
     return _apply(x, weight, bias, eps, gelu)[0]
 
 
-def _options(x: Tensor, gelu: bool) -> tuple[tuple[int, int], dict[str, Any]]:
+def _options(x: Tensor, gelu: bool, tile: int) -> tuple[tuple[int, int], dict[str, Any]]:
     """Tokens and channels of a map; and the constants."""
     _, H, W, C = x.shape
     channels = tiles.padded(C, least=1)
-    sides = {"BLOCK_P": max(1, TILE // channels), "BLOCK_C": channels, "num_warps": 4}
+    sides = {"BLOCK_P": max(1, tile // channels), "BLOCK_C": channels, "num_warps": 4}
     return (H * W, C), {"GELU": gelu, "EXACT": x.dtype is torch.float32, **sides}
 
 
 def _forward(x: Tensor, weight: Tensor, bias: Tensor, eps: float, gelu: bool) -> tuple[Tensor, Tensor]:
     x = x.contiguous()
-    (P, C), constants = _options(x, gelu)
+    (P, C), constants = _options(x, gelu, TILE)
     B, L = len(x), P * C
     blocks = -(-L // STRETCH)
     partial = x.new_empty((B, blocks, 2), dtype=torch.float32)
@@ -83,7 +85,7 @@ def _backward(
     grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, statistics: Tensor, gelu: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     x, grad = x.contiguous(), grad.to(x.dtype).contiguous()
-    (P, C), constants = _options(x, gelu)
+    (P, C), constants = _options(x, gelu, GRADIENT_TILE)
     tiles_of_map = -(-P // constants["BLOCK_P"])
     steps = min(MAX_STEPS, max(1, tiles_of_map * len(x) // MIN_PROGRAMS))
     blocks = -(-tiles_of_map // steps)

@@ -20,8 +20,8 @@ from ..tiles import jit, padded, tl
 from .bands import Band
 
 MAX_CHANNELS = 512
-# Members of a group that a program reads at a time; numbers in a tile of the backward pass.
-BLOCK_MEMBERS = 16
+# Members of a group that a program reads at a time, at most; numbers in a tile of the backward pass.
+MAX_MEMBERS = 32
 MIN_PROGRAMS = 1024
 BLOCK_NUMBERS = 4096
 
@@ -166,7 +166,8 @@ def _merge(
     M = sum(groups)
     out = x.new_empty((B, M, c))
     # Tokens in groups of one or two are hardly work enough for a program of their own.
-    together = 8 if B * M >= 8 * MIN_PROGRAMS and min(sizes) * factor < BLOCK_MEMBERS else 1
+    members = min(MAX_MEMBERS, padded(max(sizes) * factor, least=1))
+    together = 8 if B * M >= 8 * MIN_PROGRAMS and members < MAX_MEMBERS else 1
     _forward_kernel[-(-M // together), B](
         *(
             x,
@@ -183,7 +184,7 @@ def _merge(
         *(*_three(lengths), *groups[:2], *_three(sizes)),
         c=c,
         C=padded(c),
-        BLOCK=BLOCK_MEMBERS,
+        BLOCK=members,
         GROUPS=together,
         num_warps=2,
     )
