@@ -40,8 +40,8 @@ def test_rule_of_errors(residual, gelu, dtype, size):
 @pytest.mark.parametrize("height", [1, 2, 7, 9])
 def test_segments_of_rows_and_strips_of_columns_fit_together(height, monkeypatch):
     monkeypatch.setattr(triton, "MIN_ROWS", 2)
-    monkeypatch.setitem(triton.CONVOLVE, "channels", 64)
-    monkeypatch.setitem(triton.CONVOLVE, "tile", 256)
+    monkeypatch.setattr(triton, "TILE", 256)
+    monkeypatch.setattr(triton, "BLOCK_CHANNELS", 64)
     x = inputs(2, height, 19, 20, torch.float32)
     for fast, plain in zip(
         *(run(*x, residual=True, gelu=True, backend=name) for name in ("triton", "reference")), strict=True

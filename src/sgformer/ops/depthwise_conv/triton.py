@@ -1,7 +1,7 @@
-"""`depthwise_conv` in Triton kernels for GPUs: one pass over the map forward, two backward.
+"""`depthwise_conv` in a Triton kernel for GPUs: one pass over the map for all that follows the convolution.
 
-What the convolution makes before GELU is computed once more in the backward pass. Programs leave what they add up for
-the gradient of the kernel apart, so that results do not depend on which is the first.
+Backward, what the convolution makes before GELU is computed once more, in the pass that takes GELU's gradient. The
+gradient of the map is a convolution, too, with the kernel turned round. That of the kernel is left to cuDNN.
 """
 
 # pyright: reportIndexIssue=false
@@ -16,10 +16,9 @@ from .. import tiles
 from ..tiles import padded
 from . import kernels
 
-# Numbers in a tile, its channels (where there are as many) and the warps of a program: where it convolves, and where it
-# adds up gradients as well, which takes more registers.
-CONVOLVE = {"tile": 1024, "channels": 128, "num_warps": 4}
-GRADIENT = {"tile": 256, "channels": 64, "num_warps": 2}
+# Numbers in a tile, and its channels, where there are as many.
+TILE = 1024
+BLOCK_CHANNELS = 128
 # A map is cut into segments of rows until there are so many programs, or so few rows in each.
 MIN_PROGRAMS = 1024
 MIN_ROWS = 7
@@ -44,20 +43,18 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor, residual: bool, gelu: bool
     return _apply(x, weight, bias, residual, gelu)
 
 
-def _tiling(
-    x: Tensor, *, tile: int, channels: int, num_warps: int
-) -> tuple[tuple[int, ...], dict[str, int], tuple[int, int]]:
-    """Sizes that all kernels take, sides of tiles and warps, and the grid of programs."""
+def _tiling(x: Tensor) -> tuple[tuple[int, ...], dict[str, int], tuple[int, int]]:
+    """Sizes that the kernel takes, sides of tiles, and the grid of programs."""
     B, H, W, C = x.shape
-    columns = min(tile // channels, padded(W, least=1))
-    channels = min(padded(C), tile // columns)
+    columns = min(TILE // BLOCK_CHANNELS, padded(W, least=1))
+    channels = min(padded(C), TILE // columns)
     strips, across = -(-W // columns), -(-C // channels)
     segments = 1
     while B * strips * across * segments < MIN_PROGRAMS and -(-H // (segments + 1)) >= MIN_ROWS:
         segments += 1
     rows = -(-H // segments)
     segments = -(-H // rows)
-    sides = {"BLOCK_W": columns, "BLOCK_C": channels, "num_warps": num_warps}
+    sides = {"BLOCK_W": columns, "BLOCK_C": channels, "num_warps": 4}
     return (H, W, C, rows, segments, strips), sides, (B * strips * segments, across)
 
 
@@ -65,7 +62,7 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor, residual: bool, gelu: boo
     """The convolution, and its GELU."""
     x = tiles.dense(x)
     out = x.new_empty(x.shape)
-    numbers, sides, grid = _tiling(x, **CONVOLVE)
+    numbers, sides, grid = _tiling(x)
     kernels.convolve_kernel[grid](
         *(x, weight.contiguous(), bias.contiguous(), x, out, out, *numbers, *x.stride()[:3], 0, 0, 0),
         RESIDUAL=residual,
@@ -86,7 +83,7 @@ def _gelu_gradient(
     """
     x, grad = tiles.dense(x), tiles.dense(grad)
     out, hidden = x.new_empty(x.shape), x.new_empty(x.shape)
-    numbers, sides, grid = _tiling(x, **CONVOLVE)
+    numbers, sides, grid = _tiling(x)
     strides = (*x.stride()[:3], *grad.stride()[:3])
     kernels.convolve_kernel[grid](
         *(x, weight.contiguous(), bias.contiguous(), grad, out, hidden, *numbers, *strides),
@@ -105,21 +102,14 @@ def _gradients(grad: Tensor, x: Tensor, weight: Tensor, residual: bool) -> tuple
         - grad, x: `(B, H, W, c)`; weight: `(c, 1, 3, 3)`
         - returns: `(B, H, W, c)`, `(c, 1, 3, 3)` and `(c,)`
     """
-    x, grad = tiles.dense(x), tiles.dense(grad)
-    numbers, sides, grid = _tiling(x, **GRADIENT)
-    grad_x = x.new_empty(x.shape)
-    partial = x.new_empty((grid[0], 10, x.shape[-1]), dtype=torch.float32)
-    kernels.gradient_kernel[grid](
-        *(grad, x, weight.contiguous(), grad_x, partial, *numbers, *grad.stride()[:3], *x.stride()[:3]),
-        RESIDUAL=residual,
-        **sides,
+    turned = weight.flip(2, 3)
+    grad_x = _convolve(grad, turned, turned.new_zeros(len(turned)), residual, False)
+    c = x.shape[-1]
+    maps = (grad.permute(0, 3, 1, 2), x.permute(0, 3, 1, 2), weight.to(x.dtype))
+    _, of_weight, of_bias = torch.ops.aten.convolution_backward(
+        *maps, [c], [1, 1], [1, 1], [1, 1], False, [0, 0], c, [False, True, True]
     )
-    total = partial.sum(0)  # (10, C)
-    return (
-        grad_x,
-        total[:9].t().contiguous().view(weight.shape).to(weight.dtype),
-        total[9].to(weight.dtype).clone(),
-    )
+    return grad_x, of_weight.to(weight.dtype).contiguous(), of_bias.to(weight.dtype)
 
 
 def _backward(
