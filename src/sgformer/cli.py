@@ -56,7 +56,17 @@ _REMEDIES = (
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, with errors of one line and a hint at the nearest verb."""
+    """argparse, with errors of one line, a hint at the nearest verb, and `--max_size` for `--max-size`."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Takes an option with dashes or with underscores, however it was declared."""
+        known = {option.replace("_", "-"): option for option in self._option_string_actions}
+
+        def declared(argument: str) -> str:
+            name, equals, value = argument.partition("=")
+            return known.get(name.replace("_", "-"), name) + equals + value if name[:2] == "--" else argument
+
+        return super().parse_known_args([declared(argument) for argument in args or ()], namespace)
 
     def error(self, message: str) -> NoReturn:
         """Prints one line and exits with 2."""

@@ -304,6 +304,17 @@ def test_every_verb_explains_itself_with_an_example(verb, capsys):
     assert f"sgformer {verb}" in printed.split("examples:")[1]
 
 
+def test_options_are_taken_with_dashes_and_with_underscores(capsys):
+    parser = cli.Parser()
+    parser.add_argument("--max-size", type=int)
+    parser.add_argument("--top_k", type=int)
+    for arguments in (["--max_size", "3", "--top-k=4"], ["--max-size=3", "--top_k", "4"]):
+        assert vars(parser.parse_args(arguments)) == {"max_size": 3, "top_k": 4}
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--max_sizes", "3"])
+    assert "--max_sizes" in capsys.readouterr().err  # as it was written
+
+
 def test_help_and_lists(capsys):
     assert run([]) == run(["--help"]) == run(["--version"]) == 0
     assert run(["list", "recipes"]) == run(["list", "models"]) == 0

@@ -17,7 +17,7 @@ EXAMPLES = """The whole picture is explained: resized as the model was evaluated
 examples:
   sgformer explain runs/imagenette160 dog.jpg
   sgformer explain best.safetensors holiday/ --out holiday_explained --size 320
-  sgformer explain best.safetensors dog.jpg --token_budget 32
+  sgformer explain best.safetensors dog.jpg --token-budget 32
 """
 
 
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--size", type=int, metavar="PIXELS", help="shorter side that the model sees; default: its own"
     )
     parser.add_argument(
-        "--token_budget", type=int, metavar="K", help="the most keys; default: what the weights say"
+        "--token-budget", type=int, metavar="K", help="the most keys; default: what the weights say"
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps; default: a GPU where there is one")
 
@@ -79,7 +79,7 @@ def explain(
     model = tasks.load(weights, device=console.device(device))
     if token_budget is not None:
         if (backbone := budgeted(model)) is None:
-            raise ValueError(f"{_name(model)} has no token budget; leave --token_budget out")
+            raise ValueError(f"{_name(model)} has no token budget; leave --token-budget out")
         backbone.set_token_budget(token_budget)
     folder = Path(out)
     explanations: dict[str, Explanation] = {}
