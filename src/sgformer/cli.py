@@ -18,7 +18,7 @@ VERBS = {
     "evaluate": "judge a trained model on the validation pictures",
     "predict": "name what is in pictures",
     "report": "write a page about a run",
-    "explain": "draw what a model finds significant in pictures, and where its keys go",
+    "explain": "draw what a model finds significant in pictures or a video, and where its keys go",
     "export": "write a trained model as ONNX or torch.export file",
     "serve": "open a page on this machine to try a model on pictures",
     "convert": "turn released SG-Former weights into a weights file of this package",
@@ -43,6 +43,7 @@ _EXTRAS = {
         "data": "webdataset braceexpand pandas pyarrow",
         "export": "onnx onnxruntime onnxscript",
         "serve": "starlette uvicorn",
+        "video": "av",
         "demo": "skimage sklearn",
     }.items()
     for module in modules.split()
