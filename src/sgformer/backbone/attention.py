@@ -17,19 +17,17 @@ from torch import Tensor
 from ..ops import (
     Spending,
     attention,
-    from_windows,
+    depthwise_conv,
     key_mean_attention,
     merge_tokens,
     spend_tokens,
-    to_windows,
+    window_attention,
 )
+from ..ops.depthwise_conv.reference import fold_residual
 from . import strips
 from .guidance import Guidance, ranking_of
 
 WINDOW_SIZE = 7
-
-# Maps of more tokens than this have their whole windows apart from those that need a mask.
-MIN_SPLIT = 2**12
 
 # Group sizes of the bands by the stage's stride, from the least to the most significant band.
 GROUP_SIZES = {8: (196, 56, 28), 4: (49, 14, 7), 2: (2, 1)}
@@ -41,39 +39,36 @@ class DepthwiseConv(nn.Conv2d):
     Args:
         channels: `c`.
         residual: add the input to the output.
+        gelu: pass the sum through a GELU.
 
     Shape:
         - x, returns: `(B, H, W, c)`
     """
 
-    def __init__(self, channels: int, *, residual: bool = False, device=None, dtype=None) -> None:
+    def __init__(
+        self, channels: int, *, residual: bool = False, gelu: bool = False, device=None, dtype=None
+    ) -> None:
         super().__init__(channels, channels, 3, padding=1, groups=channels, device=device, dtype=dtype)
         self.residual = residual
+        self.gelu = gelu
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolves; a map with channels last needs no copy."""
-        weight, folded = self._weight_for(input)
-        y = self._conv_forward(input.permute(0, 3, 1, 2), weight, self.bias).permute(0, 2, 3, 1)
-        return input + y if self.residual and not folded else y
+        assert self.bias is not None
+        return depthwise_conv(input, self.weight, self.bias, residual=self.residual, gelu=self.gelu)
 
     def convolve_rows(self, rows: Tensor) -> Tensor:
-        """Convolves some rows of a map, given with one row above and one below them.
+        """The same for some rows of a map, given with one row above and one below them. No gradient.
 
         Shape:
             - rows: `(rows + 2, W, c)`
             - returns: `(rows, W, c)`
         """
-        weight, folded = self._weight_for(rows)
+        weight, folded = fold_residual(rows, self.weight, self.residual)
         x = rows.unsqueeze(0).permute(0, 3, 1, 2)  # in this order: only so it counts as channels last
         y = F.conv2d(x, weight, self.bias, padding=(0, 1), groups=self.groups).squeeze(0).permute(1, 2, 0)
-        return y.add_(rows[1:-1]) if self.residual and not folded else y
-
-    def _weight_for(self, input: Tensor) -> tuple[Tensor, bool]:
-        """The kernel, and whether adding the input is folded into it."""
-        # Adding 1 to the kernel's centre saves a pass over the map. In bfloat16 it would cost the centre its digits.
-        if self.residual and input.dtype in (torch.float32, torch.float64):
-            return self.weight + F.pad(self.weight.new_ones(1, 1, 1, 1), (1, 1, 1, 1)), True
-        return self.weight, False
+        y = y.add_(rows[1:-1]) if self.residual and not folded else y
+        return strips.gelu_(y) if self.gelu else y
 
 
 class HybridScaleAttention(nn.Module):
@@ -129,7 +124,9 @@ class HybridScaleAttention(nn.Module):
         c = x.shape[-1]
         q, qkv_local, positional = strips.project(x, self.in_proj, (c // 2, 3 * c // 2, c))
         out_global, significance_global = self._attend_global(q, x)
-        out_local, significance_local = self._attend_local(qkv_local)
+        out_local, significance_local = window_attention(
+            qkv_local, num_heads=self.num_heads_half, size=WINDOW_SIZE
+        )
         out = strips.add_parts(self.positional(positional), out_global, out_local)
         return self.proj(out), (significance_global + significance_local) / 2
 
@@ -159,34 +156,6 @@ class HybridScaleAttention(nn.Module):
         )  # (B, h, w, s * s * c)
         weight = self.coarse.weight.permute(0, 2, 3, 1).reshape(c, -1)
         return F.gelu(self.coarse_norm(F.linear(patches, weight, self.coarse.bias)))
-
-    def _attend_local(self, qkv: Tensor) -> tuple[Tensor, Tensor]:
-        """Each token looks at those of its window. Output `(B, H, W, c/2)`, significance `(B, H, W)`."""
-        _, H, W, _ = qkv.shape
-        if not (H % WINDOW_SIZE or W % WINDOW_SIZE) or H * W < MIN_SPLIT:
-            return self._attend_windows(qkv)
-        # The windows at the edges, which have to be filled up and masked, by themselves: they are few among many.
-        rows = [
-            [self._attend_windows(tile) for tile in row.split(whole_and_rest(W), 2)]
-            for row in qkv.split(whole_and_rest(H), 1)
-        ]
-        out, significance = (
-            torch.cat([torch.cat([tile[i] for tile in row], 2) for row in rows], 1) for i in range(2)
-        )
-        return out, significance
-
-    def _attend_windows(self, qkv: Tensor) -> tuple[Tensor, Tensor]:
-        _, H, W, channels = qkv.shape
-        windows, exists = to_windows(qkv, size=WINDOW_SIZE)  # (windows, 49, 3c/2)
-        num_windows, M, _ = windows.shape
-        q, k, v = windows.view(num_windows, M, 3, self.num_heads_half, -1).permute(2, 0, 3, 1, 4)
-        # Padded queries must not count in the mean, nor padded keys be seen.
-        mask = None if exists is None else (exists[:, :, None] & exists[:, None, :])[:, None]
-        out, key_mean = key_mean_attention(q, k, v, mask=mask)  # (windows, a, 49, d), (windows, 49)
-        out = out.transpose(1, 2).reshape(num_windows, M, channels // 3)
-        num_tokens = M if exists is None else exists.sum(1, keepdim=True)
-        significance = from_windows((key_mean * num_tokens).unsqueeze(-1), H, W, size=WINDOW_SIZE)
-        return from_windows(out, H, W, size=WINDOW_SIZE), significance.squeeze(-1)
 
 
 class SelfGuidedAttention(nn.Module):
@@ -302,12 +271,6 @@ def attend(q: Tensor, kv: Tensor, num_heads: int) -> Tensor:
     q = q.view(B, H * W, num_heads, -1).transpose(1, 2)  # (B, a, N, d)
     k, v = kv.view(B, -1, 2, num_heads, c // num_heads).permute(2, 0, 3, 1, 4)  # (B, a, M, d) each
     return attention(q, k, v).transpose(1, 2).reshape(B, H, W, c)
-
-
-def whole_and_rest(side: int) -> list[int]:
-    """A side in two: the part that windows fill, and what is left; without an empty one."""
-    rest = side % WINDOW_SIZE
-    return [part for part in (side - rest, rest) if part]
 
 
 def pool_to_budget(keys: Tensor, budget: int | None) -> tuple[Tensor, int]:

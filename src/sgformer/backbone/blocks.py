@@ -152,12 +152,12 @@ class ConvMlp(nn.Module):
         super().__init__()
         dd: dict[str, Any] = {"device": device, "dtype": dtype}
         self.fc1 = nn.Linear(channels, hidden_channels, **dd)
-        self.conv = DepthwiseConv(hidden_channels, residual=True, **dd)
+        self.conv = DepthwiseConv(hidden_channels, residual=True, gelu=True, **dd)
         self.fc2 = nn.Linear(hidden_channels, channels, **dd)
 
     def forward(self, x: Tensor) -> Tensor:
         """Mixes channels, and neighbours a little."""
-        return self.fc2(F.gelu(self.conv(self.fc1(x))))
+        return self.fc2(self.conv(self.fc1(x)))
 
 
 class _Block(nn.Module):

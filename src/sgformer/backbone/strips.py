@@ -60,7 +60,7 @@ def add_mlp(
         x: the map.
         norm: before the MLP.
         fc1: the MLP's first projection.
-        convolve_rows: what comes after it, before the GELU; `DepthwiseConv.convolve_rows`.
+        convolve_rows: what comes after it, the GELU included; `DepthwiseConv.convolve_rows`.
         fc2: its second projection.
 
     Shape:
@@ -85,7 +85,6 @@ def add_mlp(
             if last == bottom:
                 rows[bottom - top + 1] = 0  # below the map
             y = convolve_rows(rows[: bottom - top + 2])  # (rows, W, hidden)
-            y = gelu_(y)
             out_rows = out[b, top:bottom].view(-1, c)
             torch.addmm(fc2.bias, y.view(-1, hidden), weight2, out=out_rows)
             out_rows += x[b, top:bottom].reshape(-1, c)

@@ -5,17 +5,21 @@ plain PyTorch that define it, and the other files are faster ways to the same nu
 """
 
 from .attention import attention
+from .depthwise_conv import depthwise_conv
 from .key_mean_attention import key_mean_attention
 from .merge_tokens import Spending, merge_tokens, rank_tokens, spend_tokens
+from .window_attention import window_attention
 from .windows import from_windows, to_windows
 
 __all__ = [
     "Spending",
     "attention",
+    "depthwise_conv",
     "from_windows",
     "key_mean_attention",
     "merge_tokens",
     "rank_tokens",
     "spend_tokens",
     "to_windows",
+    "window_attention",
 ]

@@ -1,65 +1,54 @@
-"""`key_mean_attention` as kernels for GPUs, in Triton: one for the forward pass, two for the backward.
+"""`key_mean_attention` in Triton kernels for GPUs, forward and backward; no weight ever leaves the chip.
 
-A program of the forward kernel takes a block of queries of one head. It goes over the keys twice: first for the output
-and the logarithm of each query's sum of exponentials, with the running maximum of flash attention; then, with these
-logarithms known, for the weights themselves, whose column sums it adds to the key means. The backward kernels compute
-the weights once more from the logarithms. No weight ever leaves the chip.
-
-With `TRITON_INTERPRET=1` in the environment, before triton is imported for the first time, the kernels run on a CPU,
-slowly: that is how machines without a GPU test them.
+Where all keys of a head fit into one tile, which is so wherever a budget bounds them, a program has whole rows of
+weights: it computes them once, and adds their columns up to the key means on the way. Where there are more, it goes
+over the keys twice: for the output and the logarithm of each query's sum of exponentials, with the running maximum of
+flash attention; then, with these logarithms known, for the weights themselves. What programs add up, each leaves apart
+to be summed at the end, so that results do not depend on which program is the first.
 """
 
-# pyright: reportPossiblyUnboundVariable=false, reportIndexIssue=false
-# (triton need not be installed, and its kernels are started by an index.)
+# pyright: reportIndexIssue=false, reportOperatorIssue=false, reportArgumentType=false
+# (kernels are started by an index, and their language is not quite Python.)
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from .. import tiles
+from ..tiles import padded
+from . import kernels
 from .reference import num_queries
 
-try:
-    import triton
-    import triton.language as tl
-except ImportError:  # no wheel for this system; why_not says so
-    triton = None
-
-
-def jit(kernel: Any) -> Any:
-    """The kernel, compiled by Triton; as it is where there is none, for it is never run then."""
-    return triton.jit(kernel) if triton else kernel
-
-
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-BLOCK_QUERIES = 64
-BLOCK_KEYS = 64
-QUERIES_PER_PROGRAM = 1024  # of the kernel for the gradients of keys and values
 MAX_CHANNELS = 128
+# Queries of a tile, and how many tiles of them a program takes where all keys fit into one.
+BLOCK_QUERIES = 64
+MAX_STEPS = 8
+MIN_PROGRAMS = 1024
+# Keys of a tile; the most keys that one tile may hold, forward and where it holds gradients as well.
+BLOCK_KEYS = 64
+MAX_WHOLE_KEYS = 256
+MAX_WHOLE_GRADIENT_KEYS = 128
+# Queries of a program for the gradients of keys and values, where these do not fit into one tile.
+QUERIES_PER_PROGRAM = 1024
+LOG2_E = 1.4426950408889634
 
 
 def why_not(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None) -> str | None:
     """None, or a sentence: no Triton, no GPU, or inputs that the kernels do not know."""
-    if triton is None:
-        return "triton is not installed"
-    if q.device.type != "cuda" and not (INTERPRETED and q.device.type == "cpu"):
-        return f"its kernels run on GPUs, and the inputs are on {q.device.type!r}"
-    if q.dtype not in (torch.float32, torch.bfloat16, torch.float16):
-        return f"it computes in float32, which is too little for {str(q.dtype).removeprefix('torch.')}"
+    if reason := tiles.why_not((q, k, v)):
+        return reason
     if q.shape[3] > MAX_CHANNELS:
         return f"a head has {q.shape[3]} channels, more than {MAX_CHANNELS}"
-    if min(*q.shape, k.shape[2]) == 0:
-        return "there is nothing to attend to or with"
     return None
 
 
 def why_slow(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None) -> str | None:
     """None, or a sentence: interpreted kernels are for tests only."""
-    return None if q.device.type == "cuda" else "Triton's interpreter is for tests"
+    return tiles.why_slow(q)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -73,185 +62,46 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None) -
     return out, key_sum.detach() / num_queries(q, mask)
 
 
-@jit
-def _load(pointer, rows, num_rows, stride_row, stride_channel, d: tl.constexpr, D: tl.constexpr):
-    """A tile `(rows, D)` of one head; zeros beyond the last row and the last of `d` channels."""
-    channels = tl.arange(0, D)
-    exists = (rows < num_rows)[:, None] & (channels < d)[None, :]
-    at = pointer + rows.to(tl.int64)[:, None] * stride_row + channels[None, :] * stride_channel
-    return tl.load(at, mask=exists, other=0.0)
-
-
-@jit
-def _dot(x, y, INTERPRET: tl.constexpr, PRECISION: tl.constexpr):
-    """A product of tiles that accumulates in float32. The interpreter's is wrong in bfloat16, so it gets float32."""
-    if INTERPRET:
-        return tl.dot(x.to(tl.float32), y.to(tl.float32), input_precision="ieee")
-    return tl.dot(x, y, input_precision=PRECISION)
-
-
-@jit
-def _scores(
-    q, k, mask, rows, N, columns, M, stride_mn, stride_mm, scale,
-    HAS_MASK: tl.constexpr, INTERPRET: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """Scores `(rows, columns)`, minus infinity where a query may not see a key or there is none."""
-    seen = (rows < N)[:, None] & (columns < M)[None, :]
-    if HAS_MASK:
-        at = mask + rows.to(tl.int64)[:, None] * stride_mn + columns[None, :] * stride_mm
-        seen = seen & (tl.load(at, mask=seen, other=0) != 0)
-    scores = _dot(q, tl.trans(k), INTERPRET, PRECISION) * scale
-    return tl.where(seen, scores, float("-inf"))
-
-
-@jit
-def _forward_kernel(
-    q, k, v, mask, out, log_sum, key_sum, scale, a, N, M,
-    q_b, q_a, q_n, q_d, k_b, k_a, k_m, k_d, v_b, v_a, v_m, v_d, m_b, m_a, m_n, m_m,
-    d: tl.constexpr, D: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr,
-    HAS_MASK: tl.constexpr, INTERPRET: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    head = tl.program_id(1).to(tl.int64)
-    image, of_image = head // a, head % a
-    rows = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    q_tile = _load(q + image * q_b + of_image * q_a, rows, N, q_n, q_d, d, D)
-    k += image * k_b + of_image * k_a
-    v += image * v_b + of_image * v_a
-    mask += image * m_b + of_image * m_a
-
-    largest = tl.full((BLOCK_N,), float("-inf"), tl.float32)
-    total = tl.zeros((BLOCK_N,), tl.float32)
-    sum_of_values = tl.zeros((BLOCK_N, D), tl.float32)
-    for start in range(0, M, BLOCK_M):
-        columns = start + tl.arange(0, BLOCK_M)
-        k_tile = _load(k, columns, M, k_m, k_d, d, D)
-        scores = _scores(
-            q_tile, k_tile, mask, rows, N, columns, M, m_n, m_m, scale, HAS_MASK, INTERPRET, PRECISION
-        )
-        now_largest = tl.maximum(largest, tl.max(scores, 1))
-        shift = tl.where(now_largest == float("-inf"), 0.0, now_largest)  # a query that has seen no key yet
-        weights = tl.exp(scores - shift[:, None])
-        shrink = tl.exp(largest - shift)
-        v_tile = _load(v, columns, M, v_m, v_d, d, D)
-        sum_of_values = sum_of_values * shrink[:, None] + _dot(
-            weights.to(v_tile.dtype), v_tile, INTERPRET, PRECISION
-        )
-        total = total * shrink + tl.sum(weights, 1)
-        largest = now_largest
-
-    sees = total > 0
-    channels = tl.arange(0, D)
-    at = out + (head * N + rows)[:, None] * d + channels[None, :]
-    result = sum_of_values / tl.where(sees, total, 1.0)[:, None]
-    tl.store(at, result.to(out.dtype.element_ty), mask=(rows < N)[:, None] & (channels < d)[None, :])
-    # Where a query sees nothing, infinity: its weights are then zero wherever they are computed again.
-    logarithm = tl.where(sees, largest + tl.log(tl.where(sees, total, 1.0)), float("inf"))
-    tl.store(log_sum + head * N + rows, logarithm, mask=rows < N)
-
-    for start in range(0, M, BLOCK_M):
-        columns = start + tl.arange(0, BLOCK_M)
-        k_tile = _load(k, columns, M, k_m, k_d, d, D)
-        scores = _scores(
-            q_tile, k_tile, mask, rows, N, columns, M, m_n, m_m, scale, HAS_MASK, INTERPRET, PRECISION
-        )
-        of_block = tl.sum(tl.exp(scores - logarithm[:, None]), 0)
-        tl.atomic_add(key_sum + image * M + columns, of_block, mask=columns < M)
-
-
-@jit
-def _query_gradient_kernel(
-    q, k, v, mask, grad, log_sum, delta, grad_q, scale, a, N, M,
-    q_b, q_a, q_n, q_d, k_b, k_a, k_m, k_d, v_b, v_a, v_m, v_d, m_b, m_a, m_n, m_m, g_b, g_a, g_n, g_d,
-    d: tl.constexpr, D: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr,
-    HAS_MASK: tl.constexpr, INTERPRET: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    head = tl.program_id(1).to(tl.int64)
-    image, of_image = head // a, head % a
-    rows = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    q_tile = _load(q + image * q_b + of_image * q_a, rows, N, q_n, q_d, d, D)
-    grad_tile = _load(grad + image * g_b + of_image * g_a, rows, N, g_n, g_d, d, D)
-    logarithm = tl.load(log_sum + head * N + rows, mask=rows < N, other=float("inf"))
-    delta_tile = tl.load(delta + head * N + rows, mask=rows < N, other=0.0)
-    k += image * k_b + of_image * k_a
-    v += image * v_b + of_image * v_a
-    mask += image * m_b + of_image * m_a
-
-    result = tl.zeros((BLOCK_N, D), tl.float32)
-    for start in range(0, M, BLOCK_M):
-        columns = start + tl.arange(0, BLOCK_M)
-        k_tile = _load(k, columns, M, k_m, k_d, d, D)
-        v_tile = _load(v, columns, M, v_m, v_d, d, D)
-        scores = _scores(
-            q_tile, k_tile, mask, rows, N, columns, M, m_n, m_m, scale, HAS_MASK, INTERPRET, PRECISION
-        )
-        weights = tl.exp(scores - logarithm[:, None])
-        grad_weights = _dot(grad_tile, tl.trans(v_tile), INTERPRET, PRECISION)
-        grad_scores = weights * (grad_weights - delta_tile[:, None]) * scale
-        result += _dot(grad_scores.to(k_tile.dtype), k_tile, INTERPRET, PRECISION)
-    channels = tl.arange(0, D)
-    at = grad_q + (head * N + rows)[:, None] * d + channels[None, :]
-    tl.store(at, result.to(grad_q.dtype.element_ty), mask=(rows < N)[:, None] & (channels < d)[None, :])
-
-
-@jit
-def _key_gradient_kernel(
-    q, k, v, mask, grad, log_sum, delta, grad_k, grad_v, scale, a, N, M,
-    q_b, q_a, q_n, q_d, k_b, k_a, k_m, k_d, v_b, v_a, v_m, v_d, m_b, m_a, m_n, m_m, g_b, g_a, g_n, g_d,
-    d: tl.constexpr, D: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, ROWS: tl.constexpr,
-    HAS_MASK: tl.constexpr, INTERPRET: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """A block of keys and a stretch of queries: keys are few and queries many, so one stretch would idle the GPU."""
-    head = tl.program_id(1).to(tl.int64)
-    image, of_image = head // a, head % a
-    columns = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
-    k_tile = _load(k + image * k_b + of_image * k_a, columns, M, k_m, k_d, d, D)
-    v_tile = _load(v + image * v_b + of_image * v_a, columns, M, v_m, v_d, d, D)
-    q += image * q_b + of_image * q_a
-    grad += image * g_b + of_image * g_a
-    mask += image * m_b + of_image * m_a
-
-    of_keys = tl.zeros((BLOCK_M, D), tl.float32)
-    of_values = tl.zeros((BLOCK_M, D), tl.float32)
-    first = tl.program_id(2) * ROWS
-    for start in range(first, tl.minimum(first + ROWS, N), BLOCK_N):
-        rows = start + tl.arange(0, BLOCK_N)
-        q_tile = _load(q, rows, N, q_n, q_d, d, D)
-        grad_tile = _load(grad, rows, N, g_n, g_d, d, D)
-        logarithm = tl.load(log_sum + head * N + rows, mask=rows < N, other=float("inf"))
-        delta_tile = tl.load(delta + head * N + rows, mask=rows < N, other=0.0)
-        scores = _scores(
-            q_tile, k_tile, mask, rows, N, columns, M, m_n, m_m, scale, HAS_MASK, INTERPRET, PRECISION
-        )
-        weights = tl.exp(scores - logarithm[:, None])
-        of_values += _dot(tl.trans(weights.to(grad_tile.dtype)), grad_tile, INTERPRET, PRECISION)
-        grad_weights = _dot(grad_tile, tl.trans(v_tile), INTERPRET, PRECISION)
-        grad_scores = weights * (grad_weights - delta_tile[:, None]) * scale
-        of_keys += _dot(tl.trans(grad_scores.to(q_tile.dtype)), q_tile, INTERPRET, PRECISION)
-    channels = tl.arange(0, D)
-    at = (head * M + columns)[:, None] * d + channels[None, :]
-    exists = (columns < M)[:, None] & (channels < d)[None, :]
-    tl.atomic_add(grad_k + at, of_keys, mask=exists)
-    tl.atomic_add(grad_v + at, of_values, mask=exists)
-
-
-def _options(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, list[int], dict]:
+def _options(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None
+) -> tuple[Tensor, list[int], dict[str, Any]]:
     """What all kernels take: a mask to point at, strides of q, k, v and the mask, and the constants."""
     strides = [*q.stride(), *k.stride(), *v.stride()]
     if mask is None:
         strides += [0, 0, 0, 0]
     else:  # a dimension of 1 is broadcast: its stride counts nothing
         strides += [0 if n == 1 else step for n, step in zip(mask.shape, mask.stride(), strict=True)]
-    precision = "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"
-    constants = {
-        "d": q.shape[3],
-        "D": max(16, 1 << (q.shape[3] - 1).bit_length()),
-        "BLOCK_N": BLOCK_QUERIES,
-        "BLOCK_M": BLOCK_KEYS,
-        "HAS_MASK": mask is not None,
-        "INTERPRET": INTERPRETED,
-        "PRECISION": precision,
-    }
+    constants = {"d": q.shape[3], "D": padded(q.shape[3]), "HAS_MASK": mask is not None, **tiles.constants()}
     return q if mask is None else mask.view(torch.uint8), strides, constants
+
+
+def _new_map(q: Tensor) -> Tensor:
+    """Memory for `(B, a, N, d)` in which the channels of all heads of a query are neighbours, as a map wants them."""
+    B, a, N, d = q.shape
+    return q.new_empty((B, N, a, d)).transpose(1, 2)
+
+
+def _fits(k: Tensor, most: int) -> bool:
+    """Whether all keys of a head fit into one tile, of `most` keys at most."""
+    return k.shape[2] <= most and padded(k.shape[2]) * padded(k.shape[3]) <= most * 64
+
+
+def _steps(num_tiles: int, num_heads: int) -> int:
+    """How many tiles of queries a program takes: several, but leave the GPU enough programs."""
+    steps = 1
+    while steps < MAX_STEPS and num_tiles * num_heads >= 2 * steps * MIN_PROGRAMS:
+        steps *= 2
+    return steps
+
+
+def _tiling(q: Tensor, k: Tensor, *, whole: bool) -> tuple[dict[str, int], int]:
+    """Sides of tiles and warps of a program, and the number of programs that share a head's queries."""
+    B, a, N, _ = q.shape
+    keys = padded(k.shape[2]) if whole else BLOCK_KEYS
+    # A sum over several tiles takes registers: too many of them where there are many keys.
+    steps = _steps(-(-N // BLOCK_QUERIES), B * a) if keys <= 64 and whole else 1
+    tiling = {"BLOCK_N": BLOCK_QUERIES, "BLOCK_M": keys, "STEPS": steps, "num_warps": 8 if keys > 64 else 4}
+    return tiling, -(-N // (BLOCK_QUERIES * steps))
 
 
 @torch.library.custom_op("sgformer::key_mean_attention_triton", mutates_args=())
@@ -260,26 +110,31 @@ def _forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     B, a, N, _ = q.shape
     M = k.shape[2]
-    out = q.new_empty(q.shape)
-    log_sum = q.new_empty((B, a, N), dtype=torch.float32)
-    key_sum = q.new_zeros((B, M), dtype=torch.float32)
+    whole, keep = _fits(k, MAX_WHOLE_KEYS), not _fits(k, MAX_WHOLE_GRADIENT_KEYS)
+    tiling, blocks = _tiling(q, k, whole=whole)
+    out = _new_map(q)
+    log_sum = q.new_empty((B, a, N if keep else 0), dtype=torch.float32)
+    key_sum = q.new_empty((B, a * blocks, M), dtype=torch.float32)
     pointer, strides, constants = _options(q, k, v, mask)
-    grid = (-(-N // BLOCK_QUERIES), B * a)
-    _forward_kernel[grid](q, k, v, pointer, out, log_sum, key_sum, scale, a, N, M, *strides, **constants)
-    return out, log_sum, key_sum
+    numbers = (scale * LOG2_E, a, N, M, blocks, *strides, *out.stride()[:3])
+    kernels.forward_kernel[blocks, B * a](
+        *(q, k, v, pointer, out, log_sum, key_sum, *numbers), **tiling, WHOLE=whole, KEEP=keep, **constants
+    )
+    return out, log_sum, key_sum.sum(1)
 
 
 @_forward.register_fake
 def _(q, k, v, scale, mask):
-    log_sum = q.new_empty(q.shape[:3], dtype=torch.float32)
-    return q.new_empty(q.shape), log_sum, q.new_empty((q.shape[0], k.shape[2]), dtype=torch.float32)
+    B, a, N, _ = q.shape
+    log_sum = q.new_empty((B, a, 0 if _fits(k, MAX_WHOLE_GRADIENT_KEYS) else N), dtype=torch.float32)
+    return _new_map(q), log_sum, q.new_empty((B, k.shape[2]), dtype=torch.float32)
 
 
 @torch.library.custom_op("sgformer::key_mean_attention_triton_backward", mutates_args=())
 def _backward(
     grad: Tensor,
-    out: Tensor,
-    log_sum: Tensor,
+    out: Tensor | None,
+    log_sum: Tensor | None,
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -287,44 +142,65 @@ def _backward(
     mask: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     B, a, N, _ = q.shape
-    M = k.shape[2]
+    M, d = k.shape[2:]
     grad = grad.to(q.dtype)
-    delta = (grad.float() * out.float()).sum(-1)
-    grad_q = q.new_empty(q.shape)
-    grad_k = k.new_zeros(k.shape, dtype=torch.float32)
-    grad_v = v.new_zeros(v.shape, dtype=torch.float32)
+    grad_q = _new_map(q)
     pointer, strides, constants = _options(q, k, v, mask)
     strides += grad.stride()
-    numbers = (scale, a, N, M, *strides)
-    grid = (-(-N // BLOCK_QUERIES), B * a)
-    _query_gradient_kernel[grid](q, k, v, pointer, grad, log_sum, delta, grad_q, *numbers, **constants)
-    grid = (-(-M // BLOCK_KEYS), B * a, -(-N // QUERIES_PER_PROGRAM))
-    _key_gradient_kernel[grid](
-        q,
-        k,
-        v,
-        pointer,
-        grad,
-        log_sum,
-        delta,
-        grad_k,
-        grad_v,
-        *numbers,
-        ROWS=QUERIES_PER_PROGRAM,
-        **constants,
-    )
-    return grad_q, grad_k.to(k.dtype), grad_v.to(v.dtype)
+    whole = out is None or log_sum is None
+    tiling, blocks = _tiling(q, k, whole=whole)
+    if not whole:
+        blocks = -(-N // QUERIES_PER_PROGRAM)
+    grad_k, grad_v = (k.new_empty((B, a, blocks, M, d), dtype=torch.float32) for _ in range(2))
+    numbers = (scale, scale * LOG2_E, a, N, M)
+    if out is None or log_sum is None:
+        kernels.whole_gradient_kernel[blocks, B * a](
+            *(
+                q,
+                k,
+                v,
+                pointer,
+                grad,
+                grad_q,
+                grad_k,
+                grad_v,
+                *numbers,
+                blocks,
+                *strides,
+                *grad_q.stride()[:3],
+            ),
+            **tiling,
+            **constants,
+        )
+    else:
+        delta = (grad.float() * out.float()).sum(-1).contiguous()
+        del tiling["STEPS"]
+        grid = (-(-N // tiling["BLOCK_N"]), B * a)
+        kernels.query_gradient_kernel[grid](
+            *(q, k, v, pointer, grad, log_sum, delta, grad_q, *numbers, *strides, *grad_q.stride()[:3]),
+            **tiling,
+            **constants,
+        )
+        grid = (-(-M // tiling["BLOCK_M"]), B * a, blocks)
+        kernels.key_gradient_kernel[grid](
+            *(q, k, v, pointer, grad, log_sum, delta, grad_k, grad_v, *numbers, blocks, *strides),
+            ROWS=QUERIES_PER_PROGRAM,
+            **tiling,
+            **constants,
+        )
+    return grad_q, grad_k.sum(2).to(k.dtype), grad_v.sum(2).to(v.dtype)
 
 
 @_backward.register_fake
 def _(grad, out, log_sum, q, k, v, scale, mask):
-    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
+    return _new_map(q), k.new_empty(k.shape), v.new_empty(v.shape)
 
 
 def _setup_context(ctx, inputs, output):
     q, k, v, ctx.scale, mask = inputs
     out, log_sum, key_sum = output
-    ctx.save_for_backward(out, log_sum, q, k, v, mask)
+    kept = (None, None) if _fits(k, MAX_WHOLE_GRADIENT_KEYS) else (out, log_sum)
+    ctx.save_for_backward(*kept, q, k, v, mask)
     ctx.mark_non_differentiable(log_sum, key_sum)
 
 

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from ..dispatch import Backend, choose, never
-from . import gathered, reference
+from . import gathered, reference, triton
 from .bands import cut_bands, group_factor
 
 # The most preferred first.
 BACKENDS = {
+    "triton": Backend(triton.merge, triton.why_not, triton.why_slow),
     "gathered": Backend(gathered.merge, never, never),
     "reference": Backend(reference.merge, never, never),
 }
@@ -60,7 +61,7 @@ def merge_tokens(
         biases: for each band, what is added.
         token_budget: the most summary tokens that there may be, at least one a band. Where the list would be longer,
             each group holds `t` times as many tokens, and a member is the mean of `t` consecutive ones.
-        backend: `"reference"`, `"gathered"` (one gather for all bands), or `"auto"`.
+        backend: `"reference"`, `"gathered"` (one gather for all bands), `"triton"` (kernels for GPUs), or `"auto"`.
 
     Returns:
         The summary tokens, band after band from the least significant.

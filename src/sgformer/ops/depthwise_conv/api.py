@@ -1,0 +1,67 @@
+"""`depthwise_conv`: what one calls. The definition is in `reference.py`."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..dispatch import Backend, choose, explain, never
+from . import reference, triton
+
+# The most preferred first.
+BACKENDS = {
+    "triton": Backend(triton.convolve, triton.why_not, triton.why_slow),
+    "reference": Backend(reference.convolve, never, never),
+}
+
+
+def depthwise_conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    residual: bool = False,
+    gelu: bool = False,
+    backend: str = "auto",
+) -> Tensor:
+    """A 3x3 depthwise convolution of a map with channels last, padded with zeros.
+
+    Args:
+        x: the map.
+        weight: a kernel for each channel, as `torch.nn.Conv2d` keeps it.
+        bias: a number for each channel.
+        residual: add the map itself.
+        gelu: pass the sum through the exact GELU.
+        backend: `"reference"`, the plain definition; `"triton"`, kernels for GPUs, which keep only the map for the
+            backward pass; `"auto"` chooses, and `explain_backends` says why.
+
+    Raises:
+        ValueError: if shapes or the backend's name do not fit.
+
+    Shape:
+        - x, returns: `(B, H, W, c)`
+        - weight: `(c, 1, 3, 3)`
+        - bias: `(c,)`
+
+    Example:
+        >>> import torch
+        >>> depthwise_conv(torch.ones(1, 4, 5, 8), torch.ones(8, 1, 3, 3), torch.zeros(8))[0, :2, :2, 0].tolist()
+        [[4.0, 6.0], [6.0, 9.0]]
+    """
+    _check(x, weight, bias)
+    args = (x, weight, bias, residual, gelu)
+    return choose("depthwise_conv", BACKENDS, backend, *args).run(*args)
+
+
+def explain_backends(x: Tensor, weight: Tensor, bias: Tensor) -> dict[str, str]:
+    """What each backend of `depthwise_conv` says to these inputs; `"auto"` takes the first that says yes."""
+    _check(x, weight, bias)
+    return explain(BACKENDS, x, weight, bias, False, False)
+
+
+def _check(x: Tensor, weight: Tensor, bias: Tensor) -> None:
+    c = x.shape[-1]
+    if x.ndim != 4 or weight.shape != (c, 1, 3, 3) or bias.shape != (c,):
+        raise ValueError(
+            "depthwise_conv takes x (B, H, W, c), weight (c, 1, 3, 3) and bias (c,), "
+            f"got {tuple(x.shape)}, {tuple(weight.shape)} and {tuple(bias.shape)}"
+        )

@@ -1,0 +1,247 @@
+"""`merge_tokens` in a Triton kernel a direction: tokens are read where they are, and never copied into groups.
+
+Forward, a program makes one summary token. Backward, a program takes a stretch of the ranking: each token is at one
+place of it, so its gradient is gathered from the groups that it is in and written once.
+"""
+
+# pyright: reportIndexIssue=false, reportOperatorIssue=false, reportArgumentType=false
+# (kernels are started by an index, and their language is not quite Python.)
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import tiles
+from ..tiles import jit, padded, tl
+from .bands import Band
+
+MAX_CHANNELS = 512
+# Members of a group that a program reads at a time; numbers in a tile of the backward pass.
+BLOCK_MEMBERS = 16
+BLOCK_NUMBERS = 4096
+
+
+def why_not(
+    x: Tensor,
+    ranking: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    bands: Sequence[Band],
+    factor: int,
+) -> str | None:
+    """None, or a sentence: no Triton, no GPU, or inputs that the kernels do not know."""
+    if reason := tiles.why_not((x, *weights, *biases)):
+        return reason
+    if x.shape[-1] > MAX_CHANNELS:
+        return f"a token has {x.shape[-1]} channels, more than {MAX_CHANNELS}"
+    return None
+
+
+def why_slow(x: Tensor, *args: Any) -> str | None:
+    """None, or a sentence: interpreted kernels are for tests only."""
+    return tiles.why_slow(x)
+
+
+def merge(
+    x: Tensor,
+    ranking: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    bands: Sequence[Band],
+    factor: int,
+) -> Tensor:
+    """The same numbers as `reference.merge`, from the kernels of this file.
+
+    Shape:
+        - x: `(B, N, c)`; ranking: `(B, N)`; weights: `(r,)` each; biases: `(1,)` each
+        - returns: `(B, M, c)`
+    """
+    lengths = [band.length for band in bands]
+    return _merge(
+        x, ranking, torch.cat(list(weights)), torch.cat(list(biases)), lengths, _sizes(weights), factor
+    )
+
+
+def _sizes(weights: Sequence[Tensor]) -> list[int]:
+    return [weight.numel() for weight in weights]
+
+
+@jit
+def _of_band(m, a0, a1, a2, G0, G1):
+    """Of three numbers, one for each band, that of the band in which the `m`-th group is."""
+    return tl.where(m < G0, a0, tl.where(m < G0 + G1, a1, a2))
+
+
+@jit
+def _forward_kernel(
+    x, ranking, weight, bias, out, N, M, factor, x_b, x_n, x_c, rank_b,
+    L0, L1, L2, G0, G1, R0, R1, R2,
+    c: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    image = tl.program_id(1).to(tl.int64)
+    m = tl.program_id(0)
+    start = _of_band(m, 0, L0, L0 + L1, G0, G1)
+    length = _of_band(m, L0, L1, L2, G0, G1)
+    r = _of_band(m, R0, R1, R2, G0, G1)
+    group = m - _of_band(m, 0, G0, G0 + G1, G0, G1)
+    weight += _of_band(m, 0, R0, R0 + R1, G0, G1)
+    members = r * factor
+    channels = tl.arange(0, C)
+    total = tl.zeros((C,), tl.float32)
+    for first in range(0, members, BLOCK):
+        member = first + tl.arange(0, BLOCK)
+        exists = member < members
+        place = start + (group * members + member) % length
+        token = tl.load(ranking + image * rank_b + place, mask=exists, other=0)
+        at = image * x_b + token[:, None] * x_n + channels[None, :] * x_c
+        tile = tl.load(x + at, mask=exists[:, None] & (channels < c)[None, :], other=0.0).to(tl.float32)
+        counts = tl.load(weight + member // factor, mask=exists, other=0.0).to(tl.float32)
+        total += tl.sum(tile * counts[:, None], 0)
+    total = total / factor + tl.load(bias + _of_band(m, 0, 1, 2, G0, G1)).to(tl.float32)
+    tl.store(out + (image * M + m) * c + channels, total.to(out.dtype.element_ty), mask=channels < c)
+
+
+@jit
+def _backward_kernel(
+    x, ranking, weight, grad, grad_x, products, N, M, S, factor, wraps, x_b, x_n, x_c, rank_b, g_b, g_m, g_c,
+    L0, L1, L2, G0, G1, G2, R0, R1, R2,
+    c: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Gradients of tokens; and the product of each with the gradient of its summary token, place by place."""
+    image = tl.program_id(1).to(tl.int64)
+    rank = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    is_rank = rank < N
+    start = _of_band(rank, 0, L0, L0 + L1, L0, L1)
+    length = _of_band(rank, L0, L1, L2, L0, L1)
+    r = _of_band(rank, R0, R1, R2, L0, L1)
+    groups = _of_band(rank, G0, G1, G2, L0, L1)
+    first_group = _of_band(rank, 0, G0, G0 + G1, L0, L1)
+    first_weight = _of_band(rank, 0, R0, R0 + R1, L0, L1)
+    first_slot = _of_band(rank, 0, G0 * R0, G0 * R0 + G1 * R1, L0, L1) * factor
+    members = tl.maximum(r * factor, 1)  # beyond the last rank there may be no band
+    channels = tl.arange(0, C)
+    is_channel = (channels < c)[None, :]
+    token = tl.load(ranking + image * rank_b + rank, mask=is_rank, other=0)
+    at = image * x_b + token[:, None] * x_n + channels[None, :] * x_c
+    tile = tl.load(x + at, mask=is_rank[:, None] & is_channel, other=0.0).to(tl.float32)
+    total = tl.zeros((BLOCK, C), tl.float32)
+    for wrap in range(wraps):  # a token at the start of its band may be in its last group as well
+        slot = rank - start + wrap * length
+        exists = is_rank & (slot < groups * members)
+        group = first_group + slot // members
+        of_group = grad + image * g_b + group[:, None] * g_m + channels[None, :] * g_c
+        g = tl.load(of_group, mask=exists[:, None] & is_channel, other=0.0).to(tl.float32)
+        member = slot % members // factor
+        counts = tl.load(weight + first_weight + member, mask=exists, other=0.0).to(tl.float32)
+        total += g * (counts / factor)[:, None]
+        tl.store(products + image * S + first_slot + slot, tl.sum(tile * g, 1), mask=exists)
+    of_token = grad_x + (image * N + token)[:, None] * c + channels[None, :]
+    tl.store(of_token, total.to(grad_x.dtype.element_ty), mask=is_rank[:, None] & is_channel)
+
+
+def _three(numbers: Sequence[int]) -> list[int]:
+    """Numbers of three bands; where there are two, the last one is empty."""
+    return [*numbers, 0][:3]
+
+
+def _groups(lengths: Sequence[int], sizes: Sequence[int], factor: int) -> list[int]:
+    return [Band(0, length, r).num_groups(factor) for length, r in zip(lengths, sizes, strict=True)]
+
+
+@torch.library.custom_op("sgformer::merge_tokens_triton", mutates_args=())
+def _merge(
+    x: Tensor,
+    ranking: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    lengths: Sequence[int],
+    sizes: Sequence[int],
+    factor: int,
+) -> Tensor:
+    B, N, c = x.shape
+    groups = _groups(lengths, sizes, factor)
+    M = sum(groups)
+    out = x.new_empty((B, M, c))
+    _forward_kernel[M, B](
+        *(
+            x,
+            ranking,
+            weight.contiguous(),
+            bias.contiguous(),
+            out,
+            N,
+            M,
+            factor,
+            *x.stride(),
+            ranking.stride(0),
+        ),
+        *(*_three(lengths), *groups[:2], *_three(sizes)),
+        c=c,
+        C=padded(c),
+        BLOCK=BLOCK_MEMBERS,
+        num_warps=2,
+    )
+    return out
+
+
+@_merge.register_fake
+def _(x, ranking, weight, bias, lengths, sizes, factor):
+    return x.new_empty((x.shape[0], sum(_groups(lengths, sizes, factor)), x.shape[2]))
+
+
+@torch.library.custom_op("sgformer::merge_tokens_triton_backward", mutates_args=())
+def _backward(
+    grad: Tensor,
+    x: Tensor,
+    ranking: Tensor,
+    weight: Tensor,
+    lengths: Sequence[int],
+    sizes: Sequence[int],
+    factor: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    B, N, c = x.shape
+    groups = _groups(lengths, sizes, factor)
+    slots = [g * r * factor for g, r in zip(groups, sizes, strict=True)]
+    wraps = max(-(-slot // length) for slot, length in zip(slots, lengths, strict=True) if length)
+    grad_x = x.new_empty((B, N, c))
+    products = x.new_empty((B, sum(slots)), dtype=torch.float32)
+    C = padded(c)
+    block = max(BLOCK_NUMBERS // C, 8)
+    _backward_kernel[-(-N // block), B](
+        *(x, ranking, weight.contiguous(), grad, grad_x, products),
+        *(N, sum(groups), sum(slots), factor, wraps, *x.stride(), ranking.stride(0), *grad.stride()),
+        *(*_three(lengths), *_three(groups), *_three(sizes)),
+        c=c,
+        C=C,
+        BLOCK=block,
+        num_warps=4,
+    )
+    grad_weight = [
+        of_band.reshape(B * g, r, factor).sum((0, 2)) / factor
+        for of_band, g, r in zip(products.split(slots, 1), groups, sizes, strict=True)
+    ]
+    of_groups = grad.float().sum((0, 2)).split(groups)
+    grad_bias = torch.stack([of_band.sum() for of_band in of_groups])
+    return grad_x, torch.cat(grad_weight).to(weight.dtype), grad_bias.to(weight.dtype)
+
+
+@_backward.register_fake
+def _(grad, x, ranking, weight, lengths, sizes, factor):
+    return x.new_empty(x.shape), weight.new_empty(weight.shape), weight.new_empty(len(lengths))
+
+
+def _setup_context(ctx, inputs, output):
+    x, ranking, weight, _, ctx.lengths, ctx.sizes, ctx.factor = inputs
+    ctx.save_for_backward(x, ranking, weight)
+
+
+def _differentiate(ctx, grad):
+    grad_x, grad_weight, grad_bias = _backward(grad, *ctx.saved_tensors, ctx.lengths, ctx.sizes, ctx.factor)
+    return grad_x, None, grad_weight, grad_bias, None, None, None
+
+
+_merge.register_autograd(_differentiate, setup_context=_setup_context)
