@@ -15,6 +15,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..ops.depthwise_conv.reference import fold_residual
 from ..ops.merge_tokens import cut_bands
 from .attention import (
     WINDOW_SIZE,
@@ -131,9 +132,8 @@ class ExportableMlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Mixes channels, and neighbours a little."""
-        y = self.fc1(x.permute(0, 3, 1, 2))
-        y = F.gelu(self.conv(y.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
-        return self.fc2(y).permute(0, 2, 3, 1)
+        y = self.fc1(x.permute(0, 3, 1, 2))  # (B, hidden, H, W)
+        return self.fc2(_convolve(self.conv, y)).permute(0, 2, 3, 1)
 
 
 class Positional(nn.Module):
@@ -149,7 +149,7 @@ class Positional(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Looks at neighbours."""
-        return self.conv(self.project(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+        return _convolve(self.conv, self.project(x.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
 
 
 class ExportableHybridScale(nn.Module):
@@ -287,6 +287,14 @@ class ExportableGlobal(nn.Module):
         pooled, _ = pool(x, self.token_budget)
         kv = self.kv(pooled.flatten(1, 2))
         return self.proj(_attend(self.q(x), kv, self.num_heads) + self.positional(x))
+
+
+def _convolve(conv: DepthwiseConv, x: Tensor) -> Tensor:
+    """As a `DepthwiseConv`, of a map `(B, c, H, W)`."""
+    weight, folded = fold_residual(x, conv.weight, conv.residual)
+    y = F.conv2d(x, weight, conv.bias, padding=1, groups=conv.groups)
+    y = x + y if conv.residual and not folded else y
+    return F.gelu(y) if conv.gelu else y
 
 
 def _attend(q: Tensor, kv: Tensor, num_heads: int) -> Tensor:
