@@ -44,8 +44,8 @@ class Rows(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Projects."""
-        y = F.linear(x.reshape(-1, x.shape[-1]), self.weight, self.bias)
-        return y.reshape(*x.shape[:-1], len(self.weight))
+        y = F.linear(x.flatten(0, -2), self.weight, self.bias)
+        return y.unflatten(0, x.shape[:-1])
 
 
 class PointwiseRows(Rows):
@@ -178,7 +178,7 @@ class ExportableHybridScale(nn.Module):
         return self.proj(out), (significance_global + significance_local) / 2
 
     def _attend_global(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        B, H, W, c = x.shape
+        _, H, W, c = x.shape
         a, s = self.attn.num_heads_half, self.attn.stride
         d = c // 2 // a
         # With s - 1 zeros after it, a side gives as many squares as cover it.
@@ -187,9 +187,9 @@ class ExportableHybridScale(nn.Module):
         h, w = coarse.shape[1:3]
         kv = self.kv(coarse).flatten(1, 2).unflatten(-1, (2, a, d))  # (B, M, 2, a, d)
         k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, a, M, d) each
-        q = self.q(x).reshape(B, H * W, a, d).transpose(1, 2)  # (B, a, N, d)
+        q = self.q(x).flatten(1, 2).unflatten(-1, (a, d)).transpose(1, 2)  # (B, a, N, d)
         weights = _softmax(q @ k.mT * d**-0.5)
-        out = (weights.to(v.dtype) @ v).transpose(1, 2).reshape(B, H, W, c // 2)
+        out = (weights.to(v.dtype) @ v).transpose(1, 2).flatten(2).unflatten(1, (H, W))
         received = weights.mean((1, 2)).unflatten(-1, (h, w)) * (h * w)
         row = torch.arange(H, device=x.device) // (s * t)
         column = torch.arange(W, device=x.device) // (s * t)
@@ -244,13 +244,13 @@ class ExportableSelfGuided(nn.Module):
 
     def _merge(self, x: Tensor, significance: Tensor) -> Tensor:
         """The summary tokens `(B, M, c)`."""
-        B, H, W, c = x.shape
+        B, H, W, _ = x.shape
         N = H * W
         bands = cut_bands(N, self.attn.group_sizes)
         t = factor_for(bands, self.attn.token_budget)
         ranking = self.rank(significance)
         offset = torch.arange(B, device=x.device).unsqueeze(1) * N
-        tokens = x.reshape(-1, c)  # (B * N, c)
+        tokens = x.flatten(0, 2)  # (B * N, c)
         summary = []
         for (start, length, r), f in zip(bands, self.attn.merge, strict=True):
             if isinstance(length, int) and length == 0:
@@ -299,13 +299,13 @@ def _convolve(conv: DepthwiseConv, x: Tensor) -> Tensor:
 
 def _attend(q: Tensor, kv: Tensor, num_heads: int) -> Tensor:
     """Attention of a map `(B, H, W, c)` to a list `(B, M, 2c)`, keys before values."""
-    B, H, W, c = q.shape
-    q = q.reshape(B, H * W, num_heads, c // num_heads).transpose(1, 2)  # (B, a, N, d)
+    _, H, W, c = q.shape
+    q = q.flatten(1, 2).unflatten(-1, (num_heads, c // num_heads)).transpose(1, 2)  # (B, a, N, d)
     k, v = (
         kv.unflatten(-1, (2, num_heads, c // num_heads)).permute(2, 0, 3, 1, 4).unbind(0)
     )  # (B, a, M, d) each
     weights = _softmax(q @ k.mT * (c // num_heads) ** -0.5)
-    return (weights.to(v.dtype) @ v).transpose(1, 2).reshape(B, H, W, c)
+    return (weights.to(v.dtype) @ v).transpose(1, 2).flatten(2).unflatten(1, (H, W))
 
 
 def _softmax(scores: Tensor) -> Tensor:
