@@ -91,7 +91,8 @@ def export(
     if max_size is not None:
         _range(fixed, max_size, MIN_ANY_SIZE)  # before anything is loaded
     model = tasks.load(weights)
-    part = part_of(model, topk=onnx, convs=onnx and not int8, half=half, pyramid=pyramid)
+    convs = onnx and not (int8 or half)  # int8 rounds matrix products; half is for GPUs, which turn no maps
+    part = part_of(model, topk=onnx, convs=convs, half=half, pyramid=pyramid)
     smallest, largest = _range(
         fixed, max_size or max(MAX_SIZE, *part.about["preprocessing"]["image_size"]), MIN_ANY_SIZE
     )
