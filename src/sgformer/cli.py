@@ -59,15 +59,15 @@ _REMEDIES = (
 class Parser(argparse.ArgumentParser):
     """argparse, with errors of one line, a hint at the nearest verb, and `--max_size` for `--max-size`."""
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Takes an option with dashes or with underscores, however it was declared."""
+    def as_declared(self, arguments: Sequence[str]) -> list[str]:
+        """The arguments with options spelt as they were declared: with dashes or with underscores."""
         known = {option.replace("_", "-"): option for option in self._option_string_actions}
 
         def declared(argument: str) -> str:
             name, equals, value = argument.partition("=")
             return known.get(name.replace("_", "-"), name) + equals + value if name[:2] == "--" else argument
 
-        return super().parse_known_args([declared(argument) for argument in args or ()], namespace)
+        return [declared(argument) for argument in arguments]
 
     def error(self, message: str) -> NoReturn:
         """Prints one line and exits with 2."""
@@ -126,7 +126,7 @@ def _run(arguments: list[str]) -> int:
     rest, overrides = arguments[1:], {}
     if getattr(module, "TAKES_OVERRIDES", False):
         rest, overrides = split_overrides(rest)
-    values = vars(parser.parse_args(rest))
+    values = vars(parser.parse_args(parser.as_declared(rest)))
     del values["debug"]
     if overrides:
         values["overrides"] = overrides

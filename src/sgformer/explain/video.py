@@ -126,6 +126,7 @@ class VideoWriter:
         self.path, self.rate, self.num_frames = path, rate, 0
         self._draft = path.with_name(f".{path.name}.part")
         self._container: Any = None
+        self._stream: Any = None
         self._last = -1
 
     def __enter__(self) -> VideoWriter:
@@ -136,13 +137,13 @@ class VideoWriter:
     ) -> None:
         if self._container is None:
             return
-        # What was read before a damaged place is worth having.
-        if kind is None or issubclass(kind, VideoError):
-            for packet in self._stream.encode(None):
-                self._container.mux(packet)
-            self._container.close()
-            os.replace(self._draft, self.path)
-        else:
+        try:
+            # What was read before a damaged place is worth having.
+            if kind is None or issubclass(kind, VideoError):
+                self._container.mux(self._stream.encode(None))
+                self._container.close()
+                os.replace(self._draft, self.path)
+        finally:
             self._container.close()
             self._draft.unlink(missing_ok=True)
 
@@ -157,7 +158,7 @@ class VideoWriter:
 
         # The usual colour format has one colour for two by two pixels, so sides are even.
         frame = np.pad(frame, ((0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0)), mode="edge")
-        if self._container is None:
+        if not self.num_frames:
             self._open(frame.shape[0], frame.shape[1])
         if frame.shape[:2] != (self._stream.height, self._stream.width):
             picture = Image.fromarray(frame).resize((self._stream.width, self._stream.height))
@@ -165,8 +166,7 @@ class VideoWriter:
         drawn = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
         self._last = max(self._last + 1, round(seconds * TICKS))
         drawn.pts, drawn.time_base = self._last, Fraction(1, TICKS)
-        for packet in self._stream.encode(drawn):
-            self._container.mux(packet)
+        self._container.mux(self._stream.encode(drawn))
         self.num_frames += 1
 
     def _open(self, height: int, width: int) -> None:
