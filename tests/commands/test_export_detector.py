@@ -106,6 +106,23 @@ def test_lists_are_compared_by_objects():
     assert apart(boxes, labels, torch.zeros(100))[0] == torch.inf
 
 
+def test_a_check_without_objects_says_so(monkeypatch):
+    """And with objects it judges, here what is followed, in place of a file."""
+    model = make()
+    part = parts.part_of(model, topk=True)
+    monkeypatch.setattr(check, "open_exported", lambda path: torch.no_grad()(part.module))
+    assert check.verify("", part, fixed=(96, 96), largest=(96, 96)) < 1e-4
+    with torch.no_grad():
+        part.module.find.heads.box_predictor.cls_score.bias[1] += 1
+    with pytest.raises(parts.ExportError, match="differs from the model"):
+        check.verify("", part, fixed=(96, 96), largest=(96, 96))
+    with torch.no_grad():
+        for heads in (model.roi_heads, part.module.find.heads):
+            heads.box_predictor.cls_score.bias[0] += 100
+    with pytest.warns(UserWarning, match="no object was found"):
+        assert check.verify("", part, fixed=(96, 96), largest=(96, 96)) == 0
+
+
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """A file for pictures of any size, which was checked before it was kept."""
