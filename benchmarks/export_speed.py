@@ -2,12 +2,14 @@
 
 FILE is what `sgformer export` wrote of the same weights. All take turns, A B C A B C, on the same pictures, with as
 many threads as PyTorch uses. Threads of ONNX Runtime wait busily for more work, so each turn starts after a pause, with
-a call that is not timed: otherwise each way would be timed while the one before still waits. Medians go to
+a call that is not timed: otherwise each way would be timed while the one before still waits. On a machine that does
+other work, run it with a priority above that (`chrt --rr 1`). Medians go to
 `benchmarks/results/export_<model>_<threads>threads_torch<version>_<date>.csv`.
 """
 
 import csv
 import datetime
+import re
 import statistics
 import sys
 import time
@@ -35,6 +37,12 @@ def named(path: Path) -> str:
     )
 
 
+def machine() -> str:
+    """The CPU's name; Linux only."""
+    found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return found[1] if found else ""
+
+
 def main(weights: str, files: list[str]) -> None:
     torch.manual_seed(0)
     model = sgformer.load(weights)
@@ -52,7 +60,9 @@ def main(weights: str, files: list[str]) -> None:
     path = RESULTS / f"export_{model.name}_{torch.get_num_threads()}threads_torch{version}_{date}.csv"
     with path.open("w", newline="") as file, torch.inference_mode():
         writer = csv.writer(file)
-        writer.writerow(["way", "batch", "size", "median_ms", "fastest_ms", "eager_over_this", "onnxruntime"])
+        writer.writerow(
+            ["way", "batch", "size", "median_ms", "fastest_ms", "eager_over_this", "onnxruntime", "cpu"]
+        )
         for batch in BATCHES:
             x = torch.randn(batch, 3, SIZE, SIZE)
             times: dict[str, list[float]] = {name: [] for name in ways}
@@ -67,7 +77,7 @@ def main(weights: str, files: list[str]) -> None:
             for name, median in medians.items():
                 ratio = medians["eager"] / median
                 row = [name, batch, SIZE, f"{median:.2f}", f"{min(times[name]):.2f}", f"{ratio:.2f}"]
-                writer.writerow([*row, onnxruntime.__version__])
+                writer.writerow([*row, onnxruntime.__version__, machine()])
                 print(*row, sep="\t")
     print(path)
 

@@ -24,10 +24,20 @@ def shared() -> Path:
 
 @pytest.fixture
 def onnx_script(tmp_path) -> Path:
-    """The script in docs/export.md that runs an exported file."""
+    """The script in docs/export.md that runs an exported classifier."""
+    return _script(tmp_path, 0)
+
+
+@pytest.fixture
+def detector_script(tmp_path) -> Path:
+    """That which runs an exported detector."""
+    return _script(tmp_path, 1)
+
+
+def _script(folder: Path, number: int) -> Path:
     page = (Path(__file__).parents[1] / "docs" / "export.md").read_text(encoding="utf-8")
-    path = tmp_path / "run_onnx.py"
-    path.write_text(re.search(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)[1], "utf-8")
+    path = folder / "run_onnx.py"
+    path.write_text(re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)[number], "utf-8")
     return path
 
 

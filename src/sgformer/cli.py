@@ -18,7 +18,7 @@ VERBS = {
     "evaluate": "judge a trained model on the validation pictures",
     "predict": "name what is in pictures",
     "report": "write a page about a run",
-    "explain": "draw what a model finds significant in pictures, and where its keys go",
+    "explain": "draw what a model finds significant in pictures or a video, and where its keys go",
     "export": "write a trained model as ONNX or torch.export file",
     "serve": "open a page on this machine to try a model on pictures",
     "convert": "turn released SG-Former weights into a weights file of this package",
@@ -43,6 +43,7 @@ _EXTRAS = {
         "data": "webdataset braceexpand pandas pyarrow",
         "export": "onnx onnxruntime onnxscript",
         "serve": "starlette uvicorn",
+        "video": "av",
         "demo": "skimage sklearn",
     }.items()
     for module in modules.split()
@@ -56,7 +57,17 @@ _REMEDIES = (
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, with errors of one line and a hint at the nearest verb."""
+    """argparse, with errors of one line, a hint at the nearest verb, and `--max_size` for `--max-size`."""
+
+    def as_declared(self, arguments: Sequence[str]) -> list[str]:
+        """The arguments with options spelt as they were declared: with dashes or with underscores."""
+        known = {option.replace("_", "-"): option for option in self._option_string_actions}
+
+        def declared(argument: str) -> str:
+            name, equals, value = argument.partition("=")
+            return known.get(name.replace("_", "-"), name) + equals + value if name[:2] == "--" else argument
+
+        return [declared(argument) for argument in arguments]
 
     def error(self, message: str) -> NoReturn:
         """Prints one line and exits with 2."""
@@ -115,7 +126,7 @@ def _run(arguments: list[str]) -> int:
     rest, overrides = arguments[1:], {}
     if getattr(module, "TAKES_OVERRIDES", False):
         rest, overrides = split_overrides(rest)
-    values = vars(parser.parse_args(rest))
+    values = vars(parser.parse_args(parser.as_declared(rest)))
     del values["debug"]
     if overrides:
         values["overrides"] = overrides

@@ -304,6 +304,22 @@ def test_every_verb_explains_itself_with_an_example(verb, capsys):
     assert f"sgformer {verb}" in printed.split("examples:")[1]
 
 
+def test_options_are_taken_with_dashes_and_with_underscores(capsys):
+    parser = cli.Parser()
+    parser.add_argument("--max-size", type=int)
+    parser.add_argument("--top_k", type=int)
+    for arguments in (["--max_size", "3", "--top-k=4"], ["--max-size=3", "--top_k", "4"]):
+        assert vars(parser.parse_args(parser.as_declared(arguments))) == {"max_size": 3, "top_k": 4}
+    assert parser.as_declared(["--max_sizes", "a_b", "--data.max_size=3"]) == [
+        "--max_sizes",
+        "a_b",
+        "--data.max_size=3",
+    ]
+    with pytest.raises(SystemExit, match="2"):
+        run(["predict", "nothing.safetensors", "a.png", "--top-k", "many"])
+    assert "--top_k: invalid int value" in capsys.readouterr().err
+
+
 def test_help_and_lists(capsys):
     assert run([]) == run(["--help"]) == run(["--version"]) == 0
     assert run(["list", "recipes"]) == run(["list", "models"]) == 0

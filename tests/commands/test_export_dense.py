@@ -1,4 +1,4 @@
-"""What `sgformer export` makes of segmenters and detectors."""
+"""What `sgformer export` makes of segmenters, and of a detector's pyramid; its objects: test_export_detector.py."""
 
 import pytest
 import torch
@@ -59,7 +59,7 @@ MODELS = {
 @pytest.mark.parametrize("name", MODELS)
 @torch.no_grad()
 def test_the_exported_form_computes_what_the_model_computes(name):
-    part = parts.part_of(MODELS[name]().double(), topk=True)
+    part = parts.part_of(MODELS[name]().double(), topk=True, convs=True, pyramid=name == "detector")
     for batch, height, width in [(1, 224, 224), (2, 160, 208), (1, 333, 250), (1, 65, 100)]:
         x = check.pictures(batch, 3, height, width).double()
         given = part.module(x)
@@ -90,9 +90,12 @@ def test_a_segmenter_with_open_sizes(tmp_path, head):
     assert about["palette"] == [list(colour) for colour in model.palette]
 
 
+@pytest.mark.slow
 def test_a_detectors_pyramid(tmp_path):
     detector().save(tmp_path / "weights.safetensors")
-    path = export.export(tmp_path / "weights.safetensors", tmp_path / "model.onnx", size="96x130")
+    path = export.export(
+        tmp_path / "weights.safetensors", tmp_path / "model.onnx", size="96x130", pyramid=True
+    )
     maps = files.open_exported(path)(torch.zeros(2, 3, 96, 130))[:5]
     assert [tuple(map_.shape[2:]) for map_ in maps] == [(24, 33), (12, 17), (6, 9), (3, 5), (2, 3)]
     about = files.about_exported(path)

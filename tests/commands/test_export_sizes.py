@@ -20,8 +20,8 @@ SIZES = [(128, 128), (160, 208), (224, 224), (333, 250), (130, 401)]
 @torch.no_grad()
 def test_any_size_computes_what_the_model_computes(size, options):
     model, x = fill.model("sgformer_test", num_classes=5, **options), fill.picture("export", 2, *size)
-    for topk in (False, True):
-        logits, *maps = Exportable(model, topk=topk)(x)
+    for onnx in (False, True):
+        logits, *maps = Exportable(model, topk=onnx, convs=onnx)(x)
         torch.testing.assert_close(logits, model(x), rtol=0, atol=1e-11)
         for ours, theirs in zip(maps, model.forward_significance(x), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-11)
@@ -35,9 +35,10 @@ def test_any_size_computes_what_the_model_computes(size, options):
 def test_every_variant_computes_the_same(variant, size):
     """In float64, what is followed by the exporters; files of every variant: benchmarks/export_parity.py."""
     model, x = fill.model(variant, num_classes=5), fill.picture("export", 1, *size)
-    logits, *maps = Exportable(model)(x)
-    torch.testing.assert_close(logits, model(x), rtol=0, atol=1e-10)
-    assert len(maps) == exporting.num_maps(model) > 0
+    for onnx in (False, True):
+        logits, *maps = Exportable(model, topk=onnx, convs=onnx)(x)
+        torch.testing.assert_close(logits, model(x), rtol=0, atol=1e-10)
+        assert len(maps) == exporting.num_maps(model) > 0
 
 
 @pytest.mark.parametrize("budget", [3, 20, 196])
@@ -61,8 +62,10 @@ def test_what_a_budget_asks_for_is_counted_as_it_is_searched(budget):
 def test_one_size_computes_what_the_model_computes(size, budget):
     model = fill.model("sgformer_test", num_classes=5, token_budget=budget)
     x = fill.picture("export", 2, *size)
-    for topk in (False, True):
-        torch.testing.assert_close(Exportable(model, topk=topk)(x)[0], model(x), rtol=0, atol=1e-11)
+    for onnx in (False, True):
+        torch.testing.assert_close(
+            Exportable(model, topk=onnx, convs=onnx)(x)[0], model(x), rtol=0, atol=1e-11
+        )
 
 
 @pytest.mark.parametrize(("old", "new"), [(56, 56), (56, 40), (7, 20), (5, 3), (1, 4)])
@@ -83,7 +86,7 @@ def test_one_file_takes_every_size_of_its_range(tmp_path, suffix, budget):
     options = {"depths": (2, 0, 2, 1), "token_budget": budget}
     model = Classifier("sgformer_test", classes=list("abc"), preprocessing=preprocessing, kwargs=options)
     fill.fill_(model.eval().backbone)
-    part = parts.part_of(model, topk=suffix == ".onnx")
+    part = parts.part_of(model, topk=suffix == ".onnx", convs=suffix == ".onnx")
     smallest, largest = (128, 128), (512, 512)
     program = files.trace(part.module, 3, fixed=None, smallest=smallest, largest=largest)
     path = tmp_path / f"any{suffix}"

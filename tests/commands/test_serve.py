@@ -31,7 +31,6 @@ pytest.importorskip("starlette", reason="sgformer serve needs starlette")
 
 from sgformer.commands import tryout as tryouts  # noqa: E402
 from sgformer.commands import web  # noqa: E402
-from sgformer.commands.serve import LOOPBACK  # noqa: E402
 from sgformer.commands.tryout import Tryout  # noqa: E402
 
 CLASSES = ["cat", "dog", "<b>cow</b>"]
@@ -84,11 +83,8 @@ def photograph(width=120, height=90, kind="PNG"):
 
 @contextmanager
 def serving(model, task="classification"):
-    server = uvicorn.Server(
-        uvicorn.Config(
-            web.create_app(Tryout(model, task=task), hosts=LOOPBACK), log_level="warning", lifespan="off"
-        )
-    )
+    app = web.create_app(Tryout(model, task=task), hosts=["127.0.0.1", "localhost"])
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
@@ -343,18 +339,27 @@ def weights(model, tmp_path_factory):
     return path
 
 
-def test_the_command_serves_until_it_is_interrupted(weights):
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_the_command_serves_until_it_is_interrupted(weights, host):
+    if host == "::1":
+        try:
+            socket.create_server((host, 0), family=socket.AF_INET6).close()
+        except OSError:
+            pytest.skip("this machine has no IPv6")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-m", "sgformer", "serve", str(weights), "--port", "0", "--device", "cpu"]
+    command += ["--host", host]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as process:
         try:
             line = process.stdout.readline()
-            found = re.search(r"http://127\.0\.0\.1:(\d+)/", line)
+            found = re.search(r"http://(127\.0\.0\.1|\[::1\]):(\d+)/", line)
             assert found, line
-            client = Client(int(found[1]))
+            client = Client(int(found[2]), host)
             assert client.ask("GET", "/")[0] == 200
+            assert client.ask("GET", "/", Host="example.org")[0] == 400
+            assert client.post(photograph(), Origin=found[0].rstrip("/"))[0] == 200
             expected = tasks.load(weights).predict(photograph()).summary()
             assert client.post(photograph())[1]["summary"] == expected
             process.send_signal(signal.SIGINT)

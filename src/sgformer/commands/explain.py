@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,12 +13,20 @@ if TYPE_CHECKING:
 
     from ..explain import Explanation, Pair
 
+# What is taken for a video, by the ends of names.
+SUFFIXES = frozenset(
+    (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".ts", ".m2ts", ".3gp")
+)
+MAX_FPS = 240
+
 EXAMPLES = """The whole picture is explained: resized as the model was evaluated, by its shorter side, and not cropped.
 
 examples:
   sgformer explain runs/imagenette160 dog.jpg
   sgformer explain best.safetensors holiday/ --out holiday_explained --size 320
-  sgformer explain best.safetensors dog.jpg --token_budget 32
+  sgformer explain best.safetensors dog.jpg --token-budget 32
+  sgformer explain sgformer_t street.mp4            # a video of what is significant in it, frame by frame
+  sgformer explain sgformer_t frames/ --fps 25      # the same of its frames
 """
 
 
@@ -25,7 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the verb takes."""
     parser.add_argument("weights", help="a run folder (its best weights) or a weights file")
     parser.add_argument(
-        "pictures", nargs="+", help="files, folders (with all below them) or patterns such as '*.jpg'"
+        "pictures",
+        nargs="+",
+        help="files, folders (with all below them) or patterns such as '*.jpg'; also videos such as clip.mp4",
     )
     parser.add_argument(
         "--out", default="explained", metavar="FOLDER", help="where the pictures go (default: explained)"
@@ -34,7 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--size", type=int, metavar="PIXELS", help="shorter side that the model sees; default: its own"
     )
     parser.add_argument(
-        "--token_budget", type=int, metavar="K", help="the most keys; default: what the weights say"
+        "--token-budget", type=int, metavar="K", help="the most keys; default: what the weights say"
+    )
+    parser.add_argument(
+        "--fps", type=float, metavar="N", help="the pictures are frames, N a second: write one video of them"
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps; default: a GPU where there is one")
 
@@ -46,22 +60,24 @@ def explain(
     out: str | Path = "explained",
     size: int | None = None,
     token_budget: int | None = None,
+    fps: float | None = None,
     device: str = "auto",
 ) -> int:
-    """Draw what a model finds significant in pictures, and how it spends its keys on it.
+    """Draw what a model finds significant in pictures or videos, and how it spends its keys on it.
 
     From Python, `explain_pictures` gives the arrays.
 
     Args:
         weights: A run folder (its best weights) or a weights file, of any task.
-        pictures: Files, folders and patterns.
-        out: A folder for ``index.html`` and for a folder of PNG files for each picture.
+        pictures: Files, folders and patterns; of videos, files.
+        out: A folder for ``index.html`` and for a folder of PNG files for each picture; for an MP4 file for each video.
         size: Shorter side that the model sees, in pixels, at least 32.
         token_budget: The most keys of an attention, at least 3.
+        fps: The pictures are the frames of one video, so many a second, in their order.
         device: Where to compute; ``auto`` takes a GPU where there is one.
 
     Returns:
-        0, or 1 if a picture could not be read.
+        0, or 1 if a picture, or a video from somewhere on, could not be read.
 
     Raises:
         ValueError: The weights cannot be used, the model has no significance, or there are no pictures.
@@ -75,13 +91,25 @@ def explain(
     from . import console
     from .predict import find
 
-    paths = find(pictures)
+    videos = [Path(name) for name in pictures if Path(name).suffix.lower() in SUFFIXES]
+    pictures = [name for name in pictures if Path(name) not in videos]
+    if fps is not None and not 0 < fps <= MAX_FPS:
+        raise ValueError(f"--fps {fps:g} is outside 0 to {MAX_FPS}; 25 is usual")
+    if fps is not None and videos:
+        raise ValueError(f"--fps is for frames that are pictures; {videos[0]} says itself how fast it is")
+    paths = find(pictures) if pictures else []
     model = tasks.load(weights, device=console.device(device))
     if token_budget is not None:
         if (backbone := budgeted(model)) is None:
-            raise ValueError(f"{_name(model)} has no token budget; leave --token_budget out")
+            raise ValueError(f"{_name(model)} has no token budget; leave --token-budget out")
         backbone.set_token_budget(token_budget)
     folder = Path(out)
+    if fps is not None:
+        return _explain_frames(model, paths, folder / f"{_name_of_frames(paths)}.mp4", fps=fps, size=size)
+    failed, taken = 0, {}
+    for path in videos:
+        taken[name := _unused(path.stem, taken)] = path
+        failed += _explain_video(model, path, folder / f"{name}.mp4", size=size)
     explanations: dict[str, Explanation] = {}
     notes: dict[str, str] = {}
     for path in paths:
@@ -103,7 +131,62 @@ def explain(
         page = write_page(explanations, title=f"What {_name(model)} finds significant", notes=notes)
         write_atomically(folder / "index.html", page.encode())
         print(f"All in one page: {folder / 'index.html'}")
-    return int(len(explanations) < len(paths))
+    return int(failed > 0 or len(explanations) < len(paths))
+
+
+def _explain_video(model: Any, path: Path, out: Path, *, size: int | None) -> bool:
+    """Writes a video of the significance in another; whether it could not be read to its end."""
+    from rich.progress import track
+
+    from ..explain.video import VideoError, VideoReader, VideoWriter
+    from . import console
+
+    if out.exists() and out.samefile(path):
+        raise ValueError(f"{path} would be replaced; name another folder by --out")
+    drawn = VideoWriter(out)
+    try:
+        with VideoReader(path) as video, drawn:
+            drawn.rate = video.rate
+            shown = track(
+                video, path.name, total=video.length, transient=True, disable=not console.is_terminal()
+            )
+            for image, seconds in shown:
+                drawn.add(explain_picture(model, image, size=size).combined(), seconds)
+    except VideoError as error:
+        print(f"sgformer: {error}", file=sys.stderr)
+        if drawn.num_frames:
+            print(f"{path} -> {out}, {drawn.num_frames} frames that could be read", flush=True)
+        return True
+    print(f"{path} -> {out}", flush=True)
+    return False
+
+
+def _explain_frames(model: Any, paths: list[Path], out: Path, *, fps: float, size: int | None) -> int:
+    """The same of pictures in their order; 1 if one could not be read, in whose place the frame before it stays."""
+    from rich.progress import track
+
+    from ..explain.video import VideoWriter
+    from ..tasks.images import PictureError
+    from . import console
+
+    rate, failed = Fraction(fps).limit_denominator(1001), 0
+    with VideoWriter(out, rate) as drawn:
+        shown = track(paths, "frames", transient=True, disable=not console.is_terminal())
+        for place, path in enumerate(shown):
+            try:
+                drawn.add(explain_picture(model, path, size=size).combined(), place / rate)
+            except (PictureError, OSError) as error:
+                print(f"sgformer: skipped: {error}", file=sys.stderr)
+                failed += 1
+    if failed == len(paths):
+        raise ValueError(f"none of the {failed} frames could be read, so there is no video")
+    print(f"{len(paths) - failed} frames -> {out}", flush=True)
+    return int(failed > 0)
+
+
+def _name_of_frames(paths: list[Path]) -> str:
+    """Of a video made of pictures: that of their folder."""
+    return paths[0].resolve().parent.name or "frames"
 
 
 def explain_picture(model: Any, picture: Any, *, size: int | None = None) -> "Explanation":

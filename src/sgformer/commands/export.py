@@ -10,14 +10,15 @@ MAX_SIZE = 1024
 STEP = 512  # torch.export stumbles over some upper ends, such as 420; over multiples of this it does not
 
 EXAMPLES = """The ending of OUT decides: .onnx for ONNX Runtime and others, .pt2 for torch.export.load.
-A file takes any number of pictures, of any size from 128x128 to --max_size, or of one size with --size.
-It is checked against the model before it is kept. Of a detector it holds the feature pyramid.
+A file takes any number of pictures, of any size from 128x128 to --max-size, or of one size with --size; that of a
+detector takes one picture at a time. It is checked against the model before it is kept.
 
 examples:
   sgformer export runs/imagenette160 model.onnx
-  sgformer export best.safetensors model.pt2 --max_size 640
+  sgformer export best.safetensors model.pt2 --max-size 640
   sgformer export best.safetensors model.onnx --size 160x208
   sgformer export best.safetensors model.onnx --int8
+  sgformer export runs/nuclei maps.onnx --pyramid
 """
 
 
@@ -29,14 +30,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--size", metavar="HxW", help="pictures of this height and width only, such as 224 or 160x208"
     )
     parser.add_argument(
-        "--max_size", type=int, default=MAX_SIZE, metavar="PIXELS",
-        help=f"the largest height and width that the file takes, rounded up to {STEP}s (default: {MAX_SIZE})",
+        "--max-size", type=int, metavar="PIXELS", help="the largest height and width that the file takes, rounded up "
+        f"to {STEP}s (default: {MAX_SIZE}, or what the model was evaluated at)",
     )  # fmt: skip
     parser.add_argument(
         "--half", action="store_true", help="compute in float16: half the file, meant for GPUs"
     )
     parser.add_argument(
         "--int8", action="store_true", help="the matrix products in 8 bits, .onnx only: a third of the file"
+    )
+    parser.add_argument(
+        "--pyramid", action="store_true", help="of a detector only the feature pyramid, for heads of your own"
     )
 
 
@@ -45,19 +49,22 @@ def export(
     out: str | Path,
     *,
     size: str | int | tuple[int, int] | None = None,
-    max_size: int = MAX_SIZE,
+    max_size: int | None = None,
     half: bool = False,
     int8: bool = False,
+    pyramid: bool = False,
 ) -> Path:
-    """Write a trained model as a file that runs without this package: of a detector the feature pyramid.
+    """Write a trained model as a file that runs without this package.
 
     Args:
         weights: A run folder (its best weights) or a weights file.
         out: The file to write; its ending says what kind.
         size: (height, width), one number for both, or text such as ``160x208``; None: any size from 128x128.
-        max_size: The largest height and width, where the size is open; rounded up to a multiple of 512.
-        half: Whether it computes in float16.
+        max_size: The largest height and width, where the size is open, rounded up to a multiple of 512; None: 1024, or
+            what the model was evaluated at.
+        half: Whether it computes in float16; a detector's heads remain in float32.
         int8: Whether its matrix products are in 8 bits; ONNX only.
+        pyramid: Whether a detector's heads are left out.
 
     Returns:
         The file that was written.
@@ -81,13 +88,20 @@ def export(
     from ..export.int8 import quantise
     from ..export.parts import part_of
 
-    smallest, largest = _range(fixed, max_size, MIN_ANY_SIZE)
+    if max_size is not None:
+        _range(fixed, max_size, MIN_ANY_SIZE)  # before anything is loaded
     model = tasks.load(weights)
-    part = part_of(model, topk=onnx, half=half)
+    convs = onnx and not (int8 or half)  # int8 rounds matrix products; half is for GPUs, which turn no maps
+    part = part_of(model, topk=onnx, convs=convs, half=half, pyramid=pyramid)
+    smallest, largest = _range(
+        fixed, max_size or max(MAX_SIZE, *part.about["preprocessing"]["image_size"]), MIN_ANY_SIZE
+    )
     precision = "float16" if half else "float32"
     about = {**part.about, "sizes": {"smallest": list(smallest), "largest": list(largest)}}
     print(f"following the model {'at ' + _times(fixed) if fixed else 'with open sizes'} ...", flush=True)
-    program = trace(part.module, part.channels, fixed=fixed, smallest=smallest, largest=largest)
+    program = trace(
+        part.module, part.channels, fixed=fixed, smallest=smallest, largest=largest, batch=part.batch
+    )
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
         path = Path(folder) / out.name
@@ -101,7 +115,7 @@ def export(
     takes = _times(fixed) if fixed else f"{_times(smallest)} to {_times(largest)}"
     print(
         f"{model.name} -> {out} ({out.stat().st_size / 1e6:.1f} MB, {precision}{f', opset {OPSET}' if onnx else ''}), "
-        f"pictures of {takes}. Largest difference of {part.outputs[0]}: {difference:.1e} of the largest value, with "
+        f"pictures of {takes}. Largest difference: {difference:.1e} of the largest value, with "
         "the ranking held."
     )
     return out
@@ -134,7 +148,7 @@ def _range(
     if fixed:
         return fixed, fixed
     if max_size < 256:
-        raise ValueError(f"--max_size {max_size} must be at least 256; for one small size give --size")
+        raise ValueError(f"--max-size {max_size} must be at least 256; for one small size give --size")
     max_size = -(-max_size // STEP) * STEP
     return (min_size, min_size), (max_size, max_size)
 

@@ -7,14 +7,14 @@ import webbrowser
 from pathlib import Path
 
 MAX_CONNECTIONS = 32
-LOOPBACK = ("127.0.0.1", "localhost")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 EXAMPLES = """The page needs no network, and asks nothing of any other machine. Uploads stay in memory.
 
 examples:
   sgformer serve sgformer_t --open
   sgformer serve runs/detection_digit_scenes --port 8080
-  sgformer serve best.safetensors --host 0.0.0.0    # whoever reaches this machine may use it
+  sgformer serve best.safetensors --host 0.0.0.0    # whoever reaches this machine may use it; :: for IPv6, too
 """
 
 
@@ -70,9 +70,9 @@ def serve(
         model = tasks.load(weights, device=console.device(device))
         model.predict(Image.new("RGB", (224, 224)))  # the first is slow; no visitor shall wait for it
         tryout = Tryout(model, task=read_metadata(locate(weights))["task"])
-        app = create_app(tryout, hosts=LOOPBACK if host in LOOPBACK else ("*",))
+        app = create_app(tryout, hosts=[_in_url(name) for name in LOOPBACK] if host in LOOPBACK else ["*"])
         config = uvicorn.Config(app, log_level="warning", limit_concurrency=MAX_CONNECTIONS, lifespan="off")
-        shown = "localhost" if host == "0.0.0.0" else host
+        shown = "localhost" if host in ("0.0.0.0", "::") else _in_url(host)
         url = f"http://{shown}:{listening.getsockname()[1]}/"
         print(f"{model.name} is at {url} (Ctrl-C stops it)", flush=True)
         if open:
@@ -82,13 +82,26 @@ def serve(
     return 0
 
 
+def _in_url(host: str) -> str:
+    """A host as URLs and browsers write it: IPv6 addresses in brackets.
+
+    Example:
+        >>> _in_url("::1"), _in_url("localhost")
+        ('[::1]', 'localhost')
+    """
+    return f"[{host}]" if ":" in host else host
+
+
 def _listen(host: str, port: int) -> socket.socket:
     try:
-        return socket.create_server((host, port))
+        if ":" not in host:
+            return socket.create_server((host, port))
+        both = host == "::" and socket.has_dualstack_ipv6()  # every address, of either kind
+        return socket.create_server((host, port), family=socket.AF_INET6, dualstack_ipv6=both)
     except OverflowError as error:
         raise ValueError(f"--port {port} is outside 0 to 65535") from error
     except OSError as error:
         raise ValueError(
             f"cannot listen at {host}, port {port} ({error.strerror}); choose another --port (0: any that is free), "
-            "and as --host an IPv4 address of this machine"
+            "and as --host an address of this machine"
         ) from error

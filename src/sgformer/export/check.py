@@ -1,5 +1,6 @@
 """Holds an exported file against the model that it was made from."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,21 +42,28 @@ def verify(
     """
     run = open_exported(path)
     sizes = [(1, *fixed), (3, *fixed)] if fixed else CHECKED
-    worst = 0.0
+    worst, objects = 0.0, 0
     for batch, height, width in sizes:
         if height > largest[0] or width > largest[1]:
             continue
-        x = pictures(batch, part.channels, height, width)
+        x = pictures(part.batch or batch, part.channels, height, width)
         given = run(x)
+        if "scores" in part.outputs:
+            objects += int((given[part.outputs.index("scores")] > 0).sum())
         for name, (difference, scale) in differences(part, x, given).items():
             allowed = TOLERANCE[precision] * (1 if name in part.outputs else 10) * max(1.0, scale)
             if not difference <= allowed:  # also where it is NaN
                 raise ExportError(
-                    f"the exported file differs from the model by {difference:.1e} in {name}, at {batch} pictures of "
+                    f"the exported file differs from the model by {difference:.1e} in {name}, at {len(x)} pictures of "
                     f"{height}x{width}; {allowed:.1e} is allowed. No file was kept; try --size {height}x{width}"
                 )
             if name in part.outputs:
                 worst = max(worst, difference / max(1.0, scale))
+    if "scores" in part.outputs and not objects:
+        warnings.warn(
+            "no object was found in the pictures of the check, so only significance was compared; is it trained?",
+            stacklevel=2,
+        )
     return worst
 
 
@@ -65,8 +73,12 @@ def differences(part: Part, x: Tensor, given: Sequence[Tensor]) -> dict[str, tup
     maps = given[len(part.outputs) :]
     with hold_significance(part.backbone, maps), record_significance(part.backbone) as measured:
         expected = part.reference(x)
-    together = zip(part.names, given, [*expected, *measured], strict=True)
-    return {
+    together = list(zip(part.names, given, [*expected, *measured], strict=True))
+    found = {}
+    if part.compare is not None:
+        found = part.compare(given[: len(part.outputs)], expected)
+        together = together[len(part.outputs) :]
+    return found | {
         name: (float((ours - theirs).abs().max()), float(theirs.abs().max()))
         for name, ours, theirs in together
     }

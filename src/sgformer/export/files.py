@@ -20,8 +20,16 @@ Size = tuple[int, int]
 Run = Callable[[Tensor], Sequence[Tensor]]
 
 
-def trace(module: nn.Module, channels: int, *, fixed: Size | None, smallest: Size, largest: Size) -> Any:
-    """Follow a module with symbols for the number of pictures, and for their height and width unless fixed.
+def trace(
+    module: nn.Module,
+    channels: int,
+    *,
+    fixed: Size | None,
+    smallest: Size,
+    largest: Size,
+    batch: int | None = None,
+) -> Any:
+    """Follow a module with symbols for the number of pictures, and for their height and width, unless fixed.
 
     Args:
         module: What to follow.
@@ -29,21 +37,22 @@ def trace(module: nn.Module, channels: int, *, fixed: Size | None, smallest: Siz
         fixed: The one (height, width), or None for any from `smallest` to `largest`.
         smallest: Least (height, width).
         largest: Greatest (height, width).
+        batch: The one number of pictures, or None for any.
 
     Returns:
         A `torch.export.ExportedProgram`.
     """
     Dim = torch.export.Dim
-    shape: dict[int, Any] = {0: Dim("batch", min=1, max=MAX_BATCH)}
+    shape: dict[int, Any] = {} if batch else {0: Dim("batch", min=1, max=MAX_BATCH)}
     if not fixed:
         shape |= {2: Dim("height", min=smallest[0], max=largest[0])}
         shape |= {3: Dim("width", min=smallest[1], max=largest[1])}
-    batch, height, width = EXAMPLE
+    some, height, width = EXAMPLE
     height, width = fixed or (min(height, largest[0]), min(width, largest[1]))
     with torch.no_grad(), _quiet():
         program = torch.export.export(
             module,
-            (torch.zeros(batch, channels, height, width),),
+            (torch.zeros(batch or some, channels, height, width),),
             dynamic_shapes=(shape,),
             strict=False,
             prefer_deferred_runtime_asserts_over_guards=True,

@@ -20,7 +20,12 @@ def quantise(path: Path) -> Path:
     logger.setLevel(logging.ERROR)  # it advises on the root logger
     try:
         quantize_dynamic(
-            path, out, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True, weight_type=QuantType.QInt8
+            path,
+            out,
+            op_types_to_quantize=["MatMul", "Gemm"],
+            per_channel=True,
+            reduce_range=True,
+            weight_type=QuantType.QInt8,
         )
     finally:
         logger.setLevel(level)

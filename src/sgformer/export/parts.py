@@ -2,7 +2,8 @@
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +22,9 @@ class ExportError(ValueError):
     """A model that cannot be exported, or a file that does not compute what the model computes."""
 
 
+Compare = Callable[[Sequence[Tensor], Sequence[Tensor]], dict[str, tuple[float, float]]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Part:
     """Something to export, and what it is judged by.
@@ -33,6 +37,9 @@ class Part:
         outputs: Names of the outputs, without the significance maps.
         channels: Of a picture.
         about: What the file says of itself, in JSON's types.
+        batch: The one number of pictures that it takes; None for any.
+        compare: From outputs of the file and of the model to the difference of each output, and its largest value;
+            None to compare number by number.
     """
 
     module: nn.Module
@@ -41,6 +48,8 @@ class Part:
     outputs: tuple[str, ...]
     channels: int
     about: dict[str, Any]
+    batch: int | None = None
+    compare: Compare | None = None
 
     @property
     def names(self) -> list[str]:
@@ -49,22 +58,28 @@ class Part:
         return [*self.outputs, *(f"significance{i + 1}" for i in range(maps))]
 
 
-def part_of(model: Any, *, topk: bool, half: bool = False) -> Part:
-    """What of a trained model goes into a file: all of a classifier or segmenter, of a detector the pyramid.
+def part_of(
+    model: Any, *, topk: bool, convs: bool = False, half: bool = False, pyramid: bool = False
+) -> Part:
+    """What of a trained model goes into a file: all of it, or of a detector the pyramid.
 
     Args:
         model: What `tasks.load` gives.
         topk: As of `ExportableFeatures`.
+        convs: As of `ExportableFeatures`.
         half: Whether the file computes in float16.
+        pyramid: Whether a detector's heads are left out.
 
     Raises:
         ExportError: Its backbone is no SG-Former.
-        ValueError: It is guided by something else than significance.
+        ValueError: It is guided by something else than significance, or has no pyramid to leave heads out of.
     """
     if num_maps(model.backbone) == 0:
         raise ExportError(f"{model.name} is no SG-Former; only models with its backbone can be exported")
     task, make = next((task, make) for kind, task, make in _TASKS if type(model).__name__ == kind)
-    part: Part = make(model, topk)
+    if pyramid and task != "detection":
+        raise ValueError(f"--pyramid is for detectors; {model.name} is for {task}, leave it out")
+    part: Part = make(model, _Form(topk=topk, convs=convs, half=half, pyramid=pyramid))
     about = {
         "format": 1,
         "task": task,
@@ -73,17 +88,36 @@ def part_of(model: Any, *, topk: bool, half: bool = False) -> Part:
         "preprocessing": asdict(model.preprocessing),
         "precision": "float16" if half else "float32",
         "input": "pictures",
+        "batch": part.batch,
         "outputs": part.names,
         **part.about,
     }
-    module = InHalf(part.module) if half else part.module
-    return Part(**{**vars(part), "module": module, "about": about})
+    return replace(part, about=about)
 
 
-def _classifier(model: "Classifier", topk: bool) -> Part:
+@dataclass(frozen=True, kw_only=True)
+class _Form:
+    """How a part is to be computed; see `part_of`."""
+
+    topk: bool
+    convs: bool
+    half: bool
+    pyramid: bool
+
+    @property
+    def features(self) -> dict[str, bool]:
+        """For `ExportableFeatures`."""
+        return {"topk": self.topk, "convs": self.convs}
+
+    def precise(self, module: nn.Module) -> nn.Module:
+        """In float16 if that is asked for."""
+        return InHalf(module) if self.half else module
+
+
+def _classifier(model: "Classifier", form: _Form) -> Part:
     backbone: Any = model.backbone
     return Part(
-        module=Exportable(backbone, topk=topk),
+        module=form.precise(Exportable(backbone, **form.features)),
         reference=lambda x: [backbone(x)],
         backbone=backbone,
         outputs=("logits",),
@@ -92,9 +126,9 @@ def _classifier(model: "Classifier", topk: bool) -> Part:
     )
 
 
-def _segmenter(model: "Segmenter", topk: bool) -> Part:
+def _segmenter(model: "Segmenter", form: _Form) -> Part:
     return Part(
-        module=ExportableSegmenter(model, topk=topk),
+        module=form.precise(ExportableSegmenter(model, **form.features)),
         reference=lambda x: [model(x)],
         backbone=model.backbone,
         outputs=("logits",),
@@ -103,20 +137,37 @@ def _segmenter(model: "Segmenter", topk: bool) -> Part:
     )
 
 
-def _detector(model: "Detector", topk: bool) -> Part:
-    strides = [4 * 2**level for level in range(len(model.backbone.channels) + 1)]
+def _detector(model: "Detector", form: _Form) -> Part:
+    from . import detector
+
+    first = 8 if model.heads.kind == "retinanet" else 4
+    strides = [first * 2**level for level in range(5)]
+    maps = form.precise(ExportablePyramid(model, **form.features))
+    shared: dict[str, Any] = {"backbone": model.backbone, "channels": 3}
+    about = {"category_ids": list(model.category_ids), "part": "pyramid"}
+    if form.pyramid:
+        return Part(
+            module=maps,
+            reference=lambda x: list(model._maps(list(x)).values()),
+            outputs=tuple(f"stride{stride}" for stride in strides),
+            about=about,
+            **shared,
+        )
+    outputs = ("boxes", "labels", "scores", *(("masks",) if model.heads.masks else ()))
+    least = (model.retina if model.heads.kind == "retinanet" else model.roi_heads).score_thresh
     return Part(
-        module=ExportablePyramid(model, topk=topk),
-        reference=lambda x: list(model._maps(list(x)).values()),
-        backbone=model.backbone,
-        outputs=tuple(f"stride{stride}" for stride in strides),
-        channels=3,
-        about={"category_ids": list(model.category_ids), "part": "pyramid"},
+        module=detector.ExportableDetector(model, maps, len(strides)),
+        reference=lambda x: detector.reference(model, x),
+        outputs=outputs,
+        about=about | {"part": "objects", "max_detections": model.heads.max_detections},
+        batch=1,
+        compare=partial(detector.compare, names=outputs, least=least),
+        **shared,
     )
 
 
 # The name of what a task keeps, the task, and the function above. By name, since a task is imported when asked for.
-_TASKS: tuple[tuple[str, str, Callable[[Any, bool], Part]], ...] = (
+_TASKS: tuple[tuple[str, str, Callable[[Any, _Form], Part]], ...] = (
     ("Classifier", "classification", _classifier),
     ("Segmenter", "segmentation", _segmenter),
     ("Detector", "detection", _detector),
@@ -136,22 +187,24 @@ class InHalf(nn.Module):
 
 
 class ExportablePyramid(nn.Module):
-    """The feature pyramid of a detector: the backbone's maps through torchvision's pyramid, and one coarser map.
+    """The feature pyramid of a detector: the backbone's maps through torchvision's pyramid, and coarser maps.
 
     Shape:
         - x: `(B, 3, height, width)`
-        - returns: maps of stride 4, 8, 16, 32 and 64, `(B, channels, H, W)`, and `(B, H, W)` for each pair
+        - returns: maps of stride 4, 8, 16, 32 and 64, or 8 to 128 of a RetinaNet, `(B, channels, H, W)`, and
+          `(B, H, W)` for each pair
     """
 
-    def __init__(self, model: "Detector", *, topk: bool = False) -> None:
+    def __init__(self, model: "Detector", *, topk: bool = False, convs: bool = False) -> None:
         super().__init__()
-        self.features = ExportableFeatures(model.backbone, topk=topk)
+        self.features = ExportableFeatures(model.backbone, topk=topk, convs=convs)
         self.neck = copy.deepcopy(model.neck).eval()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """The maps from fine to coarse, and what was found significant."""
         features, maps = self.features(x)
-        pyramid = self.neck({str(level): map_ for level, map_ in enumerate(features)})
+        taken = features[-len(self.neck.inner_blocks) :]  # pyright: ignore
+        pyramid = self.neck({str(level): map_ for level, map_ in enumerate(taken)})
         return (*pyramid.values(), *maps)
 
 
@@ -163,9 +216,9 @@ class ExportableSegmenter(nn.Module):
         - returns: `(B, classes, height, width)`, and `(B, H, W)` for each pair
     """
 
-    def __init__(self, model: "Segmenter", *, topk: bool = False) -> None:
+    def __init__(self, model: "Segmenter", *, topk: bool = False, convs: bool = False) -> None:
         super().__init__()
-        self.features = ExportableFeatures(model.backbone, topk=topk)
+        self.features = ExportableFeatures(model.backbone, topk=topk, convs=convs)
         self.decoder = copy.deepcopy(model.decoder).eval()
         self.classifier = copy.deepcopy(model.classifier)
         self.fuse = self._upernet if model.options.name == "upernet" else self._semantic_fpn

@@ -1,0 +1,192 @@
+"""Videos read and written a frame at a time, so that the memory needed does not grow with their length.
+
+Needs PyAV (the extra ``video``), which is imported when a video is opened. Only pictures are read and written: sound is
+left out.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+# What is written, the first that the installed FFmpeg has.
+ENCODERS = ("libx264", "libopenh264", "mpeg4")
+TICKS = 60_000  # a second: the frames of usual rates last whole numbers of them, and MPEG-4 counts no finer
+
+
+class VideoError(ValueError):
+    """A video that cannot be read or written; the message says what to do."""
+
+
+class VideoReader:
+    """The frames of a video with their times. A context manager.
+
+    Args:
+        path: A file that FFmpeg can read.
+
+    Attributes:
+        rate: Frames a second, on average.
+        length: How many frames there may be; None where the file does not say.
+
+    Raises:
+        VideoError: It is no video, is damaged from the start, or has no moving picture.
+        ModuleNotFoundError: PyAV is not installed.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        import av
+
+        self._path, self._errors = path, av.FFmpegError
+        try:
+            self._container = av.open(str(path))
+        except OSError as error:  # FFmpeg's own errors of the file system are such, too
+            if not isinstance(error, av.FFmpegError) or Path(path).exists():
+                raise self._unreadable(error) from error
+            raise FileNotFoundError(error.errno, "there is no such video", str(path)) from error
+        except av.FFmpegError as error:
+            raise self._unreadable(error) from error
+        if not self._container.streams.video:
+            self._container.close()
+            raise VideoError(
+                f"{path} has no video stream, only sound or text; give a file with moving pictures"
+            )
+        self._stream = self._container.streams.video[0]
+        self._stream.thread_type = "AUTO"
+        self.rate = Fraction(self._stream.average_rate or self._stream.guessed_rate or 25)
+        self.length = self._length()
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._container.close()
+
+    def __iter__(self) -> Iterator[tuple[Image.Image, Fraction]]:
+        """Each frame upright in RGB, and the second at which it is shown, from 0.
+
+        Raises:
+            VideoError: The video is damaged from here on; what came before it was given.
+        """
+        first, count = None, 0
+        try:
+            for frame in self._container.decode(self._stream):
+                seconds = None
+                if frame.pts is not None and frame.time_base is not None:
+                    seconds = frame.pts * frame.time_base
+                elif first is None:
+                    seconds = Fraction(0)
+                seconds = count / self.rate + (first or 0) if seconds is None else seconds
+                first = seconds if first is None else first
+                yield _upright(frame), seconds - first
+                count += 1
+        except self._errors as error:
+            raise self._unreadable(error, after=count) from error
+        if not count:
+            raise VideoError(f"{self._path} has no frames; record or convert it again")
+
+    def _length(self) -> int | None:
+        if self._stream.frames:
+            return self._stream.frames
+        duration, base = self._stream.duration, self._stream.time_base
+        if duration and base:
+            return round(duration * base * self.rate)
+        return round(self._container.duration * self.rate / 1_000_000) if self._container.duration else None
+
+    def _unreadable(self, error: Exception, *, after: int = 0) -> VideoError:
+        reason = getattr(error, "strerror", None) or str(error)
+        where = f" after {after} frames" if after else ""
+        return VideoError(
+            f"{self._path} cannot be read as a video{where} ({reason}); copy it again, or convert it, for instance by "
+            "ffmpeg -i VIDEO -c:v libx264 new.mp4"
+        )
+
+
+class VideoWriter:
+    """An MP4 file that is there once it is whole. A context manager.
+
+    Args:
+        path: Where to; what is there is replaced at the end, and kept where an error comes first.
+        rate: Frames a second, for players; each frame is shown when it is told to be.
+
+    Attributes:
+        num_frames: That were written.
+    """
+
+    def __init__(self, path: Path, rate: Fraction = Fraction(25)) -> None:
+        self.path, self.rate, self.num_frames = path, rate, 0
+        self._draft = path.with_name(f".{path.name}.part")
+        self._container: Any = None
+        self._stream: Any = None
+        self._last = -1
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._container is None:
+            return
+        try:
+            # What was read before a damaged place is worth having.
+            if kind is None or issubclass(kind, VideoError):
+                self._container.mux(self._stream.encode(None))
+                self._container.close()
+                os.replace(self._draft, self.path)
+        finally:
+            self._container.close()
+            self._draft.unlink(missing_ok=True)
+
+    def add(self, frame: NDArray[np.uint8], seconds: Fraction) -> None:
+        """Write a frame.
+
+        Args:
+            frame: `(height, width, 3)`, of the size of the first one.
+            seconds: When it is shown.
+        """
+        import av
+
+        # The usual colour format has one colour for two by two pixels, so sides are even.
+        frame = np.pad(frame, ((0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0)), mode="edge")
+        if not self.num_frames:
+            self._open(frame.shape[0], frame.shape[1])
+        if frame.shape[:2] != (self._stream.height, self._stream.width):
+            picture = Image.fromarray(frame).resize((self._stream.width, self._stream.height))
+            frame = np.asarray(picture)  # a recording may change its size; a file may not
+        drawn = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+        self._last = max(self._last + 1, round(seconds * TICKS))
+        drawn.pts, drawn.time_base = self._last, Fraction(1, TICKS)
+        self._container.mux(self._stream.encode(drawn))
+        self.num_frames += 1
+
+    def _open(self, height: int, width: int) -> None:
+        import av
+
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._container = av.open(str(self._draft), "w", format="mp4", options={"movflags": "faststart"})
+        encoder = next(name for name in ENCODERS if name in av.codecs_available)
+        self._stream = self._container.add_stream(encoder, rate=self.rate)
+        self._stream.height, self._stream.width = height, width
+        self._stream.pix_fmt = "yuv420p"
+        self._stream.codec_context.time_base = Fraction(1, TICKS)
+        if encoder == "libx264":
+            self._stream.options = {"crf": "20", "preset": "veryfast"}
+        else:
+            self._stream.bit_rate = round(height * width * float(self.rate) / 8)
+
+
+def _upright(frame: Any) -> Image.Image:
+    """A decoded frame as a picture, turned as the recording says that it is to be shown."""
+    image = frame.to_image()
+    turns = round(getattr(frame, "rotation", 0) / 90) % 4  # against the clock
+    return image.rotate(90 * turns, expand=True) if turns else image

@@ -1,0 +1,254 @@
+"""A detector in a form that exporters take: of one picture a list of objects that is always of one length.
+
+Torchvision's heads drop boxes as they go, so that every list is as long as a picture has it. Here no list changes its
+length: what is dropped keeps its place with a score of -1, and lists are cut to a number by `topk`. Overlaps are
+suppressed by the same operator, regions are cut out of the maps by the same operator; ONNX has both.
+"""
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection.image_list import ImageList
+from torchvision.ops import boxes as box_ops
+from torchvision.ops import nms, roi_align
+
+if TYPE_CHECKING:
+    from ..tasks.detection.model import Detector
+
+NOTHING = -1.0  # the score of an empty place
+# Boxes of one class that is likely enough are kept until overlaps are suppressed, this many times the proposals.
+MAX_CANDIDATES = 2
+MIN_OVERLAP = 0.9  # of two boxes that are taken for the same object; see `compare`
+
+
+class ExportableDetector(nn.Module):
+    """Objects in one picture, the surest first, and the significance maps.
+
+    The list is as long as the detector may find objects. Places beyond those that it found have score and label 0.
+
+    Args:
+        model: What is exported.
+        pyramid: From pictures to the maps of the pyramid and then the significance maps.
+        num_levels: How many of them are the pyramid's.
+
+    Shape:
+        - x: `(1, 3, height, width)`
+        - returns: boxes `(n, 4)` in pixels of x, labels `(n,)` from 1, scores `(n,)`, masks `(n, 28, 28)` within the
+          boxes if the model has masks, and `(1, H, W)` for each pair
+    """
+
+    def __init__(self, model: "Detector", pyramid: nn.Module, num_levels: int) -> None:
+        super().__init__()
+        self.pyramid, self.num_levels = pyramid, num_levels
+        self.find = RetinaBoxes(model) if model.heads.kind == "retinanet" else RegionBoxes(model)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Finds objects, and tells what it finds significant."""
+        maps = self.pyramid(x)
+        levels = list(maps[: self.num_levels])
+        boxes, labels, scores, *masks = self.find(levels, (x.shape[2], x.shape[3]))
+        found = scores > 0
+        return (
+            boxes * found.unsqueeze(1),
+            labels * found,
+            scores * found,
+            *(shapes * found[:, None, None] for shapes in masks),
+            *maps[self.num_levels :],
+        )
+
+
+class RegionBoxes(nn.Module):
+    """What `RegionProposalNetwork` and `RoIHeads` find in the maps of one picture."""
+
+    def __init__(self, model: "Detector") -> None:
+        super().__init__()
+        self.rpn: Any = copy.deepcopy(model.rpn).eval()
+        self.heads: Any = copy.deepcopy(model.roi_heads).eval()
+        self.num_proposals = model.heads.num_proposals
+
+    def forward(self, maps: list[Tensor], size: tuple[int, int]) -> tuple[Tensor, ...]:
+        """Boxes, labels, scores, and masks if there are some."""
+        proposals, scores = self._propose(maps, size)
+        heads = self.heads
+        features = heads.box_head(_cut_regions(heads.box_roi_pool, maps, proposals))
+        logits, moves = heads.box_predictor(features)
+        boxes = heads.box_coder.decode_single(moves, proposals).unflatten(1, (-1, 4))  # (K, classes + 1, 4)
+        likely = logits.softmax(-1).masked_fill(scores.unsqueeze(1) == NOTHING, NOTHING)[:, 1:].flatten()
+        boxes = box_ops.clip_boxes_to_image(boxes[:, 1:].flatten(0, 1), size)
+        labels = torch.arange(1, logits.shape[1], device=boxes.device).repeat(len(proposals))
+        likely = _unless(likely > heads.score_thresh, likely)
+        likely, place = likely.topk(min(len(likely), MAX_CANDIDATES * self.num_proposals))
+        boxes, labels = boxes[place], labels[place]
+        likely = _suppress(_large_enough(boxes, likely, 1e-2), boxes, heads.nms_thresh, groups=labels)
+        likely, place = likely.topk(min(len(likely), heads.detections_per_img))
+        boxes, labels = boxes[place], labels[place]
+        if not heads.has_mask():
+            return boxes, labels, likely
+        shapes = heads.mask_head(_cut_regions(heads.mask_roi_pool, maps, boxes))
+        shapes = heads.mask_predictor(shapes).sigmoid()  # (n, classes + 1, 28, 28)
+        own = torch.arange(len(boxes), device=boxes.device)
+        return boxes, labels, likely, shapes[own, labels]
+
+    def _propose(self, maps: list[Tensor], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """As many boxes as there may be, `(K, 4)`, and what they score, `(K,)`."""
+        rpn, boxes, scores = self.rpn, [], []
+        moves: Tensor
+        for sure, moves, anchors in zip(*rpn.head(maps), _anchors(rpn.anchor_generator, maps), strict=True):
+            sure, place = _best(sure.permute(0, 2, 3, 1).flatten(), self.num_proposals)
+            moves = moves.unflatten(1, (-1, 4)).permute(0, 3, 4, 1, 2).reshape(-1, 4)
+            moved = rpn.box_coder.decode_single(moves[place], anchors[place])
+            moved = box_ops.clip_boxes_to_image(moved, size)
+            likely = _unless(sure > -torch.inf, sure.sigmoid())
+            likely = _unless(likely >= rpn.score_thresh, likely)
+            boxes.append(moved)
+            scores.append(_suppress(_large_enough(moved, likely, rpn.min_size), moved, rpn.nms_thresh))
+        likely, place = torch.cat(scores).topk(self.num_proposals)
+        return torch.cat(boxes)[place] * (likely > NOTHING).unsqueeze(1), likely
+
+
+class RetinaBoxes(nn.Module):
+    """What `RetinaNet` finds in the maps of one picture."""
+
+    def __init__(self, model: "Detector") -> None:
+        super().__init__()
+        self.retina: Any = copy.deepcopy(model.retina).eval()
+
+    def forward(self, maps: list[Tensor], size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Boxes, labels and scores."""
+        retina, found = self.retina, []
+        for map_, anchors in zip(maps, _anchors(retina.anchor_generator, maps), strict=True):
+            outputs = retina.head([map_])
+            logits, moves = outputs["cls_logits"][0], outputs["bbox_regression"][0]
+            num_classes = logits.shape[1]
+            sure, place = _best(logits.flatten(), retina.topk_candidates)
+            anchor = place // num_classes
+            boxes = retina.box_coder.decode_single(moves[anchor], anchors[anchor])
+            boxes = box_ops.clip_boxes_to_image(boxes, size)
+            scores = sure.sigmoid()
+            found.append((boxes, place % num_classes, _unless(scores > retina.score_thresh, scores)))
+        boxes, labels, scores = (torch.cat(parts) for parts in zip(*found, strict=True))
+        scores = _suppress(scores, boxes, retina.nms_thresh, groups=labels)
+        scores, place = scores.topk(retina.detections_per_img)
+        return boxes[place], labels[place], scores
+
+
+def _anchors(generator: Any, maps: list[Tensor]) -> list[Tensor]:
+    """The anchors of each level, `(places, 4)`: as `Anchors`, which joins them."""
+    alone = []
+    for level, (map_, stride) in enumerate(zip(maps, generator.strides, strict=True)):
+        rows, columns = (torch.arange(side, device=map_.device) * stride for side in map_.shape[-2:])
+        y, x = torch.meshgrid(rows, columns, indexing="ij")
+        shifts = torch.stack((x, y, x, y), -1).reshape(-1, 1, 4).to(map_.dtype)
+        cell = generator.cell_anchors[level].to(map_)
+        alone.append((shifts + cell).reshape(-1, 4))
+    return alone
+
+
+def _best(scores: Tensor, number: int) -> tuple[Tensor, Tensor]:
+    """The highest scores and their places; where there are fewer, -inf and a place that exists."""
+    none = scores.new_full((number,), -torch.inf)
+    best, place = torch.cat((scores, none)).topk(number)
+    last = torch.full((1,), scores.shape[0] - 1, device=scores.device)
+    return best, torch.minimum(place, last)
+
+
+def _unless(holds: Tensor, scores: Tensor) -> Tensor:
+    """The scores, and `NOTHING` where a condition does not hold."""
+    return torch.where(holds, scores, torch.full_like(scores, NOTHING))
+
+
+def _large_enough(boxes: Tensor, scores: Tensor, side: float) -> Tensor:
+    """The scores, and `NOTHING` where a side of the box is shorter."""
+    width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    return _unless((width >= side) & (height >= side), scores)
+
+
+def _suppress(scores: Tensor, boxes: Tensor, threshold: float, *, groups: Tensor | None = None) -> Tensor:
+    """The scores, and `NOTHING` where a surer box overlaps, of the same group if there are groups."""
+    boxes = boxes * (scores > NOTHING).unsqueeze(1)  # what is left out has no area, and overlaps nothing
+    if groups is not None:  # far apart
+        boxes = boxes + (groups * (boxes.max() + 1)).unsqueeze(1)
+    kept = nms(boxes, scores, threshold)
+    stays = torch.zeros_like(scores).index_put((kept,), torch.ones_like(kept, dtype=scores.dtype))
+    return _unless(stays > 0, scores)
+
+
+def _cut_regions(pooling: Any, maps: list[Tensor], boxes: Tensor) -> Tensor:
+    """As `MultiScaleRoIAlign`: each box out of the map that suits its area, `(n, channels, side, side)`."""
+    level = pooling.map_levels([boxes])
+    side = pooling.output_size[0]
+    regions = torch.cat((torch.zeros_like(boxes[:, :1]), boxes), 1)  # all of picture 0
+    cut = maps[0].new_zeros(len(boxes), maps[0].shape[1], side, side)
+    for number, scale in enumerate(pooling.scales):
+        (own,) = torch.nonzero(level == number, as_tuple=True)
+        out = roi_align(maps[number], regions[own], (side, side), scale, pooling.sampling_ratio)
+        cut = cut.index_put((own,), out)
+    return cut
+
+
+def list_objects(found: dict[str, Tensor], number: int) -> list[Tensor]:
+    """What torchvision's heads found in a picture, as `ExportableDetector` lists it."""
+    names = [name for name in ("boxes", "labels", "scores", "masks") if name in found]
+    listed = []
+    for name in names:
+        values = found[name].squeeze(1) if name == "masks" else found[name]
+        empty = values.new_zeros(number - len(values), *values.shape[1:])
+        listed.append(torch.cat((values, empty)))
+    return listed
+
+
+def reference(model: "Detector", x: Tensor) -> list[Tensor]:
+    """What the model itself finds in one prepared picture, listed."""
+    size = (int(x.shape[2]), int(x.shape[3]))
+    maps, batch = model._maps(list(x)), ImageList(x, [size])
+    if model.heads.kind == "retinanet":
+        found = model.retina.found(maps, batch)[0]
+        return list_objects(found, model.heads.max_detections)
+    proposals, _ = model.rpn(batch, maps)
+    return list_objects(model.roi_heads(maps, proposals, [size])[0][0], model.heads.max_detections)
+
+
+def compare(
+    given: Sequence[Tensor],
+    expected: Sequence[Tensor],
+    *,
+    names: Sequence[str],
+    least: float,
+    share: float = 0.95,
+) -> dict[str, tuple[float, float]]:
+    """How far two lists of objects are apart: for each name the largest difference, and the largest value.
+
+    Objects are paired by label and place, from either list to the other. Near a threshold rounding decides what
+    overlaps or is sure enough, and rarely it decides otherwise; so only a share of the objects is looked at, those that
+    agree best.
+
+    Args:
+        given: What a file lists.
+        expected: What the model lists.
+        names: Of both, such as ``boxes``.
+        least: The score below which nothing is listed.
+        share: Of the objects.
+
+    Returns:
+        Infinite differences where too many objects are in one list only.
+    """
+    ours, theirs = (dict(zip(names, values, strict=True)) for values in (given, expected))
+    # What is within rounding of being left out may be in one list only.
+    least = max(least, float(ours["scores"][-1]), float(theirs["scores"][-1])) + 1e-3
+    apart: dict[str, list[float]] = {name: [] for name in names}
+    for one, other in ((ours, theirs), (theirs, ours)):
+        alike = (one["labels"][:, None] == other["labels"]) & (other["scores"] > 0)
+        overlap, place = (box_ops.box_iou(one["boxes"], other["boxes"]) * alike).max(1)
+        for i in torch.nonzero(one["scores"] > least).flatten().tolist():
+            for name in names:
+                difference = float((one[name][i] - other[name][place[i]]).abs().max())
+                apart[name].append(difference if overlap[i] > MIN_OVERLAP else torch.inf)
+    found = {}
+    for name, differences in apart.items():
+        looked_at = sorted(differences)[: math.ceil(share * len(differences))]
+        found[name] = (looked_at[-1] if looked_at else 0.0, float(theirs[name].abs().max()))
+    return found
