@@ -13,9 +13,9 @@ from PIL import Image
 
 import sgformer  # noqa: F401
 from class_folders import make_class_folders
-from sgformer import cli, tasks
-from sgformer.cli import VERBS, run
+from sgformer import tasks
 from sgformer.engine import recipe, weights
+from sgformer_cli import run
 
 
 @pytest.fixture(scope="module")
@@ -294,46 +294,7 @@ def test_an_unreadable_training_picture_is_one_line(tmp_path, capsys, workers):
     assert ".png" in line
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_explains_itself_with_an_example(verb, capsys):
-    with pytest.raises(SystemExit) as stop:
-        run([verb, "--help"])
-    assert stop.value.code == 0
-    printed = capsys.readouterr().out
-    assert "examples:" in printed
-    assert f"sgformer {verb}" in printed.split("examples:")[1]
-
-
-def test_help_and_lists(capsys):
-    assert run([]) == run(["--help"]) == run(["--version"]) == 0
-    assert run(["list", "recipes"]) == run(["list", "models"]) == 0
-    printed = capsys.readouterr().out
-    assert all(verb in printed for verb in VERBS)
-    assert all(name in printed for name in recipe.names())
-    assert "sgformer_s" in printed
-
-
 def test_print_config_prints_a_recipe(capsys, tmp_path):
     assert run(["train", "imagenette160", "--print_config", "--optim.lr", "0.25"]) == 0
     (tmp_path / "my.yaml").write_text(capsys.readouterr().out)
     assert recipe.parse(tmp_path / "my.yaml", tasks.get("classification").Recipe).optim.lr == 0.25
-
-
-def test_the_command_line_itself_imports_nothing_heavy():
-    code = """
-import importlib.util, sys
-spec = importlib.util.find_spec("sgformer")
-path = spec.submodule_search_locations[0] + "/cli.py"
-spec = importlib.util.spec_from_file_location("cli", path)
-cli = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(cli)
-cli.run(["--help"])
-assert not {"torch", "timm", "lightning", "jsonargparse", "numpy"} & sys.modules.keys()
-"""
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
-
-
-def test_a_warning_is_one_line_of_words():
-    own = cli._warning("two faults left out", UserWarning, cli.__file__, 3)
-    assert own == "sgformer: two faults left out\n"
-    assert "UserWarning" in cli._warning("careful", UserWarning, "elsewhere.py", 3)

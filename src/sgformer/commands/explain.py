@@ -1,6 +1,5 @@
 """``sgformer explain WEIGHTS PICTURES...``."""
 
-import argparse
 import os
 import sys
 from pathlib import Path
@@ -11,32 +10,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..explain import Explanation, Pair
-
-EXAMPLES = """The whole picture is explained: resized as the model was evaluated, by its shorter side, and not cropped.
-
-examples:
-  sgformer explain runs/imagenette160 dog.jpg
-  sgformer explain best.safetensors holiday/ --out holiday_explained --size 320
-  sgformer explain best.safetensors dog.jpg --token_budget 32
-"""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what the verb takes."""
-    parser.add_argument("weights", help="a run folder (its best weights) or a weights file")
-    parser.add_argument(
-        "pictures", nargs="+", help="files, folders (with all below them) or patterns such as '*.jpg'"
-    )
-    parser.add_argument(
-        "--out", default="explained", metavar="FOLDER", help="where the pictures go (default: explained)"
-    )
-    parser.add_argument(
-        "--size", type=int, metavar="PIXELS", help="shorter side that the model sees; default: its own"
-    )
-    parser.add_argument(
-        "--token_budget", type=int, metavar="K", help="the most keys; default: what the weights say"
-    )
-    parser.add_argument("--device", default="auto", help="cpu, cuda, mps; default: a GPU where there is one")
 
 
 def explain(

@@ -1,22 +1,9 @@
 """``sgformer report RUN``."""
 
-import argparse
 import csv
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-
-EXAMPLES = """Every run ends with one. To make it anew, from other weights say:
-
-examples:
-  sgformer report runs/imagenette160
-"""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what the verb takes."""
-    parser.add_argument("run", help="a run folder")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, mps; default: a GPU where there is one")
 
 
 def report(run: str | Path, *, device: str = "auto") -> Path:
