@@ -171,9 +171,7 @@ def fit(
 
     run = RunFolder(folder, kept, save, monitor=str(task.monitor), keep_best=options.keep_best)
     # The averaged weights first: they are in place when the others look at a validation.
-    callbacks = [
-        c for c in (average, sharding, StopAtNaN(search=not sharded), *watchers, run, RunProgress(run)) if c
-    ]
+    callbacks = [c for c in (average, sharding, StopAtNaN(), *watchers, run, RunProgress(run)) if c]
     callbacks += [SeededSteps(seed), Checkpoints(folder, minutes=options.checkpoint_minutes)]
     _quiet()
     trainer = Trainer(
