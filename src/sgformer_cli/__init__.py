@@ -5,6 +5,7 @@ what it does is a function of the verb's name in ``sgformer.commands``, imported
 """
 
 import argparse
+import contextlib
 import difflib
 import errno
 import importlib
@@ -12,7 +13,7 @@ import importlib.metadata
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -57,6 +58,7 @@ _EXTRAS = {
 _REMEDIES = (
     ((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "; free some space or write elsewhere"),
     ((errno.EACCES, errno.EPERM, errno.EROFS), "; make it accessible, or choose another folder"),
+    ((errno.ENOTDIR, errno.EISDIR, errno.ENOENT), "; name another path"),
 )
 
 
@@ -125,7 +127,8 @@ def _run(arguments: list[str]) -> int:
         values["overrides"] = overrides
     if hasattr(takes, "answer") and takes.answer(**values):
         return 0
-    does = importlib.import_module(f"sgformer.commands.{verb}")
+    with _starting():
+        does = importlib.import_module(f"sgformer.commands.{verb}")
     code = (getattr(does, verb, None) or getattr(does, f"{verb}_"))(**values)
     return code if isinstance(code, int) else 0
 
@@ -152,6 +155,17 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]
             value = rest.pop(0)
         overrides[key] = value
     return own, overrides
+
+
+@contextlib.contextmanager
+def _starting() -> Iterator[None]:
+    """Say that something goes on, to a person who watches: it may take seconds."""
+    shown = sys.stderr.isatty() and not int(os.environ.get("LOCAL_RANK", 0))
+    print("starting ...", end="\r", file=sys.stderr, flush=True) if shown else None
+    try:
+        yield
+    finally:
+        print(" " * 12, end="\r", file=sys.stderr, flush=True) if shown else None
 
 
 def _print_help() -> None:

@@ -31,11 +31,13 @@ def evaluate(
 
     from .. import tasks
     from ..engine import recipe as recipes
-    from ..engine.weights import locate, read_metadata, write_atomically
+    from ..engine.weights import check_writable, locate, read_metadata, write_atomically
     from . import console
 
     path = locate(weights)
-    model = tasks.load(path, device=console.device(device))
+    check_writable(json)
+    with console.waiting("loading ..."):
+        model = tasks.load(path, device=console.device(device))
     metadata = read_metadata(path)
     task = tasks.get(metadata["task"])
     if Path(weights).is_dir() and (Path(weights) / "recipe.yaml").is_file():

@@ -66,14 +66,17 @@ def predict(
     rank, num_processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
     from .. import tasks
-    from ..engine.weights import locate, read_metadata, write_atomically
+    from ..engine.weights import check_writable, locate, read_metadata, write_atomically
     from . import console
 
     paths = find(pictures)
+    if rank == 0:
+        check_writable(json, csv)
     name = console.device(device)
     if name == "cuda" and num_processes > 1:
         name = f"cuda:{os.environ.get('LOCAL_RANK', rank)}"
-    model = tasks.load(weights, device=name)
+    with console.waiting("loading ..."):
+        model = tasks.load(weights, device=name)
     task = read_metadata(locate(weights))["task"]
     semantic = {"window": window, "scales": scales, "flip": flip}
     for name, value in ({"maps": maps} | semantic).items():
@@ -201,6 +204,17 @@ def _free_name(folder: Path, path: Path) -> Path:
     return free
 
 
+def _matches(pattern: Path) -> list[Path]:
+    """The files that fit a pattern, sorted, without hidden ones; `**` follows no links, which may lead in circles."""
+    start = next(i for i, part in enumerate(pattern.parts) if glob.has_magic(part))
+    folder = Path(*pattern.parts[:start])
+    return sorted(
+        path
+        for path in folder.glob(str(Path(*pattern.parts[start:])))
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+
+
 def find(pictures: list[str]) -> list[Path]:
     """The files that names, folders and patterns stand for, each once, in order; ``-`` reads standard input.
 
@@ -218,7 +232,7 @@ def find(pictures: list[str]) -> list[Path]:
         elif path.exists() or not glob.has_magic(name):
             found = [path]  # one that does not exist is reported with the others that cannot be read
         else:
-            found = sorted(Path(match) for match in glob.glob(name, recursive=True) if Path(match).is_file())
+            found = _matches(path)
         if not found:
             raise ValueError(f"no pictures in {name}; expected .jpg, .png and the like")
         paths |= dict.fromkeys(found)

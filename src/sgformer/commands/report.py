@@ -43,7 +43,8 @@ def report(run: str | Path, *, device: str = "auto") -> Path:
     sections = [pages.Section("How training went", pages.curves(rows, _plots(rows)))]
     sections.append(pages.Section("How the best weights do", pages.table(*judged.to_table())))
     if (confusion := judged.to_dict().get("confusion")) is not None:
-        names = [row["class"] for row in judged.to_dict()["classes"]]
+        # All of them: some may have no validation pictures.
+        names = list(map(getattr(model, "name_of", model.classes.__getitem__), range(len(confusion))))
         sections.append(pages.Section("What is taken for what", pages.matrix(confusion, names)))
     if getattr(judged, "precision", None):
         sections.append(pages.Section("Precision and recall", pages.precision_recall(judged.precision)))
@@ -67,8 +68,10 @@ def report(run: str | Path, *, device: str = "auto") -> Path:
         f"{timedelta(seconds=round(sum(row['seconds'] for row in rows)))}"
     )
     page = pages.page(folder.name, lead, sections)
-    write_atomically(folder / "report.html", page.encode())
-    return folder / "report.html"
+    path = folder / "report.html"
+    write_atomically(path, page.encode())
+    print(f"a page about the run: {path}")
+    return path
 
 
 def _plots(rows: list[dict[str, float]]) -> dict[str, list[str]]:

@@ -32,13 +32,14 @@ def train(
     """
     from ..engine import recipe as recipes
 
-    path = recipes.find(Path(resume) / "recipe.yaml" if resume else recipe)
     if resume:
-        _check_checkpoint(Path(resume) / "last.ckpt")
-
+        _check_run(Path(resume))
+    path = recipes.find(Path(resume) / "recipe.yaml" if resume else recipe)
     from .. import tasks
+    from . import console as ours
 
-    task_module = tasks.get(recipes.task_of(path))
+    with ours.waiting("loading ..."):
+        task_module = tasks.get(recipes.task_of(path))
     parsed = recipes.parse(path, task_module.Recipe, overrides)
     if print_config:
         print(recipes.to_yaml(parsed), end="")
@@ -51,9 +52,12 @@ def train(
 
     console = get_console()
     seed_everything(parsed.seed, workers=True, verbose=False)
-    task, data = task_module.build(parsed)
+    with ours.waiting("looking through the data ..."):
+        task, data = task_module.build(parsed)
     fit.prepare(task, parsed.trainer)
     checkpoints.check_space(Path(resume or out), task.model)
+    if resume:
+        checkpoints.check_fits(Path(resume), task, averages=bool(parsed.trainer.ema_decay))
     # The folder is made last: a mistake in recipe or data leaves nothing behind.
     if resume:
         folder = Path(resume)
@@ -91,7 +95,8 @@ def train(
             print(f"To go on after the last full epoch: sgformer train {recipe} --resume {folder}")
         raise
     if fit.is_first_process():
-        _report(folder)
+        with ours.waiting("judging the best weights, for report.html ..."):
+            _report(folder)
     console.print(
         f"best {task.monitor} {best.get(task.monitor, float('nan')):.4g} in epoch {best['epoch']:.0f}. "
         f"Next: sgformer evaluate {folder}, sgformer predict {folder} PICTURES",
@@ -102,16 +107,17 @@ def train(
     return folder
 
 
-def _check_checkpoint(path: Path) -> None:
-    """Raise where there is no whole checkpoint to go on from, before data are looked through."""
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path.parent} has no {path.name} to go on from; name a run whose first epoch is over"
-        )
-    if not zipfile.is_zipfile(path):  # as a file that was copied in part is not
+def _check_run(folder: Path) -> None:
+    """Raise where there is no run with a whole checkpoint to go on from, before data are looked through."""
+    for name in ("last.ckpt", "recipe.yaml"):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"{folder} has no {name} to go on from; name a run whose first epoch is over"
+            )
+    if not zipfile.is_zipfile(folder / "last.ckpt"):  # as a file that was copied in part is not
         raise ValueError(
-            f"{path} is cut off or damaged; copy it again, or start a new run from the weights: "
-            f"--model.weights {path.parent}"
+            f"{folder / 'last.ckpt'} is cut off or damaged; copy it again, or start a new run from the weights: "
+            f"--model.weights {folder}"
         )
 
 

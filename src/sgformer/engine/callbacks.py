@@ -203,7 +203,8 @@ class CountUnreadable(Callback):
         if len(self.found) > self.max_share * self.num_pictures / trainer.world_size:
             raise UnreadableError(
                 f"{len(self.found)} of {self.num_pictures} pictures cannot be read, more than data.max_unreadable "
-                f"{self.max_share:.2%}; they are listed in {self.folder / name}: mend them, or raise the share"
+                f"{self.max_share:.2%}; they are listed in {self.folder / name}: mend them, or allow more, such as "
+                f"--data.max_unreadable {min(2 * len(self.found) / self.num_pictures, 1):.2g}"
             )
 
     def state_dict(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pickle
 import shutil
 import time
 from pathlib import Path
@@ -117,6 +118,47 @@ def check_space(folder: Path, model: nn.Module) -> None:
             f"the disk of {folder} has {free / 1e6:.0f} MB free, but the run may take {needed / 1e6:.0f} MB for "
             "checkpoints and weights; free some space, or write elsewhere: --out FOLDER"
         )
+
+
+def check_fits(folder: Path, task: nn.Module, *, averages: bool) -> None:
+    """Make sure that a run's checkpoint belongs to a task, before anything in its folder is changed.
+
+    Args:
+        folder: The run folder.
+        task: What is to go on.
+        averages: Whether it keeps averaged weights.
+
+    Raises:
+        ValueError: The checkpoint is another model's, was made otherwise, or is none of ours.
+    """
+    path = folder / CHECKPOINT
+    remedy = f"resume it as it was begun, or start anew from its weights: --model.weights {folder}"
+    try:
+        # Mapped, so that nothing large is read; only tensors and plain values are in ours.
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        found, epochs = content["state_dict"], content["epoch"]
+        others = {name: tensor.shape for name, tensor in found.items()}
+    except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is no checkpoint of this package, or damaged; nothing in it was run. Copy it again, or start anew "
+            f"from the weights: --model.weights {folder}"
+        ) from error
+    own = {name: tensor.shape for name, tensor in task.state_dict().items()}
+    unlike = sorted(name for name in own.keys() | others.keys() if own.get(name) != others.get(name))
+    if unlike:
+        first = unlike[0]
+        raise ValueError(
+            f"{path} is of another model, or of other classes: {first} is {_shape(others, first)} there and "
+            f"{_shape(own, first)} here ({len(unlike)} of {len(own | others)} differ); {remedy}"
+        )
+    if averages != ("current_model_state" in content):
+        raise ValueError(
+            f"{path} was made {'without' if averages else 'with'} trainer.ema_decay, after {epochs} epochs; {remedy}"
+        )
+
+
+def _shape(shapes: dict[str, Any], name: str) -> str:
+    return "x".join(map(str, shapes[name])) or "a number" if name in shapes else "missing"
 
 
 def _why_not_saved(path: Path, checkpoint: dict[str, Any], error: BaseException) -> str:

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import platform
+import re
 import signal
 import subprocess
 import sys
@@ -48,7 +49,7 @@ class TrainerOptions:
     Attributes:
         max_epochs: Passes over the training pictures.
         precision: auto is bf16-mixed on a GPU that has it, else 32-true.
-        accelerator: auto takes a GPU where there is one; or cpu, gpu, mps.
+        accelerator: auto takes a GPU where there is one.
         devices: How many processes on this machine, or auto for one per GPU; also on a CPU, where two processes of one
             thread train faster than one of two.
         num_nodes: How many machines, each started by torchrun or SLURM.
@@ -71,7 +72,7 @@ class TrainerOptions:
 
     max_epochs: int = 10
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed", "64-true"] = "auto"
-    accelerator: str = "auto"
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     devices: int | str = 1
     num_nodes: int = 1
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
@@ -92,6 +93,11 @@ class TrainerOptions:
             raise ValueError(
                 f"trainer.max_epochs {self.max_epochs} and trainer.accumulate {self.accumulate}: "
                 "both must be at least 1"
+            )
+        if not re.fullmatch(r"auto|[1-9]\d*|\d+(,\d+)+", str(self.devices)):
+            raise ValueError(
+                f"trainer.devices {self.devices} is neither a number of processes, such as 2, nor auto, nor GPUs by "
+                "number, such as 0,2"
             )
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(
@@ -218,8 +224,9 @@ def prepare(task: LightningModule, options: TrainerOptions) -> None:
         options: The recipe's section ``trainer``.
 
     Raises:
-        ValueError: Task or backbone do not offer it.
+        ValueError: Task, backbone or machine do not offer it.
     """
+    _check_devices(options)
     if options.strategy == "fsdp" and not getattr(task, "can_be_sharded", True):
         raise ValueError(
             "trainer.strategy fsdp needs processes that go through the backbone equally often, which those of this "
@@ -242,6 +249,23 @@ def prepare(task: LightningModule, options: TrainerOptions) -> None:
         backbone.register_forward_pre_hook(_channels_last)
     if options.compile:
         model.compile()
+
+
+def _check_devices(options: TrainerOptions) -> None:
+    """Raise where there are fewer GPUs than asked for, before anything is written."""
+    num = torch.cuda.device_count()
+    named = options.accelerator in ("gpu", "cuda", "mps")
+    mps = torch.backends.mps.is_available() and options.accelerator != "cuda"
+    if named and not mps and (not num or options.accelerator == "mps"):
+        raise ValueError(
+            f"trainer.accelerator {options.accelerator}: PyTorch finds none on this machine; "
+            "set --trainer.accelerator cpu"
+        )
+    if num and options.accelerator != "cpu" and isinstance(options.devices, int) and options.devices > num:
+        raise ValueError(
+            f"trainer.devices {options.devices}: this machine has {num} GPUs; set --trainer.devices {num}, "
+            "or auto for one process each"
+        )
 
 
 def _channels_last(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -326,6 +350,8 @@ def _quiet() -> None:
     warnings.filterwarnings(
         "ignore", module=r"lightning\..*", message=r"It is recommended to use .*sync_dist=True"
     )
+    # Shards know how many samples each worker gives.
+    warnings.filterwarnings("ignore", message=r"Your `IterableDataset` has `__len__` defined")
     # No loss here changes what a model gives in place.
     warnings.filterwarnings("ignore", message=r"FSDP2-wrapped module .* returned a view tensor")
     # Kernels of depthwise convolutions have one shape and many equivalent strides.
