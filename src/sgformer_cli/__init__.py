@@ -119,9 +119,13 @@ def _run(arguments: list[str]) -> int:
     parser.add_argument("--debug", action="store_true", help="show the stack trace of an error")
     takes.add_arguments(parser)
     rest, overrides = arguments[1:], {}
-    if getattr(takes, "TAKES_OVERRIDES", False):
+    if has_recipe := getattr(takes, "TAKES_OVERRIDES", False):
         rest, overrides = split_overrides(rest)
-    values = vars(parser.parse_args(rest))
+    parsed, unknown = parser.parse_known_args(rest)
+    if unknown:
+        hint = "; keys of a recipe come with their section, such as --optim.lr 1e-3" if has_recipe else ""
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+    values = vars(parsed)
     del values["debug"]
     if overrides:
         values["overrides"] = overrides

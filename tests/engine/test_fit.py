@@ -85,6 +85,34 @@ def test_a_model_without_checkpointing_is_named():
         prepare(Task(model), TrainerOptions(grad_checkpointing=True))
 
 
+@pytest.mark.parametrize("devices", [0, -1, "many", "2.5", "0;1"])
+def test_a_number_of_processes(devices):
+    with pytest.raises(ValueError, match=r"trainer\.devices .* such as 2, nor auto"):
+        TrainerOptions(devices=devices)
+    assert TrainerOptions(devices="0,2").devices == "0,2"
+
+
+@pytest.mark.parametrize(
+    ("num", "settings", "message"),
+    [
+        (0, {"accelerator": "gpu"}, r"finds none on this machine; set --trainer\.accelerator cpu"),
+        (0, {"accelerator": "mps"}, r"finds none on this machine"),
+        (2, {"devices": 8}, r"this machine has 2 GPUs; set --trainer\.devices 2"),
+        (2, {"devices": 8, "accelerator": "cpu"}, None),
+        (2, {"devices": 2}, None),
+    ],
+)
+def test_devices_that_are_not_there_are_said_at_once(monkeypatch, num, settings, message):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: num)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    task, options = Task(classifier("test_resnet")), TrainerOptions(**settings)
+    if message is None:
+        prepare(task, options)
+        return
+    with pytest.raises(ValueError, match=message):
+        prepare(task, options)
+
+
 def test_a_task_can_say_that_it_cannot_be_sharded():
     task = Task(classifier("sgformer_test"))
     prepare(task, TrainerOptions(strategy="fsdp"))

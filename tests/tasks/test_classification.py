@@ -92,7 +92,21 @@ def remove(folder):
     ("spoil", "message"),
     [
         (lambda root: remove(root), "there is no folder"),
-        (lambda root: remove(root / "val"), "has no folder 'val'"),
+        (lambda root: remove(root / "val"), "has no folder 'val'; expected"),
+        (
+            lambda root: (
+                remove(root / "val"),
+                [p.rename(root / p.name) for p in (root / "train").iterdir()],
+                (root / "train").rmdir(),
+            ),
+            "seems to hold the classes themselves: move some",
+        ),
+        (
+            lambda root: [
+                remove(root / split / name) for split in ("train", "val") for name in ("red", "blue")
+            ],
+            "only the class green; a classifier needs at least two",
+        ),
         (lambda root: (remove(root / "train"), (root / "train").mkdir()), "no class folders"),
         (lambda root: [path.unlink() for path in root.glob("train/*/*")], "there are no pictures"),
         (lambda root: [path.unlink() for path in root.glob("train/red/*")], "no pictures in .*train for red"),
@@ -109,6 +123,11 @@ def test_spoilt_folders(tmp_path, spoil, message):
     with pytest.raises(DataError, match=message) as error:
         data(root)
     assert "\n" not in str(error.value)
+
+
+def test_a_split_in_place_of_the_folder_of_both(folders):
+    with pytest.raises(DataError, match=rf"name the folder above it: --data\.root {folders}$"):
+        data(folders / "train")
 
 
 def test_which_folder():
