@@ -58,7 +58,7 @@ _EXTRAS = {
 _REMEDIES = (
     ((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "; free some space or write elsewhere"),
     ((errno.EACCES, errno.EPERM, errno.EROFS), "; make it accessible, or choose another folder"),
-    ((errno.ENOTDIR, errno.EISDIR, errno.ENOENT), "; name another path"),
+    ((errno.ENOTDIR, errno.EISDIR, errno.ENOENT, errno.EEXIST), "; name another path"),
 )
 
 

@@ -36,3 +36,5 @@ def test_time_left_is_plausible_also_after_a_run_was_resumed(tmp_path, monkeypat
     assert left[-1] == 0
     assert "report.html" in printed.splitlines()[-2]
     assert "val_top1" in printed.splitlines()[-1]
+    train("smoke", resume=folder)
+    assert "all 5 epochs are over; to train on: --trainer.max_epochs 6 or more" in capsys.readouterr().out

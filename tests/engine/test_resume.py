@@ -148,7 +148,14 @@ def test_too_little_space_is_said_before_a_run_begins(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda path: types.SimpleNamespace(free=1_500_000))
     with pytest.raises(OSError, match=r"has 2 MB free, but the run may take 7 MB .* --out FOLDER"):
         train("smoke", OVERRIDES, out=tmp_path / "runs")
+    with pytest.raises(OSError, match="may take 11 MB"):
+        train("smoke", {**OVERRIDES, "trainer.keep_best": 5}, out=tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
+    # A run that goes on has some of it already.
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "last.ckpt").write_bytes(bytes(3_000_000))
+    with pytest.raises(OSError, match=r"may take 4 MB for checkpoints and weights; free some space$"):
+        checkpoints.check_space(tmp_path / "run", torch.nn.Linear(1000, 182))
 
 
 class Evil:

@@ -55,7 +55,7 @@ def train(
     with ours.waiting("looking through the data ..."):
         task, data = task_module.build(parsed)
     fit.prepare(task, parsed.trainer)
-    checkpoints.check_space(Path(resume or out), task.model)
+    checkpoints.check_space(Path(resume or out), task.model, keep_best=parsed.trainer.keep_best)
     if resume:
         checkpoints.check_fits(Path(resume), task, averages=bool(parsed.trainer.ema_decay))
     # The folder is made last: a mistake in recipe or data leaves nothing behind.
@@ -79,6 +79,11 @@ def train(
         markup=False,
         soft_wrap=True,
     )
+    if resume and (num_epochs := _num_epochs(folder)) >= parsed.trainer.max_epochs:
+        console.print(
+            f"all {num_epochs} epochs are over; to train on: --trainer.max_epochs {num_epochs + 1} or more",
+            highlight=False,
+        )
     try:
         best = fit.fit(
             task,
@@ -119,6 +124,12 @@ def _check_run(folder: Path) -> None:
             f"{folder / 'last.ckpt'} is cut off or damaged; copy it again, or start a new run from the weights: "
             f"--model.weights {folder}"
         )
+
+
+def _num_epochs(folder: Path) -> int:
+    """How many epochs of a run are over."""
+    table = folder / "metrics.csv"
+    return len(table.read_text(encoding="utf-8").splitlines()) - 1 if table.is_file() else 0
 
 
 def _start(model: Any, resume: str | Path | None) -> str:

@@ -97,26 +97,31 @@ class SeededSteps(Checkpoint):
         seed_all(fold(self.seed, trainer.current_epoch, batch_idx, trainer.global_rank))
 
 
-def check_space(folder: Path, model: nn.Module) -> None:
+def check_space(folder: Path, model: nn.Module, *, keep_best: int = 1) -> None:
     """Make sure that the disk has room for a run, before it begins.
 
     That is two checkpoints, the old and the new one, each with weights, their average and two numbers of the optimizer
-    for each of them; and the best and the last weights.
+    for each of them; and the last weights, and those of the best epochs.
 
     Args:
         folder: Where the run goes; it need not exist yet.
         model: What is trained.
+        keep_best: How many of the best epochs' weights are kept; of several, the best are there twice.
 
     Raises:
         OSError: There is too little, with how much there is and how much it takes.
     """
-    needed = (2 * 4 + 2) * sum(parameter.nbytes for parameter in model.parameters())
+    needed = (2 * 4 + 1 + keep_best + (keep_best > 1)) * sum(
+        parameter.nbytes for parameter in model.parameters()
+    )
+    there = [path for pattern in (CHECKPOINT, "*.safetensors") for path in folder.glob(pattern)]
+    needed -= sum(path.stat().st_size for path in there)  # of a run that goes on
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise OSError(
             f"the disk of {folder} has {free / 1e6:.0f} MB free, but the run may take {needed / 1e6:.0f} MB for "
-            "checkpoints and weights; free some space, or write elsewhere: --out FOLDER"
+            f"checkpoints and weights; free some space{'' if there else ', or write elsewhere: --out FOLDER'}"
         )
 
 
