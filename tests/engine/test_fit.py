@@ -1,11 +1,13 @@
 """What the section ``trainer`` does to a model before it is trained."""
 
 import copy
+import warnings
 
 import pytest
 import torch
 
 import sgformer  # noqa: F401
+from sgformer.engine import fit
 from sgformer.engine.fit import TrainerOptions, prepare
 from sgformer.tasks.backbones import create_pyramid
 from sgformer.tasks.classification import Classifier
@@ -111,6 +113,23 @@ def test_devices_that_are_not_there_are_said_at_once(monkeypatch, num, settings,
         return
     with pytest.raises(ValueError, match=message):
         prepare(task, options)
+
+
+@pytest.mark.parametrize(
+    ("able", "precision"),
+    [({"amx_bf16": True}, "bf16-mixed"), ({"avx512_f": True}, "32-true"), ({}, "32-true")],
+)
+def test_bfloat16_where_a_processor_has_it(monkeypatch, able, precision):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    assert fit._precision(TrainerOptions()) == precision
+    assert fit._precision(TrainerOptions(precision="64-true")) == "64-true"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        prepare(Task(classifier("test_resnet")), TrainerOptions(precision="bf16-mixed"))
+    assert len(caught) == (precision == "32-true")
+    assert all("--trainer.precision 32-true" in str(warning.message) for warning in caught)
 
 
 def test_a_task_can_say_that_it_cannot_be_sharded():

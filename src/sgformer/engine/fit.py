@@ -22,6 +22,7 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
+from . import devices
 from .callbacks import AveragedWeights, StopAtNaN
 from .checkpoints import CHECKPOINT, AtomicCheckpointIO, Checkpoints, SeededSteps
 from .progress import RunProgress
@@ -48,7 +49,7 @@ class TrainerOptions:
 
     Attributes:
         max_epochs: Passes over the training pictures.
-        precision: auto is bf16-mixed on a GPU that has it, else 32-true.
+        precision: auto is bf16-mixed on a GPU, or a processor, that has instructions for bfloat16; else 32-true.
         accelerator: auto takes a GPU where there is one.
         devices: How many processes on this machine, or auto for one per GPU; also on a CPU, where two processes of one
             thread train faster than one of two.
@@ -226,7 +227,13 @@ def prepare(task: LightningModule, options: TrainerOptions) -> None:
     Raises:
         ValueError: Task, backbone or machine do not offer it.
     """
-    _check_devices(options)
+    devices.check(options.accelerator, options.devices)
+    if options.precision == "bf16-mixed" and not devices.has_bfloat16(options.accelerator):
+        warnings.warn(
+            "there are no instructions for bfloat16 here, so that float32 is probably much faster: "
+            "--trainer.precision 32-true",
+            stacklevel=1,
+        )
     if options.strategy == "fsdp" and not getattr(task, "can_be_sharded", True):
         raise ValueError(
             "trainer.strategy fsdp needs processes that go through the backbone equally often, which those of this "
@@ -249,23 +256,6 @@ def prepare(task: LightningModule, options: TrainerOptions) -> None:
         backbone.register_forward_pre_hook(_channels_last)
     if options.compile:
         model.compile()
-
-
-def _check_devices(options: TrainerOptions) -> None:
-    """Raise where there are fewer GPUs than asked for, before anything is written."""
-    num = torch.cuda.device_count()
-    named = options.accelerator in ("gpu", "cuda", "mps")
-    mps = torch.backends.mps.is_available() and options.accelerator != "cuda"
-    if named and not mps and (not num or options.accelerator == "mps"):
-        raise ValueError(
-            f"trainer.accelerator {options.accelerator}: PyTorch finds none on this machine; "
-            "set --trainer.accelerator cpu"
-        )
-    if num and options.accelerator != "cpu" and isinstance(options.devices, int) and options.devices > num:
-        raise ValueError(
-            f"trainer.devices {options.devices}: this machine has {num} GPUs; set --trainer.devices {num}, "
-            "or auto for one process each"
-        )
 
 
 def _channels_last(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -333,8 +323,7 @@ def _git(*arguments: str) -> str | None:
 def _precision(options: TrainerOptions) -> Any:
     if options.precision != "auto":
         return options.precision
-    on_gpu = options.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported() else "32-true"
+    return "bf16-mixed" if devices.has_bfloat16(options.accelerator) else "32-true"
 
 
 def _quiet() -> None:
