@@ -132,4 +132,4 @@ def test_muon_orthogonalizes_in_what_a_processor_is_fast_at(monkeypatch, able):
     assert muon.zeropower_via_newtonschulz is spy  # as it was
     update = before - model[0].weight.detach()
     values = torch.linalg.svdvals(update)
-    assert values.min() > 0.5 * values.max()  # an orthogonal matrix, about
+    assert values[1] > 0.5 * values[0]  # orthogonal, about; the gradient of two outputs has rank two
