@@ -209,11 +209,18 @@ def test_packed_files(root, tmp_path):
         module(source="npz", root=str(tmp_path))
 
 
-def test_torchvision_sets(tmp_path):
+def test_torchvision_sets(tmp_path, monkeypatch):
     with pytest.raises(DataError, match="did you mean 'CIFAR10'"):
         module(source="torchvision", dataset="CIFAR_10", root=str(tmp_path))
     with pytest.raises(DataError, match=r"--data\.download true"):
         module(source="torchvision", dataset="CIFAR10", root=str(tmp_path))
+
+    def no_connection(*args, **kwargs):
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", no_connection)
+    with pytest.raises(DataError, match=r"CIFAR10 cannot be fetched \(Name or service not known\)"):
+        module(source="torchvision", dataset="CIFAR10", root=str(tmp_path), download=True)
 
 
 def shards(folder, split, samples, num_shards):

@@ -73,6 +73,13 @@ def create_backbone(
                 f"timm has no trained weights for {name}; set --model.pretrained false"
             ) from error
         raise
+    except OSError as error:
+        if not pretrained:
+            raise
+        raise ValueError(
+            f"timm's trained weights for {name} cannot be fetched; check the connection, or bring them here in the "
+            "cache of huggingface_hub (HF_HOME)"
+        ) from error
 
 
 def kwargs_of(options: ModelOptions, *, image_size: tuple[int, int]) -> dict[str, Any]:

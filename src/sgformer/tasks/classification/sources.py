@@ -229,6 +229,12 @@ def torchvision_set(name: str | None, root: Path, split: Split, *, download: boo
             continue
         except RuntimeError as error:
             raise DataError(f"{name} is not in {root} ({error}); fetch it: --data.download true") from error
+        except OSError as error:
+            if not download:
+                raise
+            raise DataError(
+                f"{name} cannot be fetched ({error}); check the connection and the disk, or put its files into {root}"
+            ) from error
     else:
         raise DataError(f"torchvision's {name} has no split for training and one for evaluation")
     classes = getattr(dataset, "classes", None)
