@@ -2,6 +2,7 @@
 
 import io
 import os
+import pickle
 import tarfile
 
 import numpy as np
@@ -221,6 +222,29 @@ def test_torchvision_sets(tmp_path, monkeypatch):
     monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", no_connection)
     with pytest.raises(DataError, match=r"CIFAR10 cannot be fetched \(Name or service not known\)"):
         module(source="torchvision", dataset="CIFAR10", root=str(tmp_path), download=True)
+
+
+def test_torchvision_s_cifar10(tmp_path, monkeypatch):
+    """In the files that it is published as, with a few pictures of one colour each."""
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]:
+        data = np.zeros((3, 3, 32, 32), np.uint8)
+        for label in range(3):  # blue, green, red
+            data[label, 2 - label] = 200
+        (folder / name).write_bytes(pickle.dumps({"data": data.reshape(3, -1), "labels": [0, 1, 2]}))
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": list(NAMES)}))
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
+    data = module(source="torchvision", dataset="CIFAR10", root=str(tmp_path))
+    assert data.classes == NAMES
+    assert_right(data, num_train=12, num_val=3)  # of 15, in batches of 4
+
+
+def test_a_set_of_torchvision_with_named_splits(root, tmp_path):
+    (tmp_path / "country211").mkdir()
+    for split, name in (("train", "train"), ("val", "test")):
+        (tmp_path / "country211" / name).symlink_to(root / split, target_is_directory=True)
+    assert_right(module(source="torchvision", dataset="Country211", root=str(tmp_path)))
 
 
 def shards(folder, split, samples, num_shards):
