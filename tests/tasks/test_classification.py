@@ -284,6 +284,27 @@ def test_starting_from_weights_of_other_classes_and_another_size(tmp_path):
         classifier("resnet10t").start_from(tmp_path / "w.safetensors")
 
 
+@pytest.mark.parametrize("num", [1, 3, 5])
+@pytest.mark.parametrize("name", ["sgformer_test", "resnet10t"])
+def test_starting_from_weights_of_other_input_channels(tmp_path, name, num):
+    rgb, other = classifier(name), classifier(name, kwargs={"in_chans": num})
+    rgb.save(tmp_path / "w.safetensors")
+    other.start_from(tmp_path / "w.safetensors")
+    grey = torch.randn(2, 1, 32, 32, dtype=torch.float64)
+    # The same channel three times is summed with one, and spread over five.
+    x = {1: grey, 3: grey.expand(-1, 3, -1, -1), 5: grey.expand(-1, 5, -1, -1)}[num]
+    expected = rgb.double()(grey.expand(-1, 3, -1, -1))
+    if num == 5:  # timm weighs the repeated channels by 3/5; with R, G and B unlike, their sum is another
+        assert other.double()(x).isfinite().all()
+    else:
+        torch.testing.assert_close(other.double()(x), expected)
+
+
+def test_recipes_are_for_colour_pictures():
+    with pytest.raises(ValueError, match="pictures are read as RGB"):
+        ModelOptions(kwargs={"in_chans": 1})
+
+
 # ---- task
 
 
