@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from sgformer.cli import run
 from sgformer.tasks.images import find_pictures
+from sgformer_cli import run
 
 RESULTS = Path(__file__).with_name("results")
 

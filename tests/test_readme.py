@@ -71,7 +71,8 @@ def understands(sections: type, overrides: dict[str, str]) -> bool:
 
 @pytest.mark.parametrize("command", commands("sgformer"))
 def test_commands_parse(extras, monkeypatch, command):
-    from sgformer import cli, tasks
+    import sgformer_cli as cli
+    from sgformer import tasks
     from sgformer.engine import recipe as recipes
 
     arguments = shlex.split(command, comments=True)[1:]

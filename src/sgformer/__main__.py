@@ -1,6 +1,6 @@
 """``python -m sgformer`` is the command ``sgformer``."""
 
-from .cli import main
+from sgformer_cli import main
 
 if __name__ == "__main__":
     main()

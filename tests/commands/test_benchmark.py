@@ -8,8 +8,8 @@ import torch
 
 from sgformer.benchmark import measure, parity, turns, worker
 from sgformer.benchmark.measure import Case
-from sgformer.cli import run
 from sgformer.commands.benchmark import COLUMNS, benchmark, parse_size
+from sgformer_cli import run
 
 TINY = {"size": [64], "rounds": 2, "device": "cpu"}
 

@@ -13,9 +13,10 @@ from PIL import Image
 
 import sgformer  # noqa: F401
 from class_folders import make_class_folders
-from sgformer import cli, tasks
-from sgformer.cli import VERBS, run
+from sgformer import tasks
+from sgformer.commands.predict import find
 from sgformer.engine import recipe, weights
+from sgformer_cli import run
 
 
 @pytest.fixture(scope="module")
@@ -153,10 +154,53 @@ def test_processes_share_the_pictures_and_the_first_writes_them_in_order(trained
     assert [result["label"] for result in together] == [result["label"] for result in alone]
 
 
+def test_patterns_do_not_follow_links_that_lead_in_circles(root, tmp_path):
+    (tmp_path / "photos" / "a").mkdir(parents=True)
+    for name in ("a/1.png", "2.png", ".hidden.png"):
+        (tmp_path / "photos" / name).write_bytes((root / "val" / "red" / "0.png").read_bytes())
+    for name in ("a/circle", "a/other"):
+        (tmp_path / "photos" / name).symlink_to(tmp_path / "photos", target_is_directory=True)
+    assert find([f"{tmp_path}/**/*.png"]) == [
+        tmp_path / "photos" / "2.png",
+        tmp_path / "photos" / "a" / "1.png",
+    ]
+    assert find([f"{tmp_path}/photos/*.png"]) == [tmp_path / "photos" / "2.png"]
+    with pytest.raises(ValueError, match="no pictures in"):
+        find([f"{tmp_path}/*.png"])
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "predict"])
+def test_a_file_that_cannot_be_written_is_said_before_the_work(
+    trained, root, tmp_path, capsys, monkeypatch, verb
+):
+    monkeypatch.setattr(tasks, "load", lambda *_, **__: pytest.fail("too late"))
+    arguments = [verb, trained, *([root / "val"] if verb == "predict" else []), "--json"]
+    assert "Is a directory" in error_of(capsys, *arguments, tmp_path)
+    line = error_of(capsys, *arguments, root / "val" / "red" / "0.png" / "names.json")
+    assert "names.json; name another path" in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_report_on_classes_of_which_some_have_no_validation_pictures(root, tmp_path, capsys):
+    tables = {"train": ["path,label"], "val": ["path,label"]}
+    for path in sorted(root.rglob("*.png")):
+        if path.parts[-3:-1] != ("val", "blue"):
+            tables[path.parts[-3]].append(f"{path},{path.parts[-2]}")
+    for split, rows in tables.items():
+        (tmp_path / f"{split}.csv").write_text("\n".join(rows))
+    lists = [f"--data.{split}_list={tmp_path}/{split}.csv" for split in tables]
+    arguments = ["train", "smoke", "--out", str(tmp_path), "--data.source=list", *lists, *TINY]
+    assert run([*arguments, "--trainer.max_epochs=1"]) == 0
+    page = (tmp_path / "smoke" / "report.html").read_text("utf-8")
+    matrix = page.split("What is taken for what")[1].split("<h2")[0]
+    assert all(f">{name}<" in matrix for name in ("blue", "green", "red"))
+
+
 def test_report_can_be_made_anew(trained, capsys):
     before = (trained / "report.html").read_text()
     (trained / "report.html").unlink()
     assert run(["report", str(trained), "--device=cpu"]) == 0
+    assert str(trained / "report.html") in capsys.readouterr().out
     page = (trained / "report.html").read_text()
     for words in ("How training went", "What is taken for what", "blue", "max_epochs: 6", "torchmetrics"):
         assert words in page
@@ -244,6 +288,9 @@ def test_a_loss_that_is_no_number_ends_the_run(root, tmp_path, capsys):
         (["convert", "nowhere.pth", "out.safetensors"], "nowhere.pth"),
         (["convert", "nowhere.pth", "out.pth"], ".safetensors"),
         (["train", "smoke", "--bogus"], "--bogus"),
+        (["train", "smoke", "--epochs", "3"], "come with their section, such as --optim.lr"),
+        (["train", "smoke", "--trainer.devices", "many"], "nor auto"),
+        (["convert", "sgformer_t", "."], "must end in .safetensors"),
     ],
 )
 def test_mistakes_are_one_line_with_a_remedy(tmp_path, monkeypatch, capsys, arguments, message):
@@ -294,62 +341,7 @@ def test_an_unreadable_training_picture_is_one_line(tmp_path, capsys, workers):
     assert ".png" in line
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_explains_itself_with_an_example(verb, capsys):
-    with pytest.raises(SystemExit) as stop:
-        run([verb, "--help"])
-    assert stop.value.code == 0
-    printed = capsys.readouterr().out
-    assert "examples:" in printed
-    assert f"sgformer {verb}" in printed.split("examples:")[1]
-
-
-def test_options_are_taken_with_dashes_and_with_underscores(capsys):
-    parser = cli.Parser()
-    parser.add_argument("--max-size", type=int)
-    parser.add_argument("--top_k", type=int)
-    for arguments in (["--max_size", "3", "--top-k=4"], ["--max-size=3", "--top_k", "4"]):
-        assert vars(parser.parse_args(parser.as_declared(arguments))) == {"max_size": 3, "top_k": 4}
-    assert parser.as_declared(["--max_sizes", "a_b", "--data.max_size=3"]) == [
-        "--max_sizes",
-        "a_b",
-        "--data.max_size=3",
-    ]
-    with pytest.raises(SystemExit, match="2"):
-        run(["predict", "nothing.safetensors", "a.png", "--top-k", "many"])
-    assert "--top_k: invalid int value" in capsys.readouterr().err
-
-
-def test_help_and_lists(capsys):
-    assert run([]) == run(["--help"]) == run(["--version"]) == 0
-    assert run(["list", "recipes"]) == run(["list", "models"]) == 0
-    printed = capsys.readouterr().out
-    assert all(verb in printed for verb in VERBS)
-    assert all(name in printed for name in recipe.names())
-    assert "sgformer_s" in printed
-
-
 def test_print_config_prints_a_recipe(capsys, tmp_path):
     assert run(["train", "imagenette160", "--print_config", "--optim.lr", "0.25"]) == 0
     (tmp_path / "my.yaml").write_text(capsys.readouterr().out)
     assert recipe.parse(tmp_path / "my.yaml", tasks.get("classification").Recipe).optim.lr == 0.25
-
-
-def test_the_command_line_itself_imports_nothing_heavy():
-    code = """
-import importlib.util, sys
-spec = importlib.util.find_spec("sgformer")
-path = spec.submodule_search_locations[0] + "/cli.py"
-spec = importlib.util.spec_from_file_location("cli", path)
-cli = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(cli)
-cli.run(["--help"])
-assert not {"torch", "timm", "lightning", "jsonargparse", "numpy"} & sys.modules.keys()
-"""
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
-
-
-def test_a_warning_is_one_line_of_words():
-    own = cli._warning("two faults left out", UserWarning, cli.__file__, 3)
-    assert own == "sgformer: two faults left out\n"
-    assert "UserWarning" in cli._warning("careful", UserWarning, "elsewhere.py", 3)

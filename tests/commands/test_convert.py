@@ -5,8 +5,8 @@ import torch
 import sgformer  # noqa: F401
 from sgformer import tasks
 from sgformer.backbone import official
-from sgformer.cli import run
 from sgformer.engine import recipe
+from sgformer_cli import run
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
-from sgformer.cli import run
 from sgformer.commands.explain import explain_picture, prepare
 from sgformer.tasks.classification.model import Classifier
 from sgformer.tasks.images import Preprocessing
+from sgformer_cli import run
 
 CLASSES = ["cat", "dog"]
 

@@ -5,9 +5,9 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from sgformer.cli import run
 
 from clips import write_clip
-from sgformer.cli import run
 from sgformer.commands.explain import explain_picture
 from sgformer.tasks.classification.model import Classifier
 from sgformer.tasks.images import Preprocessing

@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 
 from backbone.fill import fill_
-from sgformer.cli import run
 from sgformer.commands import export
 from sgformer.export import check, files, int8, parts
 from sgformer.tasks.classification.model import Classifier
 from sgformer.tasks.images import Preprocessing
+from sgformer_cli import run
 
 pytest.importorskip("onnxruntime", reason="what checks and runs the exported files")
 pytest.importorskip("onnxscript", reason="what torch exports to ONNX with")

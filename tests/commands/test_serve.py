@@ -22,9 +22,9 @@ from PIL import Image
 
 from local_client import Client
 from sgformer import tasks
-from sgformer.cli import run
 from sgformer.tasks.classification.model import Classifier
 from sgformer.tasks.images import Preprocessing
+from sgformer_cli import run
 
 uvicorn = pytest.importorskip("uvicorn", reason="sgformer serve needs uvicorn")
 pytest.importorskip("starlette", reason="sgformer serve needs starlette")
@@ -381,8 +381,9 @@ def test_a_port_that_is_taken_is_named(weights, capsys):
 
 def test_only_this_machine_is_listened_to_unless_told_otherwise():
     from sgformer.commands import serve
+    from sgformer_cli.verbs.serve import add_arguments
 
     parser = argparse.ArgumentParser()
-    serve.add_arguments(parser)
+    add_arguments(parser)
     assert parser.parse_args(["w"]).host == "127.0.0.1"
     assert Path(serve.__file__).with_name("web.html").is_file()

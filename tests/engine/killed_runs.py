@@ -58,7 +58,7 @@ def go_on_with_small_files(folder: Path, limit: int, errors: Path) -> None:
     """Resumes a run by the command line while no file may be larger than a number of bytes, as on a full disk."""
     import resource
 
-    from sgformer import cli
+    import sgformer_cli as cli
 
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     sys.stderr = errors.open("w")

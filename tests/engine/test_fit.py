@@ -1,11 +1,13 @@
 """What the section ``trainer`` does to a model before it is trained."""
 
 import copy
+import warnings
 
 import pytest
 import torch
 
 import sgformer  # noqa: F401
+from sgformer.engine import fit
 from sgformer.engine.fit import TrainerOptions, prepare
 from sgformer.tasks.backbones import create_pyramid
 from sgformer.tasks.classification import Classifier
@@ -83,6 +85,51 @@ def test_a_model_without_checkpointing_is_named():
     model.name, model.backbone = "test_vit_x", torch.nn.Linear(2, 2)
     with pytest.raises(ValueError, match=r"test_vit_x has no gradient.*grad_checkpointing false"):
         prepare(Task(model), TrainerOptions(grad_checkpointing=True))
+
+
+@pytest.mark.parametrize("devices", [0, -1, "many", "2.5", "0;1"])
+def test_a_number_of_processes(devices):
+    with pytest.raises(ValueError, match=r"trainer\.devices .* such as 2, nor auto"):
+        TrainerOptions(devices=devices)
+    assert TrainerOptions(devices="0,2").devices == "0,2"
+
+
+@pytest.mark.parametrize(
+    ("num", "settings", "message"),
+    [
+        (0, {"accelerator": "gpu"}, r"finds none on this machine; set --trainer\.accelerator cpu"),
+        (0, {"accelerator": "mps"}, r"finds none on this machine"),
+        (2, {"devices": 8}, r"this machine has 2 GPUs; set --trainer\.devices 2"),
+        (2, {"devices": 8, "accelerator": "cpu"}, None),
+        (2, {"devices": 2}, None),
+    ],
+)
+def test_devices_that_are_not_there_are_said_at_once(monkeypatch, num, settings, message):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: num)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    task, options = Task(classifier("test_resnet")), TrainerOptions(**settings)
+    if message is None:
+        prepare(task, options)
+        return
+    with pytest.raises(ValueError, match=message):
+        prepare(task, options)
+
+
+@pytest.mark.parametrize(
+    ("able", "precision"),
+    [({"amx_bf16": True}, "bf16-mixed"), ({"avx512_f": True}, "32-true"), ({}, "32-true")],
+)
+def test_bfloat16_where_a_processor_has_it(monkeypatch, able, precision):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    assert fit._precision(TrainerOptions()) == precision
+    assert fit._precision(TrainerOptions(precision="64-true")) == "64-true"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        prepare(Task(classifier("test_resnet")), TrainerOptions(precision="bf16-mixed"))
+    assert len(caught) == (precision == "32-true")
+    assert all("--trainer.precision 32-true" in str(warning.message) for warning in caught)
 
 
 def test_a_task_can_say_that_it_cannot_be_sharded():

@@ -1,6 +1,7 @@
 import pytest
 import timm
 import torch
+from timm.optim import muon
 from timm.scheduler import CosineLRScheduler
 from torch import nn
 
@@ -109,3 +110,26 @@ def test_more_arguments_reach_the_optimizer():
     optimizer = create_optimizer(nn.Linear(2, 2), OptimOptions(kwargs={"betas": [0.8, 0.9]}))
     assert tuple(optimizer.param_groups[0]["betas"]) == (0.8, 0.9)
     assert isinstance(optimizer, torch.optim.Optimizer)
+
+
+@pytest.mark.parametrize("able", [{}, {"avx512_bf16": True}])
+def test_muon_orthogonalizes_in_what_a_processor_is_fast_at(monkeypatch, able):
+    """timm offers no argument for it; where its function is gone or renamed, this fails."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    plain, seen = muon.zeropower_via_newtonschulz, []
+
+    def spy(matrix, *args, **kwargs):
+        seen.append(kwargs.get("dtype", torch.bfloat16))
+        return plain(matrix, *args, **kwargs)
+
+    monkeypatch.setattr(muon, "zeropower_via_newtonschulz", spy)
+    model = nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 2))
+    optimizer = create_optimizer(model, OptimOptions(name="nmuon", lr=0.1, weight_decay=0.0))
+    before = model[0].weight.detach().clone()
+    model(torch.randn(8, 6, generator=torch.Generator().manual_seed(0))).square().mean().backward()
+    optimizer.step()
+    assert set(seen) == {torch.bfloat16 if able else torch.float32}
+    assert muon.zeropower_via_newtonschulz is spy  # as it was
+    update = before - model[0].weight.detach()
+    values = torch.linalg.svdvals(update)
+    assert values[1] > 0.5 * values[0]  # orthogonal, about; the gradient of two outputs has rank two

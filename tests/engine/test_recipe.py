@@ -95,6 +95,26 @@ def test_a_wrong_value_is_one_line_that_names_the_key(key, value):
     assert len(str(error.value)) < 200
 
 
+def test_values_to_choose_from_are_listed_in_words():
+    with pytest.raises(RecipeError, match=r"takes auto or cpu or gpu or cuda or mps, received warp"):
+        parse("smoke", {"trainer.accelerator": "warp"})
+    with pytest.raises(RecipeError, match=r"'trainer\.clip_grad' takes float or null, received much"):
+        parse("smoke", {"trainer.clip_grad": "much"})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"model": "sgformer_t"}, r"model is a section of a recipe: it holds keys, such as model\.name"),
+        ({"data": {"augment": 3}}, r"such as data\.augment\.crop_scale, and cannot be 3"),
+        ({"loss": None}, r"such as loss\.label_smoothing, and cannot be None"),
+    ],
+)
+def test_a_value_in_place_of_a_section(content, message):
+    with pytest.raises(RecipeError, match=message):
+        recipe.parse({"task": "classification", **content}, tasks.get("classification").Recipe)
+
+
 def test_a_recipe_cannot_name_a_class_to_import(tmp_path):
     trace = tmp_path / "trace"
     bomb = {"class_path": "os.mkdir", "init_args": {"path": str(trace)}}

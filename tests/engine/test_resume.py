@@ -148,7 +148,50 @@ def test_too_little_space_is_said_before_a_run_begins(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda path: types.SimpleNamespace(free=1_500_000))
     with pytest.raises(OSError, match=r"has 2 MB free, but the run may take 7 MB .* --out FOLDER"):
         train("smoke", OVERRIDES, out=tmp_path / "runs")
+    with pytest.raises(OSError, match="may take 11 MB"):
+        train("smoke", {**OVERRIDES, "trainer.keep_best": 5}, out=tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
+    # A run that goes on has some of it already.
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "last.ckpt").write_bytes(bytes(3_000_000))
+    with pytest.raises(OSError, match=r"may take 4 MB for checkpoints and weights; free some space$"):
+        checkpoints.check_space(tmp_path / "run", torch.nn.Linear(1000, 182))
+
+
+class Evil:
+    """Runs code when it is unpickled."""
+
+    def __init__(self, trace):
+        self.trace = trace
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.trace),)
+
+
+def test_a_checkpoint_that_does_not_belong_to_the_run_changes_nothing(tmp_path):
+    folder = train("smoke", {**OVERRIDES, "trainer.max_epochs": 1}, out=tmp_path)
+    good = (folder / "last.ckpt").read_bytes()
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    cases = [
+        ({"model.name": "test_resnet"}, r"another model, .* differ\); resume it as it was begun"),
+        ({"trainer.ema_decay": None}, r"made with trainer\.ema_decay, after 0 epochs"),
+    ]
+    for overrides, message in cases:
+        with pytest.raises(ValueError, match=message) as error:
+            train("smoke", {**overrides, "trainer.max_epochs": 2}, resume=folder)
+        assert len(str(error.value)) < 400
+    for content in ({"a": 1}, [3], {"state_dict": Evil(tmp_path / "trace"), "epoch": 1}):
+        torch.save(content, folder / "last.ckpt")
+        with pytest.raises(
+            ValueError, match=r"last\.ckpt is no checkpoint of this package.* --model\.weights"
+        ):
+            train("smoke", {"trainer.max_epochs": 2}, resume=folder)
+    assert not (tmp_path / "trace").exists()
+    (folder / "last.ckpt").write_bytes(good)
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+    (folder / "recipe.yaml").unlink()
+    with pytest.raises(FileNotFoundError, match=r"has no recipe\.yaml to go on from"):
+        train("smoke", resume=folder)
 
 
 def test_a_checkpoint_that_was_copied_in_part_is_refused(tmp_path):

@@ -11,6 +11,7 @@ import sgformer  # noqa: F401
 from sgformer import tasks
 from sgformer.commands.train import train
 from sgformer.engine import checkpoints, weights
+from sgformer.engine.callbacks import LossError
 from sgformer.engine.fit import TrainerOptions
 from sgformer.engine.sharding import blocks
 
@@ -113,3 +114,24 @@ def test_the_parts_are_the_blocks_of_any_backbone(name, number):
 def test_what_cannot_be_combined_is_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         TrainerOptions(strategy="fsdp", **settings)
+
+
+@needs_gloo
+def test_the_layer_that_a_nan_comes_from_is_found_though_weights_are_cut_up(
+    tmp_path, monkeypatch, own_environment
+):
+    task_module = tasks.get("classification")
+    build = task_module.build
+
+    def build_one_that_breaks(parsed):
+        task, data = build(parsed)
+        layer = task.model.backbone.get_submodule("stages.1.blocks.1.mlp")
+        layer.register_forward_hook(lambda layer, x, y: y * float("nan") if task.global_step == 2 else None)
+        return task, data
+
+    monkeypatch.setattr(task_module, "build", build_one_that_breaks)
+    with pytest.raises(
+        LossError, match=r"loss is nan at step 2, .* output of model\.backbone\.stages\.1\.blocks\.1\.mlp"
+    ):
+        train("smoke", OVERRIDES, out=tmp_path)
+    torch.distributed.destroy_process_group()

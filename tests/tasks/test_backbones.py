@@ -1,10 +1,11 @@
 import pytest
+import timm
 import torch
 
 import sgformer  # noqa: F401
 from sgformer.backbone.blocks import resize_positions
 from sgformer.engine.weights import WeightsError
-from sgformer.tasks.backbones import create_pyramid
+from sgformer.tasks.backbones import create_backbone, create_pyramid
 from sgformer.tasks.classification import Classifier
 from sgformer.tasks.images import Preprocessing
 
@@ -47,3 +48,14 @@ def test_positions_that_are_no_grid_are_refused(tmp_path):
     pyramid = create_pyramid("test_vit", {"img_size": 96}, strides=(16,))
     with pytest.raises(WeightsError, match="pos_embed"):
         pyramid.start_from(tmp_path / "w.safetensors")
+
+
+def test_trained_weights_of_timm_without_a_connection(monkeypatch):
+    def no_connection(*args, **kwargs):
+        raise OSError("cannot find the requested files")
+
+    monkeypatch.setattr(timm, "create_model", no_connection)
+    with pytest.raises(ValueError, match=r"weights for resnet10t cannot be fetched; check the connection"):
+        create_backbone("resnet10t", {}, pretrained=True)
+    with pytest.raises(OSError, match="requested files"):
+        create_backbone("resnet10t", {})

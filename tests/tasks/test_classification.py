@@ -92,7 +92,21 @@ def remove(folder):
     ("spoil", "message"),
     [
         (lambda root: remove(root), "there is no folder"),
-        (lambda root: remove(root / "val"), "has no folder 'val'"),
+        (lambda root: remove(root / "val"), "has no folder 'val'; expected"),
+        (
+            lambda root: (
+                remove(root / "val"),
+                [p.rename(root / p.name) for p in (root / "train").iterdir()],
+                (root / "train").rmdir(),
+            ),
+            "seems to hold the classes themselves: move some",
+        ),
+        (
+            lambda root: [
+                remove(root / split / name) for split in ("train", "val") for name in ("red", "blue")
+            ],
+            "only the class green; a classifier needs at least two",
+        ),
         (lambda root: (remove(root / "train"), (root / "train").mkdir()), "no class folders"),
         (lambda root: [path.unlink() for path in root.glob("train/*/*")], "there are no pictures"),
         (lambda root: [path.unlink() for path in root.glob("train/red/*")], "no pictures in .*train for red"),
@@ -109,6 +123,11 @@ def test_spoilt_folders(tmp_path, spoil, message):
     with pytest.raises(DataError, match=message) as error:
         data(root)
     assert "\n" not in str(error.value)
+
+
+def test_a_split_in_place_of_the_folder_of_both(folders):
+    with pytest.raises(DataError, match=rf"name the folder above it: --data\.root {folders}$"):
+        data(folders / "train")
 
 
 def test_which_folder():
@@ -263,6 +282,27 @@ def test_starting_from_weights_of_other_classes_and_another_size(tmp_path):
     assert other.backbone.stem.conv1.weight.abs().sum() > 0
     with pytest.raises(WeightsError, match="holds a sgformer_test, not a resnet10t"):
         classifier("resnet10t").start_from(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("num", [1, 3, 5])
+@pytest.mark.parametrize("name", ["sgformer_test", "resnet10t"])
+def test_starting_from_weights_of_other_input_channels(tmp_path, name, num):
+    rgb, other = classifier(name), classifier(name, kwargs={"in_chans": num})
+    rgb.save(tmp_path / "w.safetensors")
+    other.start_from(tmp_path / "w.safetensors")
+    grey = torch.randn(2, 1, 32, 32, dtype=torch.float64)
+    # The same channel three times is summed with one, and spread over five.
+    x = {1: grey, 3: grey.expand(-1, 3, -1, -1), 5: grey.expand(-1, 5, -1, -1)}[num]
+    expected = rgb.double()(grey.expand(-1, 3, -1, -1))
+    if num == 5:  # timm weighs the repeated channels by 3/5; with R, G and B unlike, their sum is another
+        assert other.double()(x).isfinite().all()
+    else:
+        torch.testing.assert_close(other.double()(x), expected)
+
+
+def test_recipes_are_for_colour_pictures():
+    with pytest.raises(ValueError, match="pictures are read as RGB"):
+        ModelOptions(kwargs={"in_chans": 1})
 
 
 # ---- task

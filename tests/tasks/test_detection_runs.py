@@ -9,7 +9,7 @@ import torch
 
 pytest.importorskip("pycocotools", reason="the task needs pycocotools")
 
-from sgformer import cli
+import sgformer_cli as cli
 from sgformer.commands.train import train
 from sgformer.engine import weights
 

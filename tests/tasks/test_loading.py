@@ -79,7 +79,9 @@ def test_a_hundred_epochs_leave_no_process_and_no_open_file():
     assert files() <= before + 2
 
 
+@pytest.mark.parametrize(("split", "purpose"), [("train", "training"), ("val", "validation")])
 @pytest.mark.parametrize("rank", [0, 2])
-def test_fewer_validation_samples_than_processes_are_refused_in_every_process(rank):
-    with pytest.raises(DataError, match=r"3 processes and only 2 pictures .* --trainer\.devices 2 or less"):
-        make_loader(Numbers(2), "val", batch_size=1, workers=0, trainer=Trainer(rank, 3))
+def test_fewer_samples_than_processes_are_refused_in_every_process(rank, split, purpose):
+    message = rf"3 processes and only 2 pictures for {purpose}; set --trainer\.devices 2 or less"
+    with pytest.raises(DataError, match=message):
+        make_loader(Numbers(2), split, batch_size=1, workers=0, trainer=Trainer(rank, 3))

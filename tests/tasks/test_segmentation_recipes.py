@@ -10,13 +10,13 @@ from PIL import Image
 
 import sgformer
 from mask_folders import CLASSES, make_mask_folders
-from sgformer.cli import run
 from sgformer.commands.evaluate import evaluate
 from sgformer.commands.train import train
 from sgformer.engine import checkpoints, weights
 from sgformer.engine import recipe as recipes
 from sgformer.tasks.images import Preprocessing
 from sgformer.tasks.segmentation import Recipe, Segmenter
+from sgformer_cli import run
 
 NAMES = [name for name in recipes.names() if name.startswith("segmentation/")]
 PREPROCESSING = Preprocessing(image_size=(32, 32))

@@ -2,6 +2,7 @@
 
 import io
 import os
+import pickle
 import tarfile
 
 import numpy as np
@@ -127,6 +128,48 @@ def test_lists(root, tmp_path):
         module(source="list", root=str(root), **lists)
 
 
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (
+            lambda rows: [*rows, "train/red/0.png,blue"],
+            r"calls .*red/0\.png both red and blue; .* remove a line",
+        ),
+        (lambda rows: [rows[0].split(",")[0] + ",", *rows[1:]], r"row 1 of .*train\.csv has no label"),
+        (lambda rows: [*rows, ",red"], r"row 13 of .*train\.csv has no path"),
+        (lambda rows: [f"elsewhere/{row}" for row in rows], r"do not exist, such as .*set --data\.root"),
+        (lambda rows: [row for row in rows if row.endswith("red")], r"only the class red"),
+    ],
+)
+def test_a_list_that_does_not_hold_together(root, tmp_path, spoil, message):
+    for split in ("train", "val"):
+        rows = [f"{path.relative_to(root)},{name}" for path, name in pictures(root, split)]
+        (tmp_path / f"{split}.csv").write_text("\n".join(["path,label", *rows]))
+        if split == "train" or "only" in message:
+            (tmp_path / f"{split}.csv").write_text("\n".join(["path,label", *spoil(rows)]))
+    lists = {f"{split}_list": str(tmp_path / f"{split}.csv") for split in ("train", "val")}
+    with pytest.raises(DataError, match=message) as error:
+        module(source="list", root=str(root), **lists)
+    assert "\n" not in str(error.value)
+
+
+def test_a_list_may_repeat_itself(root, tmp_path):
+    rows = [f"{path},{name}" for path, name in pictures(root, "train")]
+    (tmp_path / "twice.csv").write_text("\n".join(["path,label", *rows, rows[0]]))
+    table = str(tmp_path / "twice.csv")
+    assert str(module(source="list", train_list=table, val_list=table)) == "3 classes, 13 + 13 pictures"
+
+
+def test_a_class_folder_whose_name_is_no_text(root, tmp_path):
+    for split in ("train", "val"):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "red").symlink_to(root / split / "red", target_is_directory=True)
+        os.symlink(os.fsencode(root / split / "blue"), os.fsencode(tmp_path / split) + b"/bl\xe9u")
+    with pytest.raises(DataError, match=r"'bl\\udce9u' .* no UTF-8; rename it") as error:
+        module(root=str(tmp_path))
+    str(error.value).encode()
+
+
 def test_parquet_lists(root, tmp_path):
     pandas = pytest.importorskip("pandas")
     pytest.importorskip("pyarrow")
@@ -167,11 +210,41 @@ def test_packed_files(root, tmp_path):
         module(source="npz", root=str(tmp_path))
 
 
-def test_torchvision_sets(tmp_path):
+def test_torchvision_sets(tmp_path, monkeypatch):
     with pytest.raises(DataError, match="did you mean 'CIFAR10'"):
         module(source="torchvision", dataset="CIFAR_10", root=str(tmp_path))
     with pytest.raises(DataError, match=r"--data\.download true"):
         module(source="torchvision", dataset="CIFAR10", root=str(tmp_path))
+
+    def no_connection(*args, **kwargs):
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", no_connection)
+    with pytest.raises(DataError, match=r"CIFAR10 cannot be fetched \(Name or service not known\)"):
+        module(source="torchvision", dataset="CIFAR10", root=str(tmp_path), download=True)
+
+
+def test_torchvision_s_cifar10(tmp_path, monkeypatch):
+    """In the files that it is published as, with a few pictures of one colour each."""
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]:
+        data = np.zeros((3, 3, 32, 32), np.uint8)
+        for label in range(3):  # blue, green, red
+            data[label, 2 - label] = 200
+        (folder / name).write_bytes(pickle.dumps({"data": data.reshape(3, -1), "labels": [0, 1, 2]}))
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": list(NAMES)}))
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
+    data = module(source="torchvision", dataset="CIFAR10", root=str(tmp_path))
+    assert data.classes == NAMES
+    assert_right(data, num_train=12, num_val=3)  # of 15, in batches of 4
+
+
+def test_a_set_of_torchvision_with_named_splits(root, tmp_path):
+    (tmp_path / "country211").mkdir()
+    for split, name in (("train", "train"), ("val", "test")):
+        (tmp_path / "country211" / name).symlink_to(root / split, target_is_directory=True)
+    assert_right(module(source="torchvision", dataset="Country211", root=str(tmp_path)))
 
 
 def shards(folder, split, samples, num_shards):
@@ -215,5 +288,22 @@ def test_shards(root, tmp_path):
             list(module(**{**settings, "val_shards": f"{tmp_path}/odd-*.tar"}).val_dataloader())
     with pytest.raises(DataError, match="no shards"):
         module(**{**settings, "val_shards": f"{tmp_path}/nothing-*.tar"})
+    whole = (tmp_path / "train-0.tar").read_bytes()
+    tarfile.open(tmp_path / "bad-empty.tar", "w").close()
+    with tarfile.open(tmp_path / "bad-twice.tar", "w") as tar:
+        for _ in range(2):
+            info = tarfile.TarInfo("x.jpg")
+            tar.addfile(info, io.BytesIO())
+    (tmp_path / "bad-cut.tar").write_bytes(whole[:700])
+    (tmp_path / "bad-other.tar").write_bytes(b"hello" * 300)
+    for name, message in {
+        "empty": r"no samples in .*bad-empty\.tar",
+        "twice": "duplicate file name in tar file",
+        "cut": r"bad-cut\.tar: unexpected end of data; make or copy it again",
+        "other": r"bad-other\.tar: invalid header",
+    }.items():
+        with pytest.raises(DataError, match=message) as error:
+            list(module(**{**settings, "train_shards": f"{tmp_path}/bad-{name}.tar"}).train_dataloader())
+        assert "\n" not in str(error.value)
     with pytest.raises(DataError, match=r"--data\.classes"):
         module(**{**settings, "classes": None})

@@ -1,5 +1,7 @@
-"""What the verbs share: tables, and the choice of a device."""
+"""What the verbs share: tables, words for those who wait, and the choice of a device."""
 
+import contextlib
+import os
 from collections.abc import Sequence
 
 
@@ -8,6 +10,14 @@ def is_terminal() -> bool:
     from rich import get_console
 
     return get_console().is_terminal
+
+
+def waiting(text: str) -> contextlib.AbstractContextManager[object]:
+    """Says what goes on while nothing else is shown, to a person who watches the first process."""
+    from rich import get_console
+
+    later = any(int(os.environ.get(name) or 0) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+    return contextlib.nullcontext() if later or not is_terminal() else get_console().status(text)
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,20 +14,8 @@ if TYPE_CHECKING:
     from ..tasks.digit_scenes import Scene
 
 RECIPE = "digit_scenes"
-TAKES_OVERRIDES = True
-EXAMPLES = """Trains the recipe digit_scenes; any of its keys can be changed: --SECTION.KEY VALUE.
-
-examples:
-  sgformer demo
-  sgformer demo --out trials --trainer.max_epochs 2
-"""
 NUM_PICTURES = 8  # on the sheet
 NUM_MISTAKES = 2  # at most, of those
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what the verb takes, overrides aside."""
-    parser.add_argument("--out", default="runs", metavar="FOLDER", help="where the run goes (default: runs)")
 
 
 def demo(overrides: Mapping[str, Any] | None = None, *, out: str | Path = "runs") -> Path:

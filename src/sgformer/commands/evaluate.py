@@ -1,26 +1,9 @@
 """``sgformer evaluate RUN_OR_WEIGHTS``."""
 
-import argparse
 import json as json_
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-TAKES_OVERRIDES = True
-EXAMPLES = """The data of the training recipe is used, unless changed: --data.KEY VALUE.
-
-examples:
-  sgformer evaluate runs/imagenette160
-  sgformer evaluate runs/imagenette160 --data.eval_image_size 160 --json report.json
-  sgformer evaluate best.safetensors --data.root photos
-"""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what the verb takes, overrides aside."""
-    parser.add_argument("weights", help="a run folder (its best weights) or a weights file")
-    parser.add_argument("--json", metavar="FILE", help="also write all numbers to this file")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, mps; default: a GPU where there is one")
 
 
 def evaluate(
@@ -48,11 +31,13 @@ def evaluate(
 
     from .. import tasks
     from ..engine import recipe as recipes
-    from ..engine.weights import locate, read_metadata, write_atomically
+    from ..engine.weights import check_writable, locate, read_metadata, write_atomically
     from . import console
 
     path = locate(weights)
-    model = tasks.load(path, device=console.device(device))
+    check_writable(json)
+    with console.waiting("loading ..."):
+        model = tasks.load(path, device=console.device(device))
     metadata = read_metadata(path)
     task = tasks.get(metadata["task"])
     if Path(weights).is_dir() and (Path(weights) / "recipe.yaml").is_file():

@@ -1,46 +1,22 @@
-"""``sgformer list recipes`` and ``sgformer list models``."""
-
-import argparse
-
-EXAMPLES = """examples:
-  sgformer list recipes
-  sgformer list models                  ours
-  sgformer list models 'convnext*'      timm's: each can be trained with --model.name
-"""
+"""``sgformer list models``; the list of recipes needs no model, and is `sgformer_cli`'s."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what the verb takes."""
-    parser.add_argument("what", choices=["recipes", "models"], help="what to list")
-    parser.add_argument(
-        "pattern", nargs="?", default="sgformer*", help="models whose names fit (default: sgformer*)"
-    )
-
-
-def list_(what: str, pattern: str = "sgformer*") -> None:
-    """Print the packaged recipes, or the models whose names fit a pattern.
+def list_(what: str = "models", pattern: str | None = None) -> None:
+    """Print the models whose names fit a pattern, and how large they are.
 
     Args:
-        what: ``recipes`` or ``models``.
-        pattern: With ``*`` and ``?``, as timm understands it.
+        what: ``models``.
+        pattern: With ``*`` and ``?``, as timm understands it; None: those of this package.
 
     Raises:
         ValueError: No model fits the pattern.
     """
-    from . import console
-
-    if what == "recipes":
-        from ..engine import recipe
-
-        console.table(
-            ("recipe", "about"), [(name, _first_line(path)) for name, path in recipe.names().items()]
-        )
-        return
-
     import timm
     import torch
 
-    names = timm.list_models(pattern)
+    from . import console
+
+    names = timm.list_models(pattern or "sgformer*")
     if not names:
         raise ValueError(f"no model fits {pattern!r}; try sgformer list models '*'")
     rows = []
@@ -49,7 +25,3 @@ def list_(what: str, pattern: str = "sgformer*") -> None:
             model = timm.create_model(name)
         rows.append((name, f"{sum(parameter.numel() for parameter in model.parameters()) / 1e6:.1f}M"))
     console.table(("model", "parameters"), rows)
-
-
-def _first_line(path) -> str:
-    return path.read_text(encoding="utf-8").splitlines()[0].removeprefix("#").strip()

@@ -1,6 +1,5 @@
 """``sgformer predict WEIGHTS PICTURES...``."""
 
-import argparse
 import csv as csv_
 import glob
 import io
@@ -15,68 +14,6 @@ from typing import Any
 MAX_ROWS = 1000
 # Decoded pictures that are held at once: 200 MB.
 MAX_PIXELS_AT_ONCE = 66_000_000
-
-EXAMPLES = """examples:
-  sgformer predict runs/imagenette160 dog.jpg
-  sgformer predict best.safetensors holiday/ "more/**/*.png" --json names.json
-  sgformer predict detector.safetensors street/ --draw drawn/
-  sgformer predict segmenter.safetensors panorama.jpg --maps maps/ --draw drawn/ --json shares.json --window 512 --flip
-  find photos -name "*.jpg" | sgformer predict best.safetensors - --csv names.csv
-  torchrun --nproc-per-node 8 -m sgformer predict best.safetensors corpus/ --csv names.csv
-"""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what the verb takes."""
-    parser.add_argument("weights", help="a run folder (its best weights) or a weights file")
-    parser.add_argument(
-        "pictures",
-        nargs="+",
-        help="files, folders (with all below them), patterns such as '*.jpg', or - for a list on standard input",
-    )
-    parser.add_argument("--json", metavar="FILE", help="also write all predictions to this file")
-    parser.add_argument("--csv", metavar="FILE", help="also write a line for each picture to this file")
-    parser.add_argument(
-        "--draw", metavar="FOLDER", help="also draw what was found into copies of the pictures"
-    )
-    parser.add_argument(
-        "--top_k",
-        type=int,
-        default=3,
-        metavar="K",
-        help="classification: how many classes to show (default: 3)",
-    )
-    parser.add_argument(
-        "--score_threshold",
-        type=float,
-        default=0.5,
-        metavar="S",
-        help="detection: the least score of what is shown (default: 0.5)",
-    )
-    parser.add_argument(
-        "--maps", metavar="FOLDER", help="segmentation: also write class maps, PNG files with a palette"
-    )
-    parser.add_argument(
-        "--window",
-        type=int,
-        metavar="PIXELS",
-        help="segmentation: side of the windows in which pictures are looked at (default: as trained)",
-    )
-    parser.add_argument(
-        "--scales",
-        type=factors,
-        metavar="FACTORS",
-        help="segmentation: sizes to average over, such as 0.75,1,1.25 (default: as trained)",
-    )
-    parser.add_argument(
-        "--flip",
-        action=argparse.BooleanOptionalAction,
-        help="segmentation: look at pictures mirrored, too, or do not (default: as trained)",
-    )
-    parser.add_argument(
-        "--batch_size", type=int, default=32, metavar="N", help="pictures at once (default: 32)"
-    )
-    parser.add_argument("--device", default="auto", help="cpu, cuda, mps; default: a GPU where there is one")
 
 
 def predict(
@@ -129,14 +66,17 @@ def predict(
     rank, num_processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
     from .. import tasks
-    from ..engine.weights import locate, read_metadata, write_atomically
+    from ..engine.weights import check_writable, locate, read_metadata, write_atomically
     from . import console
 
     paths = find(pictures)
+    if rank == 0:
+        check_writable(json, csv)
     name = console.device(device)
     if name == "cuda" and num_processes > 1:
         name = f"cuda:{os.environ.get('LOCAL_RANK', rank)}"
-    model = tasks.load(weights, device=name)
+    with console.waiting("loading ..."):
+        model = tasks.load(weights, device=name)
     task = read_metadata(locate(weights))["task"]
     semantic = {"window": window, "scales": scales, "flip": flip}
     for name, value in ({"maps": maps} | semantic).items():
@@ -264,9 +204,15 @@ def _free_name(folder: Path, path: Path) -> Path:
     return free
 
 
-def factors(text: str) -> list[float]:
-    """Numbers with commas between them."""
-    return [float(part) for part in text.split(",")]
+def _matches(pattern: Path) -> list[Path]:
+    """The files that fit a pattern, sorted, without hidden ones; `**` follows no links, which may lead in circles."""
+    start = next(i for i, part in enumerate(pattern.parts) if glob.has_magic(part))
+    folder = Path(*pattern.parts[:start])
+    return sorted(
+        path
+        for path in folder.glob(str(Path(*pattern.parts[start:])))
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
 
 
 def find(pictures: list[str]) -> list[Path]:
@@ -286,7 +232,7 @@ def find(pictures: list[str]) -> list[Path]:
         elif path.exists() or not glob.has_magic(name):
             found = [path]  # one that does not exist is reported with the others that cannot be read
         else:
-            found = sorted(Path(match) for match in glob.glob(name, recursive=True) if Path(match).is_file())
+            found = _matches(path)
         if not found:
             raise ValueError(f"no pictures in {name}; expected .jpg, .png and the like")
         paths |= dict.fromkeys(found)

@@ -1,22 +1,9 @@
 """``sgformer report RUN``."""
 
-import argparse
 import csv
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-
-EXAMPLES = """Every run ends with one. To make it anew, from other weights say:
-
-examples:
-  sgformer report runs/imagenette160
-"""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what the verb takes."""
-    parser.add_argument("run", help="a run folder")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, mps; default: a GPU where there is one")
 
 
 def report(run: str | Path, *, device: str = "auto") -> Path:
@@ -56,7 +43,8 @@ def report(run: str | Path, *, device: str = "auto") -> Path:
     sections = [pages.Section("How training went", pages.curves(rows, _plots(rows)))]
     sections.append(pages.Section("How the best weights do", pages.table(*judged.to_table())))
     if (confusion := judged.to_dict().get("confusion")) is not None:
-        names = [row["class"] for row in judged.to_dict()["classes"]]
+        # All of them: some may have no validation pictures.
+        names = list(map(getattr(model, "name_of", model.classes.__getitem__), range(len(confusion))))
         sections.append(pages.Section("What is taken for what", pages.matrix(confusion, names)))
     if getattr(judged, "precision", None):
         sections.append(pages.Section("Precision and recall", pages.precision_recall(judged.precision)))
@@ -80,8 +68,10 @@ def report(run: str | Path, *, device: str = "auto") -> Path:
         f"{timedelta(seconds=round(sum(row['seconds'] for row in rows)))}"
     )
     page = pages.page(folder.name, lead, sections)
-    write_atomically(folder / "report.html", page.encode())
-    return folder / "report.html"
+    path = folder / "report.html"
+    write_atomically(path, page.encode())
+    print(f"a page about the run: {path}")
+    return path
 
 
 def _plots(rows: list[dict[str, float]]) -> dict[str, list[str]]:

@@ -1,30 +1,9 @@
 """``sgformer train RECIPE``."""
 
-import argparse
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-TAKES_OVERRIDES = True
-EXAMPLES = """Any key of the recipe can be changed: --SECTION.KEY VALUE. See them all with --print_config.
-
-examples:
-  sgformer train smoke                           as short as can be, to see that all works
-  sgformer train finetune --data.root photos     your pictures: photos/train/CLASS/, photos/val/CLASS/
-  sgformer train imagenette160 --data.root imagenette160 --model.name resnet18 --trainer.max_epochs 10
-  sgformer train imagenette160 --resume runs/imagenette160
-"""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what the verb takes, overrides aside."""
-    parser.add_argument("recipe", help="name of a recipe (sgformer list recipes), or path of a YAML file")
-    parser.add_argument("--out", default="runs", metavar="FOLDER", help="where runs go (default: runs)")
-    parser.add_argument("--resume", metavar="RUN", help="go on with a run that was interrupted")
-    parser.add_argument(
-        "--print_config", action="store_true", help="print the recipe with all keys, and stop"
-    )
 
 
 def train(
@@ -53,13 +32,14 @@ def train(
     """
     from ..engine import recipe as recipes
 
-    path = recipes.find(Path(resume) / "recipe.yaml" if resume else recipe)
     if resume:
-        _check_checkpoint(Path(resume) / "last.ckpt")
-
+        _check_run(Path(resume))
+    path = recipes.find(Path(resume) / "recipe.yaml" if resume else recipe)
     from .. import tasks
+    from . import console as ours
 
-    task_module = tasks.get(recipes.task_of(path))
+    with ours.waiting("loading ..."):
+        task_module = tasks.get(recipes.task_of(path))
     parsed = recipes.parse(path, task_module.Recipe, overrides)
     if print_config:
         print(recipes.to_yaml(parsed), end="")
@@ -72,9 +52,12 @@ def train(
 
     console = get_console()
     seed_everything(parsed.seed, workers=True, verbose=False)
-    task, data = task_module.build(parsed)
+    with ours.waiting("looking through the data ..."):
+        task, data = task_module.build(parsed)
     fit.prepare(task, parsed.trainer)
-    checkpoints.check_space(Path(resume or out), task.model)
+    checkpoints.check_space(Path(resume or out), task.model, keep_best=parsed.trainer.keep_best)
+    if resume:
+        checkpoints.check_fits(Path(resume), task, averages=bool(parsed.trainer.ema_decay))
     # The folder is made last: a mistake in recipe or data leaves nothing behind.
     if resume:
         folder = Path(resume)
@@ -96,6 +79,11 @@ def train(
         markup=False,
         soft_wrap=True,
     )
+    if resume and (num_epochs := _num_epochs(folder)) >= parsed.trainer.max_epochs:
+        console.print(
+            f"all {num_epochs} epochs are over; to train on: --trainer.max_epochs {num_epochs + 1} or more",
+            highlight=False,
+        )
     try:
         best = fit.fit(
             task,
@@ -112,7 +100,8 @@ def train(
             print(f"To go on after the last full epoch: sgformer train {recipe} --resume {folder}")
         raise
     if fit.is_first_process():
-        _report(folder)
+        with ours.waiting("judging the best weights, for report.html ..."):
+            _report(folder)
     console.print(
         f"best {task.monitor} {best.get(task.monitor, float('nan')):.4g} in epoch {best['epoch']:.0f}. "
         f"Next: sgformer evaluate {folder}, sgformer predict {folder} PICTURES",
@@ -123,17 +112,24 @@ def train(
     return folder
 
 
-def _check_checkpoint(path: Path) -> None:
-    """Raise where there is no whole checkpoint to go on from, before data are looked through."""
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path.parent} has no {path.name} to go on from; name a run whose first epoch is over"
-        )
-    if not zipfile.is_zipfile(path):  # as a file that was copied in part is not
+def _check_run(folder: Path) -> None:
+    """Raise where there is no run with a whole checkpoint to go on from, before data are looked through."""
+    for name in ("last.ckpt", "recipe.yaml"):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"{folder} has no {name} to go on from; name a run whose first epoch is over"
+            )
+    if not zipfile.is_zipfile(folder / "last.ckpt"):  # as a file that was copied in part is not
         raise ValueError(
-            f"{path} is cut off or damaged; copy it again, or start a new run from the weights: "
-            f"--model.weights {path.parent}"
+            f"{folder / 'last.ckpt'} is cut off or damaged; copy it again, or start a new run from the weights: "
+            f"--model.weights {folder}"
         )
+
+
+def _num_epochs(folder: Path) -> int:
+    """How many epochs of a run are over."""
+    table = folder / "metrics.csv"
+    return len(table.read_text(encoding="utf-8").splitlines()) - 1 if table.is_file() else 0
 
 
 def _start(model: Any, resume: str | Path | None) -> str:

@@ -3,6 +3,8 @@
 import contextlib
 import csv
 import io
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,14 +58,10 @@ class AveragedWeights(WeightAveraging):
 class StopAtNaN(Callback):
     """Ends the run at the first loss that is not a number, before it spoils the weights, and says where it began.
 
-    Args:
-        search: Whether to look for the tensor where it began, which takes the whole model in one process.
+    All processes stop together, so that none waits for one that is gone.
     """
 
     batch: Any = None
-
-    def __init__(self, *, search: bool = True) -> None:
-        self.search = search
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -72,31 +70,63 @@ class StopAtNaN(Callback):
         self.batch = batch
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        """Looks at the loss of every step."""
-        if torch.isfinite(loss):
+        """Looks at the loss of every step, in all processes."""
+        finite = bool(torch.isfinite(loss))
+        if trainer.strategy.reduce_boolean_decision(finite, all=True):
             return
-        origin = "which tensor it came from can be seen with --trainer.strategy ddp"
-        if self.search:
-            with trainer.precision_plugin.forward_context():
-                origin = find_origin(pl_module, self.batch)
+        gather = _gather if trainer.world_size > 1 else _alone
+        with trainer.precision_plugin.forward_context():
+            origin = find_origin(pl_module, self.batch, finite=finite, gather=gather)
+        (value, *_) = (value for value in gather(loss.item()) if not math.isfinite(value))
         raise LossError(
-            f"the loss is {loss.item()} at step {trainer.global_step}, in epoch {trainer.current_epoch + 1}; {origin}; "
+            f"the loss is {value} at step {trainer.global_step}, in epoch {trainer.current_epoch + 1}; {origin}; "
             "try a lower --optim.lr, a longer --optim.warmup_epochs, or --trainer.precision 32-true"
         )
 
 
+def _alone(value: Any) -> list[Any]:
+    return [value]
+
+
+def _gather(value: Any) -> list[Any]:
+    """What each process has, in all of them."""
+    values: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
 @torch.no_grad()
-def find_origin(module: LightningModule, batch: Any) -> str:
+def find_origin(
+    module: LightningModule,
+    batch: Any,
+    *,
+    finite: bool = False,
+    gather: Callable[[Any], list[Any]] = _alone,
+) -> str:
     """The first tensor on the way to the loss that holds a NaN or an infinity, in words.
 
-    Looks at the weights, then at the batch, then computes ``module.loss(batch)`` once more and looks at what each
-    layer gives.
+    Looks at the weights, then at the batch, then at what each layer gives when ``module.loss(batch)`` is computed once
+    more. All processes look, since each may hold a share of the weights alone, and have the same answer.
+
+    Args:
+        module: What is trained.
+        batch: What this process has been given.
+        finite: Whether the loss of this process is a number.
+        gather: Gives what each process has; by default there is one.
     """
-    for name, parameter in module.named_parameters():
-        if not torch.isfinite(parameter).all():
-            return f"the weights {name} are no longer finite, so an earlier step went too far"
+    weights = ((name, getattr(p, "to_local", lambda p=p: p)()) for name, p in module.named_parameters())
+    spoilt = next((name for name, tensor in weights if not torch.isfinite(tensor).all()), None)
+    if names := [name for name in gather(spoilt) if name]:
+        return f"the weights {names[0]} are no longer finite, so an earlier step went too far"
+    origin = _first_layer(module, batch)
     if any(not torch.isfinite(tensor).all() for tensor in _floats(batch)):
-        return "the pictures or targets of the batch themselves are not finite"
+        origin = "the pictures or targets of the batch themselves are not finite"
+    origins = gather(None if finite else origin)
+    number, origin = next((i, found) for i, found in enumerate(origins) if found)
+    return origin if len(origins) == 1 else f"{origin} (in process {number} of {len(origins)})"
+
+
+def _first_layer(module: LightningModule, batch: Any) -> str:
     found: list[str] = []
 
     def look(name: str) -> Any:
@@ -173,7 +203,8 @@ class CountUnreadable(Callback):
         if len(self.found) > self.max_share * self.num_pictures / trainer.world_size:
             raise UnreadableError(
                 f"{len(self.found)} of {self.num_pictures} pictures cannot be read, more than data.max_unreadable "
-                f"{self.max_share:.2%}; they are listed in {self.folder / name}: mend them, or raise the share"
+                f"{self.max_share:.2%}; they are listed in {self.folder / name}: mend them, or allow more, such as "
+                f"--data.max_unreadable {min(2 * len(self.found) / self.num_pictures, 1):.2g}"
             )
 
     def state_dict(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pickle
 import shutil
 import time
 from pathlib import Path
@@ -96,27 +97,73 @@ class SeededSteps(Checkpoint):
         seed_all(fold(self.seed, trainer.current_epoch, batch_idx, trainer.global_rank))
 
 
-def check_space(folder: Path, model: nn.Module) -> None:
+def check_space(folder: Path, model: nn.Module, *, keep_best: int = 1) -> None:
     """Make sure that the disk has room for a run, before it begins.
 
     That is two checkpoints, the old and the new one, each with weights, their average and two numbers of the optimizer
-    for each of them; and the best and the last weights.
+    for each of them; and the last weights, and those of the best epochs.
 
     Args:
         folder: Where the run goes; it need not exist yet.
         model: What is trained.
+        keep_best: How many of the best epochs' weights are kept; of several, the best are there twice.
 
     Raises:
         OSError: There is too little, with how much there is and how much it takes.
     """
-    needed = (2 * 4 + 2) * sum(parameter.nbytes for parameter in model.parameters())
+    needed = (2 * 4 + 1 + keep_best + (keep_best > 1)) * sum(
+        parameter.nbytes for parameter in model.parameters()
+    )
+    there = [path for pattern in (CHECKPOINT, "*.safetensors") for path in folder.glob(pattern)]
+    needed -= sum(path.stat().st_size for path in there)  # of a run that goes on
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise OSError(
             f"the disk of {folder} has {free / 1e6:.0f} MB free, but the run may take {needed / 1e6:.0f} MB for "
-            "checkpoints and weights; free some space, or write elsewhere: --out FOLDER"
+            f"checkpoints and weights; free some space{'' if there else ', or write elsewhere: --out FOLDER'}"
         )
+
+
+def check_fits(folder: Path, task: nn.Module, *, averages: bool) -> None:
+    """Make sure that a run's checkpoint belongs to a task, before anything in its folder is changed.
+
+    Args:
+        folder: The run folder.
+        task: What is to go on.
+        averages: Whether it keeps averaged weights.
+
+    Raises:
+        ValueError: The checkpoint is another model's, was made otherwise, or is none of ours.
+    """
+    path = folder / CHECKPOINT
+    remedy = f"resume it as it was begun, or start anew from its weights: --model.weights {folder}"
+    try:
+        # Mapped, so that nothing large is read; only tensors and plain values are in ours.
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        found, epochs = content["state_dict"], content["epoch"]
+        others = {name: tensor.shape for name, tensor in found.items()}
+    except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is no checkpoint of this package, or damaged; nothing in it was run. Copy it again, or start anew "
+            f"from the weights: --model.weights {folder}"
+        ) from error
+    own = {name: tensor.shape for name, tensor in task.state_dict().items()}
+    unlike = sorted(name for name in own.keys() | others.keys() if own.get(name) != others.get(name))
+    if unlike:
+        first = unlike[0]
+        raise ValueError(
+            f"{path} is of another model, or of other classes: {first} is {_shape(others, first)} there and "
+            f"{_shape(own, first)} here ({len(unlike)} of {len(own | others)} differ); {remedy}"
+        )
+    if averages != ("current_model_state" in content):
+        raise ValueError(
+            f"{path} was made {'without' if averages else 'with'} trainer.ema_decay, after {epochs} epochs; {remedy}"
+        )
+
+
+def _shape(shapes: dict[str, Any], name: str) -> str:
+    return "x".join(map(str, shapes[name])) or "a number" if name in shapes else "missing"
 
 
 def _why_not_saved(path: Path, checkpoint: dict[str, Any], error: BaseException) -> str:

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import platform
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
+from . import devices
 from .callbacks import AveragedWeights, StopAtNaN
 from .checkpoints import CHECKPOINT, AtomicCheckpointIO, Checkpoints, SeededSteps
 from .progress import RunProgress
@@ -47,8 +49,8 @@ class TrainerOptions:
 
     Attributes:
         max_epochs: Passes over the training pictures.
-        precision: auto is bf16-mixed on a GPU that has it, else 32-true.
-        accelerator: auto takes a GPU where there is one; or cpu, gpu, mps.
+        precision: auto is bf16-mixed on a GPU, or a processor, that has instructions for bfloat16; else 32-true.
+        accelerator: auto takes a GPU where there is one.
         devices: How many processes on this machine, or auto for one per GPU; also on a CPU, where two processes of one
             thread train faster than one of two.
         num_nodes: How many machines, each started by torchrun or SLURM.
@@ -71,7 +73,7 @@ class TrainerOptions:
 
     max_epochs: int = 10
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed", "64-true"] = "auto"
-    accelerator: str = "auto"
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     devices: int | str = 1
     num_nodes: int = 1
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
@@ -92,6 +94,11 @@ class TrainerOptions:
             raise ValueError(
                 f"trainer.max_epochs {self.max_epochs} and trainer.accumulate {self.accumulate}: "
                 "both must be at least 1"
+            )
+        if not re.fullmatch(r"auto|[1-9]\d*|\d+(,\d+)+", str(self.devices)):
+            raise ValueError(
+                f"trainer.devices {self.devices} is neither a number of processes, such as 2, nor auto, nor GPUs by "
+                "number, such as 0,2"
             )
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(
@@ -171,9 +178,7 @@ def fit(
 
     run = RunFolder(folder, kept, save, monitor=str(task.monitor), keep_best=options.keep_best)
     # The averaged weights first: they are in place when the others look at a validation.
-    callbacks = [
-        c for c in (average, sharding, StopAtNaN(search=not sharded), *watchers, run, RunProgress(run)) if c
-    ]
+    callbacks = [c for c in (average, sharding, StopAtNaN(), *watchers, run, RunProgress(run)) if c]
     callbacks += [SeededSteps(seed), Checkpoints(folder, minutes=options.checkpoint_minutes)]
     _quiet()
     trainer = Trainer(
@@ -220,8 +225,15 @@ def prepare(task: LightningModule, options: TrainerOptions) -> None:
         options: The recipe's section ``trainer``.
 
     Raises:
-        ValueError: Task or backbone do not offer it.
+        ValueError: Task, backbone or machine do not offer it.
     """
+    devices.check(options.accelerator, options.devices)
+    if options.precision == "bf16-mixed" and not devices.has_bfloat16(options.accelerator):
+        warnings.warn(
+            "there are no instructions for bfloat16 here, so that float32 is probably much faster: "
+            "--trainer.precision 32-true",
+            stacklevel=1,
+        )
     if options.strategy == "fsdp" and not getattr(task, "can_be_sharded", True):
         raise ValueError(
             "trainer.strategy fsdp needs processes that go through the backbone equally often, which those of this "
@@ -311,8 +323,7 @@ def _git(*arguments: str) -> str | None:
 def _precision(options: TrainerOptions) -> Any:
     if options.precision != "auto":
         return options.precision
-    on_gpu = options.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported() else "32-true"
+    return "bf16-mixed" if devices.has_bfloat16(options.accelerator) else "32-true"
 
 
 def _quiet() -> None:
@@ -328,6 +339,8 @@ def _quiet() -> None:
     warnings.filterwarnings(
         "ignore", module=r"lightning\..*", message=r"It is recommended to use .*sync_dist=True"
     )
+    # Shards know how many samples each worker gives.
+    warnings.filterwarnings("ignore", message=r"Your `IterableDataset` has `__len__` defined")
     # No loss here changes what a model gives in place.
     warnings.filterwarnings("ignore", message=r"FSDP2-wrapped module .* returned a view tensor")
     # Kernels of depthwise convolutions have one shape and many equivalent strides.

@@ -5,11 +5,14 @@
 
 import math
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, cast
 
+import torch
 from timm.optim import (
     create_optimizer_v2,
     list_optimizers,
+    muon,
     param_groups_layer_decay,
     param_groups_weight_decay,
 )
@@ -17,6 +20,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from .devices import processor_has_bfloat16
 from .recipe import Plain, nearest
 
 
@@ -92,9 +96,29 @@ def create_optimizer(model: nn.Module, options: OptimOptions) -> Optimizer:
             "leave layer_decay at null for this model"
         )
     kwargs: dict[str, Any] = dict(options.kwargs)
-    return create_optimizer_v2(
+    optimizer = create_optimizer_v2(
         groups, options.name, lr=options.lr, weight_decay=options.weight_decay, **kwargs
     )
+    if "muon" in options.name.lower() and not processor_has_bfloat16():
+        _orthogonalize_in_float32(optimizer)
+    return optimizer
+
+
+def _orthogonalize_in_float32(optimizer: Optimizer) -> None:
+    """Have timm's Muon orthogonalize in float32 where its weights are on a processor.
+
+    It does so in bfloat16 and takes no argument for that. On a processor without instructions for bfloat16, a step with
+    sgformer_t took 15 seconds, and with this half a second.
+    """
+    name = "zeropower_via_newtonschulz"
+    original = getattr(muon, name)
+
+    def before(optimizer: Optimizer, *_: Any) -> None:
+        if optimizer.param_groups[0]["params"][0].device.type == "cpu":
+            setattr(muon, name, partial(original, dtype=torch.float32))
+
+    optimizer.register_step_pre_hook(before)
+    optimizer.register_step_post_hook(lambda *_: setattr(muon, name, original))
 
 
 def count_steps(trainer: Any) -> int:

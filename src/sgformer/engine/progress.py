@@ -41,9 +41,10 @@ class RunProgress(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Shows the bar."""
         self.started = self.epoch_started = self.spoken = time.perf_counter()
-        # A resumed run may begin within an epoch.
-        done = trainer.fit_loop.epoch_loop.batch_progress.current.completed
-        self.first = trainer.current_epoch + done / max(int(trainer.num_training_batches), 1)
+        # A resumed run may begin within an epoch; after a whole one, its batches still count as done.
+        per_epoch = max(int(trainer.num_training_batches), 1)
+        done = trainer.fit_loop.epoch_loop.batch_progress.current.completed % per_epoch
+        self.first = trainer.current_epoch + done / per_epoch
         self.task = self.bar.add_task("", total=1, text="")
         self.bar.start()
 
@@ -80,6 +81,11 @@ class RunProgress(Callback):
         """Says why the bar stands still."""
         if self.bar.tasks:
             self.bar.update(self.task, text="validating ...")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Says why it stands still for another while."""
+        if self.bar.tasks:
+            self.bar.update(self.task, text="saving ...")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prints the epoch's line."""

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import json
 import re
+import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -169,8 +170,14 @@ def _unknown(content: Mapping[str, Any], sections: type, prefix: str = "") -> It
     for name, value in content.items():
         if name not in kinds:
             yield f"{prefix}{name}"
-        elif dataclasses.is_dataclass(kinds[name]) and isinstance(value, Mapping):
-            yield from _unknown(value, typing.cast(type, kinds[name]), f"{prefix}{name}.")
+        elif dataclasses.is_dataclass(kinds[name]):
+            kind = typing.cast(type, kinds[name])
+            if not isinstance(value, Mapping):
+                raise RecipeError(
+                    f"{prefix}{name} is a section of a recipe: it holds keys, such as "
+                    f"{next(_keys(kind, f'{prefix}{name}.'))}, and cannot be {value!r}"
+                )
+            yield from _unknown(value, kind, f"{prefix}{name}.")
 
 
 def _explain(message: str, sections: type) -> str:
@@ -183,6 +190,18 @@ def _explain(message: str, sections: type) -> str:
     kind: Any = sections
     for name in key[1].split("."):
         kind = typing.get_type_hints(kind)[name]
-    wanted = getattr(kind, "__name__", str(kind)) if isinstance(kind, type) else str(kind)
-    wanted = wanted.replace("typing.", "").replace("NoneType", "null").replace("None", "null")
-    return f"recipe key {key[1]!r} takes {wanted}, received {value[1] if value else 'something else'}"
+    return f"recipe key {key[1]!r} takes {_words(kind)}, received {value[1] if value else 'something else'}"
+
+
+def _words(kind: Any) -> str:
+    """A type as people would say it.
+
+    Example:
+        >>> _words(typing.Literal["auto", "cpu"] | None), _words(dict[str, int])
+        ('auto or cpu or null', 'dict[str, int]')
+    """
+    if typing.get_origin(kind) is typing.Literal:
+        return " or ".join(map(str, typing.get_args(kind)))
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return " or ".join(map(_words, typing.get_args(kind)))
+    return "null" if kind is type(None) else kind.__name__ if type(kind) is type else str(kind)

@@ -13,8 +13,10 @@ Reading one never runs code from it. The metadata is one JSON object under the k
 """
 
 import contextlib
+import errno
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -58,6 +60,23 @@ def write_atomically(path: str | Path, content: bytes) -> None:
         if isinstance(error, OSError) and error.errno:  # a failed write does not say to which file
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+def check_writable(*paths: str | Path | None) -> None:
+    """Make sure that files can be written before what goes into them is worked out.
+
+    Raises:
+        OSError: One of them cannot, with the reason.
+    """
+    for path in (Path(path) for path in paths if path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            with tempfile.TemporaryFile(dir=path.parent):
+                pass
+        except OSError as error:  # which may name another file
+            raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def save(
@@ -197,9 +216,11 @@ def _open(path: Path) -> Any:
     if not start:
         raise WeightsError(f"{path} is empty; copy or download it again")
     if start == _ZIP or start.startswith(_PICKLE):
+        misnamed = path.suffix == ".safetensors"
+        remedy = f"convert it: sgformer convert {path} {path.with_suffix('.safetensors')}"
         raise WeightsError(
             f"{path} is a PyTorch pickle, which can run code when it is read, and is not opened here; "
-            f"convert it: sgformer convert {path} {path.with_suffix('.safetensors')}"
+            + ("call it .pth, then convert it with sgformer convert" if misnamed else remedy)
         )
     try:
         return safe_open(path, framework="pt", device="cpu")

@@ -7,6 +7,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from ..engine import weights
@@ -45,6 +46,13 @@ class ModelOptions:
     pretrained: bool = False
     weights: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.kwargs.get("in_chans", 3) != 3:
+            raise ValueError(
+                f"model.kwargs.in_chans {self.kwargs['in_chans']}: pictures are read as RGB, grey ones too; leave it "
+                "out (in Python, models of other inputs can start from weights by start_from)"
+            )
+
 
 def create_backbone(
     name: str, kwargs: Mapping[str, Any], *, pretrained: bool = False, **more: Any
@@ -73,6 +81,13 @@ def create_backbone(
                 f"timm has no trained weights for {name}; set --model.pretrained false"
             ) from error
         raise
+    except OSError as error:
+        if not pretrained:
+            raise
+        raise ValueError(
+            f"timm's trained weights for {name} cannot be fetched; check the connection, or bring them here in the "
+            "cache of huggingface_hub (HF_HOME)"
+        ) from error
 
 
 def kwargs_of(options: ModelOptions, *, image_size: tuple[int, int]) -> dict[str, Any]:
@@ -215,7 +230,22 @@ class Pyramid(nn.Module):
             new = _grid(own[name], self.kwargs)
             if old and new and old != new:  # else the check of shapes says what is wrong
                 found[name] = _resized(found[name], old, new)
-        weights.fill(self.backbone, found, source=path)
+        weights.fill(self.backbone, adapt_inputs(found, own), source=path)
+
+
+def adapt_inputs(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of a model of RGB pictures for one with other input channels, as timm adapts its own: summed or repeated.
+
+    Args:
+        tensors: What there is.
+        own: The state dict of the model that they are for. Whatever else differs stays as it is.
+    """
+    adapted = dict(tensors)
+    for name, tensor in tensors.items():
+        wanted = own[name].shape if name in own else tensor.shape
+        if tensor.ndim == 4 and tensor.shape[1] == 3 != wanted[1] and tensor.shape[::2] == wanted[::2]:
+            adapted[name] = adapt_input_conv(wanted[1], tensor)
+    return adapted
 
 
 def _grid(positions: Tensor, kwargs: Mapping[str, Any]) -> tuple[int, int] | None:

@@ -84,7 +84,7 @@ def make_loader(
         likeness: A number for each sample; in training those with near numbers share a batch. None: any do.
 
     Raises:
-        DataError: There are fewer samples for validation than processes.
+        DataError: There are fewer samples than processes.
     """
     rank, num_processes = share(trainer)
     workers = suitable_workers() if workers is None else workers
@@ -97,6 +97,13 @@ def make_loader(
     if isinstance(dataset, IterableDataset):  # which knows its process's share itself
         return DataLoader(dataset, batch_size=batch_size, drop_last=split == "train", **kwargs)
     length = len(cast(Any, dataset))
+    # Lightning lets a process without any skip the end of validation; the others would wait for it.
+    if length < num_processes:
+        purpose = "training" if split == "train" else "validation"
+        raise DataError(
+            f"there are {num_processes} processes and only {length} pictures for {purpose}; "
+            f"set --trainer.devices {max(length, 1)} or less"
+        )
     if split == "train":
         # A data set smaller than a batch is one batch, of an even number for mixup.
         size = min(batch_size, max(length // num_processes // 2 * 2, 1))
@@ -104,12 +111,6 @@ def make_loader(
             length, batch_size=size, seed=seed, rank=rank, num_processes=num_processes, likeness=likeness
         )
         return TrainLoader(dataset, sampler, **kwargs)
-    # Lightning lets a process without any skip the end of validation; the others would wait for it.
-    if length < num_processes:
-        raise DataError(
-            f"there are {num_processes} processes and only {length} pictures for validation; "
-            f"set --trainer.devices {max(length, 1)} or less"
-        )
     # Every num_processes-th sample: each is judged once, by one process.
     mine = Subset(dataset, range(rank, length, num_processes))
     return DataLoader(mine, batch_size=batch_size, **kwargs)

@@ -209,7 +209,7 @@ class ClassificationData(LightningDataModule):
         self.names: dict[str, str] = {}
         self.samples: dict[sources.Split, sources.Samples] = {}
         if options.source == "shards":
-            self.classes = classes or _class_list(options)
+            self.classes = _several(classes or _class_list(options))
             for split in splits:
                 find_shards(self._pattern(split))
             return
@@ -224,7 +224,7 @@ class ClassificationData(LightningDataModule):
                 f"the model does not know {listed(unknown)}; it knows {listed(classes)}. "
                 "Name a data folder with the model's own classes"
             )
-        self.classes = classes or names
+        self.classes = _several(classes or names)
 
     def __str__(self) -> str:
         counts = [str(len(samples.items)) for samples in self.samples.values()]
@@ -365,6 +365,14 @@ def _root(options: DataOptions) -> Path:
             f"there is no folder {root}; set --data.root to one with train/<class>/ and val/<class>/"
         )
     return root
+
+
+def _several(classes: tuple[str, ...]) -> tuple[str, ...]:
+    if len(classes) < 2:
+        raise DataError(
+            f"there is only the class {listed(classes)}; a classifier needs at least two, to tell them apart"
+        )
+    return classes
 
 
 def _class_list(options: DataOptions) -> tuple[str, ...]:

@@ -60,7 +60,8 @@ class Report:
         rows: list[Sequence[str]] = [
             (name, str(count), f"{share:.1%}", other or "") for name, count, share, other in self.classes
         ]
-        rows.append(("all", str(self.num_pictures), f"{self.top1:.1%}", f"top-5 {self.top5:.1%}"))
+        top5 = f"top-5 {self.top5:.1%}" if len(self.confusion) > 5 else ""  # else it is 100 % anyway
+        rows.append(("all", str(self.num_pictures), f"{self.top1:.1%}", top5))
         rows.append(("calibration error", "", f"{self.calibration_error:.1%}", ""))
         if self.num_unreadable:
             rows.append(("unreadable", str(self.num_unreadable), "", ""))

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
 from ...engine import weights
-from ..backbones import create_backbone
+from ..backbones import adapt_inputs, create_backbone
 from ..images import Picture, Preprocessing, read_picture
 
 
@@ -214,6 +214,8 @@ class Classifier(nn.Module):
     def start_from(self, path: str | Path) -> None:
         """Take over the weights of another classifier of the same backbone, the head if the classes agree.
 
+        It may be of another picture size, or of RGB pictures where this one has other input channels.
+
         Raises:
             WeightsError: The file is damaged, or the backbones differ.
         """
@@ -224,12 +226,12 @@ class Classifier(nn.Module):
                 f"set --model.name {other.name}, or --model.weights null to start from nothing"
             )
         if hasattr(other.backbone, "set_input_size"):
-            # Positions, where a model has them, are resized to the pictures that this model trains on.
-            size = self.kwargs.get("img_size", self.preprocessing.image_size)
-            other.backbone.set_input_size(img_size=size)  # pyright: ignore
-        tensors = other.backbone.state_dict()
+            # Positions, where a model has them, are resized to the pictures that this model is made for.
+            made_for = getattr(self.backbone, "pretrained_cfg", {}).get("input_size", (3, 224, 224))[-2:]
+            other.backbone.set_input_size(img_size=self.kwargs.get("img_size", made_for))  # pyright: ignore
+        own = self.backbone.state_dict()
+        tensors = adapt_inputs(other.backbone.state_dict(), own)
         if other.classes != self.classes:
-            own = self.backbone.state_dict()
             head = getattr(self.backbone, "pretrained_cfg", {}).get("classifier", ())
             heads = tuple(f"{name}." for name in ([head] if isinstance(head, str) else head))
             tensors |= {name: tensor for name, tensor in own.items() if name.startswith(heads)}

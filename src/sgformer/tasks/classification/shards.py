@@ -2,7 +2,8 @@
 
 import glob
 import random
-from collections.abc import Callable, Iterator
+import tarfile
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from ...engine.sampling import fold, seed_sample
 from ..images import SUFFIXES, PictureError, read_picture
-from ..loading import DataError, Unreadable
+from ..loading import DataError, Unreadable, listed
 
 # Samples that are held back to be mixed with those of the next ones in a shard.
 SHUFFLE = 2000
@@ -81,13 +82,17 @@ class Shards(IterableDataset[Any]):
         epoch, self.epoch = self.epoch, self.epoch + 1  # a worker lives on from epoch to epoch
         left, passes = self.length // num_readers, 0
         while left:
-            order = list(self.urls)
+            order, before = list(self.urls), left
             random.Random(fold(self.seed, epoch, passes)).shuffle(order)
             for sample in self._read(order[reader::num_readers], fold(self.seed, epoch, passes, reader)):
                 yield sample
                 left -= 1
                 if not left:
                     return
+            if left == before:
+                raise DataError(
+                    f"there are no samples in {listed(order[reader::num_readers])}; remove empty shards"
+                )
             passes += 1
 
     def _read(self, urls: list[str], seed: int | None) -> Iterator[Any]:
@@ -99,7 +104,7 @@ class Shards(IterableDataset[Any]):
         stages: list[Any] = [wds.SimpleShardList(urls), wds.tarfile_to_samples()]
         if seed is not None:
             stages.append(wds.shuffle(SHUFFLE, rng=random.Random(seed)))
-        for number, sample in enumerate(wds.DataPipeline(*stages)):
+        for number, sample in enumerate(_whole(wds.DataPipeline(*stages))):
             name = f"{sample['__url__']}:{sample['__key__']}"
             content = next((sample[key] for key in sample if f".{key.lower()}" in SUFFIXES), None)
             if content is None or "cls" not in sample:
@@ -119,6 +124,20 @@ class Shards(IterableDataset[Any]):
         if not 0 <= label < len(self.index):
             raise DataError(f"{name} has the label {text!r}, which is none of the {len(self.index)} classes")
         return label
+
+
+def _whole(samples: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The samples, with an error that people can act on where a shard is damaged or repeats a name."""
+    try:
+        yield from samples
+    except (tarfile.TarError, ValueError, OSError) as error:  # webdataset puts what it was reading at the end
+        reason = str(error.args[0] if error.args else error).split(" @ ")[0]
+        where = next(
+            (part for part in reversed(error.args) if isinstance(part, str) and part != reason), None
+        )
+        raise DataError(
+            f"a shard cannot be read: {where or 'which one is not known'}: {reason}; make or copy it again"
+        ) from error
 
 
 def find_shards(pattern: str) -> list[str]:

@@ -5,7 +5,7 @@ path, or bytes, or whatever `images.read_picture` takes. Everything is looked th
 """
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -13,8 +13,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from ..digit_scenes import DigitScenes
-from ..images import Picture, find_pictures
-from ..loading import DataError, listed
+from ..images import SUFFIXES, Picture, find_pictures
+from ..loading import DataError, listed, spread
 
 Split = Literal["train", "val"]
 
@@ -49,10 +49,12 @@ def folders(root: Path, split: Split) -> Samples:
     """
     folder = root / split
     if not folder.is_dir():
-        raise DataError(f"{root} has no folder {split!r}; expected {folder}/<class>/ with pictures")
+        raise DataError(f"{root} has no folder {split!r}; {_instead(root, split)}")
     names = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
     if not names:
         raise DataError(f"{folder} has no class folders; expected {folder}/<class>/ with pictures")
+    if odd := [path.name for path in names if any("\udc80" <= letter <= "\udcff" for letter in path.name)]:
+        raise DataError(f"the class folder {odd[0]!a} in {folder} has a name that is no UTF-8; rename it")
     classes = {path.name: find_pictures(path) for path in names}
     empty = [name for name, pictures in classes.items() if not pictures]
     if len(empty) == len(classes):
@@ -63,6 +65,18 @@ def folders(root: Path, split: Split) -> Samples:
         raise DataError(f"no pictures in {folder} for {listed(empty)}; add some, or remove the folders")
     items = [(path, index) for index, paths in enumerate(classes.values()) for path in paths]
     return Samples(tuple(classes), items, _names(root))
+
+
+def _instead(root: Path, split: Split) -> str:
+    """What may have been meant by a folder without its splits."""
+    if root.name in ("train", "val"):
+        return f"name the folder above it: --data.root {root.parent}"
+    if any(path.suffix.lower() in SUFFIXES for path in root.glob("*/*")):
+        return (
+            f"it seems to hold the classes themselves: move some pictures of each to {root}/train/<class>/ and the "
+            f"others, to judge by, to {root}/val/<class>/"
+        )
+    return f"expected {root / split}/<class>/ with pictures"
 
 
 def imagenet(root: Path, split: Split, val_labels: str | None) -> Samples:
@@ -85,7 +99,7 @@ def imagenet(root: Path, split: Split, val_labels: str | None) -> Samples:
     words = [line.replace(",", " ").split() for line in lines]
     if words and words[0][0].lower() in ("imageid", "file", "path", "image"):
         words = words[1:]
-    by_name = {Path(word[0]).stem: word[1] for word in words if len(word) > 1}
+    by_name = _labels(((Path(word[0]).stem, word[1]) for word in words if len(word) > 1), val_labels)
     if by_name:
         missing = [path.name for path in pictures if path.stem not in by_name]
         if missing:
@@ -135,7 +149,29 @@ def listing(path: str | None, split: Split, root: Path | None, classes: tuple[st
     if not rows:
         raise DataError(f"{table} has no rows; it must have one for each picture")
     base = root or table.parent
-    return _named([(base / str(row["path"]), str(row["label"])) for row in rows], classes, str(table))
+    pairs = [(base / str(row["path"] or ""), str(row["label"] or "").strip()) for row in rows]
+    for number, (picture, label) in enumerate(pairs, 1):
+        if not label or picture == base:
+            raise DataError(f"row {number} of {table} has no {'path' if label else 'label'}; complete it")
+    _labels(pairs, table)
+    some = [pairs[i][0] for i in spread(len(pairs), 16)]
+    if not any(picture.is_file() for picture in some):
+        raise DataError(
+            f"{table} names pictures that do not exist, such as {some[0]}; set --data.root to the folder that its "
+            f"paths start from (now {base})"
+        )
+    return _named(pairs, classes, str(table))
+
+
+def _labels(pairs: Iterable[tuple[Any, str]], source: str | Path) -> dict[Any, str]:
+    """The label of each picture; a table may repeat itself, but not contradict itself."""
+    labels: dict[Any, str] = {}
+    for picture, label in pairs:
+        if labels.setdefault(picture, label) != label:
+            raise DataError(
+                f"{source} calls {picture} both {labels[picture]} and {label}; a picture has one class: remove a line"
+            )
+    return labels
 
 
 def packed(root: Path, split: Split) -> Samples:
@@ -193,6 +229,12 @@ def torchvision_set(name: str | None, root: Path, split: Split, *, download: boo
             continue
         except RuntimeError as error:
             raise DataError(f"{name} is not in {root} ({error}); fetch it: --data.download true") from error
+        except OSError as error:
+            if not download:
+                raise
+            raise DataError(
+                f"{name} cannot be fetched ({error}); check the connection and the disk, or put its files into {root}"
+            ) from error
     else:
         raise DataError(f"torchvision's {name} has no split for training and one for evaluation")
     classes = getattr(dataset, "classes", None)

@@ -113,7 +113,9 @@ class ClassificationTask(LightningModule):
         self.top1(logits, targets)
         self.top5(logits, targets)
         self.val_loss(cross_entropy(logits, targets, reduction="none"))
-        self.log_dict({"val_loss": self.val_loss, "val_top1": self.top1, "val_top5": self.top5})
+        self.log_dict({"val_loss": self.val_loss, "val_top1": self.top1})
+        if len(self.model.classes) > 5:  # else it is 1 anyway
+            self.log("val_top5", self.top5)
 
     def configure_optimizers(self) -> Any:
         """Warm-up and cosine, per step."""

@@ -1,18 +1,24 @@
-"""The command line: a verb is a module in ``commands``, imported when it is asked for."""
+"""The command line, beside the package: importing ``sgformer`` imports torch and timm, which takes seconds.
+
+So help, mistakes in a command and the list of recipes are answered here. What a verb takes is a module in ``verbs``;
+what it does is a function of the verb's name in ``sgformer.commands``, imported once the command is understood.
+"""
 
 import argparse
+import contextlib
 import difflib
 import errno
 import importlib
+import importlib.metadata
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-# Verb to what `sgformer --help` says of it. The function in commands/<verb>.py has the verb's name; where
-# that would hide something of Python's, an underscore follows.
+# Verb to what `sgformer --help` says of it. Where a function of that name would hide something of Python's, an
+# underscore follows.
 VERBS = {
     "train": "train a model from a recipe",
     "evaluate": "judge a trained model on the validation pictures",
@@ -53,6 +59,7 @@ _EXTRAS = {
 _REMEDIES = (
     ((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "; free some space or write elsewhere"),
     ((errno.EACCES, errno.EPERM, errno.EROFS), "; make it accessible, or choose another folder"),
+    ((errno.ENOTDIR, errno.EISDIR, errno.ENOENT, errno.EEXIST), "; name another path"),
 )
 
 
@@ -104,7 +111,7 @@ def _run(arguments: list[str]) -> int:
         _print_help()
         return 0
     if arguments[0] == "--version":
-        print(f"sgformer {importlib.import_module('sgformer').__version__}")
+        print(f"sgformer {importlib.metadata.version('sgformer')}")
         return 0
     verb = arguments[0]
     if verb not in VERBS:
@@ -112,25 +119,32 @@ def _run(arguments: list[str]) -> int:
         raise ValueError(
             f"unknown command {verb!r}; " + (f"did you mean {close[0]}?" if close else "see sgformer --help")
         )
-    module = importlib.import_module(f"sgformer.commands.{verb}")
-    function = getattr(module, verb, None) or getattr(module, f"{verb}_")
+    takes = importlib.import_module(f"{__name__}.verbs.{verb}")
     parser = Parser(
         prog=f"sgformer {verb}",
         description=VERBS[verb].capitalize() + ".",
-        epilog=getattr(module, "EXAMPLES", None),
+        epilog=takes.EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--debug", action="store_true", help="show the stack trace of an error")
-    module.add_arguments(parser)
+    takes.add_arguments(parser)
     rest, overrides = arguments[1:], {}
-    if getattr(module, "TAKES_OVERRIDES", False):
+    if has_recipe := getattr(takes, "TAKES_OVERRIDES", False):
         rest, overrides = split_overrides(rest)
-    values = vars(parser.parse_args(parser.as_declared(rest)))
+    parsed, unknown = parser.parse_known_args(parser.as_declared(rest))
+    if unknown:
+        hint = "; keys of a recipe come with their section, such as --optim.lr 1e-3" if has_recipe else ""
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+    values = vars(parsed)
     del values["debug"]
     if overrides:
         values["overrides"] = overrides
-    code = function(**values)
+    if hasattr(takes, "answer") and takes.answer(**values):
+        return 0
+    with _starting():
+        does = importlib.import_module(f"sgformer.commands.{verb}")
+    code = (getattr(does, verb, None) or getattr(does, f"{verb}_"))(**values)
     return code if isinstance(code, int) else 0
 
 
@@ -158,6 +172,17 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]
     return own, overrides
 
 
+@contextlib.contextmanager
+def _starting() -> Iterator[None]:
+    """Say that something goes on, to a person who watches: it may take seconds."""
+    shown = sys.stderr.isatty() and not int(os.environ.get("LOCAL_RANK", 0))
+    print("starting ...", end="\r", file=sys.stderr, flush=True) if shown else None
+    try:
+        yield
+    finally:
+        print(" " * 12, end="\r", file=sys.stderr, flush=True) if shown else None
+
+
 def _print_help() -> None:
     width = max(map(len, VERBS))
     verbs = "\n".join(f"  {verb:{width}}  {about}" for verb, about in VERBS.items())
@@ -177,7 +202,7 @@ _others_warning = warnings.formatwarning
 
 def _warning(message: Any, category: Any, filename: str, lineno: int, line: str | None = None) -> str:
     """A warning of this package as people read it, without the place in the code; those of others as they are."""
-    if Path(filename).is_relative_to(Path(__file__).parent):
+    if Path(filename).is_relative_to(Path(__file__).parents[1] / "sgformer"):
         return f"sgformer: {message}\n"
     return _others_warning(message, category, filename, lineno, line)
 

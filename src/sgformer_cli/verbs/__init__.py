@@ -1,0 +1,1 @@
+"""What each verb takes: ``add_arguments``, and examples for its help."""

@@ -1,0 +1,23 @@
+"""What ``sgformer train`` takes."""
+
+import argparse
+
+TAKES_OVERRIDES = True
+EXAMPLES = """Any key of the recipe can be changed: --SECTION.KEY VALUE. See them all with --print_config.
+
+examples:
+  sgformer train smoke                           as short as can be, to see that all works
+  sgformer train finetune --data.root photos     your pictures: photos/train/CLASS/, photos/val/CLASS/
+  sgformer train imagenette160 --data.root imagenette160 --model.name resnet18 --trainer.max_epochs 10
+  sgformer train imagenette160 --resume runs/imagenette160
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the verb takes, overrides aside."""
+    parser.add_argument("recipe", help="name of a recipe (sgformer list recipes), or path of a YAML file")
+    parser.add_argument("--out", default="runs", metavar="FOLDER", help="where runs go (default: runs)")
+    parser.add_argument("--resume", metavar="RUN", help="go on with a run that was interrupted")
+    parser.add_argument(
+        "--print_config", action="store_true", help="print the recipe with all keys, and stop"
+    )

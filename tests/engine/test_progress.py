@@ -1,0 +1,40 @@
+"""What is printed while a run goes on, where nobody watches a bar."""
+
+import re
+
+import sgformer  # noqa: F401
+from sgformer.commands.train import train
+from sgformer.engine import progress
+
+OVERRIDES = {
+    "data.scenes": {"num_train": 32, "num_val": 8, "size": 32},
+    "data.image_size": 32,
+    "data.batch_size": 8,
+    "model.name": "test_resnet",
+    "trainer.tensorboard": False,
+    "trainer.max_epochs": 2,
+}
+
+
+def seconds_left(printed):
+    """All that was announced, in seconds."""
+    found = re.findall(r"· ([\d:]+) left", printed)
+    clocks = [[int(part) for part in clock.split(":")] for clock in found]
+    return [sum(part * 60**i for i, part in enumerate(reversed(clock))) for clock in clocks]
+
+
+def test_time_left_is_plausible_also_after_a_run_was_resumed(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    folder = train("smoke", OVERRIDES, out=tmp_path)
+    assert "batch 2/4" in capsys.readouterr().out
+    train("smoke", {"trainer.max_epochs": 5}, resume=folder)
+    printed = capsys.readouterr().out
+    assert "epoch 3/5" in printed
+    left = seconds_left(printed)
+    assert len(left) == 3 * (4 + 1)
+    assert max(left) < 600  # one that divides by nothing is in the millions of hours
+    assert left[-1] == 0
+    assert "report.html" in printed.splitlines()[-2]
+    assert "val_top1" in printed.splitlines()[-1]
+    train("smoke", resume=folder)
+    assert "all 5 epochs are over; to train on: --trainer.max_epochs 6 or more" in capsys.readouterr().out

@@ -1,0 +1,127 @@
+"""The command line by itself, which answers what it can before anything large is imported."""
+
+import ast
+import importlib
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sgformer
+import sgformer_cli
+from sgformer.engine import recipe
+from sgformer_cli import VERBS, Parser, run
+
+FOLDER = Path(sgformer_cli.__file__).parent
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself_with_an_example(verb, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run([verb, "--help"])
+    assert stop.value.code == 0
+    printed = capsys.readouterr().out
+    assert "examples:" in printed
+    assert f"sgformer {verb}" in printed.split("examples:")[1]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_what_a_verb_takes_is_what_its_function_takes(verb):
+    takes = importlib.import_module(f"sgformer_cli.verbs.{verb}")
+    does = importlib.import_module(f"sgformer.commands.{verb}")
+    parser = Parser()
+    takes.add_arguments(parser)
+    arguments = {action.dest: action for action in parser._actions if action.dest != "help"}
+    parameters = dict(inspect.signature(getattr(does, verb, None) or getattr(does, f"{verb}_")).parameters)
+    assert ("overrides" in parameters) == getattr(takes, "TAKES_OVERRIDES", False)
+    parameters.pop("overrides", None)
+    assert arguments.keys() == parameters.keys()
+    for name, parameter in parameters.items():
+        if parameter.default is not parameter.empty and arguments[name].option_strings:
+            default = arguments[name].default
+            assert (tuple(default) if isinstance(default, list) else default) == parameter.default, name
+
+
+def test_options_are_taken_with_dashes_and_with_underscores(capsys):
+    parser = Parser()
+    parser.add_argument("--max-size", type=int)
+    parser.add_argument("--top_k", type=int)
+    for arguments in (["--max_size", "3", "--top-k=4"], ["--max-size=3", "--top_k", "4"]):
+        assert vars(parser.parse_args(parser.as_declared(arguments))) == {"max_size": 3, "top_k": 4}
+    assert parser.as_declared(["--max_sizes", "a_b", "--data.max_size=3"]) == [
+        "--max_sizes",
+        "a_b",
+        "--data.max_size=3",
+    ]
+    with pytest.raises(SystemExit, match="2"):
+        run(["predict", "nothing.safetensors", "a.png", "--top-k", "many"])
+    assert "--top_k: invalid int value" in capsys.readouterr().err
+
+
+def test_help_and_lists(capsys):
+    assert run([]) == run(["--help"]) == run(["--version"]) == 0
+    assert run(["list", "recipes"]) == run(["list", "models"]) == 0
+    printed = capsys.readouterr().out
+    assert all(verb in printed for verb in VERBS)
+    assert all(name in printed for name in recipe.names())
+    assert "sgformer_s" in printed
+
+
+def test_recipes_that_fit_a_pattern(capsys):
+    assert run(["list", "recipes", "*/smoke"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in printed] == [
+        name for name in recipe.names() if name.endswith("/smoke")
+    ]
+    assert run(["list", "recipes", "cakes"]) == 2
+    assert "no recipe fits 'cakes'; see them all" in capsys.readouterr().err
+
+
+def test_help_lists_and_mistakes_import_nothing_but_python():
+    code = """
+import contextlib, sys
+import sgformer_cli
+
+for verb in sgformer_cli.VERBS:
+    with contextlib.suppress(SystemExit):
+        sgformer_cli.run([verb, "--help"])
+for command in (["--help"], ["--version"], ["list", "recipes"]):
+    assert sgformer_cli.run(command) == 0
+assert sgformer_cli.run(["trian"]) == 2
+with contextlib.suppress(SystemExit):
+    sgformer_cli.run(["predict"])
+print(*sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60
+    )
+    assert sgformer.__version__ in done.stdout
+    loaded = {name.partition(".")[0] for name in done.stdout.splitlines()[-1].split()}
+    assert not {"sgformer", "torch", "timm", "numpy", "yaml", "rich", "jsonargparse"} & loaded
+
+
+def test_the_command_line_imports_python_s_own_modules_only():
+    for path in FOLDER.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            assert {name.partition(".")[0] for name in names} <= sys.stdlib_module_names, path.name
+
+
+def test_python_m_is_the_same(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "sgformer", "--version"],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout == f"sgformer {sgformer.__version__}\n"
+
+
+def test_a_warning_is_one_line_of_words():
+    own = sgformer_cli._warning("two faults left out", UserWarning, sgformer.__file__, 3)
+    assert own == "sgformer: two faults left out\n"
+    assert "UserWarning" in sgformer_cli._warning("careful", UserWarning, "elsewhere.py", 3)
