@@ -50,6 +50,7 @@ ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "src" / "sgformer" / "recipes"
 # Seconds before the first step: imports, data, CUDA. And the share of the time left that `--scale auto` makes use of.
 START, SHARE = 25.0, 0.75
+SAVE = 1.0  # seconds in which the weights of an epoch are saved
 SMOKE_STEPS, SMOKE_EPOCHS = 4, 4
 
 
@@ -253,7 +254,6 @@ def collect(finished: list[Job], out: Path, at_once: int) -> None:
         parts.append(f"### {group}\n\n{table(list((out / 'results').glob(f'{group}_*.json')))}")
     parts += [f"- {job.name}: {job.ended}" for job in finished if job.ended]
     (out / "summary.md").write_text("\n".join(parts) + "\n", encoding="utf-8")
-    print("\n".join(parts), flush=True)
 
 
 def measured(finished: list[Job], out: Path, at_once: int) -> dict[str, Any]:
@@ -264,8 +264,9 @@ def measured(finished: list[Job], out: Path, at_once: int) -> dict[str, Any]:
         if len(rows) == SMOKE_EPOCHS:
             plain, validated = float(rows[-2]["seconds"]), float(rows[-1]["seconds"])
             num = min(job.table.num_val, _batch(job))
+            num_steps = float(rows[-2]["step"]) - float(rows[-3]["step"])
             times[f"{job.table.name} {short(job.model)}"] = {
-                "step": plain / SMOKE_STEPS,
+                "step": plain / num_steps,
                 "picture": max(validated - plain, 0) / num,
             }
     return {"at_once": min(at_once, len(finished)), "times": times}
@@ -281,7 +282,7 @@ def seconds_of(planned: list[Job], speed: dict[str, Any]) -> float:
     for job in planned:
         if known := speed["times"].get(f"{job.table.name} {short(job.model)}"):
             validated = -(-job.epochs // int(job.settings["trainer.validate_every"]))
-            seconds = job.epochs * steps(job.table) * known["step"]
+            seconds = job.epochs * (steps(job.table) * known["step"] + SAVE)
             first_free = places.index(min(places))
             places[first_free] += seconds + validated * job.table.num_val * known["picture"]
     return max(places)
@@ -388,6 +389,7 @@ def main() -> int:
     at_once = min(arguments.at_once, len(planned))
     run_all(planned, arguments.out, at_once=at_once, limit=arguments.limit, threads=arguments.threads)
     collect(planned, arguments.out, at_once)
+    print((arguments.out / "summary.md").read_text(encoding="utf-8"), flush=True)
     return sum(job.ended.startswith("failed") for job in planned)
 
 
