@@ -29,7 +29,6 @@ many runs at once: three quarters of the limit, since nothing is known about the
 """
 
 import argparse
-import csv
 import json
 import os
 import shutil
@@ -37,122 +36,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-from comparison_plans import OWN, PLANS, Table
+from comparison_plans import PLANS, Job, jobs, short, steps
 from training_results import add, table
 
 ROOT = Path(__file__).parents[1]
-RECIPES = ROOT / "src" / "sgformer" / "recipes"
-# Seconds before the first step: imports, data, CUDA. And the share of the time left that `--scale auto` makes use of.
-START, SHARE = 25.0, 0.75
-SAVE = 1.0  # seconds in which the weights of an epoch are saved
+# Of `--scale auto`: which share of the limit it makes use of, the seconds in which the weights of an epoch are saved,
+# and the scale where nothing was measured.
+SHARE, SAVE, BLIND = 0.75, 1.0, 0.3
 SMOKE_STEPS, SMOKE_EPOCHS = 4, 4
-
-
-@dataclass
-class Job:
-    """One run: what it is, its process, and what became of it."""
-
-    table: Table
-    model: str
-    seed: int
-    epochs: int
-    settings: dict[str, Any]
-    process: subprocess.Popen | None = None
-    ended: str = ""  # "", or why it did not get to its end
-
-    @property
-    def name(self) -> str:
-        """Of the result file."""
-        return f"{self.group}_{short(self.model)}_seed{self.seed}"
-
-    @property
-    def group(self) -> str:
-        """How the names of a table's files begin; those without trained backbones are a table of their own."""
-        scratch = self.table.trained and self.settings["model.weights"] is None
-        return f"{'scratch' if scratch else 'compare'}_{self.table.name}"
-
-    def rows(self, out: Path) -> list[dict[str, str]]:
-        """Its epochs so far."""
-        try:
-            with (self.folder(out) / "metrics.csv").open(encoding="utf-8") as file:
-                return list(csv.DictReader(file))
-        except OSError:
-            return []
-
-    def folder(self, out: Path) -> Path:
-        """The run folder."""
-        return out / "runs" / self.name / Path(self.table.recipe).name
-
-    def log(self, out: Path) -> Path:
-        """What the process prints."""
-        return out / "logs" / f"{self.name}.txt"
-
-
-def short(model: str) -> str:
-    return model.split("_patch")[0]
-
-
-def stretched(table: Table, epochs: int) -> dict[str, Any]:
-    """The recipe's schedule for another number of epochs and another batch."""
-    recipe = yaml.safe_load((RECIPES / f"{table.recipe}.yaml").read_text(encoding="utf-8"))
-    before, factor = recipe["trainer"]["max_epochs"], epochs / recipe["trainer"]["max_epochs"]
-    settings = {
-        "trainer.max_epochs": epochs,
-        "optim.warmup_epochs": recipe["optim"]["warmup_epochs"] * factor,
-    }
-    if (mixed := recipe["data"]["augment"].get("mix_epochs")) is not None:
-        settings["data.augment.mix_epochs"] = round(mixed * factor)
-    if decay := recipe["trainer"].get("ema_decay"):
-        num_steps = before * (table.num_train // recipe["data"]["batch_size"])
-        reach = 1 / (1 - decay) / num_steps  # as a share of the run
-        settings["trainer.ema_decay"] = round(max(1 - 1 / (reach * epochs * steps(table)), 0.5), 4)
-    return settings
-
-
-def steps(table: Table) -> int:
-    """Of an epoch."""
-    recipe = yaml.safe_load((RECIPES / f"{table.recipe}.yaml").read_text(encoding="utf-8"))
-    return table.num_train // table.settings.get("data.batch_size", recipe["data"]["batch_size"])
-
-
-def jobs(arguments: argparse.Namespace, epochs: dict[str, int], out: Path) -> Iterator[Job]:
-    """All runs of a plan, those of the first seed first."""
-    for seed in arguments.seeds:
-        for each in PLANS[arguments.plan]:
-            for model in each.models if seed == arguments.seeds[0] or not each.one_seed else ():
-                yield Job(
-                    each, model, seed, epochs[each.name], _settings(arguments, each, model, epochs, out)
-                )
-
-
-def _settings(
-    arguments: argparse.Namespace, each: Table, model: str, epochs: dict[str, int], out: Path
-) -> dict[str, Any]:
-    number, task = epochs[each.name], each.recipe.split("/")[0]
-    settings = {
-        "model.name": model,
-        "data.root": str(arguments.data / each.folder),
-        "data.workers": each.workers if arguments.workers is None else arguments.workers,
-        "trainer.validate_every": max(1, -(-number // each.num_validations)),
-        **dict.fromkeys(("trainer.report", "trainer.significance", "trainer.tensorboard"), False),
-        "trainer.checkpoint_minutes": None,
-        **stretched(each, number),
-        **each.settings,
-        **OWN.get(model, {}).get(task, {}),
-    }
-    if each.trained:
-        weights = out / "weights" / f"{short(model)}.safetensors"
-        settings["model.weights"] = None if arguments.from_scratch else str(weights)
-        if not arguments.from_scratch and not weights.is_file():
-            sys.exit(f"there is no {weights}; first run the plan imagenette160, or say --from-scratch")
-    settings |= dict(setting.split("=", 1) for setting in arguments.set)
-    return settings
 
 
 def start(job: Job, out: Path, threads: int) -> None:
@@ -199,6 +93,7 @@ def run_all(waiting: list[Job], out: Path, *, at_once: int, limit: float, thread
             seconds = time.monotonic() - begun
             for job in [job for job in running if job.process.poll() is not None]:
                 running.remove(job)
+                job.seconds += seconds
                 job.ended = f"failed with {job.process.returncode}" if job.process.returncode else ""
                 (job.folder(out) / "last.ckpt").unlink(missing_ok=True)  # large, and of no use any more
                 print(f"{seconds:4.0f} s: {job.name} {job.ended or 'is done'}", flush=True)
@@ -206,7 +101,7 @@ def run_all(waiting: list[Job], out: Path, *, at_once: int, limit: float, thread
                     print(tail(job.log(out)), flush=True)
             if seconds > limit:
                 for job in running + queue:
-                    job.ended = "stopped at the limit"
+                    job.ended = "stopped at the limit" if job in running else "not begun"
                 print(
                     f"{seconds:4.0f} s: the limit; {len(running)} runs are ended, {len(queue)} not begun",
                     flush=True,
@@ -214,6 +109,7 @@ def run_all(waiting: list[Job], out: Path, *, at_once: int, limit: float, thread
                 break
             while queue and len(running) < at_once:
                 running.append(queue.pop(0))
+                running[-1].seconds = -seconds
                 start(running[-1], out, threads)
             if time.monotonic() - spoken > 20:
                 spoken = time.monotonic()
@@ -257,8 +153,11 @@ def collect(finished: list[Job], out: Path, at_once: int) -> None:
 
 
 def measured(finished: list[Job], out: Path, at_once: int) -> dict[str, Any]:
-    """Seconds of a step and of a validation picture, of each run that got to its end, from its last two epochs."""
-    times = {}
+    """Seconds of a step and of a validation picture, of each run that got to its end, from its last two epochs.
+
+    ``start`` is what the slowest run took beside its epochs: imports, data, CUDA, the end.
+    """
+    times, beside = {}, [0.0]
     for job in finished:
         rows = job.rows(out)
         if len(rows) == SMOKE_EPOCHS:
@@ -269,7 +168,8 @@ def measured(finished: list[Job], out: Path, at_once: int) -> dict[str, Any]:
                 "step": plain / num_steps,
                 "picture": max(validated - plain, 0) / num,
             }
-    return {"at_once": min(at_once, len(finished)), "times": times}
+            beside.append(job.seconds - sum(float(row["seconds"]) for row in rows))
+    return {"at_once": min(at_once, len(finished)), "start": max(beside), "times": times}
 
 
 def _batch(job: Job) -> int:
@@ -306,15 +206,18 @@ def chosen_epochs(arguments: argparse.Namespace) -> dict[str, int]:
     if not path.is_file():
         sys.exit(f"--scale auto needs {path}; first run `smoke {arguments.plan}`, or say --scale 0.5")
     speed, scale = json.loads(path.read_text(encoding="utf-8")), 1.0
+    if not speed["times"]:
+        print(f"nothing was measured; scale {BLIND}: {at(BLIND)}", flush=True)
+        return at(BLIND)
     dry = argparse.Namespace(**{**vars(arguments), "from_scratch": True})
-    available = SHARE * (arguments.limit - START)
-    while scale > 0.05 and seconds_of(list(jobs(dry, at(scale), arguments.out)), speed) > available:
+
+    def estimate() -> float:
+        return speed["start"] + seconds_of(list(jobs(dry, at(scale), arguments.out)), speed)
+
+    while scale > 0.05 and estimate() > SHARE * arguments.limit:
         scale -= 0.02
-    estimate = seconds_of(list(jobs(dry, at(scale), arguments.out)), speed)
-    print(
-        f"scale {scale:.2f}: {at(scale)}, about {START + estimate:.0f} s of {arguments.limit:.0f} s",
-        flush=True,
-    )
+    print(f"scale {scale:.2f}: {at(scale)}", flush=True)
+    print(f"about {estimate():.0f} s, {speed['start']:.0f} of them before and after the epochs", flush=True)
     return at(scale)
 
 

@@ -1,8 +1,18 @@
 """What `compare_backbones.py` compares: tables of runs that differ in nothing but the backbone and the seed."""
 
+import argparse
+import csv
+import subprocess
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+import yaml
+
+RECIPES = Path(__file__).parents[1] / "src" / "sgformer" / "recipes"
 SWIN = "swin_tiny_patch4_window7_224"
 
 
@@ -130,3 +140,111 @@ OWN: dict[str, dict[str, dict[str, Any]]] = {
         for name in ("convnext_tiny", "convnext_femto", "resnet50")
     },
 }
+
+
+@dataclass
+class Job:
+    """One run: what it is, its process, and what became of it."""
+
+    table: Table
+    model: str
+    seed: int
+    epochs: int
+    settings: dict[str, Any]
+    process: subprocess.Popen | None = None
+    ended: str = ""  # "", or why it did not get to its end
+    seconds: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """Of the result file."""
+        return f"{self.group}_{short(self.model)}_seed{self.seed}"
+
+    @property
+    def group(self) -> str:
+        """How the names of a table's files begin; those without trained backbones are a table of their own."""
+        scratch = self.table.trained and self.settings["model.weights"] is None
+        return f"{'scratch' if scratch else 'compare'}_{self.table.name}"
+
+    def rows(self, out: Path) -> list[dict[str, str]]:
+        """Its epochs so far."""
+        try:
+            with (self.folder(out) / "metrics.csv").open(encoding="utf-8") as file:
+                return list(csv.DictReader(file))
+        except OSError:
+            return []
+
+    def folder(self, out: Path) -> Path:
+        """The run folder."""
+        return out / "runs" / self.name / Path(self.table.recipe).name
+
+    def log(self, out: Path) -> Path:
+        """What the process prints."""
+        return out / "logs" / f"{self.name}.txt"
+
+
+def short(model: str) -> str:
+    return model.split("_patch")[0]
+
+
+@cache
+def packaged(recipe: str) -> dict[str, Any]:
+    """What stands in the file of a recipe."""
+    return yaml.safe_load((RECIPES / f"{recipe}.yaml").read_text(encoding="utf-8"))
+
+
+def stretched(table: Table, epochs: int) -> dict[str, Any]:
+    """The recipe's schedule for another number of epochs and another batch."""
+    recipe = packaged(table.recipe)
+    before, factor = recipe["trainer"]["max_epochs"], epochs / recipe["trainer"]["max_epochs"]
+    settings = {
+        "trainer.max_epochs": epochs,
+        "optim.warmup_epochs": recipe["optim"]["warmup_epochs"] * factor,
+    }
+    if (mixed := recipe["data"]["augment"].get("mix_epochs")) is not None:
+        settings["data.augment.mix_epochs"] = round(mixed * factor)
+    if decay := recipe["trainer"].get("ema_decay"):
+        num_steps = before * (table.num_train // recipe["data"]["batch_size"])
+        reach = 1 / (1 - decay) / num_steps  # as a share of the run
+        settings["trainer.ema_decay"] = round(max(1 - 1 / (reach * epochs * steps(table)), 0.5), 4)
+    return settings
+
+
+def steps(table: Table) -> int:
+    """Of an epoch."""
+    recipe = packaged(table.recipe)
+    return table.num_train // table.settings.get("data.batch_size", recipe["data"]["batch_size"])
+
+
+def jobs(arguments: argparse.Namespace, epochs: dict[str, int], out: Path) -> Iterator[Job]:
+    """All runs of a plan, those of the first seed first."""
+    for seed in arguments.seeds:
+        for each in PLANS[arguments.plan]:
+            for model in each.models if seed == arguments.seeds[0] or not each.one_seed else ():
+                yield Job(
+                    each, model, seed, epochs[each.name], _settings(arguments, each, model, epochs, out)
+                )
+
+
+def _settings(
+    arguments: argparse.Namespace, each: Table, model: str, epochs: dict[str, int], out: Path
+) -> dict[str, Any]:
+    number, task = epochs[each.name], each.recipe.split("/")[0]
+    settings = {
+        "model.name": model,
+        "data.root": str(arguments.data / each.folder),
+        "data.workers": each.workers if arguments.workers is None else arguments.workers,
+        "trainer.validate_every": max(1, -(-number // each.num_validations)),
+        **dict.fromkeys(("trainer.report", "trainer.significance", "trainer.tensorboard"), False),
+        "trainer.checkpoint_minutes": None,
+        **stretched(each, number),
+        **each.settings,
+        **OWN.get(model, {}).get(task, {}),
+    }
+    if each.trained:
+        weights = out / "weights" / f"{short(model)}.safetensors"
+        settings["model.weights"] = None if arguments.from_scratch else str(weights)
+        if not arguments.from_scratch and not weights.is_file():
+            sys.exit(f"there is no {weights}; first run the plan imagenette160, or say --from-scratch")
+    settings |= dict(setting.split("=", 1) for setting in arguments.set)
+    return settings

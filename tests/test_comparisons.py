@@ -17,6 +17,7 @@ from sgformer.engine import recipe
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import compare_backbones
+import comparison_plans
 import training_results
 from comparison_plans import PLANS
 
@@ -34,7 +35,7 @@ def planned(plan, out, epochs=2, **changes):
     }
     names = (table.name for table in PLANS[plan])
     return list(
-        compare_backbones.jobs(argparse.Namespace(**arguments | changes), dict.fromkeys(names, epochs), out)
+        comparison_plans.jobs(argparse.Namespace(**arguments | changes), dict.fromkeys(names, epochs), out)
     )
 
 
@@ -66,34 +67,34 @@ def test_runs_of_a_table_differ_in_nothing_but_the_backbone(table, tmp_path):
 
 def test_the_recipes_own_length_is_the_recipe():
     (packaged,) = (table for table in TABLES if table.name == "imagenette112")
-    settings = compare_backbones.stretched(packaged, 36)
+    settings = comparison_plans.stretched(packaged, 36)
     assert settings == {
         "trainer.max_epochs": 36,
         "optim.warmup_epochs": 2,
         "data.augment.mix_epochs": 28,
         "trainer.ema_decay": 0.996,
     }
-    half = compare_backbones.stretched(packaged, 18)
+    half = comparison_plans.stretched(packaged, 18)
     assert (half["optim.warmup_epochs"], half["data.augment.mix_epochs"]) == (1, 14)
     assert half["trainer.ema_decay"] == pytest.approx(0.992, abs=1e-4)
 
 
 def test_a_run_that_fails_or_takes_too_long_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
-    scripts = {"sgformer_s": "echo no such kernel >&2; exit 3", "resnet50": "sleep 99 & sleep 99"}
+    scripts = {"sgformer_s": "sleep 0.3; echo no such kernel >&2; exit 3", "resnet50": "sleep 99 & sleep 99"}
     most = [0]
 
     def start(job, out, threads):
         job.log(out).parent.mkdir(parents=True, exist_ok=True)
         with job.log(out).open("w") as log:
-            command = ["sh", "-c", scripts.get(job.model, "")]
+            command = ["sh", "-c", scripts.get(job.model, "sleep 0.3")]
             job.process = subprocess.Popen(command, stderr=log, start_new_session=True)
         most[0] = max(most[0], sum(j.process is not None and j.process.poll() is None for j in runs))
 
     runs = planned("imagenette160", tmp_path)
     monkeypatch.setattr(compare_backbones, "start", start)
     began = time.monotonic()
-    compare_backbones.run_all(runs, tmp_path, at_once=2, limit=6, threads=1)
-    assert time.monotonic() - began < 20
+    compare_backbones.run_all(runs, tmp_path, at_once=2, limit=10, threads=1)
+    assert time.monotonic() - began < 30
     ended = {job.model: job.ended for job in runs}
     assert ended.pop("sgformer_s") == "failed with 3"
     assert ended.pop("resnet50") == "stopped at the limit"
@@ -107,9 +108,9 @@ def test_a_run_that_fails_or_takes_too_long_does_not_stop_the_others(tmp_path, m
 
 
 def test_epochs_are_chosen_to_fit_into_the_limit(tmp_path):
-    names = [f"{table.name} {compare_backbones.short(m)}" for table in PLANS["dense"] for m in table.models]
+    names = [f"{table.name} {comparison_plans.short(m)}" for table in PLANS["dense"] for m in table.models]
     times = {name: {"step": 0.5, "picture": 0.01} for name in names}
-    speed = {"at_once": 12, "times": times}
+    speed = {"at_once": 12, "start": 20.0, "times": times}
     (tmp_path / "speed_dense.json").write_text(json.dumps(speed))
     asked = {"plan": "dense", "out": tmp_path, "epochs": ["camvid=7"], "scale": "auto", "seeds": [0]}
     asked |= {"data": tmp_path, "workers": None, "from_scratch": True, "set": []}
@@ -120,7 +121,7 @@ def test_epochs_are_chosen_to_fit_into_the_limit(tmp_path):
     assert chosen[90000] == {"nuclei": 24, "coco_tiny80": 24, "camvid": 7, "semantic_coco_tiny80": 40}
     assert chosen[100]["nuclei"] < chosen[300]["nuclei"] < 24
     (table,) = (table for table in PLANS["dense"] if table.name == "semantic_coco_tiny80")
-    steps = compare_backbones.steps(table) * chosen[300]["semantic_coco_tiny80"]
+    steps = comparison_plans.steps(table) * chosen[300]["semantic_coco_tiny80"]
     assert 100 < 0.5 * steps < 300
 
 
