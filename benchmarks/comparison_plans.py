@@ -217,10 +217,11 @@ def steps(table: Table) -> int:
 
 
 def jobs(arguments: argparse.Namespace, epochs: dict[str, int], out: Path) -> Iterator[Job]:
-    """All runs of a plan, those of the first seed first."""
+    """All runs of a plan, those of the first seed first; none of a table of no epochs."""
     for seed in arguments.seeds:
         for each in PLANS[arguments.plan]:
-            for model in each.models if seed == arguments.seeds[0] or not each.one_seed else ():
+            wanted = epochs[each.name] > 0 and (seed == arguments.seeds[0] or not each.one_seed)
+            for model in each.models if wanted else ():
                 yield Job(
                     each, model, seed, epochs[each.name], _settings(arguments, each, model, epochs, out)
                 )
