@@ -57,7 +57,7 @@ def test_options_are_taken_with_dashes_and_with_underscores(capsys):
     ]
     with pytest.raises(SystemExit, match="2"):
         run(["predict", "nothing.safetensors", "a.png", "--top-k", "many"])
-    assert "--top_k: invalid int value" in capsys.readouterr().err
+    assert "--top-k: invalid int value" in capsys.readouterr().err
 
 
 def test_help_and_lists(capsys):

@@ -5,12 +5,12 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from sgformer.cli import run
 
 from clips import write_clip
 from sgformer.commands.explain import explain_picture
 from sgformer.tasks.classification.model import Classifier
 from sgformer.tasks.images import Preprocessing
+from sgformer_cli import run
 
 pytest.importorskip("av", reason="videos need av")
 

@@ -2,6 +2,7 @@ import types
 
 import pytest
 import torch
+from lightning.pytorch import LightningModule
 from torch import nn
 
 from sgformer.engine.callbacks import AveragedWeights, CountUnreadable, UnreadableError, find_origin
@@ -53,6 +54,19 @@ def test_average_is_its_formula():
         decay = min(0.9, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * current
     assert torch.allclose(averaged[0], expected)
+
+
+def test_the_average_is_where_the_model_is():
+    class Task(LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.model = nn.Linear(2, 2)
+
+    task, average = Task(), AveragedWeights(0.9)
+    average.setup(None, task, "fit")  # as Lightning does, before the model goes to its device
+    average.on_fit_start(None, task.to("meta"))
+    assert {p.device.type for p in average.averaged(task).parameters()} == {"meta"}
+    assert average._average_model.n_averaged.device.type == "cpu"  # read after every step
 
 
 def test_unreadable_pictures_are_listed_and_limited(tmp_path, capsys):

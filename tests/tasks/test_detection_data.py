@@ -174,6 +174,19 @@ def test_a_fault_of_a_picture(tmp_path, spoil, message):
         assert len(data(root, invalid="drop").dataset("train")) == 3
 
 
+def test_two_pictures_of_one_id(tmp_path):
+    root = make_coco(tmp_path / "data")
+    content = json.loads((root / TRAIN).read_text())
+    content["images"][2]["id"] = 11
+    content["annotations"] = content["annotations"][:2]
+    (root / TRAIN).write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"picture 11 \(train2\.png\): another picture has this id"):
+        data(root)
+    with pytest.warns(UserWarning, match="1 faults left out"):
+        dataset = data(root, invalid="drop").dataset("train")
+    assert [record.path.name for record in dataset.records] == ["train0.png", "train1.png", "train3.png"]
+
+
 def test_many_faults_are_counted(tmp_path):
     root = make_coco(tmp_path / "data", num_train=12)
     content = json.loads((root / TRAIN).read_text())

@@ -184,6 +184,17 @@ def test_a_fault_in_vocs_format_is_named_by_file_and_object(coco, tmp_path, old,
     assert "\n" not in str(error.value)
 
 
+def test_two_pictures_do_not_share_labels(coco, tmp_path):
+    root = make_yolo(coco, tmp_path / "yolo")
+    folder = root / "images" / "train"
+    Image.open(folder / "train0.png").save(folder / "train0.bmp")
+    with pytest.raises(DataError, match=r"images/train/train0\.png has the name of train0\.bmp"):
+        data(root, "yolo")
+    with pytest.warns(UserWarning, match="train: 1 faults left out"):
+        records = data(root, "yolo", invalid="drop").dataset("train").records
+    assert [record.path.name for record in records] == ["train0.bmp", *(f"train{i}.png" for i in (1, 2, 3))]
+
+
 def test_files_without_their_pictures(coco, tmp_path):
     yolo, voc = make_yolo(coco, tmp_path / "yolo"), make_voc(coco, tmp_path / "voc")
     (yolo / "images" / "train" / "train0.png").unlink()

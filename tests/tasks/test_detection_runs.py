@@ -1,5 +1,6 @@
 """Whole runs of a detector: two processes, a run that was interrupted, bf16, `explain`."""
 
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import torch
 pytest.importorskip("pycocotools", reason="the task needs pycocotools")
 
 import sgformer_cli as cli
+from sgformer.commands.predict import predict
 from sgformer.commands.train import train
 from sgformer.engine import weights
 
@@ -118,3 +120,40 @@ def test_explain_draws_what_was_found_over_what_was_significant(run, tmp_path):
     assert {"summary.png", "objects.png", "stage1_pair1_significance.png"} <= names
     with Image.open(out / "picture" / "objects.png") as drawn:
         assert drawn.size == (720, 480)
+
+
+def test_what_was_found_in_cocos_format(run, tmp_path, capsys):
+    """COCO's own tools read it, as annotations and as results."""
+    from PIL import Image
+    from pycocotools.coco import COCO
+    from skimage import data
+
+    Image.fromarray(data.chelsea()).save(tmp_path / "cat.png")
+    Image.new("RGB", (90, 60), "gray").save(tmp_path / "gray.png")
+    (tmp_path / "broken.png").write_bytes(b"no")
+    arguments = ["predict", run, tmp_path, "--coco", tmp_path / "coco.json", "--json", tmp_path / "all.json"]
+    arguments += ["--score_threshold", 0.0, "--device", "cpu"]
+    assert cli.run([str(argument) for argument in arguments]) == 1
+    found = COCO(tmp_path / "coco.json")
+    names = [found.imgs[number]["file_name"] for number in sorted(found.imgs)]
+    assert names == [str(tmp_path / "cat.png"), str(tmp_path / "gray.png")]
+    assert [category["name"] for category in found.loadCats(found.getCatIds())] == list("0123456789")
+    plain = [one for one in json.loads((tmp_path / "all.json").read_text()) if "objects" in one]
+    assert [len(found.getAnnIds(number)) for number in (1, 2)] == [len(one["objects"]) for one in plain]
+    annotations = found.loadAnns(found.getAnnIds())
+    assert annotations, "the detector found nothing at all, so nothing was looked at"
+    for annotation in annotations:
+        image = found.imgs[annotation["image_id"]]
+        mask = found.annToMask(annotation)
+        assert mask.shape == (image["height"], image["width"])
+        assert mask.sum() == annotation["area"]
+        assert 0 <= annotation["score"] <= 1
+    assert len(found.loadRes(annotations).anns) == len(annotations)
+
+
+def test_cocos_format_is_for_detectors(tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (90, 60), "gray").save(tmp_path / "gray.png")
+    with pytest.raises(ValueError, match=r"--coco is for detection; these weights are for classification"):
+        predict("sgformer_t", [str(tmp_path / "gray.png")], coco=tmp_path / "coco.json", device="cpu")

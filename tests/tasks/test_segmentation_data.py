@@ -123,6 +123,20 @@ def test_faults_are_named_before_training_or_dropped(tmp_path, spoil, message):
     assert "1 dropped" in str(module)
 
 
+@pytest.mark.parametrize("kind", ["images", "annotations"])
+def test_two_files_of_one_name(tmp_path, kind):
+    root = make_mask_folders(tmp_path / "data")
+    folder = root / kind / "train"
+    Image.open(folder / "1.png").convert("L").save(folder / "1.bmp")
+    with pytest.raises(
+        DataError, match=rf"{kind}/train/1\.png has the name of .*{kind}/train/1\.bmp, but for the suffix"
+    ):
+        data(root)
+    module = data(root, faults="drop")
+    assert [Path(path).name for path in module.dropped] == ["1.png"]
+    assert len(module.pictures("train")) == 6
+
+
 def test_what_is_unusual_is_said_before_training(tmp_path):
     root = make_mask_folders(tmp_path / "data")
     for number in (0, 1):

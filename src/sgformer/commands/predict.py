@@ -25,6 +25,7 @@ def predict(
     draw: str | Path | None = None,
     top_k: int = 3,
     score_threshold: float = 0.5,
+    coco: str | Path | None = None,
     maps: str | Path | None = None,
     window: int | None = None,
     scales: list[float] | None = None,
@@ -45,6 +46,8 @@ def predict(
         draw: A folder for pictures with the predictions in them.
         top_k: How many classes to show of each picture, in classification.
         score_threshold: The least score of what is shown, in detection.
+        coco: A file for all objects, in detection: pictures, categories and annotations as in COCO's format, each with
+            its score.
         maps: A folder for class maps, in segmentation: PNG files of the pictures' sizes, whose values are indices of
             classes.
         window: Side of the windows in which pictures are looked at, in segmentation; None: as the model was trained
@@ -79,9 +82,10 @@ def predict(
         model = tasks.load(weights, device=name)
     task = read_metadata(locate(weights))["task"]
     semantic = {"window": window, "scales": scales, "flip": flip}
-    for name, value in ({"maps": maps} | semantic).items():
-        if value is not None and task != "segmentation":
-            raise ValueError(f"--{name} is for segmentation; these weights are for {task}: leave it out")
+    meant = dict.fromkeys(("maps", *semantic), "segmentation") | {"coco": "detection"}
+    for name, value in ({"maps": maps, "coco": coco} | semantic).items():
+        if value is not None and task != meant[name]:
+            raise ValueError(f"--{name} is for {meant[name]}; these weights are for {task}: leave it out")
     settings = {
         "classification": {"top_k": top_k},
         "detection": {"score_threshold": score_threshold},
@@ -101,6 +105,11 @@ def predict(
         console.table(("picture", "prediction"), rows)
     if json:
         write_atomically(json, (json_.dumps(results, indent=2, ensure_ascii=False) + "\n").encode())
+    if coco:
+        from ..tasks.detection.detections import to_coco
+
+        content = to_coco(results, classes=model.classes, category_ids=model.category_ids)
+        write_atomically(coco, (json_.dumps(content, ensure_ascii=False) + "\n").encode())
     if csv:
         table = io.StringIO()
         writer = csv_.writer(table, lineterminator="\n")

@@ -70,7 +70,8 @@ def train(
     else:
         console.quiet = True
     watchers = task_module.watchers(parsed, data, folder) if hasattr(task_module, "watchers") else []
-    watchers += _significance(task.model, data, folder)
+    if parsed.trainer.significance:
+        watchers += _significance(task.model, data, folder)
     num_parameters = sum(parameter.numel() for parameter in task.model.parameters())
     model = f"{parsed.model.name} · {num_parameters / 1e6:.1f}M parameters, {_start(parsed.model, resume)}"
     console.print(
@@ -99,7 +100,7 @@ def train(
         if (folder / fit.CHECKPOINT).is_file():
             print(f"To go on after the last full epoch: sgformer train {recipe} --resume {folder}")
         raise
-    if fit.is_first_process():
+    if fit.is_first_process() and parsed.trainer.report:
         with ours.waiting("judging the best weights, for report.html ..."):
             _report(folder)
     console.print(

@@ -39,7 +39,8 @@ class AveragedWeights(WeightAveraging):
                 for old, new in zip(averaged, current, strict=True):
                     old.copy_(new)
                 return
-            step = int(num_averaged)
+            # Where the weights are on a GPU, the count handed over is, too, and to read it would be to wait for it.
+            step = int(num_averaged if self._average_model is None else self._average_model.n_averaged)
             weight = 1 - min(decay, (1 + step) / (10 + step))
             pairs = list(zip(averaged, current, strict=True))
             for kind in {type(old) for old, _ in pairs}:  # where weights are cut up, buffers are not
@@ -47,6 +48,11 @@ class AveragedWeights(WeightAveraging):
                 torch._foreach_lerp_([old for old, _ in same], [new for _, new in same], weight)
 
         super().__init__(multi_avg_fn=average)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Puts the average where the model is: Lightning copies the model before that has gone to its device."""
+        assert self._average_model is not None
+        self._average_model.module.to(pl_module.device)
 
     def averaged(self, module: LightningModule) -> LightningModule:
         """The module with averaged weights; ``module`` itself before there is one."""
@@ -154,6 +160,26 @@ def _floats(content: Any) -> Any:
     elif isinstance(content, dict | list | tuple):
         for value in content.values() if isinstance(content, dict) else content:
             yield from _floats(value)
+
+
+class ValidateEvery(Callback):
+    """Validates after every so many epochs, and after the last one, which Lightning's own setting would leave out.
+
+    Args:
+        num_epochs: Epochs from one validation to the next.
+    """
+
+    def __init__(self, num_epochs: int) -> None:
+        self.num_epochs = num_epochs
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Tells Lightning, which asks after each batch; a resumed run may begin within an epoch."""
+        number = trainer.current_epoch + 1
+        due = number % self.num_epochs == 0 or number == trainer.max_epochs
+        # No epoch's number is a multiple of the next one.
+        trainer.check_val_every_n_epoch = 1 if due else number + 1
 
 
 class CountUnreadable(Callback):

@@ -23,7 +23,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
 from . import devices
-from .callbacks import AveragedWeights, StopAtNaN
+from .callbacks import AveragedWeights, StopAtNaN, ValidateEvery
 from .checkpoints import CHECKPOINT, AtomicCheckpointIO, Checkpoints, SeededSteps
 from .progress import RunProgress
 from .run_folder import RunFolder
@@ -61,6 +61,11 @@ class TrainerOptions:
         ema_decay: Decay of the averaged weights, which are then validated and saved; null: no average.
         checkpoint_minutes: How often a checkpoint is written within an epoch, beside the one after it; null: never.
         keep_best: How many of the best epochs' weights are kept; the best one is best.safetensors.
+        validate_every: Epochs from one validation to the next, where it takes long beside an epoch; the last epoch is
+            always validated. What is best is chosen among those that were.
+        significance: Whether each validation draws what is significant in a few pictures, for models that know it.
+        report: Whether the run ends with report.html, which judges the best weights once more; `sgformer report RUN`
+            makes it at any time.
         tensorboard: Whether scalars and pictures also go to TensorBoard files, in the run folder.
         compile: Compile the model with torch.compile; slow at first, faster after.
         grad_checkpointing: Compute the blocks of the backbone once more in the backward pass rather than keep what they
@@ -82,6 +87,9 @@ class TrainerOptions:
     ema_decay: float | None = None
     checkpoint_minutes: float | None = 10.0
     keep_best: int = 1
+    validate_every: int = 1
+    significance: bool = True
+    report: bool = True
     tensorboard: bool = True
     compile: bool = False
     grad_checkpointing: bool = False
@@ -100,6 +108,8 @@ class TrainerOptions:
                 f"trainer.devices {self.devices} is neither a number of processes, such as 2, nor auto, nor GPUs by "
                 "number, such as 0,2"
             )
+        if self.validate_every < 1:
+            raise ValueError(f"trainer.validate_every {self.validate_every} must be at least 1")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(
                 f"trainer.ema_decay {self.ema_decay} is outside (0, 1); null turns the average off"
@@ -180,6 +190,7 @@ def fit(
     # The averaged weights first: they are in place when the others look at a validation.
     callbacks = [c for c in (average, sharding, StopAtNaN(), *watchers, run, RunProgress(run)) if c]
     callbacks += [SeededSteps(seed), Checkpoints(folder, minutes=options.checkpoint_minutes)]
+    callbacks += [ValidateEvery(options.validate_every)] if options.validate_every > 1 else []
     _quiet()
     trainer = Trainer(
         max_epochs=options.max_epochs,

@@ -64,16 +64,17 @@ class RunProgress(Callback):
         self.num_batches = batch_idx + 1
         now = time.perf_counter()
         self.train_seconds = now - self.epoch_started
+        if self.bar.disable and now - self.spoken <= SECONDS_BETWEEN_LINES:
+            return  # to read the loss is to wait for the GPU
         left = self._seconds_left(trainer, now)
         text = f"{_rate(self.num_samples / self.train_seconds)} · {_clock(left)} left"
         if (loss := trainer.callback_metrics.get("train_loss_step")) is not None:
             text += f" · loss {loss.item():.3f}"
         if self.bar.disable:
-            if now - self.spoken > SECONDS_BETWEEN_LINES:
-                self.spoken = now
-                self._print(
-                    f"{_epoch(trainer)}  batch {self.num_batches}/{trainer.num_training_batches} · {text}"
-                )
+            self.spoken = now
+            self._print(
+                f"{_epoch(trainer)}  batch {self.num_batches}/{trainer.num_training_batches} · {text}"
+            )
         else:
             self.bar.update(self.task, completed=self.num_batches, text=text)
 

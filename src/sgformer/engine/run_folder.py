@@ -40,6 +40,7 @@ class RunFolder(Callback):
         self.rows: list[dict[str, float]] = []
         self.best: dict[str, float] = {}
         self.keep_best = keep_best
+        self.validated = False  # in this epoch
         self.start = time.perf_counter()
         self.seconds_before = 0.0  # of this epoch, in the run that was interrupted
 
@@ -47,9 +48,16 @@ class RunFolder(Callback):
         """Starts the clock."""
         self.start, self.seconds_before = time.perf_counter(), 0.0
 
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Notes that there are metrics of this epoch."""
+        self.validated = True
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes one row and the weights; validation is over by now."""
         metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        if not self.validated:  # what Lightning still keeps is an earlier epoch's
+            metrics = {name: value for name, value in metrics.items() if not name.startswith("val_")}
+        self.validated = False
         seconds = self.seconds_before + time.perf_counter() - self.start
         row = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step, "seconds": round(seconds, 2)}
         row |= {"lr": float(f"{max(group['lr'] for group in trainer.optimizers[0].param_groups):.6g}")}

@@ -5,7 +5,7 @@ import argparse
 EXAMPLES = """examples:
   sgformer predict runs/imagenette160 dog.jpg
   sgformer predict best.safetensors holiday/ "more/**/*.png" --json names.json
-  sgformer predict detector.safetensors street/ --draw drawn/
+  sgformer predict detector.safetensors street/ --draw drawn/ --coco found.json
   sgformer predict segmenter.safetensors panorama.jpg --maps maps/ --draw drawn/ --json shares.json --window 512 --flip
   find photos -name "*.jpg" | sgformer predict best.safetensors - --csv names.csv
   torchrun --nproc-per-node 8 -m sgformer predict best.safetensors corpus/ --csv names.csv
@@ -26,18 +26,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--draw", metavar="FOLDER", help="also draw what was found into copies of the pictures"
     )
     parser.add_argument(
-        "--top_k",
+        "--top-k",
         type=int,
         default=3,
         metavar="K",
         help="classification: how many classes to show (default: 3)",
     )
     parser.add_argument(
-        "--score_threshold",
+        "--score-threshold",
         type=float,
         default=0.5,
         metavar="S",
         help="detection: the least score of what is shown (default: 0.5)",
+    )
+    parser.add_argument(
+        "--coco", metavar="FILE", help="detection: also write all objects to this file, in COCO's format"
     )
     parser.add_argument(
         "--maps", metavar="FOLDER", help="segmentation: also write class maps, PNG files with a palette"
@@ -60,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="segmentation: look at pictures mirrored, too, or do not (default: as trained)",
     )
     parser.add_argument(
-        "--batch_size", type=int, default=32, metavar="N", help="pictures at once (default: 32)"
+        "--batch-size", type=int, default=32, metavar="N", help="pictures at once (default: 32)"
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps; default: a GPU where there is one")
 

@@ -142,6 +142,8 @@ def check(
     for entry in content["images"]:
         if fault := _picture_fault(entry, images):
             faults.append(fault)
+        elif entry["id"] in entries:
+            faults.append(f"picture {entry['id']} ({entry['file_name']}): another picture has this id")
         else:
             entries[entry["id"]] = entry
     listed = {entry.get("id") for entry in content["images"]}

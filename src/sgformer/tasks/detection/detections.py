@@ -1,6 +1,7 @@
 """What a detector found in one picture: as numbers, as JSON, as a line, and drawn into the picture."""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -95,6 +96,38 @@ class Detections:
         return draw(image, self.boxes, captions, kinds=kinds, masks=pasted)
 
 
+def to_coco(
+    found: Sequence[Mapping[str, Any]], *, classes: Sequence[str], category_ids: Sequence[int]
+) -> dict[str, Any]:
+    """What was found in many pictures, in COCO's format: its tools read it as annotations, and its list as results.
+
+    Args:
+        found: For each picture its name (``picture``) and what `Detections.to_dict` gives; one without objects' list,
+            such as one that could not be read, is left out.
+        classes: All that the detector knows.
+        category_ids: Their ids.
+    """
+    images, annotations = [], []
+    for one in found:
+        if "objects" not in one:
+            continue
+        images.append(
+            {
+                "id": len(images) + 1,
+                "file_name": one["picture"],
+                "height": one["height"],
+                "width": one["width"],
+            }
+        )
+        for row in one["objects"]:
+            left = {key: value for key, value in row.items() if key != "label"}
+            area = _area(row["segmentation"]) if "segmentation" in row else row["bbox"][2] * row["bbox"][3]
+            numbers = {"id": len(annotations) + 1, "image_id": len(images), "iscrowd": 0, "area": area}
+            annotations.append(numbers | left)
+    categories = [{"id": id_, "name": name} for id_, name in zip(category_ids, classes, strict=True)]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
 def paste(
     shapes: NDArray[np.float32], boxes: NDArray[np.float32], size: tuple[int, int]
 ) -> NDArray[np.float32]:
@@ -103,6 +136,12 @@ def paste(
         torch.from_numpy(np.ascontiguousarray(shapes))[:, None], torch.from_numpy(boxes), size
     )
     return masks[:, 0].numpy()
+
+
+def _area(rle: dict[str, Any]) -> int:
+    from pycocotools import mask as coco_mask
+
+    return int(coco_mask.area(rle))  # pyright: ignore
 
 
 def _rle(mask: NDArray[np.bool_]) -> dict[str, Any]:

@@ -41,6 +41,7 @@ def read(root: Path, split: str, *, images: str | None, names: str) -> Content:
         "categories": [{"id": number, "name": name} for number, name in classes.items()],
     }
     faults: list[str] = []
+    named: dict[Path, Path] = {}
     unused = {path.relative_to(root / labels) for path in (root / labels).rglob("*.txt")}
     for image_id, path in enumerate(find_pictures(root / folder), 1):
         name = path.relative_to(root / folder)
@@ -50,6 +51,10 @@ def read(root: Path, split: str, *, images: str | None, names: str) -> Content:
         )  # what is wrong with a picture is said by who looks at all
         content["images"].append({"id": image_id, "file_name": str(name), "height": height, "width": width})
         file = name.with_suffix(".txt")
+        if (other := named.setdefault(file, name)) != name:
+            faults.append(f"{folder / name} has the name of {other.name}, whose labels these are")
+            content["images"].pop()
+            continue
         unused.discard(file)
         if not height or not (root / labels / file).is_file():
             continue

@@ -77,9 +77,10 @@ class Layout:
             root / self.images.format(split=name),
             root / self.masks.format(split=name),
         )
-        pictures = _by_name(image_folder, self.picture_ending)
-        masks = _by_name(mask_folder, self.mask_ending)
-        faults = {
+        pictures, alike = _by_name(image_folder, self.picture_ending)
+        masks, faults = _by_name(mask_folder, self.mask_ending)
+        faults |= alike
+        faults |= {
             str(masks[name]): f"has no picture in {image_folder}" for name in masks.keys() - pictures.keys()
         }
         if "{split}" in self.images:  # every picture of this folder is one of the split
@@ -150,7 +151,9 @@ def check(samples: list[Sample], coding: Coding) -> dict[str, frozenset[int] | s
         try:
             picture, mask = size_of(sample.picture), coding.read(sample.mask)
         except DataError as error:
-            return str(error).removeprefix(f"{sample.mask} ")
+            reason = str(error)
+            ours = f"{sample.mask} "
+            return reason.removeprefix(ours) if reason.startswith(ours) else f"is of no use: {reason}"
         if picture != mask.shape:
             return (
                 f"is {mask.shape[0]}x{mask.shape[1]} pixels and its picture {sample.picture} "
@@ -162,11 +165,20 @@ def check(samples: list[Sample], coding: Coding) -> dict[str, frozenset[int] | s
         return {str(s.mask): found for s, found in zip(samples, pool.map(look, samples), strict=True)}
 
 
-def _by_name(folder: Path, ending: str) -> dict[str, Path]:
-    """Pictures of a folder and those below it by their path in it, without suffix and ending."""
+def _by_name(folder: Path, ending: str) -> tuple[dict[str, Path], dict[str, str]]:
+    """Pictures of a folder and those below it by their path in it, without suffix and ending; and those left over.
+
+    Left over are files whose name another one has, with another suffix: which of them belongs to a mask cannot be told.
+    """
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}; see --data.root, --data.images and --data.masks")
     paths = [path for path in find_pictures(folder) if path.stem.endswith(ending)]
     if not paths:
         raise DataError(f"there are no pictures in {folder}; expected .png, .jpg and the like")
-    return {path.relative_to(folder).with_suffix("").as_posix().removesuffix(ending): path for path in paths}
+    found: dict[str, Path] = {}
+    faults = {}
+    for path in paths:
+        name = path.relative_to(folder).with_suffix("").as_posix().removesuffix(ending)
+        if (other := found.setdefault(name, path)) != path:
+            faults[str(path)] = f"has the name of {other}, but for the suffix; keep one of them"
+    return found, faults
