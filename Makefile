@@ -2,14 +2,17 @@
 PYTHON ?= python3
 BIN    := .venv/bin
 
-.PHONY: demo test check docs gpu venv clean
+.PHONY: demo test test-exhaustive check docs gpu venv clean
 .DELETE_ON_ERROR:
 
 demo: venv  ## Train a small SG-Former on embedded pictures (about four minutes on two cores) and draw what it sees.
 	$(BIN)/sgformer demo
 
-test: venv  ## Run all tests, a process and a thread for each core.
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto
+test: venv  ## Run the tests, a process and a thread for each core.
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal
+
+test-exhaustive: venv  ## The same with every case of what is slow: half an hour on two cores.
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal -m ""
 
 check: venv  ## Lint, formatting and types.
 	$(BIN)/ruff check .

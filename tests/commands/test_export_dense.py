@@ -72,7 +72,7 @@ def test_the_exported_form_computes_what_the_model_computes(name):
     assert part.names == [*expected, "significance1", "significance2"]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("head", ["upernet", "semantic_fpn"])
 def test_a_segmenter_with_open_sizes(tmp_path, head):
     """The command checks the file on several sizes before it keeps it; here on one more, of odd sides."""

@@ -135,7 +135,7 @@ def exported(tmp_path_factory):
     return model, export.export(folder / "weights.safetensors", folder / "model.onnx", max_size=512)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_file_finds_what_the_model_finds(exported):
     model, path = exported
     part, run = parts.part_of(model, topk=True), files.open_exported(path)
@@ -157,14 +157,14 @@ def test_a_file_finds_what_the_model_finds(exported):
         run(torch.zeros(1, 3, 127, 200))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_script_in_the_docs_finds_objects_without_this_package(
     exported, tmp_path, detector_script, run_alone
 ):
     model, path = exported
     values = np.random.default_rng(0).integers(0, 256, (12, 20, 3), np.uint8)
     picture = tmp_path / "picture.png"
-    Image.fromarray(values).resize((333, 200), Image.Resampling.BICUBIC).save(picture)
+    Image.fromarray(values).resize((300, 240), Image.Resampling.BICUBIC).save(picture)
     found = [json.loads(line) for line in run_alone(detector_script, path, picture, 0.3).splitlines()]
     expected = model.predict(read_picture(picture), score_threshold=0.3)
     assert len(found) == pytest.approx(len(expected), abs=2)

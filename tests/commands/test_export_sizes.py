@@ -12,6 +12,7 @@ from sgformer.ops.merge_tokens import cut_bands, group_factor
 from sgformer.tasks.classification.model import Classifier
 from sgformer.tasks.images import Preprocessing
 
+COMPARED = [(160, 208), (224, 224), (333, 250), (416, 352)]
 SIZES = [(128, 128), (160, 208), (224, 224), (333, 250), (130, 401)]
 
 
@@ -27,9 +28,17 @@ def test_any_size_computes_what_the_model_computes(size, options):
             torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-11)
 
 
-@pytest.mark.parametrize("size", [(224, 224), (160, 208), (333, 250), (416, 352)])
 @pytest.mark.parametrize(
-    "variant", ["sgformer_t", *(pytest.param(f"sgformer_{v}", marks=pytest.mark.slow) for v in "smb")]
+    ("variant", "size"),
+    [
+        *(("sgformer_t", size) for size in COMPARED),
+        *((f"sgformer_{v}", COMPARED[0]) for v in "smb"),
+        *(
+            pytest.param(f"sgformer_{v}", s, marks=pytest.mark.exhaustive)
+            for v in "smb"
+            for s in COMPARED[1:]
+        ),
+    ],
 )
 @torch.no_grad()
 def test_every_variant_computes_the_same(variant, size):
@@ -78,7 +87,13 @@ def test_resize_matrix_is_pytorchs_bicubic_resize(old, new):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("suffix", "budget"), [(".pt2", 20), (".onnx", 20), (".onnx", None)])
+@pytest.mark.parametrize(
+    ("suffix", "budget"),
+    [
+        (".onnx", 20),
+        *(pytest.param(*case, marks=pytest.mark.exhaustive) for case in [(".pt2", 20), (".onnx", None)]),
+    ],
+)
 def test_one_file_takes_every_size_of_its_range(tmp_path, suffix, budget):
     pytest.importorskip("onnxruntime", reason="what runs the files")
     pytest.importorskip("onnxscript", reason="what torch exports to ONNX with")

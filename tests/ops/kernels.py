@@ -11,6 +11,13 @@ import torch
 
 HERE = os.environ.get("TRITON_INTERPRET") == "1" or torch.cuda.is_available()
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def cases(every, few):
+    """Every case on a GPU; in the interpreter, which takes a thousand times as long, few."""
+    return every if DEVICE == "cuda" else few
+
+
 needs_kernels = pytest.mark.skipif(
     not HERE, reason="no GPU; test_triton.py runs this file in the interpreter"
 )

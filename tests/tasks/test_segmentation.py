@@ -63,7 +63,7 @@ def trained(root, trained_weights):
 def trained_weights(root):
     torch.manual_seed(0)
     task, module = prepared(root)
-    learn(task, next(iter(module.train_dataloader())), steps=12)
+    learn(task, next(iter(module.train_dataloader())), steps=30)
     return task.model.state_dict()
 
 
