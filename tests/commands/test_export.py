@@ -149,6 +149,7 @@ def test_sizes_have_names_in_the_file(onnx_file):
     assert [put.shape for put in session.get_outputs()] == [["batch", 3], ["batch", 24, 24], ["batch", 6, 6]]
 
 
+@pytest.mark.exhaustive
 def test_a_budget_is_exported_for_one_size(tmp_path, capsys):
     path = save_weights(tmp_path / "budget.safetensors", depths=[2, 0, 2, 1], token_budget=7)
     out = tmp_path / "budget.pt2"
