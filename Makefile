@@ -22,8 +22,9 @@ check: venv  ## Lint, formatting and types.
 docs: venv  ## Build the documentation into site/; a warning is an error.
 	$(BIN)/mkdocs build --strict
 
-gpu: venv  ## On a machine with a GPU: the tests of its kernels, then speed beside Swin-T.
-	$(BIN)/pytest tests/ops
+gpu: venv  ## On a machine with a GPU: the tests of its kernels, then speed beside Swin-T and plain PyTorch.
+	$(BIN)/pytest tests/ops tests/backbone/test_gpu.py --numprocesses 4
+	$(BIN)/python benchmarks/gpu_ops.py
 	$(BIN)/python benchmarks/speed.py run gpu224 gpu1024
 
 venv: .venv/installed
