@@ -102,7 +102,7 @@ def test_memory_does_not_grow_with_the_length(weights, tmp_path, monkeypatch):
 
     from sgformer.commands import explain as command
 
-    write_clip(tmp_path / "clip.mp4", frames=40)
+    write_clip(tmp_path / "clip.mp4", frames=10)
     alive, most = weakref.WeakSet(), []
     original = command.explain_picture
 
@@ -115,7 +115,7 @@ def test_memory_does_not_grow_with_the_length(weights, tmp_path, monkeypatch):
 
     monkeypatch.setattr(command, "explain_picture", counted)
     assert explain(weights, tmp_path / "clip.mp4", out=tmp_path / "out") == 0
-    assert len(most) == 40
+    assert len(most) == 10
     assert max(most) <= 2
 
 

@@ -98,7 +98,7 @@ def test_one_file_takes_every_size_of_its_range(tmp_path, suffix, budget):
     pytest.importorskip("onnxruntime", reason="what runs the files")
     pytest.importorskip("onnxscript", reason="what torch exports to ONNX with")
     preprocessing = Preprocessing(image_size=(224, 224))
-    options = {"depths": (2, 0, 2, 1), "token_budget": budget}
+    options = {"depths": (2, 0, 0, 1), "token_budget": budget}
     model = Classifier("sgformer_test", classes=list("abc"), preprocessing=preprocessing, kwargs=options)
     fill.fill_(model.eval().backbone)
     part = parts.part_of(model, topk=suffix == ".onnx", convs=suffix == ".onnx")

@@ -31,7 +31,7 @@ def run(x, ranking, weights, biases, **options):
 @needs_kernels
 @pytest.mark.parametrize("budget", [None, 3, 7])
 @pytest.mark.parametrize("group_sizes", GROUP_SIZES)
-@pytest.mark.parametrize("N", cases([1, 2, 3, 4, 7, 49, 60, 97, 1050], [1, 4, 97]))
+@pytest.mark.parametrize("N", cases([1, 2, 3, 4, 7, 49, 60, 97, 1050], [1, 97]))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_rule_of_errors(dtype, N, group_sizes, budget):
     with nan_in_new_memory():
