@@ -7,6 +7,7 @@ product; `official.py` knows which rows are which of the released model's.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from ..ops import (
     depthwise_conv,
     gelu_,
     key_mean_attention,
+    linear_after,
     merge_tokens,
     spend_tokens,
     window_attention,
@@ -148,15 +150,22 @@ class HybridScaleAttention(nn.Module):
 
     def _coarsen(self, x: Tensor) -> Tensor:
         """Coarse tokens `(B, ceil(H / s), ceil(W / s), c)`: a convolution without overlap, as a matrix product."""
-        _, H, W, c = x.shape
-        s = self.stride
-        if H % s or W % s:
-            x = F.pad(x, (0, 0, 0, -W % s, 0, -H % s))
-        patches = (
-            x.unflatten(2, (-1, s)).unflatten(1, (-1, s)).transpose(2, 3).flatten(3)
-        )  # (B, h, w, s * s * c)
+        c, s = x.shape[-1], self.stride
         weight = self.coarse.weight.permute(0, 2, 3, 1).reshape(c, -1)
-        return F.gelu(self.coarse_norm(F.linear(patches, weight, self.coarse.bias)))
+        prepare = functools.partial(_patches, s)
+        if strips.keeps_for_gradient():
+            coarse = linear_after(prepare, x, (), weight, self.coarse.bias)
+        else:
+            coarse = F.linear(prepare(x), weight, self.coarse.bias)
+        return F.gelu(self.coarse_norm(coarse))
+
+
+def _patches(side: int, x: Tensor) -> Tensor:
+    """A map cut into squares, filled up with zeros: `(B, H, W, c)` to `(B, h, w, side * side * c)`."""
+    _, H, W, _ = x.shape
+    if H % side or W % side:
+        x = F.pad(x, (0, 0, 0, -W % side, 0, -H % side))
+    return x.unflatten(2, (-1, side)).unflatten(1, (-1, side)).transpose(2, 3).flatten(3)
 
 
 class SelfGuidedAttention(nn.Module):

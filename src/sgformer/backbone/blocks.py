@@ -5,6 +5,7 @@ Between stages a map is `(B, c, H, W)`; inside a stage it is `(B, H, W, c)`, and
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -15,9 +16,10 @@ from timm.layers import DropPath
 from timm.models import checkpoint
 from torch import Tensor
 
-from ..ops import conv2d, convolved_projection, map_norm
+from ..ops import conv2d, conv_after, map_norm
 from . import conv_strips, strips
-from .attention import GROUP_SIZES, DepthwiseConv, GlobalAttention, HybridScaleAttention, SelfGuidedAttention
+from .attention import GROUP_SIZES, GlobalAttention, HybridScaleAttention, SelfGuidedAttention
+from .mlp import ConvMlp
 
 
 class MapNorm(nn.GroupNorm):
@@ -52,6 +54,23 @@ class Conv2d(nn.Conv2d):
         (stride, _), (padding, _) = self.stride, self.padding
         assert isinstance(padding, int)
         return conv2d(input, self.weight, self.bias, stride=stride, padding=padding, groups=self.groups)
+
+
+def conv_of_normed(x: Tensor, norm: MapNorm, conv: Conv2d) -> Tensor:
+    """`conv(norm(x, gelu=True))`; for a gradient, what the norm makes is computed once more rather than kept."""
+    in_float32 = isinstance(conv, HalvingConv) and conv.widens(x)
+    if not strips.keeps_for_gradient(norm, conv) or in_float32:
+        return conv(norm(x, gelu=True))
+    (stride, _), (padding, _) = conv.stride, conv.padding
+    assert isinstance(padding, int)
+    numbers = {"stride": stride, "padding": padding, "groups": conv.groups}
+    return conv_after(
+        functools.partial(_gelu_norm, norm.eps), x, (norm.weight, norm.bias), conv.weight, **numbers
+    )
+
+
+def _gelu_norm(eps: float, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return map_norm(x.permute(0, 2, 3, 1), weight, bias, eps=eps, gelu=True).permute(0, 3, 1, 2)
 
 
 class Stem(nn.Module):
@@ -98,9 +117,8 @@ class Stem(nn.Module):
         return strips.add_parts(x, self.positions(x.shape[1], x.shape[2]).to(x.dtype)).permute(0, 3, 1, 2)
 
     def _embed(self, x: Tensor) -> Tensor:
-        x = self.norm1(self.conv1(x), gelu=True)
-        x = self.norm2(self.conv2(x), gelu=True)
-        return self.norm3(self.conv3(x))
+        x = conv_of_normed(self.conv1(x), self.norm1, self.conv2)
+        return self.norm3(conv_of_normed(x, self.norm2, self.conv3))
 
     def positions(self, height: int, width: int) -> Tensor:
         """The positions `(1, height, width, c)` of a map of this size, resized if the grid is of another."""
@@ -140,10 +158,14 @@ class HalvingConv(Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolves."""
-        if input.device.type != "cpu" or input.dtype != torch.bfloat16 or not torch.is_grad_enabled():
+        if not self.widens(input):
             return super().forward(input)
         with torch.autocast("cpu", enabled=False):
             return self._conv_forward(input.float(), self.weight.float(), None).to(input.dtype)
+
+    def widens(self, input: Tensor) -> bool:
+        """Whether it computes in float32, though the map has fewer bits."""
+        return input.device.type == "cpu" and input.dtype == torch.bfloat16 and torch.is_grad_enabled()
 
 
 class Downsample(nn.Module):
@@ -170,32 +192,8 @@ class Downsample(nn.Module):
         convs, norms = (self.conv1, self.conv2, self.conv3), (self.norm1, self.norm2, self.norm3)
         if conv_strips.pays(x, self.conv1) and strips.is_plain(*convs, *norms):
             return conv_strips.normed_convs(x, convs, norms)
-        x = self.norm1(self.conv1(x), gelu=True)
-        x = self.norm2(self.conv2(x), gelu=True)
-        return self.norm3(self.conv3(x))
-
-
-class ConvMlp(nn.Module):
-    """The MLP of a block, with a depthwise convolution inside: `fc2(gelu(y + conv(y)))` of `y = fc1(x)`.
-
-    Shape:
-        - x, returns: `(B, H, W, c)`
-    """
-
-    def __init__(self, channels: int, hidden_channels: int, *, device=None, dtype=None) -> None:
-        super().__init__()
-        dd: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.fc1 = nn.Linear(channels, hidden_channels, **dd)
-        self.conv = DepthwiseConv(hidden_channels, residual=True, gelu=True, **dd)
-        self.fc2 = nn.Linear(hidden_channels, channels, **dd)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Mixes channels, and neighbours a little."""
-        x = self.fc1(x)
-        if torch.is_grad_enabled() and strips.is_plain(self.conv, self.fc2):
-            assert self.conv.bias is not None
-            return convolved_projection(x, self.conv.weight, self.conv.bias, self.fc2.weight, self.fc2.bias)
-        return self.fc2(self.conv(x))
+        x = conv_of_normed(self.conv1(x), self.norm1, self.conv2)
+        return self.norm3(conv_of_normed(x, self.norm2, self.conv3))
 
 
 class _Block(nn.Module):
@@ -225,7 +223,7 @@ class _Block(nn.Module):
             fc1, conv, fc2 = self.mlp.fc1, self.mlp.conv, self.mlp.fc2
             if strips.is_plain(self.mlp, fc1, conv, fc2):
                 return strips.add_mlp(x, self.norm2, fc1, conv.convolve_rows, fc2)
-        return x + self.drop_path2(self.mlp(self.norm2(x)))
+        return x + self.drop_path2(self.mlp.of_normed(x, self.norm2))
 
 
 class HybridScaleBlock(_Block):

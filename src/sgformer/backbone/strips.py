@@ -51,6 +51,16 @@ def is_plain(*modules: nn.Module) -> bool:
     ) and all(type(module).__module__.startswith(("torch.nn.modules.", _HERE)) for module in modules)
 
 
+def keeps_for_gradient(*modules: nn.Module) -> bool:
+    """Whether autograd, left to itself, would keep what plain modules make: `torch.compile` chooses by itself."""
+    return (
+        not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+        and torch.is_grad_enabled()
+        and is_plain(*modules)
+    )
+
+
 def add_mlp(
     x: Tensor, norm: nn.LayerNorm, fc1: nn.Linear, convolve_rows: Callable[[Tensor], Tensor], fc2: nn.Linear
 ) -> Tensor:

@@ -12,6 +12,7 @@ from .depthwise_conv import depthwise_conv
 from .key_mean_attention import key_mean_attention
 from .map_norm import map_norm
 from .merge_tokens import Spending, merge_tokens, rank_tokens, spend_tokens
+from .recomputed import conv_after, linear_after
 from .window_attention import window_attention
 from .windows import from_windows, to_windows
 
@@ -19,11 +20,13 @@ __all__ = [
     "Spending",
     "attention",
     "conv2d",
+    "conv_after",
     "convolved_projection",
     "depthwise_conv",
     "from_windows",
     "gelu_",
     "key_mean_attention",
+    "linear_after",
     "map_norm",
     "merge_tokens",
     "rank_tokens",

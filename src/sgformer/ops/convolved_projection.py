@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,10 +10,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .depthwise_conv import depthwise_conv, gelu_gradient, gradients
+from .recomputed import Prepare, Prepared
 
 
 def convolved_projection(
-    x: Tensor, conv_weight: Tensor, conv_bias: Tensor, weight: Tensor, bias: Tensor
+    x: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    prepare: Prepare | None = None,
+    parameters: Sequence[Tensor] = (),
 ) -> Tensor:
     """`linear(gelu(x + conv(x)))`, which keeps nothing but `x` for the backward pass, and computes the rest anew.
 
@@ -25,9 +34,11 @@ def convolved_projection(
         conv_bias: of the same.
         weight: of the projection.
         bias: of the same.
+        prepare: what makes the hidden map of `x` and `parameters`, if that is to be computed anew, too.
+        parameters: see there.
 
     Shape:
-        - x: `(B, H, W, hidden)`
+        - x: `(B, H, W, hidden)`, or what `prepare` makes that of
         - conv_weight: `(hidden, 1, 3, 3)`; conv_bias: `(hidden,)`
         - weight: `(c, hidden)`; bias: `(c,)`
         - returns: `(B, H, W, c)`
@@ -37,20 +48,42 @@ def convolved_projection(
         >>> convolved_projection(x, k, b, torch.randn(2, 8), torch.randn(2)).shape
         torch.Size([1, 4, 5, 2])
     """
-    return _ConvolvedProjection.apply(x, conv_weight, conv_bias, weight, bias)  # pyright: ignore
+    return _ConvolvedProjection.apply(  # pyright: ignore
+        prepare or _as_it_is, x, conv_weight, conv_bias, weight, bias, *parameters
+    )
+
+
+def _as_it_is(x: Tensor) -> Tensor:
+    return x
 
 
 class _ConvolvedProjection(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, conv_weight: Tensor, conv_bias: Tensor, weight: Tensor, bias: Tensor
+        ctx: Any,
+        prepare: Prepare,
+        x: Tensor,
+        conv_weight: Tensor,
+        conv_bias: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        *parameters: Tensor,
     ) -> Tensor:
-        ctx.save_for_backward(x, conv_weight, conv_bias, weight)
-        return F.linear(depthwise_conv(x, conv_weight, conv_bias, residual=True, gelu=True), weight, bias)
+        ctx.save_for_backward(x, conv_weight, conv_bias, weight, *parameters)
+        ctx.prepared = None if prepare is _as_it_is else Prepared(prepare, x.device.type)
+        ctx.dtype_of_bias = bias.dtype
+        hidden = prepare(x, *parameters)
+        return F.linear(
+            depthwise_conv(hidden, conv_weight, conv_bias, residual=True, gelu=True), weight, bias
+        )
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:  # pyright: ignore
-        x, conv_weight, conv_bias, weight = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
+        x, conv_weight, conv_bias, weight, *parameters = ctx.saved_tensors
+        prepared, leaves = x, []
+        if ctx.prepared is not None:
+            prepared, leaves = ctx.prepared.again(x, parameters)
+            x = prepared.detach()
         of_hidden, hidden = gelu_gradient(
             grad @ weight.to(grad.dtype), x, conv_weight, conv_bias, residual=True
         )
@@ -58,4 +91,8 @@ class _ConvolvedProjection(torch.autograd.Function):
         of_weight = flat.t() @ hidden.flatten(0, 2).to(grad.dtype)
         of_x, of_conv_weight, of_conv_bias = gradients(of_hidden, x, conv_weight, residual=True)
         of_bias = flat.sum(0, dtype=torch.promote_types(flat.dtype, torch.float32))
-        return of_x, of_conv_weight, of_conv_bias, of_weight.to(weight.dtype), of_bias.to(weight.dtype)
+        of_parameters: Sequence[Tensor] = ()
+        if leaves:
+            of_x, *of_parameters = torch.autograd.grad(prepared, leaves, of_x.to(prepared.dtype))
+        of_last = of_weight.to(weight.dtype), of_bias.to(ctx.dtype_of_bias)
+        return None, of_x, of_conv_weight, of_conv_bias, *of_last, *of_parameters

@@ -1,0 +1,79 @@
+"""What a training step keeps: less than autograd would by itself, with the same gradients."""
+
+import pytest
+import torch
+
+from backbone import fill
+from sgformer.backbone import strips
+
+SIZES = [(64, 96), (97, 130)]
+
+
+def gradients(model, x, *, autocast=False):
+    model.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        out = model(x)
+    out.float().square().sum().backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def kept_by(model, x):
+    """Bytes that wait for the backward pass, parameters aside."""
+    kept = {}
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda t: kept.setdefault(t.untyped_storage().data_ptr(), t), lambda t: t
+    ):
+        out = model(x)
+    of_model = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    assert out.requires_grad
+    return sum(t.untyped_storage().nbytes() for key, t in kept.items() if key not in of_model)
+
+
+@pytest.fixture
+def plainly(monkeypatch):
+    """Turns off what computes anew, except within the MLP's second half."""
+    return lambda: monkeypatch.setattr(strips, "keeps_for_gradient", lambda *modules: False)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_gradients_are_the_same(size, plainly):
+    model, x = fill.model("sgformer_test", num_classes=5), fill.picture("memory", 2, *size)
+    ours = gradients(model, x)
+    plainly()
+    plain = gradients(model, x)
+    assert ours.keys() == plain.keys()
+    for name in plain:
+        torch.testing.assert_close(ours[name], plain[name], rtol=1e-9, atol=1e-9, msg=name)
+
+
+def test_under_autocast_gradients_are_as_good(plainly):
+    """Judged by the error of the plain way; the ranking of so small a map is not touched by the precision."""
+    model, x = fill.model("sgformer_test", num_classes=5), fill.picture("memory", 2, 64, 96)
+    exact = gradients(model, x)
+    model.float()
+    ours = gradients(model, x.float(), autocast=True)
+    plainly()
+    plain = gradients(model, x.float(), autocast=True)
+
+    def error(given):
+        return sum((given[n].double() - exact[n]).norm() / exact[n].norm().clamp(min=1e-9) for n in exact)
+
+    assert ours.keys() == plain.keys()
+    assert all(ours[name].dtype == torch.float32 for name in ours)
+    assert error(ours) <= 1.5 * error(plain)
+
+
+def test_less_is_kept(plainly):
+    model, x = fill.model("sgformer_t", num_classes=5).float(), torch.randn(1, 3, 224, 224)
+    ours = kept_by(model, x)
+    plainly()
+    assert ours < 0.75 * kept_by(model, x)
+
+
+def test_a_layer_that_is_watched_is_called():
+    model, x, seen = fill.model("sgformer_test"), fill.picture("memory", 1, 64, 64), []
+    model.stem.norm1.register_forward_hook(lambda *_: seen.append("stem"))
+    model.stages[0].blocks[0].norm2.register_forward_hook(lambda *_: seen.append("norm2"))
+    model.stages[1].blocks[0].mlp.register_forward_hook(lambda *_: seen.append("mlp"))
+    model(x).sum().backward()
+    assert seen == ["stem", "norm2", "mlp"]
