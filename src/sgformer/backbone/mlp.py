@@ -15,7 +15,7 @@ from . import strips
 from .attention import DepthwiseConv
 
 # Up to so many channels the hidden map of an MLP is computed once more for its gradient.
-MAX_CHANNELS_ANEW = 128
+MAX_CHANNELS_ANEW = 256
 
 
 class ConvMlp(nn.Module):
