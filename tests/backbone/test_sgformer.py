@@ -177,7 +177,7 @@ def test_checkpointing_saves_memory():
 
 
 COMPILED = [
-    ("reference", None, False),
+    pytest.param("reference", None, False, marks=pytest.mark.exhaustive),
     ("chunked", 20, False),
     pytest.param(
         "chunked", None, None, marks=pytest.mark.slow

@@ -90,7 +90,7 @@ def test_a_segmenter_with_open_sizes(tmp_path, head):
     assert about["palette"] == [list(colour) for colour in model.palette]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_detectors_pyramid(tmp_path):
     detector().save(tmp_path / "weights.safetensors")
     path = export.export(

@@ -177,7 +177,7 @@ def test_the_script_in_the_docs_finds_objects_without_this_package(
     assert len(same) > 0.6 * len(found)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_program_for_pytorch_with_a_retinanet(tmp_path):
     model = make("retina")
     model.save(tmp_path / "weights.safetensors")
