@@ -92,3 +92,11 @@ def test_without_a_bias_and_where_only_the_weight_learns():
     x, weight = torch.randn(3, 4), torch.randn(5, 4, requires_grad=True)
     linear_after(torch.tanh, x, (), weight, None).sum().backward()
     torch.testing.assert_close(weight.grad, x.tanh().sum(0).expand(5, 4))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_second_derivative_is_refused_rather_than_wrong(kind):
+    args, functions = KINDS[kind]()
+    (of_x,) = torch.autograd.grad(functions[0](*args).square().sum(), args[:1], create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        of_x.sum().backward()

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from .depthwise_conv import depthwise_conv, gelu_gradient, gradients
 from .recomputed import Prepare, Prepared
@@ -78,6 +79,7 @@ class _ConvolvedProjection(torch.autograd.Function):
         )
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
         x, conv_weight, conv_bias, weight, *parameters = ctx.saved_tensors
         prepared, leaves = x, []

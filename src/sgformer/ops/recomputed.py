@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 # From what is kept, and parameters, to what is not.
 Prepare = Callable[..., Tensor]
@@ -99,6 +100,7 @@ class _LinearAfter(torch.autograd.Function):
         return F.linear(prepare(x, *parameters), weight, bias)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
         x, weight, *parameters = ctx.saved_tensors
         y, leaves = ctx.prepared.again(x, parameters)
@@ -128,6 +130,7 @@ class _ConvAfter(torch.autograd.Function):
         return F.conv2d(prepare(x, *parameters), weight, None, stride, padding, 1, groups)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
         x, weight, *parameters = ctx.saved_tensors
         stride, padding, groups = ctx.numbers
