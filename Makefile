@@ -32,7 +32,7 @@ venv: .venv/installed
 # pip runs again only when what it would install has changed.
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,heads,docs,dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[all,heads,docs,dev]'
 	touch $@
 
 clean:  ## Remove the environment and everything that was built.

@@ -1,7 +1,8 @@
 """Times the ways to compute one thing among which the code chooses, side by side: `python benchmarks/choices.py`.
 
 Each pair is timed in turns, A B A B, forward and backward together, on the shapes of `sgformer_t` at 112 pixels with
-32 pictures. The medians go to `benchmarks/results/choices_<device>_<threads>threads_torch<version>_<date>.csv`.
+32 pictures, and the stem's convolution on larger ones. The medians go to
+`benchmarks/results/choices_<device>_<threads>threads_torch<version>_<date>.csv`.
 """
 
 import csv
@@ -18,6 +19,7 @@ from torch import Tensor
 from sgformer.backbone.attention import DepthwiseConv, HybridScaleAttention
 from sgformer.backbone.blocks import HalvingConv
 from sgformer.ops.attention import attention
+from sgformer.ops.recomputed import conv_after
 
 ROUNDS = 15
 RESULTS = Path(__file__).parent / "results"
@@ -65,6 +67,14 @@ def cases(dtype: torch.dtype):
             return F.gelu(module.coarse_norm(module.coarse(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)))
 
         yield "coarse: product / convolution", f"{n}x{n}x{c}", module._coarsen, convolved, (x,)
+    for b, c, n in [(8, 64, 112), (2, 64, 200)]:
+        conv = torch.nn.Conv2d(c, c, 3, padding=1, bias=False).to(dtype)
+
+        def after(x: Tensor, conv: torch.nn.Conv2d = conv) -> Tensor:
+            return conv_after(torch.clone, x, (), conv.weight, stride=1, padding=1, groups=1)
+
+        x = channels_last(b, c, n, dtype)
+        yield "stem, training: weights apart / as is", f"{b}x{c}x{n}x{n}", after, conv, (x,)
 
 
 def main() -> None:

@@ -34,6 +34,10 @@ SHARED_CASES = [  # those that exist when this is written; a test below sees to 
 ]
 
 
+# Of the shared cases those that `make test` runs in every backend; `make test-exhaustive` runs all in all.
+IN_EVERY_BACKEND = ["sgformer_s_seed0_33x47", "sgformer_s_seed0_64x96_budget3", "sgformer_s_seed0_224x224"]
+
+
 @pytest.fixture(params=api.BACKENDS)
 def backend(request, monkeypatch):
     """Runs all of a model's `key_mean_attention` on one backend, and on `chunked` what it cannot serve."""
@@ -132,7 +136,19 @@ def near(actual, expected, tolerance=TOLERANCE):
     return torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance, check_dtype=False)
 
 
-@pytest.mark.parametrize("name", SHARED_CASES)
+@pytest.mark.parametrize(
+    ("name", "backend"),
+    [
+        pytest.param(
+            name,
+            backend,
+            marks=[] if backend == "reference" or name in IN_EVERY_BACKEND else pytest.mark.exhaustive,
+        )
+        for name in SHARED_CASES
+        for backend in api.BACKENDS
+    ],
+    indirect=["backend"],
+)
 @torch.inference_mode()
 def test_shared_case(shared, name, backend):
     model, image, expected = shared_case(shared, name)

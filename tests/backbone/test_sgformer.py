@@ -191,7 +191,7 @@ def test_compiles_without_a_break(backend, budget, dynamic, monkeypatch):
     torch._dynamo.reset()
     model = fill.model("sgformer_test", num_classes=5, token_budget=budget, depths=(2, 0, 0, 1))
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager", dynamic=dynamic)
-    for size in ((64, 96), (97, 130)):
+    for size in ((97, 130),) if dynamic is False else ((64, 96), (97, 130)):
         x, results = fill.picture("compile", 2, *size), []
         for f in (compiled, model):
             model.zero_grad()

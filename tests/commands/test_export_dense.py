@@ -72,6 +72,17 @@ def test_the_exported_form_computes_what_the_model_computes(name):
     assert part.names == [*expected, "significance1", "significance2"]
 
 
+def test_a_segmenter_of_one_size(tmp_path):
+    model = segmenter("semantic_fpn")
+    model.save(tmp_path / "weights.safetensors")
+    path = export.export(tmp_path / "weights.safetensors", tmp_path / "model.pt2", size="65x100")
+    x = check.pictures(2, 3, 65, 100)
+    logits, *_ = given = files.open_exported(path)(x)
+    assert logits.shape == (2, 4, 65, 100)
+    for difference, scale in check.differences(parts.part_of(model, topk=False), x, given).values():
+        assert difference < 1e-4 * max(1, scale)
+
+
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("head", ["upernet", "semantic_fpn"])
 def test_a_segmenter_with_open_sizes(tmp_path, head):

@@ -56,6 +56,19 @@ def test_values_and_gradients(kind):
     assert torch.autograd.gradcheck(functions[0], args)
 
 
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_gradients_of_a_convolution_of_a_large_map(layout):
+    """Which have a way of their own on a CPU."""
+    x, weight = torch.randn(1, 64, 97, 96).to(memory_format=layout), torch.randn(64, 64, 3, 3) / 24
+    x, weight = x.requires_grad_(), weight.requires_grad_()
+    grad = torch.randn_like(x)
+    exact = [t.detach().double().requires_grad_() for t in (x, weight)]
+    expected = torch.autograd.grad(F.conv2d(torch.relu(exact[0]), exact[1], padding=1), exact, grad.double())
+    out = conv_after(torch.relu, x, (), weight, stride=1, padding=1, groups=1)
+    for ours, plain in zip(torch.autograd.grad(out, (x, weight), grad), expected, strict=True):
+        assert (ours - plain).norm() < 1e-5 * plain.norm()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_kept(kind):
     args, functions = KINDS[kind]()

@@ -80,8 +80,10 @@ def write_onnx(path: Path, program: Any, about: dict[str, Any]) -> None:
             opset_version=OPSET,
             input_names=["pictures"],
             output_names=about["outputs"],
+            optimize=False,
         )
-    assert exported is not None
+        assert exported is not None
+        _simplify(exported.model)
     model = exported.model_proto
     for thing in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
         del thing.metadata_props[:]  # where in which program it comes from: a third of a small model's file
@@ -132,6 +134,31 @@ def about_exported(path: str | Path) -> dict[str, Any]:
 
     model = onnx.load(str(path), load_external_data=False)
     return json.loads({entry.key: entry.value for entry in model.metadata_props}["sgformer"])
+
+
+def _simplify(model: Any) -> None:
+    """What `torch.onnx.export(optimize=True)` does, less its search for patterns of nodes.
+
+    That search takes a time with the square of the number of nodes, minutes for the larger variants, and ONNX Runtime
+    computes no faster for it.
+    """
+    import onnx_ir.passes.common as passes
+    from onnxscript import optimizer
+
+    passes.InlinePass()(model)
+    optimizer.fold_constants(model)
+    for simplify in (
+        passes.RemoveUnusedNodesPass(),
+        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        passes.DeduplicateInitializersPass(),
+        passes.CommonSubexpressionEliminationPass(),
+        passes.IdentityEliminationPass(),
+        passes.RemoveUnusedFunctionsPass(),
+        passes.RemoveUnusedOpsetsPass(),
+        passes.OutputFixPass(),
+        passes.NameFixPass(),
+    ):
+        simplify(model)
 
 
 def _name_sizes(model: Any) -> None:
