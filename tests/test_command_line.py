@@ -24,7 +24,22 @@ def test_every_verb_explains_itself_with_an_example(verb, capsys):
     assert stop.value.code == 0
     printed = capsys.readouterr().out
     assert "examples:" in printed
-    assert f"sgformer {verb}" in printed.split("examples:")[1]
+    assert f"sgformer {verb}" in printed.split("examples:")[1].replace("\\\n", "")
+    epilog = importlib.import_module(f"sgformer_cli.verbs.{verb}").EXAMPLES
+    assert max(map(len, epilog.splitlines())) <= 80
+
+
+def test_descriptions_keep_their_names(capsys):
+    for verb, words in (("export", "as ONNX or"), ("convert", "released SG-Former weights")):
+        with pytest.raises(SystemExit):
+            run([verb, "--help"])
+        assert words in capsys.readouterr().out
+
+
+def test_every_option_of_the_benchmark_is_explained():
+    parser = Parser()
+    importlib.import_module("sgformer_cli.verbs.benchmark").add_arguments(parser)
+    assert all(action.help for action in parser._actions)
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -79,6 +94,18 @@ def test_recipes_that_fit_a_pattern(capsys):
     assert "no recipe fits 'cakes'; see them all" in capsys.readouterr().err
 
 
+def test_recipes_are_wrapped_to_a_terminal_only(capsys, monkeypatch):
+    assert run(["list", "recipes"]) == 0
+    plain = capsys.readouterr().out.splitlines()
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert run(["list", "recipes"]) == 0
+    wrapped = capsys.readouterr().out.splitlines()
+    assert max(map(len, plain)) > 80 >= max(map(len, wrapped))
+    assert [line.split()[0] for line in wrapped if line[0] != " "] == list(recipe.names())
+    assert " ".join(plain).split() == " ".join(wrapped).split()
+
+
 def test_help_lists_and_mistakes_import_nothing_but_python():
     code = """
 import contextlib, sys
@@ -92,6 +119,7 @@ for command in (["--help"], ["--version"], ["list", "recipes"]):
 assert sgformer_cli.run(["trian"]) == 2
 with contextlib.suppress(SystemExit):
     sgformer_cli.run(["predict"])
+assert sgformer_cli.run(["train"]) == 2
 print(*sys.modules)
 """
     done = subprocess.run(

@@ -10,11 +10,17 @@ def test_text_is_escaped():
         report.Section("a", report.table((bad,), [(bad,)])),
         report.Section("b", report.gallery([([Image.new("RGB", (8, 8))], bad)])),
         report.Section("c", report.text(bad), folded=True),
+        report.Section("e", report.lines([bad, bad])),
         report.Section("d", report.matrix(np.eye(2), (bad, "x"))),
     ]
     page = report.page(bad, bad, sections)
     assert "<script" not in page
     assert page.count("&lt;script&gt;") >= 7
+
+
+def test_small_pictures_are_not_enlarged():
+    page = report.page("a", "b", [report.Section("c", report.figure([Image.new("RGB", (8, 8))], "d"))])
+    assert "figure img { max-width: 100%;" in page
 
 
 def test_curves_leave_out_what_was_not_measured():
@@ -29,6 +35,11 @@ def test_a_class_without_pictures_does_not_divide_by_zero():
     drawn = report.matrix([[3, 1], [0, 0]], ("a", "b"))
     assert "nan" not in drawn.lower()
     assert ">3<" in drawn
+
+
+def test_a_class_name_is_no_formula():
+    drawn = report.matrix(np.eye(2), (r"$\foo$", "5$"))
+    assert r">$\foo$<" in drawn
 
 
 def test_precision_over_recall():

@@ -33,7 +33,7 @@ _PAGE = """<!doctype html>
   .plots svg { width: 100%; height: auto }
   .matrix { max-width: 42rem }
   .gallery { display: grid; gap: 1rem }
-  figure { margin: 0 } figure img { width: 100%; border-radius: 4px } figcaption { font-size: .9rem }
+  figure { margin: 0 } figure img { max-width: 100%; border-radius: 4px } figcaption { font-size: .9rem }
   .panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); gap: 2px }
   .legend { display: flex; flex-wrap: wrap; gap: .2rem 1rem; margin-bottom: .8rem; font-size: .9rem }
   .legend i { display: inline-block; width: .9em; height: .9em; margin-right: .4em; vertical-align: -.1em }
@@ -134,8 +134,9 @@ def matrix(counts: Any, names: Sequence[str]) -> str:
     figure, axes = _axes(size=min(9, 3 + 0.35 * num))
     shown = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     if num <= MAX_NAMED_CLASSES:
-        axes.set_xticks(range(num), names, rotation=90)
-        axes.set_yticks(range(num), names)
+        # Dollars and backslashes in a class name are no formula.
+        axes.set_xticks(range(num), names, rotation=90, parse_math=False)
+        axes.set_yticks(range(num), names, parse_math=False)
         for i in range(num):
             for j in range(num):
                 if counts[i, j]:
@@ -154,6 +155,13 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     head = "".join(f"<th>{escape(cell)}</th>" for cell in heads)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
+
+
+def lines(content: Sequence[str]) -> str:
+    """Lines below a table."""
+    from markupsafe import escape
+
+    return f"<p>{'<br>'.join(map(escape, content))}</p>"
 
 
 def gallery(pictures: Sequence[tuple[Sequence[Image.Image], str]]) -> str:

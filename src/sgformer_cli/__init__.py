@@ -12,6 +12,7 @@ import importlib
 import importlib.metadata
 import os
 import sys
+import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -122,7 +123,7 @@ def _run(arguments: list[str]) -> int:
     takes = importlib.import_module(f"{__name__}.verbs.{verb}")
     parser = Parser(
         prog=f"sgformer {verb}",
-        description=VERBS[verb].capitalize() + ".",
+        description=textwrap.fill(f"{VERBS[verb][0].upper()}{VERBS[verb][1:]}.", 80),
         epilog=takes.EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

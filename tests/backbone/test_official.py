@@ -193,11 +193,16 @@ NO_WEIGHTS = [
     (
         lambda c: (c.pop("state_dict"), c.pop("state_dict_ema")),
         True,
-        "has no state_dict_ema, only epoch, arch",
+        "has no state_dict_ema, only arch, args, .*; it is no checkpoint of the SG-Former authors",
     ),
     (lambda c: c.update(state_dict_ema=None), True, "has no state_dict_ema"),
     (lambda c: c.update(state_dict_ema={"a": 1, "norm1.bias": "text"}), True, "a, norm1.bias are no tensors"),
     (lambda c: c.clear(), True, "has no state_dict_ema"),
+    (
+        lambda c: (c.clear(), c.update({f"layer{i}.weight": torch.zeros(1) for i in range(99)})),
+        True,
+        r"only layer0.weight, .* and 94 more; it is no checkpoint",
+    ),
 ]
 
 

@@ -95,7 +95,14 @@ def test_evaluate_repeats_the_number_of_training(trained, tmp_path, capsys):
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["top1"] == pytest.approx(weights.read_metadata(trained)["metrics"]["val_top1"], abs=1e-6)
     table = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in table] == ["class", "blue", "green", "red", "all", "calibration"]
+    assert [line.split()[0] for line in table if line] == [
+        "class",
+        "blue",
+        "green",
+        "red",
+        "all",
+        "calibration",
+    ]
 
 
 def test_predict_names_pictures_and_reports_those_it_cannot_read(trained, root, tmp_path, capsys):
@@ -137,7 +144,11 @@ def test_predictions_as_csv_and_drawn_from_a_list_on_standard_input(trained, roo
     assert [row["picture"] for row in rows] == [*names, str(tmp_path / "bad.png")]
     assert "is empty" in rows[-1]["error"]
     model = tasks.load(trained)
-    assert rows[0]["prediction"] == model.predict(names[0], top_k=3).summary()
+    assert list(rows[0]) == ["picture", "label", "score", "label2", "score2", "label3", "score3", "error"]
+    prediction = model.predict(names[0], top_k=3)
+    assert [rows[0][name] for name in ("label", "label2", "label3")] == [name for name, _ in prediction.top]
+    assert float(rows[0]["score"]) == pytest.approx(prediction.score, abs=1e-4)
+    assert rows[-1]["label"] == rows[-1]["score3"] == ""
     pictures = list(drawn.iterdir())
     assert len(pictures) == len(names)  # though names repeat from class to class
     assert Image.open(pictures[0]).height > Image.open(names[0]).height
@@ -152,6 +163,20 @@ def test_processes_share_the_pictures_and_the_first_writes_them_in_order(trained
     alone, together = json.loads(one.read_text()), json.loads(two.read_text())
     assert [result["picture"] for result in together] == [result["picture"] for result in alone]
     assert [result["label"] for result in together] == [result["label"] for result in alone]
+    # A list on standard input is read by the first; names that repeat get numbers.
+    drawn = tmp_path / "drawn"
+    names = [result["picture"] for result in alone]
+    arguments = ["predict", str(trained), "-", "--json", str(two), "--draw", str(drawn), "--device=cpu"]
+    subprocess.run(
+        [*launcher, *arguments],
+        check=True,
+        capture_output=True,
+        timeout=120,
+        input="\n".join(names),
+        text=True,
+    )
+    assert [result["picture"] for result in json.loads(two.read_text())] == names
+    assert len(list(drawn.iterdir())) == len(names)
 
 
 def test_patterns_do_not_follow_links_that_lead_in_circles(root, tmp_path):
@@ -202,7 +227,14 @@ def test_report_can_be_made_anew(trained, capsys):
     assert run(["report", str(trained), "--device=cpu"]) == 0
     assert str(trained / "report.html") in capsys.readouterr().out
     page = (trained / "report.html").read_text()
-    for words in ("How training went", "What is taken for what", "blue", "max_epochs: 6", "torchmetrics"):
+    for words in (
+        "How training went",
+        "calibration error: ",
+        "What is taken for what",
+        "blue",
+        "max_epochs: 6",
+        "torchmetrics",
+    ):
         assert words in page
     assert page.count("<svg") == 4
     assert "http-equiv" not in page
@@ -232,7 +264,7 @@ def test_resume_goes_on_where_the_run_stopped(root, tmp_path, capsys):
         *TINY,
     ]
     assert run(arguments) == 0
-    assert run([*arguments, "--resume", str(tmp_path / "smoke"), "--trainer.max_epochs", "3"]) == 0
+    assert run(["train", "--resume", str(tmp_path / "smoke"), "--trainer.max_epochs", "3"]) == 0
     rows = list(csv.DictReader((tmp_path / "smoke" / "metrics.csv").open()))
     assert [row["epoch"] for row in rows] == list("123")
     assert [path.name for path in tmp_path.iterdir()] == ["smoke"]
@@ -266,7 +298,7 @@ def test_a_loss_that_is_no_number_ends_the_run(root, tmp_path, capsys):
     [
         (["trian"], "did you mean train"),
         (["xyz"], "--help"),
-        (["train"], "required: recipe"),
+        (["train"], "name a recipe (sgformer list recipes), or a run to go on with: --resume RUN"),
         (["train", "smok"], "did you mean 'smoke'"),
         (["train", "smoke", "--data.sorce", "x"], "did you mean 'data.source'"),
         (["train", "smoke", "--data.root"], "needs a value"),
@@ -279,6 +311,8 @@ def test_a_loss_that_is_no_number_ends_the_run(root, tmp_path, capsys):
         (["train", "finetune", "--data.root", "nowhere"], "there is no folder nowhere"),
         (["train", "finetune", "--model.weights", "nowhere", "--data.source=digit_scenes"], "nowhere"),
         (["train", "smoke", "--resume", "nowhere"], "nowhere"),
+        (["train", "--resume", "nowhere"], "nowhere"),
+        (["report", "nowhere"], "there is no folder nowhere"),
         (["evaluate", "nowhere"], "no weights file at nowhere"),
         (["predict", "nowhere", "x.jpg"], "no weights file at nowhere"),
         (["predict", "w", "x.jpg", "--top_k", "0"], "--top_k"),
@@ -336,7 +370,7 @@ def test_an_unreadable_training_picture_is_one_line(tmp_path, capsys, workers):
     for path in root.glob("train/*/*.png"):
         path.write_bytes(path.read_bytes()[:200])
     arguments = ["train", "smoke", "--out", tmp_path, "--data.source=folders", f"--data.root={root}", *TINY]
-    line = error_of(capsys, *arguments, f"--data.workers={workers}")
+    line = error_of(capsys, *arguments, f"--data.workers={workers}", code=1)
     assert "is cut off" in line or "is damaged" in line
     assert ".png" in line
 

@@ -1,3 +1,5 @@
+import pickle
+
 import pytest
 import timm
 import torch
@@ -39,7 +41,8 @@ def test_convert_then_load(released, tmp_path, flag, key):
 def test_what_is_no_released_file_is_refused(tmp_path, capsys):
     torch.save({"state_dict": {"a": torch.zeros(1)}}, tmp_path / "x.pth")
     (tmp_path / "y.pth").write_bytes(b"hello")
-    for name in ("x.pth", "y.pth"):
+    (tmp_path / "z.pkl").write_bytes(pickle.dumps({"a": 1}, protocol=4))  # torch warns of this protocol
+    for name in ("x.pth", "y.pth", "z.pkl"):
         assert run(["convert", str(tmp_path / name), str(tmp_path / "out.safetensors")]) == 2
         assert len(capsys.readouterr().err.splitlines()) == 1
     assert not (tmp_path / "out.safetensors").exists()

@@ -12,7 +12,7 @@ from PIL import Image
 
 import sgformer  # noqa: F401
 from sgformer import tasks
-from sgformer.commands.train import _significance, _start, train
+from sgformer.commands.train import _significance, _start, _to_share, train
 from sgformer.engine import recipe
 
 
@@ -80,3 +80,39 @@ def test_a_hundred_epochs_end_and_leave_nothing_open(tmp_path):
     folder = train("smoke", {**overrides, "trainer.max_epochs": 100}, out=tmp_path)
     assert len((folder / "metrics.csv").read_text().splitlines()) == 101
     assert num_open() == before
+
+
+@pytest.mark.parametrize(
+    ("task", "given", "kept"),
+    [
+        (
+            "classification",
+            {
+                "train_list": "/elsewhere/train.csv",
+                "val_shards": r"C:\data\a.tar",
+                "classes": "names.txt",
+            },
+            {"train_list": None, "val_shards": None, "classes": "names.txt"},
+        ),
+        (
+            "segmentation",
+            {"classes": "/elsewhere/classes.txt", "mapping": "~/map.yaml", "images": "/data/{split}"},
+            {"classes": "classes.txt", "mapping": None, "images": "images/{split}"},
+        ),
+        (
+            "detection",
+            {"train.images": "/elsewhere/photos", "val.annotations": "val.json"},
+            {
+                "train": {"images": None, "annotations": None},
+                "val": {"images": None, "annotations": "val.json"},
+            },
+        ),
+    ],
+)
+def test_shared_weights_do_not_tell_where_data_lay(task, given, kept):
+    sections = tasks.get(task).Recipe
+    given = {"data.root": "photos"} | {f"data.{key}": value for key, value in given.items()}
+    content = _to_share(recipe.parse({"task": task}, sections, given))
+    assert {key: content["data"][key] for key in kept} == kept
+    assert content["data"]["root"] is None
+    recipe.parse(content, sections)

@@ -1,3 +1,4 @@
+import json
 import types
 
 import pytest
@@ -6,6 +7,7 @@ from lightning.pytorch import LightningModule
 from torch import nn
 
 from sgformer.engine.callbacks import AveragedWeights, CountUnreadable, UnreadableError, find_origin
+from sgformer.engine.run_folder import RunFolder
 from sgformer.tasks.loading import Batch, Unreadable
 
 
@@ -83,8 +85,62 @@ def test_unreadable_pictures_are_listed_and_limited(tmp_path, capsys):
     look("b.jpg")
     assert (tmp_path / "unreadable.csv").read_text() == "path,reason\na.jpg,is empty\nb.jpg,is empty\n"
     assert capsys.readouterr().out.count("left out") == 2
+    trainer.world_size = 8  # each of which may see all of them in time
     restored = CountUnreadable(tmp_path, num_pictures=100, max_share=0.02)
     restored.load_state_dict(callback.state_dict())
     callback = restored
     with pytest.raises(UnreadableError, match=r"3 of 100 .*data\.max_unreadable"):
         look("c.jpg")
+
+
+def test_too_many_unreadable_pictures_in_a_row(tmp_path):
+    trainer = types.SimpleNamespace(global_rank=0, world_size=1)
+    callback = CountUnreadable(tmp_path, num_pictures=100, max_share=1.0)
+    empty = Batch(torch.empty(0, 3), torch.empty(0), (Unreadable("a.jpg", "is empty"),) * 4)
+    for look in (empty, empty, batch(), empty, empty):
+        callback.on_train_batch_start(trainer, None, look, 0)
+    callback.on_validation_batch_start(trainer, None, empty, 0)  # there pictures lie in order
+    with pytest.raises(UnreadableError, match=r"none of 12 pictures in a row .*a\.jpg: is empty"):
+        callback.on_train_batch_start(trainer, None, empty, 0)
+
+
+def test_all_processes_write_to_the_folder_of_the_first(tmp_path):
+    strategy = types.SimpleNamespace(broadcast=lambda folder: str(tmp_path / "run"))
+    trainer = types.SimpleNamespace(global_rank=1, world_size=2, strategy=strategy)
+    callback = CountUnreadable(tmp_path, num_pictures=100, max_share=1.0)
+    callback.setup(trainer, None, "fit")
+    callback.on_train_batch_start(
+        trainer, None, batch()._replace(unreadable=(Unreadable("a.jpg", "bad"),)), 0
+    )
+    assert [path.name for path in tmp_path.rglob("*.csv")] == ["unreadable-1.csv"]
+    assert (tmp_path / "run" / "unreadable-1.csv").is_file()
+
+
+def test_metrics_that_are_not_finite_are_named_once_and_never_best(tmp_path, capsys):
+    saved = {}
+
+    def save(model, path, metrics):
+        json.dumps(metrics, allow_nan=False)
+        path.touch()
+        saved[path.name] = metrics
+
+    run = RunFolder(tmp_path, lambda module: module, save, monitor="val_top1", keep_best=2)
+    optimizer = types.SimpleNamespace(param_groups=[{"lr": 0.1}])
+    for epoch, value in enumerate([float("nan"), 0.5, float("inf"), 0.4, float("nan"), 0.6]):
+        metrics = {"val_top1": torch.tensor(value)}
+        trainer = types.SimpleNamespace(
+            callback_metrics=metrics,
+            current_epoch=epoch,
+            global_step=epoch,
+            optimizers=[optimizer],
+            is_global_zero=True,
+        )
+        run.on_validation_end(trainer, None)
+        run.on_train_epoch_end(trainer, None)
+        if epoch == 0:
+            assert saved["last.safetensors"]["val_top1"] is None
+            assert not (tmp_path / "best.safetensors").exists()
+    assert saved["best.safetensors"]["epoch"] == 6
+    assert {path.name for path in tmp_path.glob("epoch-*")} == {"epoch-2.safetensors", "epoch-6.safetensors"}
+    assert capsys.readouterr().out.count("val_top1 is") == 1
+    assert (tmp_path / "metrics.csv").read_text().count("nan") == 2

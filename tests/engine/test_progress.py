@@ -26,15 +26,20 @@ def seconds_left(printed):
 def test_time_left_is_plausible_also_after_a_run_was_resumed(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
     folder = train("smoke", OVERRIDES, out=tmp_path)
-    assert "batch 2/4" in capsys.readouterr().out
+    first = capsys.readouterr().out
+    assert "batch 2/4" in first
     train("smoke", {"trainer.max_epochs": 5}, resume=folder)
     printed = capsys.readouterr().out
     assert "epoch 3/5" in printed
     left = seconds_left(printed)
-    assert len(left) == 3 * (4 + 1)
+    assert len(left) == 3 * (4 + 1) - 1  # nothing is left after the last epoch
     assert max(left) < 600  # one that divides by nothing is in the millions of hours
     assert left[-1] == 0
-    assert "report.html" in printed.splitlines()[-2]
-    assert "val_top1" in printed.splitlines()[-1]
+    assert " · best\n" in first
+    *_, page, best, heading, evaluate, predict = printed.splitlines()
+    assert "report.html" in page
+    assert "val_top1" in best
+    assert (heading, evaluate) == ("Next:", f"  sgformer evaluate {folder}")
+    assert predict == f"  sgformer predict {folder} PICTURES"
     train("smoke", resume=folder)
     assert "all 5 epochs are over; to train on: --trainer.max_epochs 6 or more" in capsys.readouterr().out

@@ -61,6 +61,31 @@ def test_a_run_that_is_resumed_within_an_epoch_validates_the_same_epochs(tmp_pat
     assert [row["val_top1"] for row in rows_of(folder)] == [row["val_top1"] for row in rows_of(whole)]
 
 
+@pytest.mark.parametrize("failing", [6, 9])
+def test_with_data_workers_a_resumed_run_sees_what_the_whole_one_sees(tmp_path, monkeypatch, failing):
+    """Workers begin before Lightning says which epoch it is. Step 6 is the first of the second epoch."""
+    settings = {**SETTINGS, "data.workers": 1, "trainer.report": False, "trainer.significance": False}
+    settings |= {"trainer.max_epochs": 2, "trainer.checkpoint_minutes": 0}
+    step, seen, fail_at = ClassificationTask.training_step, [], None
+
+    def step_and_look(self, batch, batch_idx):
+        if len(seen) == fail_at:
+            raise RuntimeError("as if the power was cut")
+        seen.append(float(batch.images.sum()))
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(ClassificationTask, "training_step", step_and_look)
+    train("smoke", settings, out=tmp_path / "whole")
+    whole, fail_at = seen[:], failing
+    assert len({*whole}) == len(whole) == 12
+    seen.clear()
+    with pytest.raises(RuntimeError, match="power"):
+        train("smoke", settings, out=tmp_path / "cut")
+    fail_at = None
+    train("smoke", out=tmp_path, resume=tmp_path / "cut" / "smoke")
+    assert seen == whole
+
+
 def test_the_page_can_wait(tmp_path):
     settings = {"trainer.report": False, "trainer.significance": False, "trainer.validate_every": 2}
     folder = train("smoke", {**SETTINGS, **settings}, out=tmp_path)

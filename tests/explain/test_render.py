@@ -129,6 +129,18 @@ def test_contact_sheet_holds_ragged_rows_unlike_sizes_and_long_captions():
     assert (np.asarray(plain)[-4:] == 255).all()  # nothing runs over the edge
 
 
+@pytest.mark.parametrize(
+    "words", [{"legend": True}, {"note": "a note that is wider than one narrow picture"}]
+)
+def test_what_stands_below_fits_on_a_narrow_sheet(words):
+    narrow = np.asarray(contact_sheet([[Cell(GRAY)]], **words))
+    wide = np.asarray(contact_sheet([[Cell(GRAY)] * 6], **words))
+    assert narrow.shape[1] < wide.shape[1]
+    below = len(narrow) - 24  # the picture's own place differs in nothing but its neighbours
+    np.testing.assert_array_equal(narrow[below:], wide[below:, : narrow.shape[1]])
+    assert (narrow[:, -4:] == 255).all()
+
+
 def test_contact_sheet_of_nothing():
     for rows in ([], [[]]):
         with pytest.raises(ValueError, match="at least one"):

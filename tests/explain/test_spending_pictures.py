@@ -17,6 +17,7 @@ from sgformer.explain import (
     explain_picture,
     keys_by_region,
     keys_picture,
+    render,
     significance_maps,
     spending_maps,
     spending_picture,
@@ -161,6 +162,17 @@ def test_every_view_is_as_large_as_the_picture(explanation):
     assert explanation.combined().shape == (100, 150, 3)
     assert explanation.summary().mode == "RGB"
     assert explanation.stage_grid(2).width > 900
+
+
+def test_captions_of_a_portrait_are_shown_in_full(model, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        render, "_cut", lambda words, font, width: drawn.append((words, font, width)) or words
+    )
+    portrait = np.zeros((320, 140, 3), np.uint8)
+    explain_picture(model, portrait, torch.randn(1, 3, 160, 70)).summary()
+    assert any("yellow 28:1" in words for words, _, _ in drawn)
+    assert all(font.getlength(words) <= width for words, font, width in drawn)
 
 
 def test_a_page_needs_nothing_else_and_holds_every_map(explanation):

@@ -1,5 +1,8 @@
 """The Triton kernels of `window_attention`."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -43,6 +46,19 @@ def test_windows_of_another_size():
     ):
         torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-5)
     assert "81 tokens, more than 64" in explain_backends(x[0], num_heads=2, size=9)["triton"]
+
+
+@needs_kernels
+def test_the_new_name_of_a_setting():
+    """Once it was used, PyTorch refuses to tell the old one; so in a process of its own."""
+    if not hasattr(torch.backends.cuda.matmul, "fp32_precision"):
+        pytest.skip("this PyTorch knows the old name only")
+    code = (
+        "import torch; from sgformer.ops import tiles; torch.backends.cuda.matmul.fp32_precision = 'tf32'; "
+        "print(tiles.constants()['PRECISION'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "tf32", done.stderr
 
 
 @needs_kernels

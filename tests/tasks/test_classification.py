@@ -1,4 +1,6 @@
+import csv
 import json
+import math
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from PIL import Image
 import sgformer  # noqa: F401
 from class_folders import make_class_folders
 from sgformer import tasks
+from sgformer.commands.train import train
 from sgformer.engine import recipe, weights
 from sgformer.engine.sampling import seed_all
 from sgformer.engine.weights import WeightsError
@@ -15,8 +18,9 @@ from sgformer.tasks import images
 from sgformer.tasks.backbones import ModelOptions
 from sgformer.tasks.classification import ClassificationData, Classifier, Recipe, build, evaluate
 from sgformer.tasks.classification.data import AugmentOptions, DataOptions
+from sgformer.tasks.classification.task import ClassificationTask
 from sgformer.tasks.images import Preprocessing
-from sgformer.tasks.loading import Batch, DataError
+from sgformer.tasks.loading import Batch, DataError, Unreadable, collate_readable
 
 PREPROCESSING = Preprocessing(image_size=(32, 32))
 
@@ -149,8 +153,48 @@ def test_an_unreadable_picture_is_left_out_and_named(tmp_path, workers):
     assert (report.num_pictures, report.num_unreadable) == (2, 1)
     for path in root.glob("val/*/*.png"):
         path.write_bytes(b"")
-    with pytest.raises(DataError, match=r"none of 3 pictures in a row.*is empty"):
-        list(module.val_dataloader())
+    (batch,) = module.val_dataloader()
+    assert len(batch.images) == 0
+    assert len(batch.unreadable) == 3
+    with pytest.raises(DataError, match=r"none of 3 pictures can be read.*is empty"):
+        evaluate(classifier(), DataOptions(root=str(root), image_size=32, workers=0))
+
+
+def test_batches_without_a_readable_picture_end_no_run(tmp_path):
+    root = make_class_folders(tmp_path / "data", num_train=2, num_val=1)
+    for bad in ("train/red/0.png", "val/red/0.png"):
+        (root / bad).write_bytes(b"")
+    folder = train(
+        "smoke",
+        {
+            "data.source": "folders",
+            "data.root": str(root),
+            "data.image_size": 32,
+            "data.batch_size": 1,
+            "data.max_unreadable": 0.3,
+            "data.workers": 0,
+            "data.augment.mixup": 0.0,
+            "data.augment.cutmix": 0.0,
+            "model.name": "sgformer_test",
+            "trainer.max_epochs": 1,
+            "trainer.report": False,
+            "trainer.tensorboard": False,
+        },
+        out=tmp_path,
+    )
+    assert (folder / "unreadable.csv").read_text().count("is empty") == 2
+    (row,) = csv.DictReader((folder / "metrics.csv").open())
+    assert int(row["step"]) == 6
+    assert all(math.isfinite(float(value)) for value in row.values())
+
+
+def test_the_loss_of_no_picture_is_zero_and_reaches_all_weights():
+    recipe = Recipe()
+    task = ClassificationTask(classifier(), loss=recipe.loss, optim=recipe.optim, augment=recipe.data.augment)
+    loss = task.loss(collate_readable([Unreadable("a.jpg", "is empty")]))
+    loss.backward()
+    assert loss.item() == 0
+    assert all(weight.grad is not None and not weight.grad.any() for weight in task.parameters())
 
 
 @pytest.mark.parametrize("views", [1, 2, 5, 10])
@@ -334,3 +378,5 @@ def test_report_counts_what_is_right(folders):
     json.dumps(report.to_dict())
     heads, rows = report.to_table()
     assert all(len(row) == len(heads) for row in rows)
+    assert [row[0] for row in rows] == ["blue", "green", "red"]
+    assert report.to_lines()[0] == f"all 12 pictures: top-1 {report.top1:.1%}"

@@ -221,11 +221,10 @@ def test_starting_from_a_detector_of_other_classes(tmp_path):
 
 
 def test_trained_batch_norms_stay_as_they_are(tmp_path):
-    model = detector("resnet10t")
+    model = detector("resnet10t").train()
     assert not model.freeze_batch_norm
     model.save(tmp_path / "w.safetensors")
-    model.start_from(tmp_path / "w.safetensors")
-    model.train()
+    model.start_from(tmp_path / "w.safetensors")  # and nobody calls `train`: Lightning does not
     norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert norms
     assert not any(norm.training for norm in norms)

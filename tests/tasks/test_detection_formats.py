@@ -12,6 +12,7 @@ from PIL import Image
 pytest.importorskip("pycocotools", reason="COCO's format needs pycocotools")
 
 from coco_files import make_coco
+from sgformer.tasks.detection import voc
 from sgformer.tasks.detection.data import DataOptions, DetectionData
 from sgformer.tasks.detection.sources import SplitOptions
 from sgformer.tasks.loading import DataError
@@ -75,6 +76,18 @@ def make_voc(coco, root):
             )
         (root / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(stems))
     return root
+
+
+def test_names_in_a_list_may_have_blanks(tmp_path):
+    (tmp_path / "Annotations").mkdir()
+    for name in ("my cat", "dog 1", "bird", "horse"):
+        (tmp_path / "Annotations" / f"{name}.xml").write_text("<annotation/>")
+    (tmp_path / "list.txt").write_text("my cat\nmy cat -1\ndog 1\ndog 1  0\nbird  1\n\nhorse 2\n")
+    found = [path.stem for path in voc.find(tmp_path, "list.txt")]
+    assert found == ["my cat", "my cat", "dog 1", "dog 1", "bird", "horse"]
+    (tmp_path / "list.txt").write_text("bird\nno cat  1\n")
+    with pytest.raises(DataError, match=r"line 2: no cat has no .*no cat\.xml"):
+        voc.find(tmp_path, "list.txt")
 
 
 MAKE = {"yolo": make_yolo, "voc": make_voc}

@@ -224,3 +224,30 @@ def test_views_are_the_centre_then_the_corners_then_their_mirror_images(size):
     centre, bottom_right, bottom_left, top_right, top_left = crops.tolist()
     assert top_left < bottom_left < centre < bottom_right
     assert top_left < top_right < bottom_right
+
+
+def test_pillows_own_limit_does_not_hold_for_masks_and_sizes(tmp_path, monkeypatch):
+    from sgformer.tasks.loading import DataError
+    from sgformer.tasks.segmentation.masks import Coding, size_of
+
+    path = tmp_path / "mask.png"
+    Image.new("L", (30, 20)).save(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert size_of(path) == (20, 30)
+    assert Coding.plain(["a"]).read(path).shape == (20, 30)
+    monkeypatch.setenv(MAX_PIXELS_SETTING, "599")
+    with pytest.raises(DataError, match=rf"30 x 20 pixels.*{MAX_PIXELS_SETTING}=600"):
+        size_of(path)
+
+
+def test_pillows_own_limit_does_not_hold_for_detection(tmp_path, monkeypatch):
+    pytest.importorskip("pycocotools")
+    from sgformer.tasks.detection.coco import _picture_fault, picture_size
+
+    Image.new("L", (30, 20)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert picture_size(tmp_path / "a.png") == (20, 30)
+    entry = {"id": 1, "file_name": "a.png", "width": 30, "height": 20}
+    assert _picture_fault(entry, tmp_path) is None
+    monkeypatch.setenv(MAX_PIXELS_SETTING, "599")
+    assert f"{MAX_PIXELS_SETTING}=600" in _picture_fault(entry, tmp_path)

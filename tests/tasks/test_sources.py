@@ -13,6 +13,7 @@ from PIL import Image
 from class_folders import COLOURS, make_class_folders
 from sgformer.tasks.classification import ClassificationData
 from sgformer.tasks.classification.data import DataOptions
+from sgformer.tasks.classification.sources import listing
 from sgformer.tasks.images import Preprocessing
 from sgformer.tasks.loading import DataError
 
@@ -181,6 +182,23 @@ def test_parquet_lists(root, tmp_path):
     assert_right(module(source="list", **lists))
 
 
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [([0, 1], ("0", "1")), ([0.0, 1.0], ("0", "1")), (["cat", None], None), ([1, None], None)],
+)
+def test_labels_of_parquet_lists(root, tmp_path, labels, classes):
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    paths = [str(path) for path, _ in pictures(root, "train")[:2]]
+    table = tmp_path / "train.parquet"
+    pandas.DataFrame({"path": paths, "label": labels}).to_parquet(table)
+    if classes:
+        assert listing(str(table), "train", None, None).classes == classes
+    else:
+        with pytest.raises(DataError, match=r"row 2 of .*train\.parquet has no label"):
+            listing(str(table), "train", None, None)
+
+
 def packed(path, samples, classes=NAMES):
     files = [jpeg(picture) for picture, _ in samples]
     np.savez(
@@ -276,6 +294,10 @@ def test_shards(root, tmp_path):
     assert not torch.equal(first, second)  # epochs differ
     again = torch.cat([batch.images for batch in module(**settings).train_dataloader()])
     assert torch.equal(first, again)  # and repeat
+    with_workers = module(**settings, workers=2).train_dataloader()
+    assert len(list(with_workers)) == len(with_workers) == 4
+    with pytest.raises(DataError, match="16 samples an epoch are fewer than 32"):
+        module(**settings, workers=8).train_dataloader()
     with pytest.raises(DataError, match="too few for 4 readers"):
         list(module(**settings, workers=4).train_dataloader())
     for label in ("violet", "3"):
@@ -288,6 +310,9 @@ def test_shards(root, tmp_path):
             list(module(**{**settings, "val_shards": f"{tmp_path}/odd-*.tar"}).val_dataloader())
     with pytest.raises(DataError, match="no shards"):
         module(**{**settings, "val_shards": f"{tmp_path}/nothing-*.tar"})
+    for address in (f"pipe:touch {tmp_path}/ran", f"https://x/'; touch {tmp_path}/ran '.tar"):
+        with pytest.raises(DataError, match="is no address of a shard"):
+            module(**{**settings, "val_shards": f"{{{address},{address}}}"})
     whole = (tmp_path / "train-0.tar").read_bytes()
     tarfile.open(tmp_path / "bad-empty.tar", "w").close()
     with tarfile.open(tmp_path / "bad-twice.tar", "w") as tar:

@@ -8,7 +8,7 @@ product; `official.py` knows which rows are which of the released model's.
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn as nn
@@ -130,7 +130,7 @@ class HybridScaleAttention(nn.Module):
         out_local, significance_local = window_attention(
             qkv_local, num_heads=self.num_heads_half, size=WINDOW_SIZE
         )
-        out = strips.add_parts(self.positional(positional), out_global, out_local)
+        out = strips.add_parts(self.positional(positional), out_global, out_local, made_by=self.positional)
         return self.proj(out), (significance_global + significance_local) / 2
 
     def _attend_global(self, q: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -139,8 +139,8 @@ class HybridScaleAttention(nn.Module):
         a, s = self.num_heads_half, self.stride
         coarse, t = pool_to_budget(self._coarsen(x), self.token_budget)  # (B, h, w, c)
         h, w = coarse.shape[1:3]
-        k, v = self.kv(coarse).view(B, h * w, 2, a, -1).permute(2, 0, 3, 1, 4)  # (B, a, M, d) each
-        q = q.view(B, H * W, a, -1).transpose(1, 2)  # (B, a, N, d)
+        k, v = self.kv(coarse).view(B, h * w, 2, a, c // 2 // a).permute(2, 0, 3, 1, 4)  # (B, a, M, d) each
+        q = q.view(B, H * W, a, c // 2 // a).transpose(1, 2)  # (B, a, N, d)
         out, key_mean = key_mean_attention(q, k, v)
         significance = (key_mean * (h * w)).view(B, h, w)
         row = torch.arange(H, device=x.device) // (s * t)
@@ -151,6 +151,10 @@ class HybridScaleAttention(nn.Module):
     def _coarsen(self, x: Tensor) -> Tensor:
         """Coarse tokens `(B, ceil(H / s), ceil(W / s), c)`: a convolution without overlap, as a matrix product."""
         c, s = x.shape[-1], self.stride
+        if type(self.coarse) is not nn.Conv2d or not strips.unobserved(self.coarse):  # replaced, or hooked
+            _, H, W, _ = x.shape
+            coarse = self.coarse(F.pad(x.permute(0, 3, 1, 2), (0, -W % s, 0, -H % s)))
+            return F.gelu(self.coarse_norm(coarse.permute(0, 2, 3, 1)))
         weight = self.coarse.weight.permute(0, 2, 3, 1).reshape(c, -1)
         prepare = functools.partial(_patches, s)
         if strips.keeps_for_gradient():
@@ -219,13 +223,13 @@ class SelfGuidedAttention(nn.Module):
         summary = merge_tokens(
             x.flatten(1, 2),
             self.rank(significance),
-            [f.get_parameter("weight").squeeze(0) for f in self.merge],
-            [f.get_parameter("bias") for f in self.merge],
+            [cast(Tensor, f.weight).squeeze(0) for f in self.merge],
+            [cast(Tensor, f.bias) for f in self.merge],
             token_budget=self.token_budget,
         )  # (B, M, c)
         q, positional = strips.project(x, self.in_proj, (x.shape[-1], x.shape[-1]))
         out = attend(q, self.kv(summary), self.num_heads)
-        return self.proj(strips.add_parts(self.positional(positional), out))
+        return self.proj(strips.add_parts(self.positional(positional), out, made_by=self.positional))
 
     def rank(self, significance: Tensor) -> Tensor:
         """The tokens `(B, N)` in the order in which they are merged, from the least to the most significant."""
@@ -266,7 +270,7 @@ class GlobalAttention(nn.Module):
         pooled, _ = pool_to_budget(x, self.token_budget)
         q, positional = strips.project(x, self.in_proj, (x.shape[-1], x.shape[-1]))
         out = attend(q, self.kv(pooled.flatten(1, 2)), self.num_heads)
-        return self.proj(strips.add_parts(self.positional(positional), out))
+        return self.proj(strips.add_parts(self.positional(positional), out, made_by=self.positional))
 
 
 def attend(q: Tensor, kv: Tensor, num_heads: int) -> Tensor:
@@ -278,8 +282,8 @@ def attend(q: Tensor, kv: Tensor, num_heads: int) -> Tensor:
         - returns: `(B, H, W, c)`
     """
     B, H, W, c = q.shape
-    q = q.view(B, H * W, num_heads, -1).transpose(1, 2)  # (B, a, N, d)
-    k, v = kv.view(B, -1, 2, num_heads, c // num_heads).permute(2, 0, 3, 1, 4)  # (B, a, M, d) each
+    q = q.view(B, H * W, num_heads, c // num_heads).transpose(1, 2)  # (B, a, N, d)
+    k, v = kv.view(B, kv.shape[1], 2, num_heads, c // num_heads).permute(2, 0, 3, 1, 4)  # (B, a, M, d) each
     return attention(q, k, v).transpose(1, 2).reshape(B, H, W, c)
 
 

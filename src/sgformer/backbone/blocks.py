@@ -59,7 +59,7 @@ class Conv2d(nn.Conv2d):
 def conv_of_normed(x: Tensor, norm: MapNorm, conv: Conv2d) -> Tensor:
     """`conv(norm(x, gelu=True))`; for a gradient, what the norm makes is computed once more rather than kept."""
     in_float32 = isinstance(conv, HalvingConv) and conv.widens(x)
-    if not strips.keeps_for_gradient(norm, conv) or in_float32:
+    if not strips.keeps_for_gradient(norm, conv) or conv.bias is not None or in_float32:
         return conv(norm(x, gelu=True))
     (stride, _), (padding, _) = conv.stride, conv.padding
     assert isinstance(padding, int)
@@ -104,7 +104,8 @@ class Stem(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Turns pictures into tokens."""
         # Channels last from the start: nothing after this line has to be copied into another layout.
-        x = x.contiguous(memory_format=torch.channels_last)
+        if not strips.is_transformed():  # `vmap` knows no layouts
+            x = x.contiguous(memory_format=torch.channels_last)
         convs, norms = (self.conv1, self.conv2, self.conv3), (self.norm1, self.norm2, self.norm3)
         size = x.numel() // self.conv1.in_channels * self.conv1.out_channels // 4
         if conv_strips.pays(x, self.conv1) and strips.is_plain(*convs, *norms):
@@ -114,7 +115,8 @@ class Stem(nn.Module):
         else:
             x = self._embed(x)
         x = self.norm(x.permute(0, 2, 3, 1))
-        return strips.add_parts(x, self.positions(x.shape[1], x.shape[2]).to(x.dtype)).permute(0, 3, 1, 2)
+        positions = self.positions(x.shape[1], x.shape[2]).to(x.dtype)
+        return strips.add_parts(x, positions, made_by=self.norm).permute(0, 3, 1, 2)
 
     def _embed(self, x: Tensor) -> Tensor:
         x = conv_of_normed(self.conv1(x), self.norm1, self.conv2)
@@ -219,11 +221,13 @@ class _Block(nn.Module):
         self.drop_path2 = DropPath(drop_path) if drop_path else nn.Identity()
 
     def _add_mlp(self, x: Tensor) -> Tensor:
-        if not self.training and strips.in_pieces(x, x.numel() * self.mlp.fc1.out_features // x.shape[-1]):
-            fc1, conv, fc2 = self.mlp.fc1, self.mlp.conv, self.mlp.fc2
-            if strips.is_plain(self.mlp, fc1, conv, fc2):
-                return strips.add_mlp(x, self.norm2, fc1, conv.convolve_rows, fc2)
-        return x + self.drop_path2(self.mlp.of_normed(x, self.norm2))
+        mlp = self.mlp
+        if not isinstance(mlp, ConvMlp):  # replaced
+            return x + self.drop_path2(mlp(self.norm2(x)))
+        plain = not self.training and strips.is_plain(self.norm2, mlp, mlp.fc1, mlp.conv, mlp.fc2)
+        if plain and strips.in_pieces(x, x.numel() * mlp.fc1.out_features // x.shape[-1]):
+            return strips.add_mlp(x, self.norm2, mlp.fc1, mlp.conv.convolve_rows, mlp.fc2)
+        return x + self.drop_path2(mlp.of_normed(x, self.norm2))
 
 
 class HybridScaleBlock(_Block):
@@ -232,7 +236,7 @@ class HybridScaleBlock(_Block):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Attends to coarse and near tokens, and measures significance."""
         attended, significance = self.attn(self.norm1(x))
-        return self._add_mlp(strips.add_parts(self.drop_path1(attended), x)), significance
+        return self._add_mlp(strips.add_parts(self.drop_path1(attended), x, made_by=self.attn)), significance
 
 
 class SelfGuidedBlock(_Block):
@@ -240,7 +244,9 @@ class SelfGuidedBlock(_Block):
 
     def forward(self, x: Tensor, significance: Tensor) -> Tensor:
         """Attends to tokens merged by significance."""
-        return self._add_mlp(strips.add_parts(self.drop_path1(self.attn(self.norm1(x), significance)), x))
+        return self._add_mlp(
+            strips.add_parts(self.drop_path1(self.attn(self.norm1(x), significance)), x, made_by=self.attn)
+        )
 
 
 class GlobalBlock(_Block):
@@ -248,7 +254,9 @@ class GlobalBlock(_Block):
 
     def forward(self, x: Tensor) -> Tensor:
         """Attends to all tokens."""
-        return self._add_mlp(strips.add_parts(self.drop_path1(self.attn(self.norm1(x))), x))
+        return self._add_mlp(
+            strips.add_parts(self.drop_path1(self.attn(self.norm1(x))), x, made_by=self.attn)
+        )
 
 
 class Stage(nn.Module):

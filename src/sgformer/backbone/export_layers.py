@@ -8,7 +8,7 @@ between a convolution and a matrix product it has to be turned.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn as nn
@@ -188,7 +188,7 @@ class ExportableHybridScale(nn.Module):
         kv = self.kv(coarse).flatten(1, 2).unflatten(-1, (2, a, d))  # (B, M, 2, a, d)
         k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, a, M, d) each
         q = self.q(x).flatten(1, 2).unflatten(-1, (a, d)).transpose(1, 2)  # (B, a, N, d)
-        weights = _softmax(q @ k.mT * d**-0.5)
+        weights = _softmax((q * d**-0.5) @ k.mT)
         out = (weights.to(v.dtype) @ v).transpose(1, 2).flatten(2).unflatten(1, (H, W))
         received = weights.mean((1, 2)).unflatten(-1, (h, w)) * (h * w)
         row = torch.arange(H, device=x.device) // (s * t)
@@ -205,7 +205,7 @@ class ExportableHybridScale(nn.Module):
         )  # (B, h, w, a, 49, d) each
         exists = _cut(_fill_up(torch.ones_like(x[:1, :, :, :1]), size).unsqueeze(-1), size)
         exists = exists.flatten(3)[:, :, :, None, None]  # (1, h, w, 1, 1, 49), 1 where there is a token
-        scores = q @ k.mT * (c // 2 // a) ** -0.5
+        scores = (q * (c // 2 // a) ** -0.5) @ k.mT
         weights = _softmax(scores.masked_fill(exists == 0, torch.finfo(scores.dtype).min))
         out = (weights.to(v.dtype) @ v).unflatten(4, (size, size))
         received = (exists.to(weights.dtype) @ weights).mean((3, 4))  # (B, h, w, 49)
@@ -264,7 +264,7 @@ class ExportableSelfGuided(nn.Module):
                 groups = members.unflatten(1, (-1, r))
             else:
                 groups = members.unflatten(1, ((length + r * t - 1) // (r * t), r, t)).mean(3)
-            summary.append((f.get_parameter("weight") @ groups).squeeze(2) + f.get_parameter("bias"))
+            summary.append((cast(Tensor, f.weight) @ groups).squeeze(2) + cast(Tensor, f.bias))
         return torch.cat(summary, 1)
 
 
@@ -304,7 +304,7 @@ def _attend(q: Tensor, kv: Tensor, num_heads: int) -> Tensor:
     k, v = (
         kv.unflatten(-1, (2, num_heads, c // num_heads)).permute(2, 0, 3, 1, 4).unbind(0)
     )  # (B, a, M, d) each
-    weights = _softmax(q @ k.mT * (c // num_heads) ** -0.5)
+    weights = _softmax((q * (c // num_heads) ** -0.5) @ k.mT)
     return (weights.to(v.dtype) @ v).transpose(1, 2).flatten(2).unflatten(1, (H, W))
 
 

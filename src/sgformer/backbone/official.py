@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import pickle
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,8 @@ def read_released(path: str | Path, *, ema: bool = True) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
@@ -143,9 +145,11 @@ def read_released(path: str | Path, *, ema: bool = True) -> dict[str, Tensor]:
         return _tensors_of(content, path)
     key = "state_dict_ema" if ema else "state_dict"
     if not isinstance(content.get(key), Mapping):
-        other = "leave out --no-ema" if not ema and "state_dict_ema" in content else "pass --no-ema"
-        remedy = f"; {other}" if {"state_dict", "state_dict_ema"} & content.keys() else ""
-        raise ValueError(f"{path}: has no {key}, only {', '.join(map(str, content))}{remedy}")
+        remedy = "leave out --no-ema" if not ema and "state_dict_ema" in content else "pass --no-ema"
+        if not {"state_dict", "state_dict_ema"} & content.keys():
+            remedy = "it is no checkpoint of the SG-Former authors, and only theirs can be converted"
+        held = f"only {_some(map(str, content))}" if content else "and nothing else"
+        raise ValueError(f"{path}: has no {key}, {held}; {remedy}")
     return _tensors_of(content[key], path)
 
 

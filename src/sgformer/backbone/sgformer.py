@@ -96,6 +96,7 @@ class SGFormer(nn.Module):
         dd: dict[str, Any] = {"device": device, "dtype": dtype}
         self.in_chans = in_chans
         self.num_classes = num_classes
+        self.drop_rate = drop_rate
         self.weight_init = weight_init
         drop_paths = torch.linspace(0, drop_path_rate, sum(depths), device="cpu").split(list(depths))
 
@@ -153,7 +154,9 @@ class SGFormer(nn.Module):
     def set_input_size(self, img_size: int | tuple[int, int]) -> None:
         """Resizes the grid of positions for pictures of this (height, width); no other weight depends on the size."""
         stem, grid_size = self.stem, _grid_size(img_size)
-        stem.pos_embed = nn.Parameter(resize_positions(stem.pos_embed.detach(), stem.grid_size, grid_size))
+        old = stem.pos_embed
+        positions = resize_positions(old.detach(), stem.grid_size, grid_size)
+        stem.pos_embed = nn.Parameter(positions, requires_grad=old.requires_grad)
         stem.grid_size = grid_size
 
     def no_weight_decay(self) -> set[str]:
@@ -186,7 +189,19 @@ class SGFormer(nn.Module):
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Replaces the head by a new one."""
         self.num_classes = num_classes
-        self.head.reset(num_classes, pool_type=global_pool)
+        if self.head.in_features == self.num_features:
+            self.head.reset(num_classes, pool_type=global_pool)
+            return
+        # The stages that it stood on were pruned.
+        pool_type = self.head.global_pool.pool_type if global_pool is None else global_pool
+        like = self.stem.pos_embed
+        self.head = ClassifierHead(
+            *(self.num_features, num_classes),
+            pool_type=pool_type,
+            drop_rate=self.drop_rate,
+            device=like.device,
+            dtype=like.dtype,
+        )
 
     def forward_features(self, x: Tensor) -> Tensor:
         """The last feature map `(B, c, ceil(height / 32), ceil(width / 32))`."""
@@ -306,15 +321,17 @@ def _grid_size(img_size: int | tuple[int, int]) -> tuple[int, int]:
 def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """What timm passes loaded weights through: released names become ours, and positions take the model's grid.
 
-    A state dict does not tell its grid: the model's own number of positions is taken for the model's grid, any other
-    for a square. Weights files of `sgformer train` do tell.
+    Released weights have a square grid. Other state dicts do not tell: the model's own number of positions is taken for
+    the model's grid, any other for a square. Weights files of `sgformer train` do tell.
     """
-    if is_official(state_dict):
+    released = is_official(state_dict)
+    if released:
         state_dict = from_official(state_dict)
     positions = state_dict.get("stem.pos_embed")
     if isinstance(model, SGFormer) and positions is not None:
         side = round(positions.shape[1] ** 0.5)
-        if positions.shape[1] != model.stem.pos_embed.shape[1] and side * side == positions.shape[1]:
+        square = side * side == positions.shape[1]
+        if square and (released or positions.shape[1] != model.stem.pos_embed.shape[1]):
             positions = resize_positions(positions, (side, side), model.stem.grid_size)
             state_dict = {**state_dict, "stem.pos_embed": positions}
     return state_dict

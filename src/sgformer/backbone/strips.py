@@ -17,6 +17,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.modules.module import _has_any_global_hook
 
 _HERE = __name__.rpartition(".")[0] + "."
 
@@ -40,25 +41,48 @@ def in_pieces(x: Tensor, size: int) -> bool:
         and x.device.type == "cpu"
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
+        and type(x) in (Tensor, nn.Parameter)  # and no fake one, which has no numbers
+        and not is_transformed()
+    )
+
+
+def unobserved(*modules: nn.Module) -> bool:
+    """Whether no hook wants to be called with these, and none has another `forward`."""
+    return not _has_any_global_hook() and not any(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or "forward" in vars(module)
+        for module in modules
     )
 
 
 def is_plain(*modules: nn.Module) -> bool:
-    """Whether these are what they seem: not replaced, and with no hook that wants to be called."""
-    return all(
-        not module._forward_hooks and not module._forward_pre_hooks and "forward" not in vars(module)
+    """Whether these compute what this package makes them for, unobserved, so that their weights tell all."""
+    return unobserved(*modules) and all(
+        module.bias is not None
+        if type(module) in (nn.Linear, nn.LayerNorm)
+        else type(module).__module__.startswith(_HERE) and getattr(module, "padding_mode", "zeros") == "zeros"
         for module in modules
-    ) and all(type(module).__module__.startswith(("torch.nn.modules.", _HERE)) for module in modules)
+    )
+
+
+def is_transformed() -> bool:
+    """Whether this runs within a transform of `torch.func`, such as `grad` or `vmap`."""
+    return torch._C._functorch.peek_interpreter_stack() is not None  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def has_own_gradient(*modules: nn.Module) -> bool:
+    """Whether a gradient of our own may take the place of autograd's for plain modules."""
+    if not torch.is_grad_enabled() or not is_plain(*modules):
+        return False
+    return torch.compiler.is_compiling() or not (torch.jit.is_tracing() or is_transformed())
 
 
 def keeps_for_gradient(*modules: nn.Module) -> bool:
     """Whether autograd, left to itself, would keep what plain modules make: `torch.compile` chooses by itself."""
-    return (
-        not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
-        and torch.is_grad_enabled()
-        and is_plain(*modules)
-    )
+    return not torch.compiler.is_compiling() and has_own_gradient(*modules)
 
 
 def add_mlp(
@@ -119,14 +143,19 @@ def project(x: Tensor, projection: nn.Linear, sizes: tuple[int, ...]) -> tuple[T
     return projection(x).split(sizes, -1)
 
 
-def add_parts(x: Tensor, *parts: Tensor) -> Tensor:
+def add_parts(x: Tensor, *parts: Tensor, made_by: nn.Module) -> Tensor:
     """The sum of a map and of another that comes in parts of its channels; large maps are added to where they are.
+
+    Args:
+        x: the map.
+        parts: the other.
+        made_by: what made the map; if a hook could have kept it, it is left alone.
 
     Shape:
         - x, returns: `(B, H, W, c)`
         - parts: `(B, H, W, size)` each, the sizes adding up to `c`
     """
-    if in_pieces(x, x.numel()):
+    if in_pieces(x, x.numel()) and unobserved(*made_by.modules()):
         for of_x, part in zip(x.split([part.shape[-1] for part in parts], -1), parts, strict=True):
             of_x += part
         return x

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
@@ -47,11 +48,12 @@ class Worker:
         command = [sys.executable, "-m", "sgformer.benchmark.worker", json.dumps(asdict(case)), str(threads)]
         # Where the process finds this very package.
         path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed with the process
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._errors,  # a pipe that nobody reads would fill up, and stop the process
             text=True,
             env={**os.environ, "PYTHONPATH": path},
         )
@@ -62,6 +64,7 @@ class Worker:
     def __exit__(self, *exception: object) -> None:
         self._process.kill()
         self._process.communicate()
+        self._errors.close()
 
     def peak_memory(self) -> float | None:
         """Waits for the first step, and returns the megabytes that it took; None where that is not reported.
@@ -82,8 +85,9 @@ class Worker:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            _, error = self._process.communicate()
-            lines = error.strip().splitlines() or [f"exit code {self._process.returncode}"]
+            self._process.wait()
+            self._errors.seek(0)
+            lines = self._errors.read().strip().splitlines() or [f"exit code {self._process.returncode}"]
             raise RuntimeError(f"the process that measures {self.case.model} ended: {lines[-1]}")
         answer = json.loads(line)
         if "error" in answer:

@@ -57,6 +57,8 @@ def evaluate(
         ),
     )
     console.table(*report.to_table())
+    if hasattr(report, "to_lines"):
+        print("", *report.to_lines(), sep="\n")
     if json:
         write_atomically(
             json, (json_.dumps({"weights": str(path), **report.to_dict()}, indent=2) + "\n").encode()

@@ -6,9 +6,11 @@ import io
 import json as json_
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 # Beyond so many rows the table goes to the files alone, where there are some.
 MAX_ROWS = 1000
@@ -42,7 +44,7 @@ def predict(
         weights: A run folder (its best weights) or a weights file.
         pictures: Files, folders and patterns; ``-`` reads more of them from standard input, one a line.
         json: A file for all predictions.
-        csv: A file with a line for each picture.
+        csv: A file with a line for each picture; of a classifier with columns label, score, label2, score2 and so on.
         draw: A folder for pictures with the predictions in them.
         top_k: How many classes to show of each picture, in classification.
         score_threshold: The least score of what is shown, in detection.
@@ -72,7 +74,15 @@ def predict(
     from ..engine.weights import check_writable, locate, read_metadata, write_atomically
     from . import console
 
-    paths = find(pictures)
+    folders = {"draw": Path(draw) if draw else None, "maps": Path(maps) if maps else None}
+
+    def plan() -> tuple[list[Path], dict[str, dict[Path, Path] | None]]:
+        paths = find(pictures)
+        return paths, {
+            name: _free_names(folder, paths) if folder else None for name, folder in folders.items()
+        }
+
+    paths, files = _from_first(plan, rank, num_processes)
     if rank == 0:
         check_writable(json, csv)
     name = console.device(device)
@@ -91,11 +101,10 @@ def predict(
         "detection": {"score_threshold": score_threshold},
         "segmentation": semantic,
     }.get(task, {})
-    folders = {"draw": Path(draw) if draw else None, "maps": Path(maps) if maps else None}
     for folder in filter(None, folders.values()):
         folder.mkdir(parents=True, exist_ok=True)
     mine = paths[rank::num_processes]
-    results = _predict_all(model, mine, settings, batch_size, **folders)
+    results = _predict_all(model, mine, settings, batch_size, **files)
     if num_processes > 1:
         results = _gather(results, rank, num_processes)
         if rank:
@@ -113,9 +122,11 @@ def predict(
     if csv:
         table = io.StringIO()
         writer = csv_.writer(table, lineterminator="\n")
-        writer.writerow(("picture", "prediction", "error"))
-        said = dict(rows)
-        writer.writerows((r["picture"], said.get(r["picture"], ""), r.get("error", "")) for r in results)
+        heads, cells = _columns(results) if task == "classification" else (["prediction"], {})
+        said = {picture: [summary] for picture, summary in rows} | cells
+        writer.writerow(("picture", *heads, "error"))
+        for r in results:
+            writer.writerow((r["picture"], *said.get(r["picture"], [""] * len(heads)), r.get("error", "")))
         write_atomically(csv, table.getvalue().encode("utf-8", "surrogateescape"))
     return int(len(rows) < len(paths))
 
@@ -126,10 +137,10 @@ def _predict_all(
     settings: dict[str, Any],
     batch_size: int,
     *,
-    draw: Path | None,
-    maps: Path | None,
+    draw: dict[Path, Path] | None,
+    maps: dict[Path, Path] | None,
 ) -> list[dict[str, Any]]:
-    """A result for each picture: what it shows, or why it cannot be read."""
+    """A result for each picture: what it shows, or why it cannot be read. Files to write are told by picture."""
     from rich.progress import Progress
 
     from ..tasks.images import PictureError, read_picture
@@ -143,9 +154,9 @@ def _predict_all(
         for (result, path, image), prediction in zip(batch, predictions, strict=True):
             result |= {**prediction.to_dict(), "summary": prediction.summary()}
             if draw:
-                prediction.draw(image).save(_free_name(draw, path))
+                prediction.draw(image).save(draw[path])
             if maps:
-                prediction.save(_free_name(maps, path))
+                prediction.save(maps[path])
         batch.clear()
 
     with Progress(transient=True, disable=not console.is_terminal()) as bar:
@@ -166,6 +177,20 @@ def _predict_all(
     return results
 
 
+def _columns(results: list[dict[str, Any]]) -> tuple[list[str], dict[str, list[Any]]]:
+    """Labels and scores as columns: their heads, and the cells of each picture that could be read."""
+    num = max([1, *(len(result.get("top", ())) for result in results)])
+    heads = [
+        f"{name}{place if place > 1 else ''}" for place in range(1, num + 1) for name in ("label", "score")
+    ]
+    cells = {
+        result["picture"]: [cell for top in result["top"] for cell in (top["label"], top["score"])]
+        for result in results
+        if "top" in result
+    }
+    return heads, cells
+
+
 def _windows(bar: Any, windows: Sequence[Any]) -> Iterable[Any]:
     """The windows of one picture, with a bar of their own while they last."""
     if len(windows) == 1:
@@ -181,14 +206,33 @@ def _windows(bar: Any, windows: Sequence[Any]) -> Iterable[Any]:
     return counted()
 
 
-def _gather(results: list[dict[str, Any]], rank: int, num_processes: int) -> list[dict[str, Any]]:
-    """The results of all processes in the order of the pictures, in the first process."""
+def _from_first(make: Callable[[], T], rank: int, num_processes: int) -> T:
+    """What the first process makes, or fails with, in all of them: standard input can be read only once."""
+    if num_processes == 1:
+        return make()
     from datetime import timedelta
 
     import torch.distributed
 
     # A process may have much more to do than another; the default would give up after half an hour.
     torch.distributed.init_process_group("gloo", timeout=timedelta(days=7))
+    content: list[Any] = [None]
+    if rank == 0:
+        try:
+            content = [make()]
+        except (ValueError, OSError) as error:
+            content = [error]
+    torch.distributed.broadcast_object_list(content)
+    if isinstance(content[0], Exception):
+        torch.distributed.destroy_process_group()
+        raise content[0]
+    return content[0]
+
+
+def _gather(results: list[dict[str, Any]], rank: int, num_processes: int) -> list[dict[str, Any]]:
+    """The results of all processes in the order of the pictures, in the first process."""
+    import torch.distributed
+
     gathered: list[Any] = [None] * num_processes
     torch.distributed.gather_object(results, gathered if rank == 0 else None)
     torch.distributed.destroy_process_group()
@@ -203,14 +247,22 @@ def _printable(name: Any) -> str:
     return str(name).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _free_name(folder: Path, path: Path) -> Path:
-    """A PNG file in the folder, called like the picture; with a number where that name is taken."""
-    name = _printable(path.stem)
-    free, number = folder / f"{name}.png", 1
-    while free.exists():
-        number += 1
-        free = folder / f"{name}-{number}.png"
-    return free
+def _free_names(folder: Path, paths: list[Path]) -> dict[Path, Path]:
+    """A PNG file in the folder for each picture, called like it; with a number where that name is taken."""
+    names: dict[Path, Path] = {}
+    taken: set[str] = set()  # some file systems do not tell capitals from small letters
+    numbers: dict[str, int] = {}
+    for path in paths:
+        stem = _printable(path.stem)
+        number = numbers.get(stem, 0) + 1
+        while (name := f"{stem}-{number}.png" if number > 1 else f"{stem}.png").casefold() in taken or (
+            folder / name
+        ).exists():
+            number += 1
+        numbers[stem] = number
+        taken.add(name.casefold())
+        names[path] = folder / name
+    return names
 
 
 def _matches(pattern: Path) -> list[Path]:

@@ -20,6 +20,8 @@ def report(run: str | Path, *, device: str = "auto") -> Path:
         ValueError: The folder is no run, or its data are gone.
     """
     folder = Path(run)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}; name a run folder, such as runs/finetune")
     if not (folder / "metrics.csv").is_file():
         raise FileNotFoundError(f"{folder} has no metrics.csv; name a run folder whose first epoch is over")
 
@@ -41,7 +43,8 @@ def report(run: str | Path, *, device: str = "auto") -> Path:
 
     judged = task.evaluate(model, recipe.data)
     sections = [pages.Section("How training went", pages.curves(rows, _plots(rows)))]
-    sections.append(pages.Section("How the best weights do", pages.table(*judged.to_table())))
+    lines = pages.lines(judged.to_lines()) if hasattr(judged, "to_lines") else ""
+    sections.append(pages.Section("How the best weights do", pages.table(*judged.to_table()) + lines))
     if (confusion := judged.to_dict().get("confusion")) is not None:
         # All of them: some may have no validation pictures.
         names = list(map(getattr(model, "name_of", model.classes.__getitem__), range(len(confusion))))

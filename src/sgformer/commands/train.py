@@ -1,13 +1,14 @@
 """``sgformer train RECIPE``."""
 
+import dataclasses
 import zipfile
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 
 def train(
-    recipe: str | Path,
+    recipe: str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     *,
     out: str | Path = "runs",
@@ -17,7 +18,7 @@ def train(
     """Train a model from a recipe.
 
     Args:
-        recipe: Name of a packaged recipe, or path of a YAML file.
+        recipe: Name of a packaged recipe, or path of a YAML file; not needed to resume a run, which has its own.
         overrides: Keys to change, such as ``{"data.root": "photos", "trainer.max_epochs": 3}``.
         out: Where the run folder goes; it is called like the recipe.
         resume: A run folder to go on with, instead of a new one. Its own recipe holds, with the overrides.
@@ -27,14 +28,17 @@ def train(
         The run folder: recipe.yaml, environment.json, metrics.csv, best.safetensors, last.safetensors.
 
     Raises:
-        ValueError: Something in the recipe or the data does not hold together.
+        ValueError: There is no recipe, or something in it or the data does not hold together.
         LossError: The loss stopped being a number.
     """
     from ..engine import recipe as recipes
 
+    source = Path(resume) / "recipe.yaml" if resume else recipe
+    if source is None:
+        raise ValueError("nothing to train: name a recipe, or a run to resume")
     if resume:
         _check_run(Path(resume))
-    path = recipes.find(Path(resume) / "recipe.yaml" if resume else recipe)
+    path = recipes.find(source)
     from .. import tasks
     from . import console as ours
 
@@ -64,7 +68,7 @@ def train(
     elif fit.is_first_process():
         folder = fit.new_folder(out, recipes.run_name(path))
     else:
-        folder = Path(out)  # the others write nothing
+        folder = Path(out)  # callbacks that write in the others ask the first one
     if fit.is_first_process():
         fit.write_description(folder, recipes.to_yaml(parsed))
     else:
@@ -98,14 +102,14 @@ def train(
         )
     except KeyboardInterrupt:
         if (folder / fit.CHECKPOINT).is_file():
-            print(f"To go on after the last full epoch: sgformer train {recipe} --resume {folder}")
+            print(f"To go on after the last full epoch: sgformer train --resume {folder}")
         raise
     if fit.is_first_process() and parsed.trainer.report:
         with ours.waiting("judging the best weights, for report.html ..."):
             _report(folder)
     console.print(
-        f"best {task.monitor} {best.get(task.monitor, float('nan')):.4g} in epoch {best['epoch']:.0f}. "
-        f"Next: sgformer evaluate {folder}, sgformer predict {folder} PICTURES",
+        f"best {task.monitor} {best.get(task.monitor, float('nan')):.4g} in epoch {best['epoch']:.0f}\n"
+        f"Next:\n  sgformer evaluate {folder}\n  sgformer predict {folder} PICTURES",
         highlight=False,
         markup=False,
         soft_wrap=True,
@@ -173,7 +177,31 @@ def _to_share(recipe: Any) -> dict[str, Any]:
     from ..engine.recipe import to_dict
 
     content = to_dict(recipe)
-    content["data"]["root"] = None
+    content["data"] = _without_places(recipe.data)
     if content["model"]["weights"]:
         content["model"]["weights"] = Path(content["model"]["weights"]).name
     return content
+
+
+def _without_places(section: Any) -> dict[str, Any]:
+    """A section of a recipe with the default in place of each absolute path; root has none."""
+    from ..engine.recipe import to_dict
+
+    content = to_dict(section)
+    for field in dataclasses.fields(section):
+        value = getattr(section, field.name)
+        if dataclasses.is_dataclass(value):
+            content[field.name] = _without_places(value)
+        elif field.name == "root":
+            content[field.name] = None
+        elif isinstance(value, str) and _is_absolute(value):
+            content[field.name] = field.default
+    return content
+
+
+def _is_absolute(path: str) -> bool:
+    return (
+        path.startswith(("~", "file:"))
+        or PurePosixPath(path).is_absolute()
+        or PureWindowsPath(path).is_absolute()
+    )

@@ -16,6 +16,9 @@ from torch import Tensor, nn
 
 from .weights import write_atomically
 
+# So many training pictures in a row that cannot be read are no accident: a disk is gone, say.
+MAX_IN_A_ROW = 8
+
 
 class LossError(RuntimeError):
     """The loss stopped being a number."""
@@ -185,10 +188,11 @@ class ValidateEvery(Callback):
 class CountUnreadable(Callback):
     """Names the pictures that cannot be read in ``unreadable.csv``, and ends the run where they are too many.
 
-    Batches that leave pictures out carry them as ``batch.unreadable``, a tuple of (path, reason).
+    Batches that leave pictures out carry them as ``batch.unreadable``, a tuple of (path, reason). In training, more
+    than `MAX_IN_A_ROW` without one in between that can be read end the run, too.
 
     Args:
-        folder: The run folder.
+        folder: The run folder, as the first process knows it.
         num_pictures: How many there are, training and validation together.
         max_share: Which share of them may be unreadable.
     """
@@ -196,12 +200,27 @@ class CountUnreadable(Callback):
     def __init__(self, folder: Path, *, num_pictures: int, max_share: float) -> None:
         self.folder, self.num_pictures, self.max_share = folder, num_pictures, max_share
         self.found: dict[str, str] = {}
+        self.in_a_row = 0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Agrees on the folder, whose name the first process has found."""
+        self.folder = Path(trainer.strategy.broadcast(str(self.folder)))
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Looks at each training batch."""
         self._look(trainer, batch)
+        if not (unreadable := getattr(batch, "unreadable", ())) or len(batch[0]):
+            self.in_a_row = 0
+            return
+        self.in_a_row += len(unreadable)
+        if self.in_a_row > MAX_IN_A_ROW:
+            path, reason = unreadable[-1]
+            raise UnreadableError(
+                f"none of {self.in_a_row} pictures in a row can be read, such as {path}: {reason}; they are listed in "
+                f"{self.folder / self._name(trainer)}: mend them, or leave them out"
+            )
 
     def on_validation_batch_start(
         self,
@@ -219,19 +238,26 @@ class CountUnreadable(Callback):
         if not new:
             return
         self.found |= new
-        # Each process sees its own share.
-        name = "unreadable.csv" if trainer.global_rank == 0 else f"unreadable-{trainer.global_rank}.csv"
+        name = self._name(trainer)
         table = io.StringIO()
         csv.writer(table, lineterminator="\n").writerows([("path", "reason"), *sorted(self.found.items())])
         write_atomically(self.folder / name, table.getvalue().encode())
         for path, reason in new.items():
             get_console().print(f"left out: {path}: {reason}", highlight=False, markup=False, soft_wrap=True)
-        if len(self.found) > self.max_share * self.num_pictures / trainer.world_size:
+        # Pictures are shared out anew in every epoch, so that each process may come to see all of them.
+        if len(self.found) > self.max_share * self.num_pictures:
+            path, reason = next(iter(new.items()))
             raise UnreadableError(
-                f"{len(self.found)} of {self.num_pictures} pictures cannot be read, more than data.max_unreadable "
-                f"{self.max_share:.2%}; they are listed in {self.folder / name}: mend them, or allow more, such as "
+                f"{len(self.found)} of {self.num_pictures} pictures cannot be read, such as {path}: {reason}; that is "
+                f"more than data.max_unreadable {self.max_share:.2%}; they are listed in "
+                f"{self.folder / name}: mend them, or allow more, such as "
                 f"--data.max_unreadable {min(2 * len(self.found) / self.num_pictures, 1):.2g}"
             )
+
+    @staticmethod
+    def _name(trainer: Trainer) -> str:
+        """The table of this process, which sees its own share."""
+        return "unreadable.csv" if trainer.global_rank == 0 else f"unreadable-{trainer.global_rank}.csv"
 
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint: those found so far."""

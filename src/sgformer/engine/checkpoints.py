@@ -175,12 +175,12 @@ def _why_not_saved(path: Path, checkpoint: dict[str, Any], error: BaseException)
     if cause and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return (
             f"no checkpoint could be written to {path.parent} ({cause.strerror}; it takes {needed / 1e6:.0f} MB); "
-            f"{kept}. Free some space, then go on: --resume {path.parent}"
+            f"{kept}. Free some space, then go on: sgformer train --resume {path.parent}"
         )
     text = (cause and cause.strerror) or " ".join(str(error).split())
     return (
         f"no checkpoint could be written to {path.parent} ({text}); {kept}. "
-        f"Make the folder writable, then go on: --resume {path.parent}"
+        f"Make the folder writable, then go on: sgformer train --resume {path.parent}"
     )
 
 

@@ -183,7 +183,7 @@ def fit(
         module = average.averaged(module) if average else module
         return sharding.whole(module) if sharding else module.model
 
-    def save(model: Any, path: Path, metrics: dict[str, float]) -> None:
+    def save(model: Any, path: Path, metrics: dict[str, Any]) -> None:
         model.save(path, recipe=recipe, metrics=metrics)
 
     run = RunFolder(folder, kept, save, monitor=str(task.monitor), keep_best=options.keep_best)

@@ -92,14 +92,15 @@ class RunProgress(Callback):
         """Prints the epoch's line."""
         now = time.perf_counter()
         metrics = " · ".join(
-            f"{name} {value:.4g}"
+            f"{name} {value:.3g}"
             for name, value in self.run.rows[-1].items()
             if name.startswith(("train", "val"))
         )
         rate = _rate(self.num_samples / self.train_seconds)
-        mark = " *" if self.run.best is self.run.rows[-1] else ""
-        left = self._seconds_left(trainer, now)
-        self._print(f"{_epoch(trainer)}  {metrics} · {rate} · {_clock(left)} left{mark}")
+        is_last = trainer.current_epoch + 1 == trainer.max_epochs
+        left = "" if is_last else f" · {_clock(self._seconds_left(trainer, now))} left"
+        mark = " · best" if self.run.best is self.run.rows[-1] else ""
+        self._print(f"{_epoch(trainer)}  {metrics} · {rate}{left}{mark}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Takes the bar away."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from rich import get_console
 from torch import nn
 
 from .weights import write_atomically
@@ -21,8 +22,8 @@ class RunFolder(Callback):
         folder: The run folder.
         kept: What of a task is kept: the model, with the averaged weights where there are any. All processes are
             asked, since they may each have a share of it; the first one saves.
-        save: Writes the weights of a model to a path, with its metrics as metadata.
-        monitor: The metric that decides which epoch is best; higher is better.
+        save: Writes the weights of a model to a path, with its metrics as metadata; those that are not finite are None.
+        monitor: The metric that decides which epoch is best; higher is better, and one that is not finite never is.
         keep_best: How many epochs' weights to keep. The best are ``best.safetensors``; the next ones are
             ``epoch-<number>.safetensors``.
     """
@@ -31,7 +32,7 @@ class RunFolder(Callback):
         self,
         folder: Path,
         kept: Callable[[LightningModule], nn.Module],
-        save: Callable[[nn.Module, Path, dict[str, float]], None],
+        save: Callable[[nn.Module, Path, dict[str, Any]], None],
         *,
         monitor: str,
         keep_best: int = 1,
@@ -41,6 +42,7 @@ class RunFolder(Callback):
         self.best: dict[str, float] = {}
         self.keep_best = keep_best
         self.validated = False  # in this epoch
+        self.not_finite: set[str] = set()  # metrics that have been warned of
         self.start = time.perf_counter()
         self.seconds_before = 0.0  # of this epoch, in the run that was interrupted
 
@@ -72,20 +74,35 @@ class RunFolder(Callback):
         if not trainer.is_global_zero:
             return
         write_atomically(self.folder / "metrics.csv", to_csv(self.rows).encode())
-        self.save(model, self.folder / "last.safetensors", row)
-        if self.monitor not in row:
+        self._warn(row)
+        self.save(model, self.folder / "last.safetensors", _known(row))
+        if not math.isfinite(row.get(self.monitor, math.nan)):
             return
         if row[self.monitor] > self.best.get(self.monitor, -math.inf):
             self.best = row
-            self.save(model, self.folder / "best.safetensors", row)
+            self.save(model, self.folder / "best.safetensors", _known(row))
         if self.keep_best > 1:
             self._keep(model, row)
 
+    def _warn(self, row: dict[str, float]) -> None:
+        """Names metrics that are not finite, each once."""
+        for name in [name for name, value in _known(row).items() if value is None]:
+            if name not in self.not_finite:
+                self.not_finite.add(name)
+                never = ", but such an epoch is never the best" * (name == self.monitor)
+                get_console().print(
+                    f"warning: {name} is {row[name]} in epoch {row['epoch']:.0f}; the run goes on{never}",
+                    highlight=False,
+                    markup=False,
+                    soft_wrap=True,
+                )
+
     def _keep(self, model: nn.Module, row: dict[str, float]) -> None:
-        ranked = sorted(self.rows, key=lambda r: r.get(self.monitor, -math.inf), reverse=True)
+        rows = [r for r in self.rows if math.isfinite(r.get(self.monitor, math.nan))]
+        ranked = sorted(rows, key=lambda r: r[self.monitor], reverse=True)
         kept = [r["epoch"] for r in ranked[: self.keep_best]]
         if row["epoch"] in kept:
-            self.save(model, self.folder / f"epoch-{row['epoch']:.0f}.safetensors", row)
+            self.save(model, self.folder / f"epoch-{row['epoch']:.0f}.safetensors", _known(row))
         for path in self.folder.glob("epoch-*.safetensors"):
             if int(path.stem.removeprefix("epoch-")) not in kept:
                 path.unlink()
@@ -99,6 +116,11 @@ class RunFolder(Callback):
         """From a checkpoint."""
         self.rows, self.best = state_dict["rows"], state_dict["best"]
         self.seconds_before = state_dict["seconds"]
+
+
+def _known(row: dict[str, float]) -> dict[str, float | None]:
+    """A row for JSON, which has no word for what is not finite."""
+    return {name: value if math.isfinite(value) else None for name, value in row.items()}
 
 
 def to_csv(rows: list[dict[str, float]]) -> str:

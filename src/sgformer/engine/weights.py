@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
@@ -89,9 +90,19 @@ def save(
         tensors: A state dict. It is copied to the CPU, and tensors that share memory are written apart.
         metadata: What the module's docstring lists; ``format`` is added.
         half: Whether to write floating-point tensors in half precision (float16), in half the space.
+
+    Raises:
+        WeightsError: A tensor holds numbers that are too large for half precision.
     """
     if half:
-        tensors = {name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}
+        full = tensors
+        tensors = {name: t.half() if t.is_floating_point() else t for name, t in full.items()}
+        for name, tensor in tensors.items():
+            if bool((full[name].isfinite() & ~tensor.isfinite()).any()):
+                raise WeightsError(
+                    f"{name} holds numbers up to {full[name].abs().max().item():g}, beyond the "
+                    f"{torch.finfo(tensor.dtype).max:g} of half precision; {path} is not written: leave out --half"
+                )
     plain = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
     # "format": "pt" is what other readers of safetensors, transformers among them, look for.
     header = {"format": "pt", _KEY: json.dumps({"format": FORMAT, **metadata}, allow_nan=False)}
@@ -217,10 +228,11 @@ def _open(path: Path) -> Any:
         raise WeightsError(f"{path} is empty; copy or download it again")
     if start == _ZIP or start.startswith(_PICKLE):
         misnamed = path.suffix == ".safetensors"
-        remedy = f"convert it: sgformer convert {path} {path.with_suffix('.safetensors')}"
+        target = path.with_suffix(".safetensors")
+        remedy = "call it .pth and use sgformer convert" if misnamed else f"sgformer convert {path} {target}"
         raise WeightsError(
             f"{path} is a PyTorch pickle, which can run code when it is read, and is not opened here; "
-            + ("call it .pth, then convert it with sgformer convert" if misnamed else remedy)
+            f"if it is a released SG-Former checkpoint, convert it: {remedy}"
         )
     try:
         return safe_open(path, framework="pt", device="cpu")

@@ -15,6 +15,7 @@ from .significance import significance_and_spending
 from .spending import band_colours, describe_spending, keys_picture, spending_picture
 
 VIEWS = ("significance", "spending", "keys")
+_NOTE = "spending: 28:1 is 28 tokens to one key"
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +93,12 @@ class Explanation:
         picture = _reduced(self.picture, cell_size)
         rows = [[Cell(pair.draw(picture, view), _caption(pair, view)) for view in VIEWS] for pair in pairs]
         return contact_sheet(
-            rows, title=f"Stage {stage}: {H} x {W} tokens", headings=VIEWS, cell_size=cell_size, legend=True
+            rows,
+            title=f"Stage {stage}: {H} x {W} tokens",
+            headings=VIEWS,
+            cell_size=cell_size,
+            legend=True,
+            note=_NOTE,
         )
 
     def summary(self, *, cell_size: int = 300) -> Image.Image:
@@ -104,9 +110,9 @@ class Explanation:
         together = replace(self, picture=picture).combined()
         rows = [
             [Cell(picture, "the picture"), *above],
-            [Cell(together, "significance, all pairs together"), *below],
+            [Cell(together, "significance,\nall pairs together"), *below],
         ]
-        return contact_sheet(rows, cell_size=cell_size, legend=True)
+        return contact_sheet(rows, cell_size=cell_size, legend=True, note=_NOTE)
 
 
 def explain_picture(model: nn.Module, picture: Picture, x: Tensor) -> Explanation:
@@ -166,7 +172,7 @@ def _caption(pair: Pair, view: str) -> str:
 
 
 def _bands(pair: Pair) -> str:
-    """Group sizes from fine to coarse with what the colours are."""
+    """Group sizes from fine to coarse with what the colours are, a line each: portraits are narrow."""
     names = ("yellow", "purple") if len(band_colours(pair.group_size)) == 2 else ("yellow", "green", "purple")
     sizes = band_colours(pair.group_size)
-    return ", ".join(f"{name} {size}:1" for name, size in zip(names, sizes, strict=False))
+    return "\n".join(f"{name} {size}:1" for name, size in zip(names, sizes, strict=False))

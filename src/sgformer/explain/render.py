@@ -27,6 +27,9 @@ INFERNO = np.stack([np.interp(np.arange(256), np.arange(18) * 15, channel) for c
 _PAPER, _TEXT, _FAINT = (255, 255, 255), (32, 32, 36), (110, 110, 118)
 _RIGHT, _WRONG = (0, 114, 90), (196, 62, 0)  # told apart by any eye, dark enough for a white sign
 
+# The legend: words beside a bar of so many pixels.
+_LEAST, _MOST, _BAR = "significance: least", "most (each map on its own scale)", 120
+
 
 def overlay(
     picture: Picture,
@@ -112,6 +115,7 @@ def contact_sheet(
     title: str = "",
     headings: Sequence[str] = (),
     legend: bool = False,
+    note: str = "",
     cell_size: int = 176,
     text_size: int = 15,
 ) -> Image.Image:
@@ -122,6 +126,7 @@ def contact_sheet(
         title: a line above everything.
         headings: a line above each column.
         legend: explain the colours of significance at the bottom.
+        note: a line at the very bottom.
         cell_size: longer side of every picture, in pixels.
         text_size: height of the letters, in pixels.
 
@@ -148,10 +153,14 @@ def contact_sheet(
     texts = [line * max(len(cell.caption.splitlines()) for cell in row) for row in rows]
 
     head = (round(line * 1.6) if title else 0) + (line if headings else 0)
-    foot = 2 * line if legend else 0
+    foot = (2 * line if legend else 0) + (round(line * 1.4) if note else 0)
     width = sum(widths) + gap * (columns + 1)
     if title:
         width = max(width, math.ceil(large.getlength(title)) + 2 * gap)
+    if legend:
+        width = max(width, _legend_width(font) + 2 * gap)
+    if note:
+        width = max(width, math.ceil(font.getlength(note)) + 2 * gap)
     height = head + foot + gap + sum(h + t + gap for h, t in zip(heights, texts, strict=True))
     sheet = Image.new("RGB", (width, height), _PAPER)
     draw = ImageDraw.Draw(sheet)
@@ -179,6 +188,9 @@ def contact_sheet(
         top += tallest + text + gap
     if legend:
         _legend(sheet, draw, (gap, top + line // 3), font, line)
+        top += round(line * 1.6)
+    if note:
+        draw.text((gap, top), note, _FAINT, font)
     return sheet
 
 
@@ -192,6 +204,8 @@ def _stretch(significance: ArrayLike) -> NDArray[np.float32]:
             "the significance map holds NaN or infinite values; look at the weights or the picture"
         )
     low, high = np.percentile(values, (1, 99))
+    if high - low <= 1e-3 * max(abs(float(high)), 1e-12):  # less than a per cent of the tokens stand out
+        low, high = values.min(), values.max()
     if high - low <= 1e-3 * max(abs(float(high)), 1e-12):
         return np.zeros_like(values)
     return np.clip((values - low) / (high - low), 0, 1)
@@ -252,9 +266,12 @@ def _legend(
     line: int,
 ) -> None:
     left, top = place
-    least, most = "significance: least", "most (each map on its own scale)"
-    draw.text((left, top), least, _FAINT, font)
-    left += math.ceil(font.getlength(least)) + 8
-    bar = np.repeat(_colour(np.linspace(0, 1, 120, dtype=np.float32))[None], max(6, line * 2 // 3), 0)
+    draw.text((left, top), _LEAST, _FAINT, font)
+    left += math.ceil(font.getlength(_LEAST)) + 8
+    bar = np.repeat(_colour(np.linspace(0, 1, _BAR, dtype=np.float32))[None], max(6, line * 2 // 3), 0)
     sheet.paste(Image.fromarray(bar.round().astype(np.uint8)), (left, top + line // 6))
-    draw.text((left + 128, top), most, _FAINT, font)
+    draw.text((left + _BAR + 8, top), _MOST, _FAINT, font)
+
+
+def _legend_width(font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> int:
+    return math.ceil(font.getlength(_LEAST)) + 8 + _BAR + 8 + math.ceil(font.getlength(_MOST))

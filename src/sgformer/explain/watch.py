@@ -58,12 +58,12 @@ class WatchSignificance(Callback):
         """
         # The grid shrinks from stage to stage; the last map before it does is the stage's last pair.
         last = [i for i, m in enumerate(maps) if i + 1 == len(maps) or maps[i + 1].shape != m.shape]
-        rows = []
+        rows, covered = [], self._covered(maps)
         for n, picture in enumerate(self.pictures):
             size = (picture.height, picture.width)
-            together = combine([m[n] for m in maps], size)
+            together = combine([m[n] for m in maps], size, covered=covered)
             cells = [Cell(picture), Cell(overlay(picture, together))]
-            rows.append(cells + [Cell(overlay(picture, maps[i][n])) for i in last])
+            rows.append(cells + [Cell(overlay(picture, maps[i][n], covered=covered[i])) for i in last])
         headings = ["picture", "all pairs", *(f"stage {k + 1}" for k in range(len(last)))]
         return contact_sheet(
             rows, title=f"Significance, epoch {epoch}", headings=headings, legend=True, cell_size=144
@@ -87,11 +87,24 @@ class WatchSignificance(Callback):
             rows, title="Significance through the epochs", headings=headings, legend=True, cell_size=112
         )
 
+    def _covered(self, maps: Sequence[np.ndarray]) -> list[tuple[float, float]]:
+        """For each pair the share of its map's height and width that the pictures fill."""
+        height, width = self.images.shape[-2:]
+        shares, stride = [], 4
+        for i, (_, H, W) in enumerate(m.shape for m in maps):
+            if i and maps[i - 1].shape[1:] != (H, W):
+                stride *= 2  # a stage has half the tokens a side of the one before
+            shares.append((min(1.0, height / (H * stride)), min(1.0, width / (W * stride))))
+        return shares
+
     def _keep(self, maps: Sequence[np.ndarray], epoch: int) -> None:
         """All pairs together, small, in a file of a few kilobytes."""
         height, width = self.images.shape[-2:]
         scale = min(1.0, _KEPT_SIDE / max(height, width))
         size = max(1, round(height * scale)), max(1, round(width * scale))
-        together = np.stack([combine([m[n] for m in maps], size) for n in range(len(self.pictures))])
+        covered = self._covered(maps)
+        together = np.stack(
+            [combine([m[n] for m in maps], size, covered=covered) for n in range(len(self.pictures))]
+        )
         path = self.folder / f"epoch-{epoch:03}.npz"
         np.savez_compressed(path, significance=(together * 255).round().astype(np.uint8))

@@ -34,5 +34,5 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     many = B * a * N * M > MAX_PLAIN_WEIGHTS or (HAS_TILES and M >= MIN_TILED_KEYS)
     if q.device.type != "cpu" or not low_precision or many:
         return F.scaled_dot_product_attention(q, k, v)
-    scores = (q @ k.mT).to(torch.float32) * d**-0.5
+    scores = ((q * d**-0.5) @ k.mT).float()  # in this order: scores before scaling may exceed float16
     return scores.softmax(-1).to(v.dtype) @ v

@@ -93,7 +93,9 @@ def conv_gradients(
     if grad.device.type != "cpu" or stride > 1 or groups > 1 or c < 64 or H * W < LARGE_MAP:
         return gradients(grad, y, True, True)
     of_y, _ = gradients(grad, y, True, False)
-    _, of_weight = gradients(grad.contiguous(), y.contiguous(), False, True)
+    of_weight = torch.zeros_like(weight)
+    for part_of_grad, part in zip(grad.split(2), y.split(2), strict=True):  # so the copies are small
+        of_weight += gradients(part_of_grad.contiguous(), part.contiguous(), False, True)[1]
     return of_y, of_weight
 
 

@@ -57,7 +57,10 @@ def padded(length: int, *, least: int = 16) -> int:
 
 def constants() -> dict[str, Any]:
     """What kernels with products of tiles want to know: whether they are interpreted, and the precision of float32."""
-    precision = "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"
+    # The old name of the setting may not be read once the new one was used, and PyTorch 2.8 has no new one.
+    setting = getattr(torch.backends.cuda.matmul, "fp32_precision", None)
+    tf32 = setting == "tf32" if setting is not None else torch.backends.cuda.matmul.allow_tf32
+    precision = "tf32" if tf32 else "ieee"
     return {"INTERPRET": INTERPRETED, "PRECISION": precision}
 
 

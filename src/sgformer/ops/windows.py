@@ -56,13 +56,15 @@ def from_windows(windows: Tensor, height: int, width: int, *, size: int = 7) -> 
         True
     """
     rows, columns = -(-height // size), -(-width // size)
-    x = windows.view(-1, rows, columns, size, size, windows.shape[-1]).transpose(2, 3)
-    x = x.reshape(-1, rows * size, columns * size, windows.shape[-1])  # (B, rows * size, columns * size, c)
+    B, c = len(windows) // (rows * columns), windows.shape[-1]
+    x = windows.view(B, rows, columns, size, size, c).transpose(2, 3)
+    x = x.reshape(B, rows * size, columns * size, c)  # (B, rows * size, columns * size, c)
     return x[:, :height, :width]
 
 
 def _cut(x: Tensor, size: int) -> Tensor:
     """Windows of a map whose height and width are multiples of `size`."""
     B, H, W, c = x.shape
-    x = x.view(B, H // size, size, W // size, size, c).transpose(2, 3)
-    return x.reshape(-1, size * size, c)  # (B * rows * columns, size * size, c)
+    rows, columns = H // size, W // size
+    x = x.view(B, rows, size, columns, size, c).transpose(2, 3)
+    return x.reshape(B * rows * columns, size * size, c)  # (B * rows * columns, size * size, c)

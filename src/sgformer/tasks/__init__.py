@@ -6,7 +6,7 @@ What a task's folder offers, so that the commands need to know no more:
 ``Recipe``                  a dataclass of dataclasses, the sections of its recipes
 ``build(recipe)``           a LightningModule with ``.model`` and ``.monitor``, and a LightningDataModule
 ``load(weights)``           the model that people keep: ``predict``, ``save``
-``evaluate(model, data)``   a report: ``to_dict()`` and ``to_table()``
+``evaluate(model, data)``   a report: ``to_dict()``, ``to_table()``, and ``to_lines()`` where more belongs below
 =========================== ==========================================================================
 
 The data module has ``examples()``: a few validation pictures of one size, to watch a model by.

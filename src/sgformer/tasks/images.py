@@ -179,7 +179,7 @@ def _open(
     if num_bytes == 0:
         raise PictureError(name, "is empty (0 bytes); copy or download it again, or remove it")
     try:
-        with _any_size():
+        with any_size():
             image = Image.open(file)
     except UnidentifiedImageError as error:
         raise PictureError(
@@ -192,7 +192,8 @@ def _open(
 
 
 @contextmanager
-def _any_size() -> Iterator[None]:
+def any_size() -> Iterator[None]:
+    """Lifts Pillow's own limit while a header is read; `check_size` then holds ours."""
     with _pillow_limit:
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
@@ -204,16 +205,7 @@ def _any_size() -> Iterator[None]:
 def _decode(
     image: Image.Image, name: str, *, shorter_side: int | None, max_pixels: int | None
 ) -> Image.Image:
-    width, height = image.size
-    usual = int(os.environ.get(MAX_PIXELS_SETTING, MAX_PIXELS))
-    limit = usual if max_pixels is None else min(usual, max_pixels)
-    if width * height > limit:
-        remedy = f", or set {MAX_PIXELS_SETTING}={width * height} in the environment" * (limit == usual)
-        raise PictureError(
-            name,
-            f"has {width} x {height} pixels, {width * height / 1e6:.0f} million; the limit is "
-            f"{limit / 1e6:.0f}: shrink it{remedy}",
-        )
+    check_size(image, name, max_pixels=max_pixels)
     try:
         if shorter_side is not None:
             # Only JPEG does anything here. Twice what is needed: our own resize still decides the result.
@@ -225,6 +217,29 @@ def _decode(
     except Exception as error:  # decoders raise whatever they like on damaged files
         reason = "is cut off" if "truncated" in str(error) else f"is damaged ({' '.join(str(error).split())})"
         raise PictureError(name, f"{reason}; copy or download it again, or remove it") from error
+
+
+def check_size(image: Image.Image, name: str, *, max_pixels: int | None = None) -> None:
+    """Make sure that a picture may be decoded.
+
+    Args:
+        image: What has been opened.
+        name: What to call it.
+        max_pixels: A lower limit than the usual one.
+
+    Raises:
+        PictureError: It has more pixels than the limit.
+    """
+    width, height = image.size
+    usual = int(os.environ.get(MAX_PIXELS_SETTING, MAX_PIXELS))
+    limit = usual if max_pixels is None else min(usual, max_pixels)
+    if width * height > limit:
+        remedy = f", or set {MAX_PIXELS_SETTING}={width * height} in the environment" * (limit == usual)
+        raise PictureError(
+            name,
+            f"has {width} x {height} pixels, {width * height / 1e6:.0f} million; the limit is "
+            f"{limit / 1e6:.0f}: shrink it{remedy}",
+        )
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:

@@ -31,7 +31,7 @@ class Batch(NamedTuple):
     """Pictures and class indices, and the pictures that should have been among them.
 
     Attributes:
-        images: (B, 3, height, width).
+        images: (B, 3, height, width); B is 0 where none could be read.
         targets: (B,), int64.
         unreadable: Those left out; `engine.callbacks.CountUnreadable` names and counts them.
     """
@@ -42,17 +42,10 @@ class Batch(NamedTuple):
 
 
 def collate_readable(samples: list[Any]) -> Batch:
-    """A batch of the samples that could be read.
-
-    Raises:
-        DataError: None could.
-    """
+    """A batch of the samples that could be read, empty where none could."""
     unreadable = tuple(sample for sample in samples if isinstance(sample, Unreadable))
     if len(unreadable) == len(samples):
-        raise DataError(
-            f"none of {len(samples)} pictures in a row can be read, such as {unreadable[0].path}: "
-            f"{unreadable[0].reason}"
-        )
+        return Batch(torch.empty(0, 3, 1, 1), torch.empty(0, dtype=torch.int64), unreadable)
     images, targets = default_collate([sample for sample in samples if not isinstance(sample, Unreadable)])
     return Batch(images, targets, unreadable)
 
@@ -110,6 +103,8 @@ def make_loader(
         sampler = EpochSampler(
             length, batch_size=size, seed=seed, rank=rank, num_processes=num_processes, likeness=likeness
         )
+        # Data workers start before Lightning calls `set_epoch`.
+        sampler.set_epoch(epoch_to_come(trainer))
         return TrainLoader(dataset, sampler, **kwargs)
     # Every num_processes-th sample: each is judged once, by one process.
     mine = Subset(dataset, range(rank, length, num_processes))
@@ -119,6 +114,11 @@ def make_loader(
 def share(trainer: Any) -> tuple[int, int]:
     """Which process this is, of how many; the only one before there is a trainer."""
     return (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+
+
+def epoch_to_come(trainer: Any) -> int:
+    """The number of the epoch that is trained next, from 0 on; also of a run that is resumed."""
+    return trainer.fit_loop.epoch_progress.current.processed if trainer else 0
 
 
 def suitable_workers() -> int:

@@ -2,14 +2,18 @@
 
 import argparse
 
-EXAMPLES = """Names are timm's; sgformer_s@196 is sgformer_s with a token budget of 196. The models take turns within
-each combination of size, mode, dtype and compilation; medians and quartiles are reported. Nothing is reported while
-models of this package compute something else than they should.
+EXAMPLES = """Names are timm's; sgformer_s@196 is sgformer_s with a token budget of 196. The
+models take turns within each combination of size, mode, dtype and compilation;
+medians and quartiles are reported. Nothing is reported while models of this
+package compute something else than they should.
 
 examples:
-  sgformer benchmark sgformer_s swin_tiny_patch4_window7_224 convnext_tiny --batch-size 4
-  sgformer benchmark sgformer_s sgformer_s@196 swin_tiny_patch4_window7_224 --size 224 896 800x1333
-  sgformer benchmark sgformer_t resnet50 --mode inference training --dtype float32 bfloat16 --compile both
+  sgformer benchmark sgformer_s swin_tiny_patch4_window7_224 convnext_tiny \\
+      --batch-size 4
+  sgformer benchmark sgformer_s sgformer_s@196 swin_tiny_patch4_window7_224 \\
+      --size 224 896 800x1333
+  sgformer benchmark sgformer_t resnet50 --mode inference training \\
+      --dtype float32 bfloat16 --compile both
 """
 
 
@@ -20,8 +24,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--size", nargs="+", default=["224"], help="side of the picture, or HEIGHTxWIDTH (default: 224)"
     )
     parser.add_argument("--batch-size", type=int, default=1, help="pictures a step (default: 1)")
-    parser.add_argument("--mode", nargs="+", default=["inference"], choices=["inference", "training"])
-    parser.add_argument("--dtype", nargs="+", default=["float32"], choices=["float32", "bfloat16", "float16"])
+    parser.add_argument(
+        "--mode",
+        nargs="+",
+        default=["inference"],
+        choices=["inference", "training"],
+        help="what is timed: a prediction, a step of training, or each (default: inference)",
+    )
+    parser.add_argument(
+        "--dtype",
+        nargs="+",
+        default=["float32"],
+        choices=["float32", "bfloat16", "float16"],
+        help="what is computed in; several are taken one after the other (default: float32)",
+    )
     parser.add_argument(
         "--compile",
         default="no",
@@ -48,5 +64,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="build and compile the models of all sizes and modes at once; quicker, but all need memory at once",
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default)")
-    parser.add_argument("--out", default="benchmarks", help="folder for the CSV, the plot and the protocol")
-    parser.add_argument("--label", default="benchmark", help="first word of the files' names")
+    parser.add_argument(
+        "--out",
+        default="benchmarks",
+        metavar="FOLDER",
+        help="where the CSV, the plot and the protocol go (default: benchmarks)",
+    )
+    parser.add_argument(
+        "--label", default="benchmark", help="first word of the files' names (default: benchmark)"
+    )

@@ -2,8 +2,9 @@
 
 import argparse
 
-EXAMPLES = """Takes a checkpoint as the authors released it, which is read without running any code from it; or a run
-folder or weights file of this package, to pass on in half the space.
+EXAMPLES = """Takes a checkpoint as the authors released it, which is read without running any
+code from it; or a run folder or weights file of this package, to pass on in
+half the space.
 
 examples:
   sgformer convert sgformer_s.pth sgformer_s.safetensors

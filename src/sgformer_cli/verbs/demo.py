@@ -3,7 +3,8 @@
 import argparse
 
 TAKES_OVERRIDES = True
-EXAMPLES = """Trains the recipe digit_scenes; any of its keys can be changed: --SECTION.KEY VALUE.
+EXAMPLES = """Trains the recipe digit_scenes; any of its keys can be changed:
+--SECTION.KEY VALUE.
 
 examples:
   sgformer demo

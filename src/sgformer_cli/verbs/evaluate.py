@@ -7,7 +7,8 @@ EXAMPLES = """The data of the training recipe is used, unless changed: --data.KE
 
 examples:
   sgformer evaluate runs/imagenette160
-  sgformer evaluate runs/imagenette160 --data.eval_image_size 160 --json report.json
+  sgformer evaluate runs/imagenette160 --data.eval_image_size 160 \\
+      --json report.json
   sgformer evaluate best.safetensors --data.root photos
 """
 

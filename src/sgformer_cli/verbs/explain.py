@@ -2,14 +2,15 @@
 
 import argparse
 
-EXAMPLES = """The whole picture is explained: resized as the model was evaluated, by its shorter side, and not cropped.
+EXAMPLES = """The whole picture is explained: resized as the model was evaluated, by its
+shorter side, and not cropped.
 
 examples:
   sgformer explain runs/imagenette160 dog.jpg
   sgformer explain best.safetensors holiday/ --out holiday_explained --size 320
   sgformer explain best.safetensors dog.jpg --token-budget 32
-  sgformer explain sgformer_t street.mp4            # a video of what is significant in it, frame by frame
-  sgformer explain sgformer_t frames/ --fps 25      # the same of its frames
+  sgformer explain sgformer_t street.mp4        # a video of what is significant
+  sgformer explain sgformer_t frames/ --fps 25  # the same of its frames
 """
 
 

@@ -2,9 +2,10 @@
 
 import argparse
 
-EXAMPLES = """The ending of OUT decides: .onnx for ONNX Runtime and others, .pt2 for torch.export.load.
-A file takes any number of pictures, of any size from 128x128 to --max-size, or of one size with --size; that of a
-detector takes one picture at a time. It is checked against the model before it is kept.
+EXAMPLES = """The ending of OUT decides: .onnx for ONNX Runtime and others, .pt2 for
+torch.export.load. A file takes any number of pictures, of any size from 128x128
+to --max-size, or of one size with --size; that of a detector takes one picture
+at a time. It is checked against the model before it is kept.
 
 examples:
   sgformer export runs/imagenette160 model.onnx

@@ -3,13 +3,16 @@
 import argparse
 import fnmatch
 import importlib.util
+import shutil
+import sys
+import textwrap
 from pathlib import Path
 
 EXAMPLES = """examples:
   sgformer list recipes
   sgformer list recipes 'detection/*'
-  sgformer list models                  ours
-  sgformer list models 'convnext*'      timm's: each can be trained with --model.name
+  sgformer list models                # ours
+  sgformer list models 'convnext*'    # timm's: --model.name trains each of them
 """
 
 
@@ -33,9 +36,19 @@ def answer(what: str, pattern: str | None = None) -> bool:
     if not (names := fnmatch.filter(about, pattern or "*")):
         raise ValueError(f"no recipe fits {pattern!r}; see them all: sgformer list recipes")
     width = max(map(len, names))
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
     for name in names:
-        print(f"{name:{width}}  {about[name]}")
+        print(_line(f"{name:{width}}  ", about[name], columns))
     return True
+
+
+def _line(name: str, text: str, columns: int) -> str:
+    """A name and what it is, wrapped beside the name where the terminal has so many columns."""
+    if columns < len(name) + 20:  # no terminal, or too narrow a one
+        return name + text
+    return textwrap.fill(
+        text, columns, initial_indent=name, subsequent_indent=" " * len(name), break_on_hyphens=False
+    )
 
 
 def _about(recipe: Path) -> str:

@@ -6,9 +6,12 @@ EXAMPLES = """examples:
   sgformer predict runs/imagenette160 dog.jpg
   sgformer predict best.safetensors holiday/ "more/**/*.png" --json names.json
   sgformer predict detector.safetensors street/ --draw drawn/ --coco found.json
-  sgformer predict segmenter.safetensors panorama.jpg --maps maps/ --draw drawn/ --json shares.json --window 512 --flip
-  find photos -name "*.jpg" | sgformer predict best.safetensors - --csv names.csv
-  torchrun --nproc-per-node 8 -m sgformer predict best.safetensors corpus/ --csv names.csv
+  sgformer predict segmenter.safetensors panorama.jpg --maps maps/ \\
+      --draw drawn/ --json shares.json --window 512 --flip
+  find photos -name "*.jpg" | \\
+      sgformer predict best.safetensors - --csv names.csv
+  torchrun --nproc-per-node 8 -m sgformer \\
+      predict best.safetensors corpus/ --csv names.csv
 """
 
 
@@ -21,7 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="files, folders (with all below them), patterns such as '*.jpg', or - for a list on standard input",
     )
     parser.add_argument("--json", metavar="FILE", help="also write all predictions to this file")
-    parser.add_argument("--csv", metavar="FILE", help="also write a line for each picture to this file")
+    parser.add_argument(
+        "--csv",
+        metavar="FILE",
+        help="also write a line for each picture to this file; of a classifier: label, score, label2, score2, ...",
+    )
     parser.add_argument(
         "--draw", metavar="FOLDER", help="also draw what was found into copies of the pictures"
     )

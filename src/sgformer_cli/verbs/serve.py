@@ -2,12 +2,14 @@
 
 import argparse
 
-EXAMPLES = """The page needs no network, and asks nothing of any other machine. Uploads stay in memory.
+EXAMPLES = """The page needs no network, and asks nothing of any other machine. Uploads stay
+in memory.
 
 examples:
   sgformer serve sgformer_t --open
   sgformer serve runs/detection_digit_scenes --port 8080
-  sgformer serve best.safetensors --host 0.0.0.0    # whoever reaches this machine may use it; :: for IPv6, too
+  sgformer serve best.safetensors --host 0.0.0.0    # for whoever reaches this
+                                                    # machine; :: for IPv6, too
 """
 
 

@@ -27,7 +27,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None) -
 def attention_weights(q: Tensor, k: Tensor, scale: float, mask: Tensor | None) -> Tensor:
     """The weights `(B, a, N, M)`, in float32 or better; all zero for a query that may see no key."""
     accumulate = torch.promote_types(q.dtype, torch.float32)
-    scores = (q @ k.mT).to(accumulate) * scale
+    # In float16 scores before scaling may exceed its range.
+    scores = (
+        ((q * scale) @ k.mT).to(accumulate) if q.dtype is torch.float16 else (q @ k.mT).to(accumulate) * scale
+    )
     if mask is None:
         return scores.softmax(-1)
     # The least number and not -inf: a row of -inf only would turn into NaN, forward and backward.

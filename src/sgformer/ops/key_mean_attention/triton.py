@@ -24,6 +24,7 @@ from . import kernels
 from .reference import num_queries
 
 MAX_CHANNELS = 128
+MAX_LISTS = 65535  # of the second dimension of a grid, in CUDA
 # Queries of a tile; and how many tiles of them a program takes in the backward pass where all keys fit into one.
 BLOCK_QUERIES = 64
 MAX_STEPS = 4
@@ -43,6 +44,8 @@ def why_not(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None) 
         return reason
     if q.shape[3] > MAX_CHANNELS:
         return f"a head has {q.shape[3]} channels, more than {MAX_CHANNELS}"
+    if q.shape[0] * q.shape[1] > MAX_LISTS:
+        return f"there are {q.shape[0] * q.shape[1]:,} lists of queries, more than CUDA's {MAX_LISTS:,}"
     return None
 
 

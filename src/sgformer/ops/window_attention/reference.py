@@ -18,7 +18,7 @@ def attend(qkv: Tensor, num_heads: int, size: int) -> tuple[Tensor, Tensor]:
     _, H, W, channels = qkv.shape
     windows, exists = to_windows(qkv, size=size)  # (windows, size * size, 3c)
     num_windows, M, _ = windows.shape
-    q, k, v = windows.view(num_windows, M, 3, num_heads, -1).permute(2, 0, 3, 1, 4)
+    q, k, v = windows.view(num_windows, M, 3, num_heads, channels // (3 * num_heads)).permute(2, 0, 3, 1, 4)
     # Padded queries must not count in the mean, nor padded keys be seen.
     mask = None if exists is None else (exists[:, :, None] & exists[:, None, :])[:, None]
     out, key_mean = key_mean_attention(q, k, v, mask=mask)  # (windows, a, M, d), (windows, M)

@@ -92,7 +92,7 @@ def _forward_kernel(
 ):  # fmt: skip
     image, row, column, exists = _places(tl.program_id(0), rows, columns, H, W, SIZE, T)
     head = tl.program_id(1)
-    at = image * x_b + row * x_h + column * x_w
+    at = image * x_b + row.to(tl.int64) * x_h + column.to(tl.int64) * x_w
     place = (image * H + row) * W + column
     c = a * d
     q = _tile(qkv, at, exists, head * d, d, D)
@@ -113,11 +113,11 @@ def _backward_kernel(
     image, row, column, exists = _places(tl.program_id(0), rows, columns, H, W, SIZE, T)
     head = tl.program_id(1)
     c = a * d
-    at = image * x_b + row * x_h + column * x_w
+    at = image * x_b + row.to(tl.int64) * x_h + column.to(tl.int64) * x_w
     q = _tile(qkv, at, exists, head * d, d, D)
     k = _tile(qkv, at, exists, c + head * d, d, D)
     v = _tile(qkv, at, exists, 2 * c + head * d, d, D)
-    g = _tile(grad, image * g_b + row * g_h + column * g_w, exists, head * d, d, D)
+    g = _tile(grad, image * g_b + row.to(tl.int64) * g_h + column.to(tl.int64) * g_w, exists, head * d, d, D)
     weights = _weights(q, k, exists, scale_log2, INTERPRET, PRECISION)
     of_values = dot(tl.trans(weights.to(g.dtype)), g, INTERPRET, PRECISION)
     grad_weights = dot(g, tl.trans(v), INTERPRET, PRECISION)

@@ -13,7 +13,18 @@ from torch.utils.data import DataLoader, Dataset
 
 from ...engine.sampling import Draw, drawn
 from ..images import Picture, PictureError, Preprocessing, read_picture
-from ..loading import DataError, Unreadable, collate_readable, listed, make_loader, pair, share, spread
+from ..loading import (
+    DataError,
+    Unreadable,
+    collate_readable,
+    epoch_to_come,
+    listed,
+    make_loader,
+    pair,
+    share,
+    spread,
+    suitable_workers,
+)
 from . import sources
 from .shards import Shards, find_shards
 
@@ -312,7 +323,9 @@ class ClassificationData(LightningDataModule):
                 seed=self.seed,
                 rank=rank,
                 num_processes=num_processes,
-                epoch=self.trainer.current_epoch if self.trainer else 0,
+                epoch=epoch_to_come(self.trainer),
+                workers=suitable_workers() if self.options.workers is None else self.options.workers,
+                batch_size=self.options.batch_size,
             )
         names = self.samples[split].classes
         items = self.samples[split].items

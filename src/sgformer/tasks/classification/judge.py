@@ -13,6 +13,7 @@ from torchmetrics.classification import (
     MulticlassConfusionMatrix,
 )
 
+from ..loading import DataError, Unreadable
 from .data import ClassificationData, DataOptions
 from .model import Classifier
 
@@ -56,16 +57,22 @@ class Report:
         return {**numbers, "classes": rows, "confusion": self.confusion}
 
     def to_table(self) -> tuple[Sequence[str], list[Sequence[str]]]:
-        """For people: column heads and rows, the last one for all pictures together."""
+        """For people: column heads and rows, one for each class."""
         rows: list[Sequence[str]] = [
             (name, str(count), f"{share:.1%}", other or "") for name, count, share, other in self.classes
         ]
-        top5 = f"top-5 {self.top5:.1%}" if len(self.confusion) > 5 else ""  # else it is 100 % anyway
-        rows.append(("all", str(self.num_pictures), f"{self.top1:.1%}", top5))
-        rows.append(("calibration error", "", f"{self.calibration_error:.1%}", ""))
-        if self.num_unreadable:
-            rows.append(("unreadable", str(self.num_unreadable), "", ""))
         return ("class", "pictures", "top-1", "else most often"), rows
+
+    def to_lines(self) -> list[str]:
+        """For people, below the table: all pictures together."""
+        top5 = f", top-5 {self.top5:.1%}" if len(self.confusion) > 5 else ""  # else it is 100 % anyway
+        lines = [
+            f"all {self.num_pictures} pictures: top-1 {self.top1:.1%}{top5}",
+            f"calibration error: {self.calibration_error:.1%}",
+        ]
+        if self.num_unreadable:
+            lines.append(f"unreadable pictures: {self.num_unreadable}")
+        return lines
 
 
 @torch.inference_mode()
@@ -78,7 +85,8 @@ def evaluate(model: Classifier, data: DataOptions, *, progress: Any = iter) -> R
         progress: Wraps the batches, to show how far it is.
 
     Raises:
-        DataError: The folders are not as they must be, or have classes that the model does not know.
+        DataError: The folders are not as they must be, have classes that the model does not know, or no picture can be
+            read.
     """
     preprocessing = replace(
         model.preprocessing,
@@ -94,14 +102,20 @@ def evaluate(model: Classifier, data: DataOptions, *, progress: Any = iter) -> R
     confusion = MulticlassConfusionMatrix(num_classes).to(device)
     model.eval()
     calibration = MulticlassCalibrationError(num_classes, n_bins=15).to(device)
-    num_unreadable = 0
+    left_out: list[Unreadable] = []
     for images, targets, unreadable in progress(module.val_dataloader()):
-        num_unreadable += len(unreadable)
+        left_out += unreadable
+        if not len(images):
+            continue
         images, targets = images.to(device), targets.to(device)
         scores = _scores(model, images)
         top5.update(scores, targets)
         calibration.update(scores, targets)
         confusion.update(scores, targets)
+    if not confusion.update_called:
+        raise DataError(
+            f"none of {len(left_out)} pictures can be read, such as {left_out[0].path}: {left_out[0].reason}"
+        )
     counts = confusion.compute().cpu()  # (true class, named class)
     right = counts.diagonal()
     rows = []
@@ -117,7 +131,7 @@ def evaluate(model: Classifier, data: DataOptions, *, progress: Any = iter) -> R
         top1=int(right.sum()) / total,
         top5=top5.compute().item(),
         num_pictures=total,
-        num_unreadable=num_unreadable,
+        num_unreadable=len(left_out),
         calibration_error=calibration.compute().item(),
         confusion=tuple(map(tuple, counts.tolist())),
         classes=tuple(rows),

@@ -2,6 +2,7 @@
 
 import glob
 import random
+import re
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from ...engine.sampling import fold, seed_sample
 from ..images import SUFFIXES, PictureError, read_picture
 from ..loading import DataError, Unreadable, listed
 
+_ADDRESS = re.compile(r"(https?|s3|gs)://[\w.~:/?#@!&()*+,;=%-]+")
 # Samples that are held back to be mixed with those of the next ones in a shard.
 SHUFFLE = 2000
 
@@ -37,9 +39,11 @@ class Shards(IterableDataset[Any]):
         rank: Which process this is.
         num_processes: How many there are.
         epoch: The first epoch.
+        workers: Processes that read at once; in training an epoch is cut to what gives all of them full batches.
+        batch_size: Samples of a batch.
 
     Raises:
-        DataError: There are no shards, or fewer than readers.
+        DataError: There are no shards, or fewer than readers; or an epoch is shorter than a batch of each.
     """
 
     def __init__(
@@ -54,8 +58,19 @@ class Shards(IterableDataset[Any]):
         rank: int = 0,
         num_processes: int = 1,
         epoch: int = 0,
+        workers: int = 0,
+        batch_size: int = 1,
     ) -> None:
         self.urls = find_shards(pattern)
+        if length is not None:
+            # So the loader tells the number of its batches rightly, and Lightning sees the last one.
+            whole = num_processes * max(workers, 1) * batch_size
+            if length < whole:
+                raise DataError(
+                    f"{length} samples an epoch are fewer than {whole}, a batch of {batch_size} for each reader "
+                    "(processes times data workers); raise --data.num_train, or lower --data.workers"
+                )
+            length -= length % whole
         self.index = {name: i for i, name in enumerate(classes)}
         self.transform, self.shorter_side = transform, shorter_side
         self.length, self.seed, self.epoch = length, seed, epoch
@@ -144,7 +159,7 @@ def find_shards(pattern: str) -> list[str]:
     """The shards that a pattern stands for, sorted.
 
     Raises:
-        DataError: There are none.
+        DataError: There are none, or an address could run a command.
     """
     if "{" in pattern:
         import braceexpand
@@ -152,9 +167,15 @@ def find_shards(pattern: str) -> list[str]:
         urls = list(braceexpand.braceexpand(pattern))
     else:
         urls = sorted(glob.glob(str(Path(pattern).expanduser())))
-    missing = [
-        url for url in urls if "://" not in url and not url.startswith("pipe:") and not Path(url).is_file()
+    # WebDataset would run what stands behind `pipe:`, and hands an address to a shell, between quotes.
+    refused = [
+        url for url in urls if url.startswith("pipe:") or ("://" in url and not _ADDRESS.fullmatch(url))
     ]
+    if refused:
+        raise DataError(
+            f"{refused[0]} is no address of a shard; give files, or addresses that begin with http, https, s3 or gs"
+        )
+    missing = [url for url in urls if "://" not in url and not Path(url).is_file()]
     if not urls or missing:
         raise DataError(f"there are no shards {missing[0] if missing else pattern}; check the pattern")
     return urls

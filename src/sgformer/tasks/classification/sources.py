@@ -134,7 +134,8 @@ def listing(path: str | None, split: Split, root: Path | None, classes: tuple[st
     if table.suffix.lower() == ".parquet":
         import pandas
 
-        frame = pandas.read_parquet(table)
+        frame = pandas.read_parquet(table).convert_dtypes()  # whole numbers stay so where some are missing
+        frame = frame.astype(object).where(frame.notna(), "")
         columns, rows = list(frame.columns), frame.to_dict("records")
     else:
         try:
@@ -149,7 +150,8 @@ def listing(path: str | None, split: Split, root: Path | None, classes: tuple[st
     if not rows:
         raise DataError(f"{table} has no rows; it must have one for each picture")
     base = root or table.parent
-    pairs = [(base / str(row["path"] or ""), str(row["label"] or "").strip()) for row in rows]
+    texts = [["" if row[name] is None else str(row[name]) for name in ("path", "label")] for row in rows]
+    pairs = [(base / path, label.strip()) for path, label in texts]
     for number, (picture, label) in enumerate(pairs, 1):
         if not label or picture == base:
             raise DataError(f"row {number} of {table} has no {'path' if label else 'label'}; complete it")

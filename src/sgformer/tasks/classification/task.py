@@ -4,9 +4,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule
 from timm.data.mixup import Mixup
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.nn.functional import cross_entropy
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
@@ -90,6 +92,8 @@ class ClassificationTask(LightningModule):
     def loss(self, batch: Batch) -> Tensor:
         """What training minimizes, of a batch."""
         images, targets = batch.images, batch.targets
+        if not len(images):
+            return self._zero(images)
         if self.mix and (self.mix_epochs is None or self.current_epoch < self.mix_epochs):
             even = (
                 len(images) // 2 * 2
@@ -98,21 +102,38 @@ class ClassificationTask(LightningModule):
         # In float32, whatever the precision of the model.
         return cross_entropy(self.model(images).float(), targets, label_smoothing=self.label_smoothing)
 
+    def _zero(self, images: Tensor) -> Tensor:
+        """The loss where no picture could be read: zero, from all weights, since other processes wait for the step."""
+        weights = [weight for weight in self.model.parameters() if weight.requires_grad]
+        if not any(isinstance(weight, DTensor) for weight in weights):
+            return 0.0 * torch.stack([weight.float().sum() for weight in weights]).sum()
+        # Weights that are cut up are put together by all processes, on their way through the model.
+        modes = {module: module.training for module in self.model.modules()}
+        self.model.eval()
+        try:
+            blank = images.new_zeros(1, 3, *self.model.preprocessing.image_size)
+            return 0.0 * self.model(blank).float().sum()
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch, logged."""
         loss = self.loss(batch)
         # Apart, so that processes wait for each other's number once an epoch only.
-        self.log("train_loss_step", loss, on_step=True, on_epoch=False)
+        if len(batch.images):
+            self.log("train_loss_step", loss, on_step=True, on_epoch=False)
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch[0]), sync_dist=True)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Counts what is right."""
         images, targets = batch.images, batch.targets
-        logits = self.model(images).float()
-        self.top1(logits, targets)
-        self.top5(logits, targets)
-        self.val_loss(cross_entropy(logits, targets, reduction="none"))
+        if len(images):  # none where no picture could be read
+            logits = self.model(images).float()
+            self.top1(logits, targets)
+            self.top5(logits, targets)
+            self.val_loss(cross_entropy(logits, targets, reduction="none"))
         self.log_dict({"val_loss": self.val_loss, "val_top1": self.top1})
         if len(self.model.classes) > 5:  # else it is 1 anyway
             self.log("val_top5", self.top5)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..images import PictureError, any_size, check_size
 from ..loading import DataError
 
 # How far a box may reach beyond the picture: converters round, and count pixels from 1.
@@ -200,9 +201,13 @@ def picture_size(path: Path) -> tuple[int, int] | None:
 
 def _size(path: Path) -> tuple[tuple[int, int], bool]:
     """(height, width), and whether they were exchanged by the EXIF data."""
-    with Image.open(path) as image:
+    with any_size():
+        image = Image.open(path)
+    with image:
+        check_size(image, str(path))
         turned = image.getexif().get(_ORIENTATION, 1) >= 5
-        return (image.size if turned else image.size[::-1]), turned
+        size = (image.width, image.height) if turned else (image.height, image.width)
+        return size, turned
 
 
 def _picture_fault(entry: dict[str, Any], folder: Path) -> str | None:
@@ -214,6 +219,8 @@ def _picture_fault(entry: dict[str, Any], folder: Path) -> str | None:
         return f"{name}: there is no such file in {folder}"
     try:
         (height, width), turned = _size(path)
+    except PictureError as error:  # too large
+        return f"{name}: {error.reason}"
     except Exception as error:  # a broken header can raise anything
         return f"{name}: is no picture, or damaged ({' '.join(str(error).split())[:80]})"
     if (width, height) != (entry["width"], entry["height"]):

@@ -131,6 +131,7 @@ class Detector(nn.Module):
             self.rpn, self.roi_heads = create_heads(heads, num_classes=len(self.classes))
         for part, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
             self.register_buffer(part, 255 * torch.tensor(values)[:, None, None], persistent=False)
+        self.train()  # freezes batch norms; Lightning leaves the modes as they are
 
     def train(self, mode: bool = True) -> "Detector":
         """As in any module; frozen batch norms stay in evaluation mode."""
@@ -302,6 +303,7 @@ class Detector(nn.Module):
         path = weights.locate(path)
         self.backbone.start_from(path)
         self.freeze_batch_norm = True
+        self.train(self.training)
         tensors, metadata = weights.read(path)
         if metadata.get("task") != "detection":
             return

@@ -1,5 +1,6 @@
 """Pascal VOC's XML files, one for each picture, with boxes. Read as COCO's content."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,12 +33,22 @@ def find(root: Path, annotations: str) -> list[Path]:
             "--data.train.annotations and --data.val.annotations"
         )
     lines = path.read_text(encoding="utf-8").splitlines()
-    names = [(number, line.split()[0]) for number, line in enumerate(lines, 1) if line.strip()]
+    names = [(number, _listed(root, line)) for number, line in enumerate(lines, 1) if line.strip()]
     files = [root / ANNOTATIONS / f"{name}.xml" for _, name in names]
     for (number, name), file in zip(names, files, strict=True):
         if not file.is_file():
             raise DataError(f"{path}, line {number}: {name} has no {file}")
     return files
+
+
+def _listed(root: Path, line: str) -> str:
+    """The name in a line of a list, which may have blanks in it, and a number behind it."""
+    whole = line.strip()
+    likely = re.sub(r"\s+(-1|0|1)$", "", whole)
+    for name in (whole, likely, whole.split()[0]):
+        if (root / ANNOTATIONS / f"{name}.xml").is_file():
+            return name
+    return likely
 
 
 def classes(files: Sequence[Path]) -> tuple[str, ...]:

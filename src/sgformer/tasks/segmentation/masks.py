@@ -12,6 +12,7 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from ..images import PictureError, any_size, check_size
 from ..loading import DataError, listed
 
 # A class map is uint8: indices from 0, and this where nobody said what is there.
@@ -214,8 +215,13 @@ def size_of(path: Path) -> tuple[int, int]:
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     try:
-        with Image.open(path) as image:
+        with any_size():
+            image = Image.open(path)
+        with image:
+            check_size(image, str(path))
             yield image
+    except PictureError as error:
+        raise DataError(str(error)) from error
     except UnidentifiedImageError as error:
         raise DataError(f"{path} is no picture; copy or download it again, or remove it") from error
     except (OSError, SyntaxError) as error:
