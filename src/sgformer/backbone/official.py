@@ -16,7 +16,9 @@ from typing import Any
 
 import timm
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from .blocks import Stem, resize_positions
 
 # Modules, as (released, ours). "#" is a number that counts from 1 there and from 0 here, "@" one that is the same.
 _RENAMED = [
@@ -250,3 +252,23 @@ def _rules(pairs: list[tuple[str, str]], shift: int) -> list[tuple[re.Pattern[st
 
 _FROM_OFFICIAL = _rules(_RENAMED, -1)
 _TO_OFFICIAL = _rules([(ours, released) for released, ours in _RENAMED], +1)
+
+
+def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """What timm passes loaded weights through: released names become ours, and positions take the model's grid.
+
+    Released weights have a square grid. Other state dicts do not tell: the model's own number of positions is taken for
+    the model's grid, any other for a square. Weights files of `sgformer train` do tell.
+    """
+    released = is_official(state_dict)
+    if released:
+        state_dict = from_official(state_dict)
+    positions = state_dict.get("stem.pos_embed")
+    stem = getattr(model, "stem", None)
+    if isinstance(stem, Stem) and positions is not None:
+        side = round(positions.shape[1] ** 0.5)
+        square = side * side == positions.shape[1]
+        if square and (released or positions.shape[1] != stem.pos_embed.shape[1]):
+            positions = resize_positions(positions, (side, side), stem.grid_size)
+            state_dict = {**state_dict, "stem.pos_embed": positions}
+    return state_dict

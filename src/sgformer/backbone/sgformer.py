@@ -20,7 +20,7 @@ from ..ops import Spending
 from .attention import GlobalAttention, HybridScaleAttention, SelfGuidedAttention
 from .blocks import Stage, Stem, init_merge_as_mean, init_released, resize_positions
 from .guidance import Guidance, check_guidance
-from .official import from_official, is_official
+from .official import checkpoint_filter_fn
 
 MIN_SIZE = 32
 MIN_BUDGET = 3
@@ -316,25 +316,6 @@ def _grid_size(img_size: int | tuple[int, int]) -> tuple[int, int]:
     """(height, width) of the token grid of the first stage for a picture of `img_size`."""
     height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
     return -(-height // 4), -(-width // 4)
-
-
-def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """What timm passes loaded weights through: released names become ours, and positions take the model's grid.
-
-    Released weights have a square grid. Other state dicts do not tell: the model's own number of positions is taken for
-    the model's grid, any other for a square. Weights files of `sgformer train` do tell.
-    """
-    released = is_official(state_dict)
-    if released:
-        state_dict = from_official(state_dict)
-    positions = state_dict.get("stem.pos_embed")
-    if isinstance(model, SGFormer) and positions is not None:
-        side = round(positions.shape[1] ** 0.5)
-        square = side * side == positions.shape[1]
-        if square and (released or positions.shape[1] != model.stem.pos_embed.shape[1]):
-            positions = resize_positions(positions, (side, side), model.stem.grid_size)
-            state_dict = {**state_dict, "stem.pos_embed": positions}
-    return state_dict
 
 
 def _create(variant: str, pretrained: bool = False, **kwargs: Any) -> SGFormer:
