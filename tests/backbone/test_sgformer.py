@@ -179,8 +179,9 @@ def test_checkpointing_saves_memory():
 COMPILED = [
     pytest.param("reference", None, False, marks=pytest.mark.exhaustive),
     ("chunked", 20, False),
+    pytest.param("chunked", None, True, marks=pytest.mark.slow),  # sizes are variables
     pytest.param(
-        "chunked", None, None, marks=pytest.mark.slow
+        "chunked", None, None, marks=pytest.mark.exhaustive
     ),  # the second size makes torch take sizes as variables
 ]
 

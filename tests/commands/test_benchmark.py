@@ -54,6 +54,7 @@ def test_files_hold_a_row_for_each_model_and_their_protocol(tmp_path):
     assert again != path  # an earlier result is never overwritten
 
 
+@pytest.mark.exhaustive
 def test_memory_is_that_of_the_step_and_not_of_the_model(tmp_path):
     """The largest maps of a ResNet of 256 pixels are 64 times those of 32; the parameters are the same."""
     sizes = [Case("resnet10t", n, n) for n in (32, 512)]

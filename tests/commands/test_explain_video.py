@@ -95,6 +95,7 @@ def test_pictures_and_videos_together(weights, tmp_path):
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"clip.mp4", "one", "index.html"}
 
 
+@pytest.mark.exhaustive
 def test_memory_does_not_grow_with_the_length(weights, tmp_path, monkeypatch):
     """Frames are let go: never more than a few of them at a time."""
     import gc

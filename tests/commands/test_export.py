@@ -88,6 +88,7 @@ def test_eight_bits_are_smaller_and_near(weights, onnx_file, tmp_path):
     assert about == {**files.about_exported(onnx_file), "precision": "int8"}
 
 
+@pytest.mark.exhaustive
 def test_half_precision_is_half_as_large_and_near(weights, onnx_file, tmp_path):
     half = export.export(weights, tmp_path / "half.onnx", size=96, half=True)
     assert files.about_exported(half)["precision"] == "float16"

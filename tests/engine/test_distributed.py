@@ -88,7 +88,9 @@ def read(folder):
 
 
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="this PyTorch has no gloo")
-@pytest.mark.parametrize("how", WAYS)
+@pytest.mark.parametrize(
+    "how", [pytest.param(how, marks=[pytest.mark.exhaustive] * (how == "devices")) for how in WAYS]
+)
 def test_two_processes_are_one_with_twice_the_batch(alone, tmp_path, how):
     launchers, settings = WAYS[how]
     folder, printed = train(tmp_path, *launchers(), **{"data.batch_size": 8, **settings})

@@ -61,7 +61,7 @@ def test_a_run_that_is_resumed_within_an_epoch_validates_the_same_epochs(tmp_pat
     assert [row["val_top1"] for row in rows_of(folder)] == [row["val_top1"] for row in rows_of(whole)]
 
 
-@pytest.mark.parametrize("failing", [6, 9])
+@pytest.mark.parametrize("failing", [6, pytest.param(9, marks=pytest.mark.exhaustive)])
 def test_with_data_workers_a_resumed_run_sees_what_the_whole_one_sees(tmp_path, monkeypatch, failing):
     """Workers begin before Lightning says which epoch it is. Step 6 is the first of the second epoch."""
     settings = {**SETTINGS, "data.workers": 1, "trainer.report": False, "trainer.significance": False}

@@ -43,6 +43,7 @@ def in_processes(folder, **settings):
     )
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="this PyTorch has no gloo")
 def test_two_processes_judge_all_pictures(tmp_path):
     """Three pictures: one process has two of them, the other one. They find what one process finds."""
