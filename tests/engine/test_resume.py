@@ -68,7 +68,7 @@ def test_kill_at_any_moment(tmp_path):
             folder.rename(tmp_path / f"nothing-saved-{num_killed}")
         process = start(folder.parent, resume)
         # At first before the run has begun, later anywhere in it, until it has had its share.
-        process.join(rng.uniform(0.2, 0.8) * seconds if num_killed < 6 else None)
+        process.join(rng.uniform(0.2, 0.8) * seconds if num_killed < 8 else None)
         if process.exitcode is not None:
             assert process.exitcode == 0
             break

@@ -109,7 +109,9 @@ def predict(
         results = _gather(results, rank, num_processes)
         if rank:
             return 0
-    rows = [(result["picture"], result.pop("summary")) for result in results if "error" not in result]
+    # Of each result: nothing where the picture cannot be read.
+    summaries = [[result.pop("summary")] if "error" not in result else [] for result in results]
+    rows = [(result["picture"], *said) for result, said in zip(results, summaries, strict=True) if said]
     if rows and (len(rows) <= MAX_ROWS or not (json or csv)):
         console.table(("picture", "prediction"), rows)
     if json:
@@ -122,11 +124,11 @@ def predict(
     if csv:
         table = io.StringIO()
         writer = csv_.writer(table, lineterminator="\n")
-        heads, cells = _columns(results) if task == "classification" else (["prediction"], {})
-        said = {picture: [summary] for picture, summary in rows} | cells
+        heads, cells = _columns(results) if task == "classification" else (["prediction"], summaries)
         writer.writerow(("picture", *heads, "error"))
-        for r in results:
-            writer.writerow((r["picture"], *said.get(r["picture"], [""] * len(heads)), r.get("error", "")))
+        for result, said in zip(results, cells, strict=True):
+            padded = [*said, *[""] * (len(heads) - len(said))]
+            writer.writerow((result["picture"], *padded, result.get("error", "")))
         write_atomically(csv, table.getvalue().encode("utf-8", "surrogateescape"))
     return int(len(rows) < len(paths))
 
@@ -177,17 +179,15 @@ def _predict_all(
     return results
 
 
-def _columns(results: list[dict[str, Any]]) -> tuple[list[str], dict[str, list[Any]]]:
-    """Labels and scores as columns: their heads, and the cells of each picture that could be read."""
+def _columns(results: list[dict[str, Any]]) -> tuple[list[str], list[list[Any]]]:
+    """Labels and scores as columns: their heads, and the cells of each result, none if it could not be read."""
     num = max([1, *(len(result.get("top", ())) for result in results)])
     heads = [
         f"{name}{place if place > 1 else ''}" for place in range(1, num + 1) for name in ("label", "score")
     ]
-    cells = {
-        result["picture"]: [cell for top in result["top"] for cell in (top["label"], top["score"])]
-        for result in results
-        if "top" in result
-    }
+    cells = [
+        [cell for top in result.get("top", ()) for cell in (top["label"], top["score"])] for result in results
+    ]
     return heads, cells
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from .render import Cell, Picture, _as_image, combine, contact_sheet, overlay
+from .render import Cell, Picture, _as_image, combine, contact_sheet, covered_share, overlay
 from .significance import significance_and_spending
 from .spending import band_colours, describe_spending, keys_picture, spending_picture
 
@@ -150,7 +150,7 @@ def explain_picture(model: nn.Module, picture: Picture, x: Tensor) -> Explanatio
                 significance[0].numpy(),
                 spent.group_size[0].numpy(),
                 spent.keys[0].numpy(),
-                (min(1.0, size[0] / (H * stride)), min(1.0, size[1] / (W * stride))),
+                covered_share(size, (H, W), stride),
             )
         )
     return Explanation(_as_image(picture), size, pairs)

@@ -194,6 +194,22 @@ def contact_sheet(
     return sheet
 
 
+def covered_share(size: tuple[int, int], tokens: tuple[int, int], stride: int) -> tuple[float, float]:
+    """The share of a map's height and width that a picture fills: the last tokens may reach beyond its edge.
+
+    Args:
+        size: (height, width) of the picture in pixels.
+        tokens: those of the map.
+        stride: pixels from one token to the next.
+
+    Example:
+        >>> covered_share((36, 128), (3, 8), 16)
+        (0.75, 1.0)
+    """
+    height, width = (min(1.0, pixels / (n * stride)) for pixels, n in zip(size, tokens, strict=True))
+    return height, width
+
+
 def _stretch(significance: ArrayLike) -> NDArray[np.float32]:
     """Bring a map to 0..1 between its first and last per cent; all zero where it hardly differs."""
     values = np.asarray(significance, np.float32)

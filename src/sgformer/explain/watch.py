@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 from torch import Tensor
 
-from .render import Cell, combine, contact_sheet, overlay
+from .render import Cell, combine, contact_sheet, covered_share, overlay
 from .significance import significance_maps
 
 MAX_EPOCHS = 8  # of a strip: the first, the last, and others evenly between them
@@ -94,7 +94,7 @@ class WatchSignificance(Callback):
         for i, (_, H, W) in enumerate(m.shape for m in maps):
             if i and maps[i - 1].shape[1:] != (H, W):
                 stride *= 2  # a stage has half the tokens a side of the one before
-            shares.append((min(1.0, height / (H * stride)), min(1.0, width / (W * stride))))
+            shares.append(covered_share((height, width), (H, W), stride))
         return shares
 
     def _keep(self, maps: Sequence[np.ndarray], epoch: int) -> None:

@@ -34,5 +34,17 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     many = B * a * N * M > MAX_PLAIN_WEIGHTS or (HAS_TILES and M >= MIN_TILED_KEYS)
     if q.device.type != "cpu" or not low_precision or many:
         return F.scaled_dot_product_attention(q, k, v)
-    scores = ((q * d**-0.5) @ k.mT).float()  # in this order: scores before scaling may exceed float16
-    return scores.softmax(-1).to(v.dtype) @ v
+    return scaled_scores(q, k, d**-0.5).softmax(-1).to(v.dtype) @ v
+
+
+def scaled_scores(q: Tensor, k: Tensor, scale: float) -> Tensor:
+    """`q @ k.mT * scale`, in float32 or better.
+
+    Shape:
+        - q: `(..., N, d)`; k: `(..., M, d)`
+        - returns: `(..., N, M)`
+    """
+    accumulate = torch.promote_types(q.dtype, torch.float32)
+    if q.dtype is torch.float16:  # whose range is soon exceeded before scores are scaled
+        return ((q * scale) @ k.mT).to(accumulate)
+    return (q @ k.mT).to(accumulate) * scale

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..attention import scaled_scores
+
 # Up to this many weights (64 MB in float32) keeping them all is cheaper than computing them twice.
 MAX_WEIGHTS = 2**24
 # Without a gradient, weights are of use only while they are in the cache.
@@ -26,15 +28,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None) -
 
 def attention_weights(q: Tensor, k: Tensor, scale: float, mask: Tensor | None) -> Tensor:
     """The weights `(B, a, N, M)`, in float32 or better; all zero for a query that may see no key."""
-    accumulate = torch.promote_types(q.dtype, torch.float32)
-    # In float16 scores before scaling may exceed its range.
-    scores = (
-        ((q * scale) @ k.mT).to(accumulate) if q.dtype is torch.float16 else (q @ k.mT).to(accumulate) * scale
-    )
+    scores = scaled_scores(q, k, scale)
     if mask is None:
         return scores.softmax(-1)
     # The least number and not -inf: a row of -inf only would turn into NaN, forward and backward.
-    scores = scores.masked_fill(~mask, torch.finfo(accumulate).min)
+    scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     return scores.softmax(-1).masked_fill(~mask.any(-1, keepdim=True), 0)
 
 
