@@ -4,6 +4,8 @@ BIN    := .venv/bin
 
 .PHONY: demo test test-exhaustive check docs gpu venv clean
 .DELETE_ON_ERROR:
+# Without compiled files each start of Python would compile PyTorch anew, for many seconds.
+unexport PYTHONDONTWRITEBYTECODE
 
 demo: venv  ## Train a small SG-Former on embedded pictures (about four minutes on two cores) and draw what it sees.
 	$(BIN)/sgformer demo

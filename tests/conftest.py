@@ -10,7 +10,7 @@ import torch
 
 def pytest_collection_modifyitems(items):
     """The longest tests, whole runs in several processes, come first: at the end one would keep a core idle."""
-    items.sort(key=lambda item: "engine" not in item.path.parts)
+    items.sort(key=lambda item: "engine" not in item.path.parts and item.path.name != "test_triton.py")
 
 
 @pytest.fixture(autouse=True)

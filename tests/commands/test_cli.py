@@ -154,19 +154,16 @@ def test_predictions_as_csv_and_drawn_from_a_list_on_standard_input(trained, roo
     assert Image.open(pictures[0]).height > Image.open(names[0]).height
 
 
-def test_processes_share_the_pictures_and_the_first_writes_them_in_order(trained, root, tmp_path):
-    one, two = tmp_path / "one.json", tmp_path / "two.json"
+@pytest.mark.parametrize("source", ["standard input", pytest.param("folder", marks=pytest.mark.exhaustive)])
+def test_processes_share_the_pictures_and_the_first_writes_them_in_order(trained, root, tmp_path, source):
+    """A list on standard input is read by the first; names that repeat get numbers."""
+    one, two, drawn = tmp_path / "one.json", tmp_path / "two.json", tmp_path / "drawn"
     assert run(["predict", str(trained), str(root / "val"), "--json", str(one), "--device=cpu"]) == 0
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "sgformer"]
-    arguments = ["predict", str(trained), str(root / "val"), "--json", str(two), "--device=cpu"]
-    subprocess.run([*launcher, *arguments], check=True, capture_output=True, timeout=120)
-    alone, together = json.loads(one.read_text()), json.loads(two.read_text())
-    assert [result["picture"] for result in together] == [result["picture"] for result in alone]
-    assert [result["label"] for result in together] == [result["label"] for result in alone]
-    # A list on standard input is read by the first; names that repeat get numbers.
-    drawn = tmp_path / "drawn"
+    alone = json.loads(one.read_text())
     names = [result["picture"] for result in alone]
-    arguments = ["predict", str(trained), "-", "--json", str(two), "--draw", str(drawn), "--device=cpu"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "sgformer"]
+    pictures = "-" if source == "standard input" else str(root / "val")
+    arguments = ["predict", str(trained), pictures, "--json", str(two), "--draw", str(drawn), "--device=cpu"]
     subprocess.run(
         [*launcher, *arguments],
         check=True,
@@ -175,7 +172,9 @@ def test_processes_share_the_pictures_and_the_first_writes_them_in_order(trained
         input="\n".join(names),
         text=True,
     )
-    assert [result["picture"] for result in json.loads(two.read_text())] == names
+    together = json.loads(two.read_text())
+    assert [result["picture"] for result in together] == names
+    assert [result["label"] for result in together] == [result["label"] for result in alone]
     assert len(list(drawn.iterdir())) == len(names)
 
 

@@ -49,7 +49,9 @@ def assert_same(a, b):
 
 
 @needs_fork
-def test_kill_at_any_moment(tmp_path):
+@pytest.mark.parametrize("kills", [4, pytest.param(12, marks=pytest.mark.exhaustive)])
+def test_kill_at_any_moment(tmp_path, kills):
+    """Thirty: benchmarks/kill_test.py."""
     started(time.sleep, 0).join()  # the server is up before the clock runs
     process = start(tmp_path / "whole")
     begun = time.monotonic()
@@ -68,7 +70,7 @@ def test_kill_at_any_moment(tmp_path):
             folder.rename(tmp_path / f"nothing-saved-{num_killed}")
         process = start(folder.parent, resume)
         # At first before the run has begun, later anywhere in it, until it has had its share.
-        process.join(rng.uniform(0.2, 0.8) * seconds if num_killed < 8 else None)
+        process.join(rng.uniform(0.2, 0.8) * seconds if num_killed < kills else None)
         if process.exitcode is not None:
             assert process.exitcode == 0
             break

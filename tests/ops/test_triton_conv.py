@@ -23,8 +23,14 @@ def run(x, weight, bias, grad, **options):
 
 
 @needs_kernels
-@pytest.mark.parametrize("size", cases(SIZES, SIZES[:4]))
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, *cases([torch.float16], [])])
+@pytest.mark.parametrize(
+    ("dtype", "size"),
+    [
+        *((torch.float32, size) for size in cases(SIZES, SIZES[:4])),
+        *((torch.bfloat16, size) for size in cases(SIZES, SIZES[2:3])),
+        *((torch.float16, size) for size in cases(SIZES, [])),
+    ],
+)
 @pytest.mark.parametrize(("residual", "gelu"), [(False, False), (True, True), (True, False), (False, True)])
 def test_rule_of_errors(residual, gelu, dtype, size):
     options = {"residual": residual, "gelu": gelu}
@@ -37,7 +43,7 @@ def test_rule_of_errors(residual, gelu, dtype, size):
 
 
 @needs_kernels
-@pytest.mark.parametrize("height", cases([1, 2, 7, 9], [1, 5]))
+@pytest.mark.parametrize("height", cases([1, 2, 7, 9], [1, 3]))
 def test_segments_of_rows_and_strips_of_columns_fit_together(height, monkeypatch):
     monkeypatch.setattr(triton, "MIN_ROWS", 2)
     monkeypatch.setattr(triton, "TILE", 256)

@@ -7,6 +7,7 @@ rows are stacked here, or cut apart; everything else is only renamed.
 from __future__ import annotations
 
 import argparse
+import functools
 import pickle
 import re
 import warnings
@@ -165,7 +166,8 @@ def _without_prefix(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix("module."): tensor for name, tensor in state_dict.items()}
 
 
-def _shapes(name: str) -> dict[str, Tensor]:
+@functools.cache
+def _shapes(name: str) -> Mapping[str, Tensor]:
     """A variant's state dict under released names, without memory for the weights."""
     return to_official(timm.create_model(name, device="meta").state_dict())
 
@@ -180,7 +182,7 @@ def _depths(official: Mapping[str, Tensor]) -> tuple[int, ...]:
 def _check_complete(official: Mapping[str, Tensor]) -> None:
     """Raises ValueError if names or shapes are not those of a variant; the class count and the grid may be any."""
     name = variant_of(official)
-    expected = _shapes(name)
+    expected = dict(_shapes(name))
     if not {"head.weight", "head.bias"} & official.keys():
         del expected["head.weight"], expected["head.bias"]
     elif "head.weight" in official:  # the class count may be any, but the same in both

@@ -123,7 +123,8 @@ class SGFormer(nn.Module):
         self.set_guidance(guidance, seed=guidance_seed)
         self.num_features = self.head_hidden_size = in_channels
         self.head = ClassifierHead(in_channels, num_classes, pool_type=global_pool, drop_rate=drop_rate, **dd)
-        self.init_weights()
+        if not self.stem.pos_embed.is_meta:  # there are no values to draw
+            self.init_weights()
 
     def init_weights(self) -> None:
         """Draws all weights anew; also what a model built on the `meta` device needs after `to_empty`."""
