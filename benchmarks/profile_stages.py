@@ -31,12 +31,14 @@ KINDS = {  # kind of operation to the beginnings of its names in the profiler
     "ranking": ("aten::sort", "aten::argsort"),
 }
 CONVOLUTIONS = ("aten::mkldnn_convolution", "aten::_slow_conv2d_forward", "aten::thnn_conv2d")
+CONVOLUTION_BACKWARD = "aten::convolution_backward"  # whose inputs are gradient, map and weights
 
 
 def kind_of(name: str, shapes: list) -> str:
     """The kind of an operation; a convolution whose kernels see one channel is depthwise."""
-    if name.startswith(CONVOLUTIONS):
-        return "depthwise" if len(shapes) > 1 and len(shapes[1]) == 4 and shapes[1][1] == 1 else "products"
+    if name.startswith((*CONVOLUTIONS, CONVOLUTION_BACKWARD)):
+        weight = shapes[2 if name == CONVOLUTION_BACKWARD else 1 : 3]
+        return "depthwise" if weight and len(weight[0]) == 4 and weight[0][1] == 1 else "products"
     return next((kind for kind, names in KINDS.items() if name.startswith(names)), "other")
 
 

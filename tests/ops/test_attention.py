@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sgformer.ops import attention
+from sgformer.ops import attention, by_heads
 
 
 def results(function, inputs):
@@ -46,3 +46,31 @@ def test_many_weights_go_to_the_fused_kernel(monkeypatch, tiles):
     assert called == [torch.bfloat16, torch.float32]
     attention(*[torch.randn(1, 1, 128, 4).bfloat16()] * 3)
     assert len(called) == (3 if tiles else 2)
+
+
+@pytest.mark.parametrize("as_convolution", [False, True])
+def test_one_head_at_a_time_gives_what_the_fused_kernel_gives(as_convolution, monkeypatch):
+    q, k, v = (torch.randn(2, n, 3, 8).transpose(1, 2) for n in (150, 70, 70))
+    expected = F.scaled_dot_product_attention(q, k, v)
+    monkeypatch.setattr(by_heads, "CHUNK_WEIGHTS", 70 * 40)
+    monkeypatch.setattr(by_heads, "is_convolution", lambda *args: as_convolution)
+    out, received = by_heads.attend(q, k, v, 8**-0.5, sum_weights=True)
+    torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        received.sum(1), torch.full((2,), 3.0 * 150, dtype=torch.float64), rtol=1e-5, atol=0
+    )
+
+
+def test_large_maps_go_one_head_at_a_time_where_products_are_convolutions(monkeypatch):
+    called = []
+    monkeypatch.setattr(by_heads, "attend", lambda q, *rest, **how: called.append(how) or (q, None))
+    monkeypatch.setattr(by_heads, "is_convolution", lambda *args: True)
+    large, small = torch.randn(1, 1, 1024, 4), torch.randn(1, 1, 1000, 4)
+    attention(large, large, large)
+    assert called == [{"sum_weights": False}]
+    attention(small, small, small)  # a million weights, and a few less
+    attention(large, small[:, :, :100], small[:, :, :100])
+    attention(*(x.clone().requires_grad_() for x in (large, large, large)))
+    monkeypatch.setattr(by_heads, "is_convolution", lambda *args: False)
+    attention(large, large, large)
+    assert len(called) == 1

@@ -8,7 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sgformer import ops
-from sgformer.ops import to_windows
+from sgformer.ops import by_heads, to_windows
 from sgformer.ops.key_mean_attention import api, chunked
 
 BACKENDS = list(api.BACKENDS)
@@ -324,9 +324,11 @@ print(peak() - before)
 
 @pytest.mark.parametrize("size", [(2, 3, 100, 30, 8), (1, 2, 7, 60, 12)])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("as_convolution", [False, True])
 @pytest.mark.usefixtures("nan_memory")
-def test_one_head_at_a_time(size, dtype, monkeypatch):
-    monkeypatch.setattr(chunked, "HEAD_CHUNK_WEIGHTS", 200)
+def test_one_head_at_a_time(size, dtype, as_convolution, monkeypatch):
+    monkeypatch.setattr(by_heads, "CHUNK_WEIGHTS", 200)
+    monkeypatch.setattr(by_heads, "is_convolution", lambda *args: as_convolution)
     monkeypatch.setattr(chunked, "MIN_HEAD_WEIGHTS", 1)
     x = inputs(*size, dtype)
     assert chunked._one_head_at_a_time(*x[:2])

@@ -1,4 +1,4 @@
-"""The three attentions of SG-Former, and the depthwise convolution that all of them share.
+"""The three attentions of SG-Former, and the layers that all of them share.
 
 All take and return token maps `(B, H, W, c)`. Each adds a *positional branch*, a depthwise convolution of projected
 tokens, before its output projection. Projections of the same input are one `Linear` each, so that they are one matrix
@@ -21,6 +21,7 @@ from ..ops import (
     depthwise_conv,
     gelu_,
     key_mean_attention,
+    linear,
     linear_after,
     merge_tokens,
     spend_tokens,
@@ -34,6 +35,14 @@ WINDOW_SIZE = 7
 
 # Group sizes of the bands by the stage's stride, from the least to the most significant band.
 GROUP_SIZES = {8: (196, 56, 28), 4: (49, 14, 7), 2: (2, 1)}
+
+
+class Linear(nn.Linear):
+    """PyTorch's `Linear`, as fast as `ops.linear` makes it."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Mixes the channels of each token."""
+        return linear(input, self.weight, self.bias)
 
 
 class DepthwiseConv(nn.Conv2d):
@@ -115,12 +124,12 @@ class HybridScaleAttention(nn.Module):
         self.stride = stride
         self.token_budget = token_budget
         # Rows: global queries c/2, local queries, keys and values c/2 each, positional branch c.
-        self.in_proj = nn.Linear(channels, 3 * channels, **dd)
+        self.in_proj = Linear(channels, 3 * channels, **dd)
         self.coarse = nn.Conv2d(channels, channels, stride, stride, **dd)
         self.coarse_norm = nn.LayerNorm(channels, eps=1e-5, **dd)
-        self.kv = nn.Linear(channels, channels, **dd)
+        self.kv = Linear(channels, channels, **dd)
         self.positional = DepthwiseConv(channels, **dd)
-        self.proj = nn.Linear(channels, channels, **dd)
+        self.proj = Linear(channels, channels, **dd)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Attends, and measures."""
@@ -160,7 +169,7 @@ class HybridScaleAttention(nn.Module):
         if strips.keeps_for_gradient():
             coarse = linear_after(prepare, x, (), weight, self.coarse.bias)
         else:
-            coarse = F.linear(prepare(x), weight, self.coarse.bias)
+            coarse = linear(prepare(x), weight, self.coarse.bias)
         return F.gelu(self.coarse_norm(coarse))
 
 
@@ -212,11 +221,11 @@ class SelfGuidedAttention(nn.Module):
         self.num_heads = num_heads
         self.group_sizes = group_sizes
         self.token_budget = token_budget
-        self.in_proj = nn.Linear(channels, 2 * channels, **dd)  # rows: queries, positional branch
+        self.in_proj = Linear(channels, 2 * channels, **dd)  # rows: queries, positional branch
         self.merge = nn.ModuleList(nn.Linear(r, 1, **dd) for r in group_sizes)
-        self.kv = nn.Linear(channels, 2 * channels, **dd)
+        self.kv = Linear(channels, 2 * channels, **dd)
         self.positional = DepthwiseConv(channels, **dd)
-        self.proj = nn.Linear(channels, channels, **dd)
+        self.proj = Linear(channels, channels, **dd)
 
     def forward(self, x: Tensor, significance: Tensor) -> Tensor:
         """Spends keys and values by significance, and attends to them."""
@@ -260,10 +269,10 @@ class GlobalAttention(nn.Module):
         dd: dict[str, Any] = {"device": device, "dtype": dtype}
         self.num_heads = num_heads
         self.token_budget = token_budget
-        self.in_proj = nn.Linear(channels, 2 * channels, **dd)  # rows: queries, positional branch
-        self.kv = nn.Linear(channels, 2 * channels, **dd)
+        self.in_proj = Linear(channels, 2 * channels, **dd)  # rows: queries, positional branch
+        self.kv = Linear(channels, 2 * channels, **dd)
         self.positional = DepthwiseConv(channels, **dd)
-        self.proj = nn.Linear(channels, channels, **dd)
+        self.proj = Linear(channels, channels, **dd)
 
     def forward(self, x: Tensor) -> Tensor:
         """Attends."""

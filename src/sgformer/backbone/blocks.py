@@ -17,6 +17,7 @@ from timm.models import checkpoint
 from torch import Tensor
 
 from ..ops import conv2d, conv_after, map_norm
+from ..ops.dispatch import is_transformed
 from . import conv_strips, strips
 from .attention import GROUP_SIZES, GlobalAttention, HybridScaleAttention, SelfGuidedAttention
 from .mlp import ConvMlp
@@ -104,7 +105,7 @@ class Stem(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Turns pictures into tokens."""
         # Channels last from the start: nothing after this line has to be copied into another layout.
-        if not strips.is_transformed():  # `vmap` knows no layouts
+        if not is_transformed():  # `vmap` knows no layouts
             x = x.contiguous(memory_format=torch.channels_last)
         convs, norms = (self.conv1, self.conv2, self.conv3), (self.norm1, self.norm2, self.norm3)
         size = x.numel() // self.conv1.in_channels * self.conv1.out_channels // 4

@@ -9,9 +9,9 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..ops import convolved_projection, linear_after
+from ..ops import convolved_projection, linear, linear_after
 from . import strips
-from .attention import DepthwiseConv
+from .attention import DepthwiseConv, Linear
 
 # Up to so many channels the hidden map of an MLP is computed once more for its gradient.
 MAX_CHANNELS_ANEW = 256
@@ -27,9 +27,9 @@ class ConvMlp(nn.Module):
     def __init__(self, channels: int, hidden_channels: int, *, device=None, dtype=None) -> None:
         super().__init__()
         dd: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.fc1 = nn.Linear(channels, hidden_channels, **dd)
+        self.fc1 = Linear(channels, hidden_channels, **dd)
         self.conv = DepthwiseConv(hidden_channels, residual=True, gelu=True, **dd)
-        self.fc2 = nn.Linear(hidden_channels, channels, **dd)
+        self.fc2 = Linear(hidden_channels, channels, **dd)
 
     def forward(self, x: Tensor) -> Tensor:
         """Mixes channels, and neighbours a little."""
@@ -66,4 +66,4 @@ def _norm(shape: tuple[int, ...], eps: float, x: Tensor, weight: Tensor, bias: T
 
 def _hidden(norm: Any, x: Tensor, *parameters: Tensor) -> Tensor:
     of_norm, of_projection = parameters[:2], parameters[2:]
-    return F.linear(norm(x, *of_norm), *of_projection)
+    return linear(norm(x, *of_norm), *of_projection)

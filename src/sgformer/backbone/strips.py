@@ -11,13 +11,17 @@ and other devices take the plain way.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.modules.module import _has_any_global_hook
+
+from ..ops import linear
+from ..ops.dispatch import is_transformed
+from ..ops.linear import is_convolution
 
 _HERE = __name__.rpartition(".")[0] + "."
 
@@ -61,16 +65,11 @@ def unobserved(*modules: nn.Module) -> bool:
 def is_plain(*modules: nn.Module) -> bool:
     """Whether these compute what this package makes them for, unobserved, so that their weights tell all."""
     return unobserved(*modules) and all(
-        module.bias is not None
-        if type(module) in (nn.Linear, nn.LayerNorm)
-        else type(module).__module__.startswith(_HERE) and getattr(module, "padding_mode", "zeros") == "zeros"
+        (type(module) in (nn.Linear, nn.LayerNorm) or type(module).__module__.startswith(_HERE))
+        and (not isinstance(module, (nn.Linear, nn.LayerNorm)) or module.bias is not None)
+        and getattr(module, "padding_mode", "zeros") == "zeros"
         for module in modules
     )
-
-
-def is_transformed() -> bool:
-    """Whether this runs within a transform of `torch.func`, such as `grad` or `vmap`."""
-    return torch._C._functorch.peek_interpreter_stack() is not None  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def has_own_gradient(*modules: nn.Module) -> bool:
@@ -100,31 +99,49 @@ def add_mlp(
     Shape:
         - x, returns: `(B, H, W, c)`
     """
-    B, H, W, c = x.shape
-    hidden = fc1.out_features
-    height = min(H, max(2, STRIP_SIZE // (W * hidden)))
+    B, H, W, _ = x.shape
+    height = min(H, max(2, STRIP_SIZE // (W * fc1.out_features)))
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
-    # Hidden rows of a strip, and a row above and below it.
-    rows = x.new_empty((height + 2, W, hidden))
-    weight1, weight2 = fc1.weight.t(), fc2.weight.t()
+    strip = x[:1, :height]
+    hidden_strips = _anew if is_convolution(strip, fc1.weight) else _kept
     for b in range(B):
-        rows[0] = 0  # above the map
-        for top in range(0, H, height):
-            bottom = min(top + height, H)
-            first, last = (top + 1 if top else 0), min(bottom + 1, H)  # row `top` came with the strip before
-            if first < last:
-                normed = norm(x[b, first:last])
-                new_rows = rows[first - top + 1 : last - top + 1].view(-1, hidden)
-                torch.addmm(fc1.bias, normed.view(-1, c), weight1, out=new_rows)
-            if last == bottom:
-                rows[bottom - top + 1] = 0  # below the map
-            y = convolve_rows(rows[: bottom - top + 2])  # (rows, W, hidden)
-            out_rows = out[b, top:bottom].view(-1, c)
-            torch.addmm(fc2.bias, y.view(-1, hidden), weight2, out=out_rows)
-            out_rows += x[b, top:bottom].reshape(-1, c)
-            if bottom < H:
-                rows[:2] = rows[height : height + 2]
+        for top, rows in hidden_strips(x[b], height, norm, fc1):
+            y = linear(convolve_rows(rows), fc2.weight, fc2.bias)  # (rows - 2, W, c)
+            torch.add(x[b, top : top + height], y, out=out[b, top : top + height])
     return out
+
+
+def _kept(x: Tensor, height: int, norm: nn.LayerNorm, fc1: nn.Linear) -> Iterator[tuple[int, Tensor]]:
+    """The top of each strip, and its hidden rows with one above and one below, which are kept for the next one.
+
+    Shape:
+        - x: `(H, W, c)`
+        - returns: `(height + 2, W, hidden)`, the last strip's perhaps less high; overwritten by the next
+    """
+    H, W, c = x.shape
+    rows = x.new_empty((height + 2, W, fc1.out_features))
+    rows[0] = 0  # above the map
+    for top in range(0, H, height):
+        bottom = min(top + height, H)
+        first, last = (top + 1 if top else 0), min(bottom + 1, H)  # row `top` came with the strip before
+        if first < last:
+            new_rows = rows[first - top + 1 : last - top + 1].view(-1, fc1.out_features)
+            torch.addmm(fc1.bias, norm(x[first:last]).view(-1, c), fc1.weight.t(), out=new_rows)
+        if last == bottom:
+            rows[bottom - top + 1] = 0  # below the map
+        yield top, rows[: bottom - top + 2]
+        if bottom < H:
+            rows[:2] = rows[height : height + 2]
+
+
+def _anew(x: Tensor, height: int, norm: nn.LayerNorm, fc1: nn.Linear) -> Iterator[tuple[int, Tensor]]:
+    """The same where a convolution makes them, which cannot write beside rows that are there: shared rows twice."""
+    H = len(x)
+    for top in range(0, H, height):
+        bottom = min(top + height, H)
+        rows = linear(norm(x[max(top - 1, 0) : bottom + 1]), fc1.weight, fc1.bias)
+        at_edges = int(top == 0), int(bottom == H)
+        yield top, F.pad(rows, (0, 0, 0, 0, *at_edges)) if any(at_edges) else rows
 
 
 def project(x: Tensor, projection: nn.Linear, sizes: tuple[int, ...]) -> tuple[Tensor, ...]:
@@ -139,7 +156,7 @@ def project(x: Tensor, projection: nn.Linear, sizes: tuple[int, ...]) -> tuple[T
     """
     if in_pieces(x, x.numel()) and is_plain(projection):
         weights, biases = projection.weight.split(sizes), projection.bias.split(sizes)
-        return tuple(F.linear(x, weight, bias) for weight, bias in zip(weights, biases, strict=True))
+        return tuple(linear(x, weight, bias) for weight, bias in zip(weights, biases, strict=True))
     return projection(x).split(sizes, -1)
 
 

@@ -10,6 +10,7 @@ from .conv2d import conv2d
 from .convolved_projection import convolved_projection
 from .depthwise_conv import depthwise_conv
 from .key_mean_attention import key_mean_attention
+from .linear import linear, weight_gradient
 from .map_norm import map_norm
 from .merge_tokens import Spending, merge_tokens, rank_tokens, spend_tokens
 from .recomputed import conv_after, linear_after
@@ -26,11 +27,13 @@ __all__ = [
     "from_windows",
     "gelu_",
     "key_mean_attention",
+    "linear",
     "linear_after",
     "map_norm",
     "merge_tokens",
     "rank_tokens",
     "spend_tokens",
     "to_windows",
+    "weight_gradient",
     "window_attention",
 ]

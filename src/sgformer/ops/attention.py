@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import by_heads
+
 # Up to this many weights (64 MB in float32) two plain products are the faster way on a CPU in low precision.
 MAX_PLAIN_WEIGHTS = 2**24
 # With matrix units (Intel's AMX) the fused kernel is the faster one from this many keys on.
@@ -16,8 +18,9 @@ HAS_TILES = bool(getattr(torch.cpu, "get_capabilities", dict)().get("amx_tile"))
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Softmax attention with scale `d ** -0.5`.
 
-    It is PyTorch's fused attention, except on a CPU in bfloat16 or float16 while there are few weights: two plain
-    products are faster there (`benchmarks/choices.py` measures by how much).
+    It is PyTorch's fused attention, except on a CPU: in bfloat16 or float16 while there are few weights, two plain
+    products are faster (`benchmarks/choices.py` measures by how much); in float32 it may be one head at a time
+    (`by_heads.py`).
 
     Shape:
         - q: `(B, a, N, d)`
@@ -32,9 +35,11 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     M = k.shape[2]
     low_precision = q.dtype in (torch.bfloat16, torch.float16)
     many = B * a * N * M > MAX_PLAIN_WEIGHTS or (HAS_TILES and M >= MIN_TILED_KEYS)
+    if by_heads.pays(q, k, v):
+        return by_heads.attend(q, k, v, d**-0.5, sum_weights=False)[0]
     if q.device.type != "cpu" or not low_precision or many:
         return F.scaled_dot_product_attention(q, k, v)
-    return scaled_scores(q, k, d**-0.5).softmax(-1).to(v.dtype) @ v
+    return _scaled_products(q, k, d**-0.5).softmax(-1) @ v  # PyTorch's softmax computes in float32
 
 
 def scaled_scores(q: Tensor, k: Tensor, scale: float) -> Tensor:
@@ -44,7 +49,15 @@ def scaled_scores(q: Tensor, k: Tensor, scale: float) -> Tensor:
         - q: `(..., N, d)`; k: `(..., M, d)`
         - returns: `(..., N, M)`
     """
-    accumulate = torch.promote_types(q.dtype, torch.float32)
-    if q.dtype is torch.float16:  # whose range is soon exceeded before scores are scaled
-        return ((q * scale) @ k.mT).to(accumulate)
-    return (q @ k.mT).to(accumulate) * scale
+    return _scaled_products(q, k, scale).to(torch.promote_types(q.dtype, torch.float32))
+
+
+def _scaled_products(q: Tensor, k: Tensor, scale: float) -> Tensor:
+    """The same in the precision of `q`, scaled before it is rounded: the range of float16 is soon exceeded."""
+    *leading, N, d = q.shape
+    M = k.shape[-2]
+    unused = q.new_empty(())
+    scores = torch.baddbmm(
+        unused, q.reshape(-1, N, d), k.reshape(-1, M, d).mT, beta=0, alpha=scale
+    )  # one pass less over the scores than a product and a factor
+    return scores.view(*leading, N, M)

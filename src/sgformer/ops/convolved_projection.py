@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .depthwise_conv import depthwise_conv, gelu_gradient, gradients
+from .linear import linear, weight_gradient
 from .recomputed import Prepare, Prepared
 
 
@@ -74,9 +74,7 @@ class _ConvolvedProjection(torch.autograd.Function):
         ctx.prepared = None if prepare is _as_it_is else Prepared(prepare, x.device.type)
         ctx.dtype_of_bias = bias.dtype
         hidden = prepare(x, *parameters)
-        return F.linear(
-            depthwise_conv(hidden, conv_weight, conv_bias, residual=True, gelu=True), weight, bias
-        )
+        return linear(depthwise_conv(hidden, conv_weight, conv_bias, residual=True, gelu=True), weight, bias)
 
     @staticmethod
     @once_differentiable
@@ -87,10 +85,10 @@ class _ConvolvedProjection(torch.autograd.Function):
             prepared, leaves = ctx.prepared.again(x, parameters)
             x = prepared.detach()
         of_hidden, hidden = gelu_gradient(
-            grad @ weight.to(grad.dtype), x, conv_weight, conv_bias, residual=True
+            linear(grad, weight.to(grad.dtype).t()), x, conv_weight, conv_bias, residual=True
         )
         flat = grad.flatten(0, 2)  # (B * H * W, c)
-        of_weight = flat.t() @ hidden.flatten(0, 2).to(grad.dtype)
+        of_weight = weight_gradient(grad, hidden.to(grad.dtype))
         of_x, of_conv_weight, of_conv_bias = gradients(of_hidden, x, conv_weight, residual=True)
         of_bias = flat.sum(0, dtype=torch.promote_types(flat.dtype, torch.float32))
         of_parameters: Sequence[Tensor] = ()

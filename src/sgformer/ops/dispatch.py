@@ -1,9 +1,11 @@
-"""The choice among the backends of an op: each says for itself when it cannot serve, and why."""
+"""The choice among the ways to compute an op: each backend says for itself when it cannot serve, and why."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
+
+import torch
 
 
 class Backend(NamedTuple):
@@ -56,3 +58,8 @@ def explain(backends: dict[str, Backend], *args: Any) -> dict[str, str]:
     `"auto"` takes the first that says yes.
     """
     return {name: b.why_not(*args) or b.why_slow(*args) or "yes" for name, b in backends.items()}
+
+
+def is_transformed() -> bool:
+    """Whether this runs within a transform of `torch.func`, such as `grad` or `vmap`."""
+    return torch._C._functorch.peek_interpreter_stack() is not None  # pyright: ignore[reportAttributeAccessIssue]

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .linear import linear, weight_gradient
+
 # From so many tokens and channels on, a CPU computes the weights' gradient faster with channels first.
 LARGE_MAP = 96 * 96
 MANY_CHANNELS = 64
@@ -130,18 +132,18 @@ class _LinearAfter(torch.autograd.Function):
             Prepared(prepare, x.device.type),
             bias.dtype if bias is not None else None,
         )
-        return F.linear(prepare(x, *parameters), weight, bias)
+        return linear(prepare(x, *parameters), weight, bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
         x, weight, *parameters = ctx.saved_tensors
         y, leaves = ctx.prepared.again(x, parameters)
-        flat = grad.flatten(0, -2)
-        of_weight = flat.t() @ y.detach().flatten(0, -2).to(grad.dtype)
-        of_y = (grad @ weight.to(grad.dtype)).to(y.dtype)
+        of_weight = weight_gradient(grad, y.detach().to(grad.dtype))
+        of_y = linear(grad, weight.to(grad.dtype).t()).to(y.dtype)
         of_bias = None
         if ctx.dtype_of_bias is not None:
+            flat = grad.flatten(0, -2)
             of_bias = flat.sum(0, dtype=torch.promote_types(flat.dtype, torch.float32)).to(ctx.dtype_of_bias)
         of_x, *of_parameters = torch.autograd.grad(y, leaves, of_y)
         return None, of_x, of_weight.to(weight.dtype), of_bias, *of_parameters

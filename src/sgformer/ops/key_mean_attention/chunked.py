@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from .. import by_heads
 from .reference import attention_weights, num_queries
 
 # Weights that are computed at a time: 4 MB in float32, which stays in the caches of one core.
 CHUNK_WEIGHTS = 2**20
-# The same where there is one head at a time: 8 MB. With two threads this took two thirds of the time of 1 MB.
-HEAD_CHUNK_WEIGHTS = 2**21
 # From this many weights a head on, heads are computed one at a time.
 MIN_HEAD_WEIGHTS = 2**17
 
@@ -48,12 +47,6 @@ def _chunks(q: Tensor, k: Tensor) -> Iterator[tuple[slice, slice]]:
             yield slice(b, b + images), slice(0, N)
 
 
-def _new_output(q: Tensor) -> Tensor:
-    """Memory for `(B, a, N, d)` in which the channels of all heads of a query are neighbours, as a map wants them."""
-    B, a, N, d = q.shape
-    return q.new_empty((B, N, a, d)).transpose(1, 2)
-
-
 def _chunk_of(mask: Tensor | None, images: slice, queries: slice) -> Tensor | None:
     if mask is None:
         return None
@@ -64,8 +57,10 @@ def _chunk_of(mask: Tensor | None, images: slice, queries: slice) -> Tensor | No
 @torch.library.custom_op("sgformer::key_mean_attention_chunked", mutates_args=())
 def _forward(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     if mask is None and _one_head_at_a_time(q, k):
-        return _forward_by_heads(q, k, v, scale)
-    out = _new_output(q)
+        with torch.autocast("cpu", enabled=False):
+            out, key_sum = by_heads.attend(q, k, v, scale, sum_weights=True)
+        return out, (key_sum / num_queries(q, mask)).to(q.dtype)
+    out = by_heads.new_output(q)
     # In float64, so that the error does not grow with the number of chunks; Apple's GPUs have none.
     precise = torch.float32 if q.device.type == "mps" else torch.float64
     key_sum = q.new_zeros((q.shape[0], k.shape[2]), dtype=precise)
@@ -81,28 +76,8 @@ def _forward(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None)
 
 def _one_head_at_a_time(q: Tensor, k: Tensor) -> bool:
     """Whether a CPU has enough to do in one head."""
-    many = q.shape[2] * k.shape[2] >= MIN_HEAD_WEIGHTS and k.shape[2] <= HEAD_CHUNK_WEIGHTS
+    many = q.shape[2] * k.shape[2] >= MIN_HEAD_WEIGHTS and k.shape[2] <= by_heads.CHUNK_WEIGHTS
     return many and q.device.type == "cpu" and q.dtype in (torch.float32, torch.float64)
-
-
-def _forward_by_heads(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """On a CPU: every product is one of plain matrices, in a buffer that is used again and again."""
-    B, a, N, _ = q.shape
-    M = k.shape[2]
-    out = _new_output(q)
-    key_sum = q.new_zeros((B, M), dtype=torch.float64)
-    step = max(1, HEAD_CHUNK_WEIGHTS // M)
-    buffer = q.new_empty((min(step, N), M))
-    with torch.autocast("cpu", enabled=False):
-        for b in range(B):
-            for h in range(a):
-                queries, keys, values = q[b, h] * scale, k[b, h].mT, v[b, h].contiguous()
-                for part, out_part in zip(queries.split(step), out[b, h].split(step), strict=True):
-                    scores = torch.mm(part, keys, out=buffer[: len(part)])
-                    weights = torch.softmax(scores, -1, out=scores)
-                    torch.mm(weights, values, out=out_part)
-                    key_sum[b] += weights.sum(0)
-    return out, (key_sum / (a * N)).to(q.dtype)
 
 
 def sum_of_weights(q: Tensor, k: Tensor, scale: float) -> Tensor:
@@ -116,7 +91,7 @@ def sum_of_weights(q: Tensor, k: Tensor, scale: float) -> Tensor:
 @_forward.register_fake
 def _(q, k, v, scale, mask):
     dtype = torch.promote_types(q.dtype, torch.float32)
-    return _new_output(q), q.new_empty((q.shape[0], k.shape[2]), dtype=dtype)
+    return by_heads.new_output(q), q.new_empty((q.shape[0], k.shape[2]), dtype=dtype)
 
 
 @torch.library.custom_op("sgformer::key_mean_attention_chunked_backward", mutates_args=())

@@ -1,0 +1,72 @@
+"""Attention on a CPU a head and some queries at a time: plain products and a softmax on weights that stay in the cache.
+
+For large maps this is faster than kernels that take all heads at once, where something is wanted of the weights
+(`key_mean_attention`), or where products are faster as convolutions than in PyTorch's fused kernel (`linear.py`).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .linear import is_convolution, linear
+
+# Weights that are computed at a time: 8 MB. With two threads this took two thirds of the time of 1 MB.
+CHUNK_WEIGHTS = 2**21
+# Convolutions want many queries at a time: 16 MB where there are more keys than this.
+MANY_KEYS = 1024
+# From so many weights a head, and so many keys, on it pays where products are convolutions.
+MIN_WEIGHTS = 2**20
+MIN_KEYS = 128
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, *, sum_weights: bool) -> tuple[Tensor, Tensor]:
+    """Softmax attention, and the weights that each key receives from all queries of all heads together. No gradient.
+
+    Args:
+        q: queries.
+        k: keys.
+        v: values.
+        scale: of the scores.
+        sum_weights: whether that is wanted; else it is zero.
+
+    Shape:
+        - q: `(B, a, N, d)`; k, v: `(B, a, M, d)`
+        - returns: `(B, a, N, d)` and `(B, M)`, in float64
+    """
+    B, a, N, _ = q.shape
+    M = k.shape[2]
+    out = new_output(q)
+    total = q.new_zeros((B, M), dtype=torch.float64)
+    as_convolution = is_convolution(q[:1, 0], k[0, 0])
+    step = max(1, CHUNK_WEIGHTS * (1 + (as_convolution and M > MANY_KEYS)) // M)
+    buffer = None if as_convolution else q.new_empty((min(step, N), M))
+    for b in range(B):
+        for h in range(a):
+            queries, keys, values = q[b, h] * scale, k[b, h], v[b, h].contiguous()
+            for part, out_part in zip(queries.split(step), out[b, h].split(step), strict=True):
+                if buffer is None:
+                    weights = linear(part, keys)
+                    torch.softmax(weights, -1, out=weights)
+                    out_part.copy_(linear(weights, values.t()))
+                else:
+                    weights = torch.mm(part, keys.t(), out=buffer[: len(part)])
+                    torch.softmax(weights, -1, out=weights)
+                    torch.mm(weights, values, out=out_part)
+                if sum_weights:
+                    total[b] += weights.sum(0)
+    return out, total
+
+
+def pays(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    """Whether this is faster than PyTorch's fused attention, and no gradient is wanted."""
+    if torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v)):
+        return False
+    N, M = q.shape[2], k.shape[2]
+    return is_convolution(q, k[0, 0]) and M >= MIN_KEYS and N * M >= MIN_WEIGHTS
+
+
+def new_output(q: Tensor) -> Tensor:
+    """Memory for `(B, a, N, d)` in which the channels of all heads of a query are neighbours, as a map wants them."""
+    B, a, N, d = q.shape
+    return q.new_empty((B, N, a, d)).transpose(1, 2)

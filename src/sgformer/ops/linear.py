@@ -1,0 +1,90 @@
+"""Linear maps in float32 on AMD's processors with AVX-512, at more than twice the speed of PyTorch's own.
+
+PyTorch hands products in float32 to MKL, which leaves AVX-512 unused on a processor that is not Intel's. Convolutions
+go to oneDNN, which uses it. A linear map is a convolution with a 1x1 kernel, and a list of tokens is a picture of one
+column with channels last, so neither needs a copy to become the other. `benchmarks/choices.py` measures both.
+"""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+from .dispatch import is_transformed
+
+# Below so many tokens, or products of numbers, a convolution is no faster.
+MIN_TOKENS = 96
+MIN_PRODUCTS = 2**23
+
+
+def _processor() -> str:
+    """What the system says of the processor, its maker included."""
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.read_text(errors="replace") if cpuinfo.exists() else platform.processor()
+
+
+def _mkl_is_slow(processor: str, instructions: str) -> bool:
+    return "AuthenticAMD" in processor and instructions == "AVX512" and torch.backends.mkl.is_available()
+
+
+MKL_IS_SLOW = _mkl_is_slow(_processor(), torch.backends.cpu.get_cpu_capability())
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`torch.nn.functional.linear`, as a convolution where that is faster.
+
+    Shape:
+        - x: `(..., c)`; weight: `(c', c)`; bias: `(c',)`
+        - returns: `(..., c')`
+
+    Example:
+        >>> linear(torch.ones(2, 5, 3), torch.ones(4, 3)).shape
+        torch.Size([2, 5, 4])
+    """
+    if not is_convolution(x, weight):
+        return F.linear(x, weight, bias)
+    y = F.conv2d(_as_column(x), weight[:, :, None, None], bias)
+    return y.permute(0, 2, 3, 1).view(*x.shape[:-1], len(weight))
+
+
+def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
+    """The gradient to `weight` of `linear(x, weight)`; that to `x` is `linear(grad, weight.t())`. Has none itself.
+
+    Shape:
+        - grad: `(..., c')`; x: `(..., c)`, of the same dtype
+        - returns: `(c', c)`
+
+    Example:
+        >>> weight_gradient(torch.ones(2, 5, 4), torch.ones(2, 5, 3)).shape
+        torch.Size([4, 3])
+    """
+    weight = grad.new_empty((grad.shape[-1], x.shape[-1]))  # nothing but its shape is used
+    if not is_convolution(x, weight):
+        return grad.flatten(0, -2).t() @ x.flatten(0, -2)
+    numbers = [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [False, True, False]
+    pictures = _as_column(grad), _as_column(x)
+    _, of_weight, _ = torch.ops.aten.convolution_backward(*pictures, weight[:, :, None, None], None, *numbers)
+    return of_weight.view(weight.shape)
+
+
+def is_convolution(x: Tensor, weight: Tensor) -> bool:
+    """Whether `linear(x, weight)` is computed as a convolution."""
+    if not MKL_IS_SLOW or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    plain = all(type(tensor) in (Tensor, nn.Parameter) for tensor in (x, weight))
+    if not plain or any(y.dtype is not torch.float32 or y.device.type != "cpu" for y in (x, weight)):
+        return False
+    tokens = x.shape[:-1].numel()
+    enough = tokens >= MIN_TOKENS and tokens * weight.numel() >= MIN_PRODUCTS
+    usual = torch.backends.mkldnn.enabled and not torch.is_autocast_enabled("cpu") and not is_transformed()
+    return enough and usual
+
+
+def _as_column(x: Tensor) -> Tensor:
+    """`(..., c)` as a picture `(1, c, n, 1)` with channels last."""
+    return x.reshape(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)
