@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sgformer.backbone.attention import DepthwiseConv, HybridScaleAttention
 from sgformer.backbone.blocks import HalvingConv
+from sgformer.ops import linear
 from sgformer.ops.attention import attention
 from sgformer.ops.recomputed import conv_after
 
@@ -75,6 +76,9 @@ def cases(dtype: torch.dtype):
 
         x = channels_last(b, c, n, dtype)
         yield "stem, training: weights apart / as is", f"{b}x{c}x{n}x{n}", after, conv, (x,)
+    for n, c, width in [(25088, 64, 256), (6272, 128, 512), (1568, 256, 1024), (392, 512, 2048)]:
+        tensors = [torch.randn(*shape, dtype=dtype, requires_grad=True) for shape in ((n, c), (width, c))]
+        yield "linear: ours / PyTorch's", f"{n}x{c} to {width}", linear, F.linear, tuple(tensors)
 
 
 def main() -> None:

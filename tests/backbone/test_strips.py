@@ -6,12 +6,13 @@ import torch
 from backbone import fill
 from sgformer.backbone import conv_strips, strips
 from sgformer.backbone.blocks import Downsample, GlobalBlock, Stem
+from sgformer.ops import pieces
 
 
 @pytest.fixture
 def in_strips(monkeypatch):
     """Everything is large, strips are of two rows or few, and what strips computed is counted."""
-    monkeypatch.setattr(strips, "MAX_WHOLE", 0)
+    monkeypatch.setattr(pieces, "MAX_WHOLE", 0)
     calls = []
     plain = strips.add_mlp
     monkeypatch.setattr(strips, "add_mlp", lambda *args: calls.append(1) or plain(*args))
@@ -57,7 +58,7 @@ def test_low_precision_is_as_precise(in_strips, monkeypatch):
         exact = model._add_mlp(x)
         model.bfloat16()
         fast = model._add_mlp(x.bfloat16())
-        monkeypatch.setattr(strips, "MAX_WHOLE", 2**30)
+        monkeypatch.setattr(pieces, "MAX_WHOLE", 2**30)
         plain = model._add_mlp(x.bfloat16())
     assert (fast - exact).norm() <= 1.5 * (plain - exact).norm()
 

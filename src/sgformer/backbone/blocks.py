@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..ops import conv2d, conv_after, map_norm
 from ..ops.dispatch import is_transformed
+from ..ops.pieces import few_pictures
 from . import conv_strips, strips
 from .attention import GROUP_SIZES, GlobalAttention, HybridScaleAttention, SelfGuidedAttention
 from .mlp import ConvMlp
@@ -111,8 +112,8 @@ class Stem(nn.Module):
         size = x.numel() // self.conv1.in_channels * self.conv1.out_channels // 4
         if conv_strips.pays(x, self.conv1) and strips.is_plain(*convs, *norms):
             x = conv_strips.normed_convs(x, convs, norms)
-        elif strips.in_pieces(x, size):  # a picture at a time stays longer in the cache
-            x = torch.cat([self._embed(picture) for picture in x.split(1)])
+        elif (at_once := few_pictures(x, size)) and strips.unobserved(*convs, *norms):
+            x = torch.cat([self._embed(pictures) for pictures in x.split(at_once)])
         else:
             x = self._embed(x)
         x = self.norm(x.permute(0, 2, 3, 1))

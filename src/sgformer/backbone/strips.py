@@ -22,13 +22,12 @@ from torch.nn.modules.module import _has_any_global_hook
 from ..ops import linear
 from ..ops.dispatch import is_transformed
 from ..ops.linear import is_convolution
+from ..ops.pieces import pays
 
 _HERE = __name__.rpartition(".")[0] + "."
 
 # Numbers in the hidden rows of a strip, at most: 4 MB in float32.
 STRIP_SIZE = 2**20
-# A map of more numbers than this is cut: 8 MB in float32.
-MAX_WHOLE = 2**21
 
 
 def in_pieces(x: Tensor, size: int) -> bool:
@@ -38,16 +37,7 @@ def in_pieces(x: Tensor, size: int) -> bool:
         x: a tensor of the same device.
         size: numbers in the largest map.
     """
-    return (
-        not torch.compiler.is_compiling()  # first: an exporter would take the answers to the rest for granted
-        and not torch.jit.is_tracing()
-        and size > MAX_WHOLE
-        and x.device.type == "cpu"
-        and not torch.is_grad_enabled()
-        and not torch.is_autocast_enabled("cpu")
-        and type(x) in (Tensor, nn.Parameter)  # and no fake one, which has no numbers
-        and not is_transformed()
-    )
+    return pays(x, size) and not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
 
 
 def unobserved(*modules: nn.Module) -> bool:

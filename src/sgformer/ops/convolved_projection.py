@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from .depthwise_conv import depthwise_conv, gelu_gradient, gradients
 from .linear import linear, weight_gradient
+from .pieces import few_pictures
 from .recomputed import Prepare, Prepared
 
 
@@ -73,26 +75,49 @@ class _ConvolvedProjection(torch.autograd.Function):
         ctx.save_for_backward(x, conv_weight, conv_bias, weight, *parameters)
         ctx.prepared = None if prepare is _as_it_is else Prepared(prepare, x.device.type)
         ctx.dtype_of_bias = bias.dtype
-        hidden = prepare(x, *parameters)
-        return linear(depthwise_conv(hidden, conv_weight, conv_bias, residual=True, gelu=True), weight, bias)
+        ctx.at_once = few_pictures(x, x[..., 0].numel() * weight.shape[1])
+
+        def project(x: Tensor) -> Tensor:
+            hidden = prepare(x, *parameters)
+            hidden = depthwise_conv(hidden, conv_weight, conv_bias, residual=True, gelu=True)
+            return linear(hidden, weight, bias)
+
+        return torch.cat([project(y) for y in x.split(ctx.at_once)]) if ctx.at_once else project(x)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
-        x, conv_weight, conv_bias, weight, *parameters = ctx.saved_tensors
-        prepared, leaves = x, []
-        if ctx.prepared is not None:
-            prepared, leaves = ctx.prepared.again(x, parameters)
-            x = prepared.detach()
-        of_hidden, hidden = gelu_gradient(
-            linear(grad, weight.to(grad.dtype).t()), x, conv_weight, conv_bias, residual=True
-        )
-        flat = grad.flatten(0, 2)  # (B * H * W, c)
-        of_weight = weight_gradient(grad, hidden.to(grad.dtype))
-        of_x, of_conv_weight, of_conv_bias = gradients(of_hidden, x, conv_weight, residual=True)
-        of_bias = flat.sum(0, dtype=torch.promote_types(flat.dtype, torch.float32))
-        of_parameters: Sequence[Tensor] = ()
-        if leaves:
-            of_x, *of_parameters = torch.autograd.grad(prepared, leaves, of_x.to(prepared.dtype))
-        of_last = of_weight.to(weight.dtype), of_bias.to(ctx.dtype_of_bias)
-        return None, of_x, of_conv_weight, of_conv_bias, *of_last, *of_parameters
+        x, *tensors = ctx.saved_tensors
+        if ctx.at_once is None:
+            return None, *_gradients(ctx, grad, x, *tensors)
+        pieces = zip(grad.split(ctx.at_once), x.split(ctx.at_once), strict=True)
+        of_maps, *of_tensors = zip(*(_gradients(ctx, *piece, *tensors) for piece in pieces), strict=True)
+        return None, torch.cat(of_maps), *(functools.reduce(torch.add, of_tensor) for of_tensor in of_tensors)
+
+
+def _gradients(
+    ctx: Any,
+    grad: Tensor,
+    x: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor,
+    weight: Tensor,
+    *parameters: Tensor,
+) -> tuple[Tensor, ...]:
+    """Those of some pictures: to `x` and whatever has parameters, in the order of the arguments of `forward`."""
+    prepared, leaves = x, []
+    if ctx.prepared is not None:
+        prepared, leaves = ctx.prepared.again(x, parameters)
+        x = prepared.detach()
+    of_hidden, hidden = gelu_gradient(
+        linear(grad, weight.to(grad.dtype).t()), x, conv_weight, conv_bias, residual=True
+    )
+    of_weight = weight_gradient(grad, hidden.to(grad.dtype))
+    of_x, of_conv_weight, of_conv_bias = gradients(of_hidden, x, conv_weight, residual=True)
+    flat = grad.flatten(0, 2)  # (B * H * W, c)
+    of_bias = flat.sum(0, dtype=torch.promote_types(flat.dtype, torch.float32))
+    of_parameters: Sequence[Tensor] = ()
+    if leaves:
+        of_x, *of_parameters = torch.autograd.grad(prepared, leaves, of_x.to(prepared.dtype))
+    of_last = of_weight.to(weight.dtype), of_bias.to(ctx.dtype_of_bias)
+    return of_x, of_conv_weight, of_conv_bias, *of_last, *of_parameters

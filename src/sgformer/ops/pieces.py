@@ -1,0 +1,38 @@
+"""Maps on a CPU that are better computed a piece at a time.
+
+What does not fit the cache goes to memory and comes back for each operation, and a new large tensor is fresh memory
+that the system clears page by page, which may take longer than the operation. Pieces are small enough for both.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from .dispatch import is_transformed
+
+# A map of more numbers than this is cut: 8 MB in float32.
+MAX_WHOLE = 2**21
+# Numbers in the largest map of a few pictures that are computed together: 4 MB in float32.
+PIECE = 2**20
+
+
+def pays(x: Tensor, size: int) -> bool:
+    """Whether a map of `size` numbers, on the device of `x`, is better cut."""
+    return (
+        not torch.compiler.is_compiling()  # first: an exporter would take the answers to the rest for granted
+        and not torch.jit.is_tracing()
+        and size > MAX_WHOLE
+        and x.device.type == "cpu"
+        and type(x) in (Tensor, nn.Parameter)  # and no fake one, which has no numbers
+        and not is_transformed()
+    )
+
+
+def few_pictures(x: Tensor, size: int) -> int | None:
+    """How many pictures of a batch are better computed together, where the largest map of all has `size` numbers.
+
+    None for all of them.
+    """
+    return max(1, PIECE * len(x) // size) if pays(x, size) and len(x) > 1 else None
