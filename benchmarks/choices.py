@@ -20,7 +20,6 @@ from sgformer.backbone.attention import DepthwiseConv, HybridScaleAttention
 from sgformer.backbone.blocks import HalvingConv
 from sgformer.ops import linear
 from sgformer.ops.attention import attention
-from sgformer.ops.recomputed import conv_after
 
 ROUNDS = 15
 RESULTS = Path(__file__).parent / "results"
@@ -68,14 +67,6 @@ def cases(dtype: torch.dtype):
             return F.gelu(module.coarse_norm(module.coarse(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)))
 
         yield "coarse: product / convolution", f"{n}x{n}x{c}", module._coarsen, convolved, (x,)
-    for b, c, n in [(8, 64, 112), (2, 64, 200)]:
-        conv = torch.nn.Conv2d(c, c, 3, padding=1, bias=False).to(dtype)
-
-        def after(x: Tensor, conv: torch.nn.Conv2d = conv) -> Tensor:
-            return conv_after(torch.clone, x, (), conv.weight, stride=1, padding=1, groups=1)
-
-        x = channels_last(b, c, n, dtype)
-        yield "stem, training: weights apart / as is", f"{b}x{c}x{n}x{n}", after, conv, (x,)
     for n, c, width in [(25088, 64, 256), (6272, 128, 512), (1568, 256, 1024), (392, 512, 2048)]:
         tensors = [torch.randn(*shape, dtype=dtype, requires_grad=True) for shape in ((n, c), (width, c))]
         yield "linear: ours / PyTorch's", f"{n}x{c} to {width}", linear, F.linear, tuple(tensors)

@@ -11,14 +11,15 @@ from sgformer.ops import linear, weight_gradient
 from sgformer.ops.linear import MIN_TOKENS, _mkl_is_slow, is_convolution
 
 MODULE = importlib.import_module("sgformer.ops.linear")  # whose name is the function's, too
-SHAPES = [((3, 5), 7), ((2, 4, 6, 8), 16), ((1, 33), 1)]
+SHAPES = [((16, 5), 7), ((2, 4, 6, 8), 16), ((2, 8, 33), 1)]
 
 
-@pytest.fixture
-def as_convolution(monkeypatch):
+@pytest.fixture(params=[1, 2], ids=["one thread", "two threads"])
+def as_convolution(request, monkeypatch):
     """Every linear map is one, whatever processor this is."""
     for name, value in {"MKL_IS_SLOW": True, "MIN_TOKENS": 0, "MIN_PRODUCTS": 0}.items():
         monkeypatch.setattr(MODULE, name, value)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: request.param)
 
 
 class Calls(TorchDispatchMode):
@@ -67,7 +68,7 @@ def test_gradients_are_those_of_linear(shape, width, as_convolution):
 
 
 def test_has_second_derivatives(as_convolution):
-    x, weight, bias = tensors((4, 3), 2)
+    x, weight, bias = tensors((16, 3), 2)
     (of_x,) = torch.autograd.grad(linear(x, weight, bias).pow(3).sum(), x, create_graph=True)
     (mine,) = torch.autograd.grad(of_x.square().sum(), weight)
     (of_x,) = torch.autograd.grad(F.linear(x, weight, bias).pow(3).sum(), x, create_graph=True)
@@ -76,7 +77,7 @@ def test_has_second_derivatives(as_convolution):
 
 
 def test_views_that_are_not_in_one_piece_are_taken(as_convolution):
-    x = torch.randn(2, 6, 5, 4).transpose(1, 2)[..., 1:]
+    x = torch.randn(2, 6, 8, 4).transpose(1, 2)[..., 1:]
     weight = torch.randn(5, 3, 2)[..., 0]
     torch.testing.assert_close(linear(x, weight), F.linear(x, weight), rtol=1e-5, atol=1e-5)
 
@@ -88,11 +89,11 @@ def test_other_precisions_stay_with_pytorch(dtype, as_convolution):
 
 
 def test_autocast_transforms_traces_and_compilation_stay_with_pytorch(as_convolution):
-    x, weight, bias = (tensor.detach() for tensor in tensors((4, 3), 2))
+    x, weight, bias = (tensor.detach() for tensor in tensors((16, 3), 2))
     assert is_convolution(x, weight)
     with torch.autocast("cpu"):
         assert linear(x, weight, bias).dtype is torch.bfloat16
-    assert torch.func.vmap(linear, (0, None))(x[None], weight).shape == (1, 4, 2)
+    assert torch.func.vmap(linear, (0, None))(x[None], weight).shape == (1, 16, 2)
     traced = torch.jit.trace(lambda x: linear(x, weight), (x,), check_trace=False)
     assert "convolution" not in str(traced.graph)
     module = torch.nn.Linear(3, 2)
@@ -106,6 +107,14 @@ def test_few_tokens_and_small_products_stay_with_pytorch(monkeypatch):
     assert is_convolution(torch.zeros(MIN_TOKENS, 512), weight)
     assert not is_convolution(torch.zeros(MIN_TOKENS - 1, 512), weight)
     assert not is_convolution(torch.zeros(MIN_TOKENS, 8), weight[:8, :8])
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_one_thread_takes_what_can_be_cut_into_sixteen(threads, monkeypatch):
+    monkeypatch.setattr(MODULE, "MKL_IS_SLOW", True)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert is_convolution(torch.zeros(160, 512), torch.zeros(512, 512))
+    assert is_convolution(torch.zeros(161, 512), torch.zeros(512, 512)) == (threads == 2)
 
 
 def test_only_amd_with_avx512_computes_so():

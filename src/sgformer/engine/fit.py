@@ -314,13 +314,14 @@ def write_description(folder: Path, recipe_yaml: str) -> None:
 
 
 def _processor() -> str:
-    """The processor's name, as Linux knows it; elsewhere what Python knows."""
+    """The processor's name, as Linux knows it, or else Python; and the widest instructions that PyTorch uses of it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    name = names[0] if names else platform.processor() or platform.machine()
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _git(*arguments: str) -> str | None:

@@ -40,6 +40,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, *, sum_weights: bool) 
     total = q.new_zeros((B, M), dtype=torch.float64)
     as_convolution = is_convolution(q[:1, 0], k[0, 0])
     step = max(1, CHUNK_WEIGHTS * (1 + (as_convolution and M > MANY_KEYS)) // M)
+    step = max(step // 16 * 16, min(step, 16))  # see `linear.py`
     buffer = None if as_convolution else q.new_empty((min(step, N), M))
     for b in range(B):
         for h in range(a):

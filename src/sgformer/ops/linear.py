@@ -2,7 +2,7 @@
 
 PyTorch hands products in float32 to MKL, which leaves AVX-512 unused on a processor that is not Intel's. Convolutions
 go to oneDNN, which uses it. A linear map is a convolution with a 1x1 kernel, and a list of tokens is a picture of one
-column with channels last, so neither needs a copy to become the other. `benchmarks/choices.py` measures both.
+column, or some, with channels last, so neither needs a copy to become the other. `benchmarks/choices.py` measures both.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     if not is_convolution(x, weight):
         return F.linear(x, weight, bias)
-    y = F.conv2d(_as_column(x), weight[:, :, None, None], bias)
+    y = F.conv2d(_as_pictures(x), weight[:, :, None, None], bias)
     return y.permute(0, 2, 3, 1).view(*x.shape[:-1], len(weight))
 
 
@@ -67,7 +67,7 @@ def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
     if not is_convolution(x, weight):
         return grad.flatten(0, -2).t() @ x.flatten(0, -2)
     numbers = [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [False, True, False]
-    pictures = _as_column(grad), _as_column(x)
+    pictures = _as_pictures(grad), _as_pictures(x)
     _, of_weight, _ = torch.ops.aten.convolution_backward(*pictures, weight[:, :, None, None], None, *numbers)
     return of_weight.view(weight.shape)
 
@@ -81,10 +81,16 @@ def is_convolution(x: Tensor, weight: Tensor) -> bool:
         return False
     tokens = x.shape[:-1].numel()
     enough = tokens >= MIN_TOKENS and tokens * weight.numel() >= MIN_PRODUCTS
+    fits = tokens % _num_pictures() == 0
     usual = torch.backends.mkldnn.enabled and not torch.is_autocast_enabled("cpu") and not is_transformed()
-    return enough and usual
+    return enough and fits and usual
 
 
-def _as_column(x: Tensor) -> Tensor:
-    """`(..., c)` as a picture `(1, c, n, 1)` with channels last."""
-    return x.reshape(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)
+def _num_pictures() -> int:
+    """As how many pictures tokens go to oneDNN: with one thread, PyTorch keeps 1x1 convolutions of fewer from it."""
+    return 1 if torch.get_num_threads() > 1 else 16
+
+
+def _as_pictures(x: Tensor) -> Tensor:
+    """`(..., c)` as pictures `(pictures, c, n, 1)` with channels last."""
+    return x.reshape(_num_pictures(), -1, 1, x.shape[-1]).permute(0, 3, 1, 2)

@@ -17,9 +17,6 @@ from torch.autograd.function import once_differentiable
 
 from .linear import linear, weight_gradient
 
-# From so many tokens and channels on, a CPU computes the weights' gradient faster with channels first.
-LARGE_MAP = 96 * 96
-MANY_CHANNELS = 64
 # From what is kept, and parameters, to what is not.
 Prepare = Callable[..., Tensor]
 
@@ -71,36 +68,6 @@ def conv_after(
         torch.Size([1, 6, 4, 4])
     """
     return _ConvAfter.apply(prepare, (stride, padding, groups), x, weight, *parameters)  # pyright: ignore
-
-
-def conv_gradients(
-    grad: Tensor, y: Tensor, weight: Tensor, stride: int, padding: int, groups: int
-) -> tuple[Tensor, Tensor]:
-    """Gradients to `y` and `weight` of `conv2d(y, weight)`, all of one dtype.
-
-    On a CPU, oneDNN computes the one to the weights much slower for large maps of many channels if channels come last
-    (`benchmarks/choices.py`), so that copies with channels first pay.
-
-    Shape:
-        - grad: `(B, c', H', W')`; y: `(B, c, H, W)`; weight: `(c', c / groups, k, k)`
-        - returns: as `y`, and as `weight`
-    """
-
-    def gradients(grad: Tensor, y: Tensor, *wanted: bool) -> tuple[Tensor, Tensor]:
-        numbers = ([stride] * 2, [padding] * 2, [1, 1], False, [0, 0], groups)
-        of_y, of_weight, _ = torch.ops.aten.convolution_backward(
-            grad, y, weight, None, *numbers, [*wanted, False]
-        )
-        return of_y, of_weight
-
-    _, c, H, W = y.shape
-    if grad.device.type != "cpu" or stride > 1 or groups > 1 or c < MANY_CHANNELS or H * W < LARGE_MAP:
-        return gradients(grad, y, True, True)
-    of_y, _ = gradients(grad, y, True, False)
-    of_weight = torch.zeros_like(weight)
-    for part_of_grad, part in zip(grad.split(2), y.split(2), strict=True):  # so the copies are small
-        of_weight += gradients(part_of_grad.contiguous(), part.contiguous(), False, True)[1]
-    return of_y, of_weight
 
 
 class Prepared:
@@ -170,8 +137,9 @@ class _ConvAfter(torch.autograd.Function):
         x, weight, *parameters = ctx.saved_tensors
         stride, padding, groups = ctx.numbers
         y, leaves = ctx.prepared.again(x, parameters)
-        of_y, of_weight = conv_gradients(
-            grad, y.detach().to(grad.dtype), weight.to(grad.dtype), stride, padding, groups
+        numbers = [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], groups, [True, True, False]
+        of_y, of_weight, _ = torch.ops.aten.convolution_backward(
+            grad, y.detach().to(grad.dtype), weight.to(grad.dtype), None, *numbers
         )
         of_x, *of_parameters = torch.autograd.grad(y, leaves, of_y.to(y.dtype))
         return None, None, of_x, of_weight.to(weight.dtype), *of_parameters
