@@ -12,8 +12,10 @@ from torch import Tensor
 
 from .dispatch import is_transformed
 
-# A map of more numbers than this is cut: 8 MB in float32.
-MAX_WHOLE = 2**21
+# A map of more numbers than this is cut: 4 MB in float32.
+MAX_WHOLE = 2**20
+# A batch whose largest map has more is computed a few pictures at a time: 8 MB.
+MAX_BATCH = 2**21
 # Numbers in the largest map of a few pictures that are computed together: 4 MB in float32.
 PIECE = 2**20
 
@@ -35,4 +37,5 @@ def few_pictures(x: Tensor, size: int) -> int | None:
 
     None for all of them.
     """
-    return max(1, PIECE * len(x) // size) if pays(x, size) and len(x) > 1 else None
+    large = size > MAX_BATCH and pays(x, size) and len(x) > 1
+    return max(1, PIECE * len(x) // size) if large else None

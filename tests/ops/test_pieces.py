@@ -1,0 +1,81 @@
+"""Batches that are computed a few pictures at a time give what they give as a whole, gradients included."""
+
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from backbone import fill
+from sgformer.backbone.blocks import Stem
+from sgformer.ops import convolved_projection, pieces
+
+
+@pytest.fixture
+def two_at_a_time(monkeypatch):
+    """Every batch is large, and two of five pictures are a piece; what was cut is counted."""
+    monkeypatch.setattr(pieces, "MAX_WHOLE", 0)
+    monkeypatch.setattr(pieces, "MAX_BATCH", 0)
+    calls = []
+
+    def two(x, size):
+        at_once = pieces.few_pictures(x, size)
+        calls.append(at_once)
+        return at_once and 2
+
+    for module in ("sgformer.ops.convolved_projection", "sgformer.backbone.blocks"):
+        monkeypatch.setattr(sys.modules[module], "few_pictures", two)
+    return calls
+
+
+def with_gradients(function, inputs):
+    inputs = [tensor.detach().clone().requires_grad_() for tensor in inputs]
+    out = function(*inputs)
+    return [out, *torch.autograd.grad(out.square().sum(), inputs)]
+
+
+def test_how_many_pictures_fit():
+    x = torch.zeros(8, 1)
+    assert pieces.few_pictures(x, pieces.MAX_BATCH) is None
+    assert pieces.few_pictures(x, 4 * pieces.PIECE) == 2
+    assert pieces.few_pictures(x, 100 * pieces.PIECE) == 1
+    assert pieces.few_pictures(x[:1], 100 * pieces.PIECE) is None  # a single picture is not cut
+    assert pieces.few_pictures(x.to("meta"), 4 * pieces.PIECE) is None
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+def test_an_mlp_in_pieces(prepared, two_at_a_time):
+    shapes = (5, 3, 4, 8), (8, 1, 3, 3), (8,), (6, 8), (6,), (8, 8)
+
+    def project(x, conv_weight, conv_bias, weight, bias, first):
+        rest = conv_weight, conv_bias, weight, bias
+        if prepared:
+            return convolved_projection(x, *rest, prepare=F.linear, parameters=(first,))
+        return convolved_projection(F.linear(x, first), *rest)
+
+    def whole(x, conv_weight, conv_bias, weight, bias, first):
+        hidden = F.linear(x, first)
+        convolved = F.conv2d(hidden.permute(0, 3, 1, 2), conv_weight, conv_bias, padding=1, groups=8)
+        return F.linear(F.gelu(hidden + convolved.permute(0, 2, 3, 1)), weight, bias)
+
+    inputs = [torch.randn(shape, dtype=torch.float64) for shape in shapes]
+    for mine, expected in zip(with_gradients(project, inputs), with_gradients(whole, inputs), strict=True):
+        torch.testing.assert_close(mine, expected, rtol=1e-10, atol=1e-10)
+    assert None not in two_at_a_time
+
+
+def test_a_stem_in_pieces(two_at_a_time, monkeypatch):
+    stem = fill.fill_(Stem(3, 8, grid_size=(8, 8))).double()
+    x = torch.randn(5, 3, 32, 40, dtype=torch.float64)
+    mine = with_gradients(lambda x, *_: stem(x), [x])
+    assert two_at_a_time
+    monkeypatch.setattr(pieces, "MAX_BATCH", 2**30)
+    for a, b in zip(mine, with_gradients(lambda x, *_: stem(x), [x]), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+def test_hooks_see_the_whole_batch(two_at_a_time):
+    stem, seen = Stem(3, 8, grid_size=(8, 8)), []
+    stem.conv1.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    stem(torch.randn(5, 3, 32, 32))
+    assert seen == [5]
