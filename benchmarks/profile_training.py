@@ -24,7 +24,7 @@ from sgformer.engine.fit import describe_environment
 
 ROOT = Path(__file__).parents[1]
 MODELS = ["sgformer_s", "swin_tiny_patch4_window7_224"]
-BATCH_SIZE, STEPS = 8, 3
+BATCH_SIZE, WARM_UP, STEPS = 8, 6, 3
 COLUMNS = [*KINDS, "depthwise", "other"]
 
 
@@ -36,7 +36,8 @@ def milliseconds(model: torch.nn.Module) -> Counter[str]:
         model.zero_grad()
         model(x).square().mean().backward()
 
-    step()
+    for _ in range(WARM_UP):  # until the allocator has all memory that a step takes
+        step()
     with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
         for _ in range(STEPS):
             step()

@@ -14,8 +14,8 @@ def in_strips(monkeypatch):
     """Everything is large, strips are of two rows or few, and what strips computed is counted."""
     monkeypatch.setattr(pieces, "MAX_WHOLE", 0)
     calls = []
-    plain = strips.add_mlp
-    monkeypatch.setattr(strips, "add_mlp", lambda *args: calls.append(1) or plain(*args))
+    plain = strips.add_mlp_
+    monkeypatch.setattr(strips, "add_mlp_", lambda *args: calls.append(1) or plain(*args))
     return calls
 
 
@@ -34,20 +34,39 @@ def test_any_strip_is_right(anew, strip_size, height, width, in_strips, monkeypa
     expected = model._add_mlp(x)  # gradients are on, so it goes the plain way
     assert not in_strips
     with torch.no_grad():
-        torch.testing.assert_close(model._add_mlp(x), expected, rtol=0, atol=1e-12)
+        torch.testing.assert_close(model._add_mlp(x.clone()), expected, rtol=0, atol=1e-12)
     assert in_strips
 
 
-@pytest.mark.parametrize("size", [(33, 47), (64, 64), (97, 130)])
-def test_models_compute_the_same(size, in_strips, monkeypatch):
+@pytest.mark.parametrize("budget", [None, 20])
+@pytest.mark.parametrize("size", [(33, 47), (64, 64), (97, 130), (260, 97)])
+def test_models_compute_the_same(size, budget, in_strips, monkeypatch):
     monkeypatch.setattr(strips, "STRIP_SIZE", 1000)
-    model = fill.model("sgformer_test", num_classes=5, token_budget=20)
+    monkeypatch.setattr(strips, "ATTENTION_STRIP_SIZE", 1000)
+    monkeypatch.setattr("sgformer.backbone.attention.ROWS_OF_COARSE_TOKENS", 1)
+    attentions, attend = [], strips.attend
+    monkeypatch.setattr(strips, "attend", lambda *a, **k: attentions.append(1) or attend(*a, **k))
+    model = fill.model("sgformer_test", num_classes=5, token_budget=budget)
     x = fill.picture("strips", 2, *size)
     expected = model(x).detach()
     assert not in_strips
+    assert not attentions
     with torch.no_grad():
         torch.testing.assert_close(model(x), expected, rtol=0, atol=1e-10)
-    assert len(in_strips) == 7
+        assert len(in_strips) == len(attentions) == 7
+        maps = model.forward_significance(x)
+        monkeypatch.setattr(pieces, "MAX_WHOLE", 2**30)
+        torch.testing.assert_close(maps, model.forward_significance(x), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("layer", ["in_proj", "positional", "proj"])
+def test_hooks_in_an_attention_see_the_whole_map(layer, in_strips):
+    model, seen = fill.model("sgformer_test", num_classes=5), []
+    for block in (model.stages[0].blocks[0], model.stages[0].blocks[1], model.stages[3].blocks[0]):
+        getattr(block.attn, layer).register_forward_hook(lambda *args: seen.append(args[2].shape[1:3]))
+    with torch.no_grad():
+        model(fill.picture("hooks", 1, 128, 96))
+    assert seen == [(32, 24), (32, 24), (4, 3)]
 
 
 def test_low_precision_is_as_precise(in_strips, monkeypatch):
@@ -55,7 +74,7 @@ def test_low_precision_is_as_precise(in_strips, monkeypatch):
     x = torch.randn(1, 9, 10, 8, dtype=torch.float64)
     model = block()
     with torch.no_grad():
-        exact = model._add_mlp(x)
+        exact = model._add_mlp(x.clone())
         model.bfloat16()
         fast = model._add_mlp(x.bfloat16())
         monkeypatch.setattr(pieces, "MAX_WHOLE", 2**30)
@@ -85,7 +104,7 @@ def test_training_and_autocast_go_the_plain_way(in_strips):
     model.float()
     with torch.no_grad():
         with torch.autocast("cpu", torch.bfloat16):
-            model._add_mlp(x)
+            model._add_mlp(x.clone())
         model.train()._add_mlp(x)
     assert not in_strips
 

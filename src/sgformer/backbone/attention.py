@@ -32,6 +32,8 @@ from . import strips
 from .guidance import Guidance, ranking_of
 
 WINDOW_SIZE = 7
+# In prediction, coarse tokens of large maps are computed so many rows at a time.
+ROWS_OF_COARSE_TOKENS = 8
 
 # Group sizes of the bands by the stage's stride, from the least to the most significant band.
 GROUP_SIZES = {8: (196, 56, 28), 4: (49, 14, 7), 2: (2, 1)}
@@ -134,28 +136,59 @@ class HybridScaleAttention(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Attends, and measures."""
         c = x.shape[-1]
-        q, qkv_local, positional = strips.project(x, self.in_proj, (c // 2, 3 * c // 2, c))
-        out_global, significance_global = self._attend_global(q, x)
-        out_local, significance_local = window_attention(
-            qkv_local, num_heads=self.num_heads_half, size=WINDOW_SIZE
-        )
+        sizes = c // 2, 3 * c // 2, c
+        k, v, grid = self._coarse_keys(x)
+        if strips.large_map(x, self.in_proj, self.positional, self.proj):
+            return self._attend_in_strips(x, sizes, k, v, grid)
+        q, qkv_local, positional = strips.project(x, self.in_proj, sizes)
+        out_global, received = self._attend_global(q, k, v)
+        out_local, significance_local = self._attend_local(qkv_local)
         out = strips.add_parts(self.positional(positional), out_global, out_local, made_by=self.positional)
-        return self.proj(out), (significance_global + significance_local) / 2
+        return self.proj(out), (self._spread(received, x, grid) + significance_local) / 2
 
-    def _attend_global(self, q: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """All tokens look at the coarse ones. Output `(B, H, W, c/2)`, significance `(B, H, W)`."""
-        B, H, W, c = x.shape
-        a, s = self.num_heads_half, self.stride
+    def _attend_in_strips(
+        self, x: Tensor, sizes: tuple[int, ...], k: Tensor, v: Tensor, grid: tuple[int, int, int]
+    ) -> tuple[Tensor, Tensor]:
+        B, H, W, _ = x.shape
+        received, significance_local = k.new_zeros(B, k.shape[2]), x.new_empty(B, H, W)
+
+        def attend_rows(b: int, top: int, q: Tensor, qkv_local: Tensor) -> tuple[Tensor, Tensor]:
+            height = q.shape[1]
+            out_global, of_rows = self._attend_global(q, k[b : b + 1], v[b : b + 1])
+            received[b] += of_rows[0] * (height / H)
+            out_local, significance_local[b, top : top + height] = self._attend_local(qkv_local)
+            return out_global, out_local
+
+        branch = self.positional.convolve_rows
+        out = strips.attend(x, self.in_proj, sizes, attend_rows, branch, self.proj, multiple=WINDOW_SIZE)
+        return out, (self._spread(received, x, grid) + significance_local) / 2
+
+    def _coarse_keys(self, x: Tensor) -> tuple[Tensor, Tensor, tuple[int, int, int]]:
+        """Keys and values `(B, a, h * w, d)` of the coarse tokens; and h, w and the side of what one stands for."""
+        B, _, _, c = x.shape
+        a = self.num_heads_half
         coarse, t = pool_to_budget(self._coarsen(x), self.token_budget)  # (B, h, w, c)
         h, w = coarse.shape[1:3]
-        k, v = self.kv(coarse).view(B, h * w, 2, a, c // 2 // a).permute(2, 0, 3, 1, 4)  # (B, a, M, d) each
-        q = q.view(B, H * W, a, c // 2 // a).transpose(1, 2)  # (B, a, N, d)
+        k, v = self.kv(coarse).view(B, h * w, 2, a, c // 2 // a).permute(2, 0, 3, 1, 4)
+        return k, v, (h, w, self.stride * t)
+
+    def _attend_global(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries `(B, H, W, c/2)` look at the coarse tokens. Output as they are, and key means `(B, h * w)`."""
+        B, H, W, c_half = q.shape
+        q = q.view(B, H * W, self.num_heads_half, -1).transpose(1, 2)  # (B, a, N, d)
         out, key_mean = key_mean_attention(q, k, v)
+        return out.transpose(1, 2).reshape(B, H, W, c_half), key_mean
+
+    def _attend_local(self, qkv: Tensor) -> tuple[Tensor, Tensor]:
+        return window_attention(qkv, num_heads=self.num_heads_half, size=WINDOW_SIZE)
+
+    def _spread(self, key_mean: Tensor, x: Tensor, grid: tuple[int, int, int]) -> Tensor:
+        """What the coarse tokens received, given to the tokens that they stand for: `(B, H, W)`."""
+        (B, H, W, _), (h, w, side) = x.shape, grid
         significance = (key_mean * (h * w)).view(B, h, w)
-        row = torch.arange(H, device=x.device) // (s * t)
-        column = torch.arange(W, device=x.device) // (s * t)
-        significance = significance.index_select(1, row).index_select(2, column)
-        return out.transpose(1, 2).reshape(B, H, W, c // 2), significance
+        row = torch.arange(H, device=x.device) // side
+        column = torch.arange(W, device=x.device) // side
+        return significance.index_select(1, row).index_select(2, column)
 
     def _coarsen(self, x: Tensor) -> Tensor:
         """Coarse tokens `(B, ceil(H / s), ceil(W / s), c)`: a convolution without overlap, as a matrix product."""
@@ -166,7 +199,10 @@ class HybridScaleAttention(nn.Module):
             return F.gelu(self.coarse_norm(coarse.permute(0, 2, 3, 1)))
         weight = self.coarse.weight.permute(0, 2, 3, 1).reshape(c, -1)
         prepare = functools.partial(_patches, s)
-        if strips.keeps_for_gradient():
+        if strips.large_map(x):
+            rows = x.split(s * ROWS_OF_COARSE_TOKENS, 1)
+            coarse = torch.cat([linear(prepare(part), weight, self.coarse.bias) for part in rows], 1)
+        elif strips.keeps_for_gradient():
             coarse = linear_after(prepare, x, (), weight, self.coarse.bias)
         else:
             coarse = linear(prepare(x), weight, self.coarse.bias)
@@ -236,9 +272,7 @@ class SelfGuidedAttention(nn.Module):
             [cast(Tensor, f.bias) for f in self.merge],
             token_budget=self.token_budget,
         )  # (B, M, c)
-        q, positional = strips.project(x, self.in_proj, (x.shape[-1], x.shape[-1]))
-        out = attend(q, self.kv(summary), self.num_heads)
-        return self.proj(strips.add_parts(self.positional(positional), out, made_by=self.positional))
+        return _attend_to_keys(self, x, self.kv(summary))
 
     def rank(self, significance: Tensor) -> Tensor:
         """The tokens `(B, N)` in the order in which they are merged, from the least to the most significant."""
@@ -277,9 +311,22 @@ class GlobalAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Attends."""
         pooled, _ = pool_to_budget(x, self.token_budget)
-        q, positional = strips.project(x, self.in_proj, (x.shape[-1], x.shape[-1]))
-        out = attend(q, self.kv(pooled.flatten(1, 2)), self.num_heads)
-        return self.proj(strips.add_parts(self.positional(positional), out, made_by=self.positional))
+        return _attend_to_keys(self, x, self.kv(pooled.flatten(1, 2)))
+
+
+def _attend_to_keys(module: SelfGuidedAttention | GlobalAttention, x: Tensor, kv: Tensor) -> Tensor:
+    """What both do once keys and values `(B, M, 2c)` are there: `(B, H, W, c)` to the same."""
+    sizes = x.shape[-1], x.shape[-1]
+    in_proj, positional, proj = module.in_proj, module.positional, module.proj
+    if strips.large_map(x, in_proj, positional, proj):
+
+        def attend_rows(b: int, top: int, q: Tensor) -> tuple[Tensor]:
+            return (attend(q, kv[b : b + 1], module.num_heads),)
+
+        return strips.attend(x, in_proj, sizes, attend_rows, positional.convolve_rows, proj)
+    q, branch = strips.project(x, in_proj, sizes)
+    out = attend(q, kv, module.num_heads)
+    return proj(strips.add_parts(positional(branch), out, made_by=positional))
 
 
 def attend(q: Tensor, kv: Tensor, num_heads: int) -> Tensor:

@@ -223,12 +223,13 @@ class _Block(nn.Module):
         self.drop_path2 = DropPath(drop_path) if drop_path else nn.Identity()
 
     def _add_mlp(self, x: Tensor) -> Tensor:
+        """`x`, which nobody else holds and which may be overwritten, with what the MLP makes of it."""
         mlp = self.mlp
         if not isinstance(mlp, ConvMlp):  # replaced
             return x + self.drop_path2(mlp(self.norm2(x)))
         plain = not self.training and strips.is_plain(self.norm2, mlp, mlp.fc1, mlp.conv, mlp.fc2)
         if plain and strips.in_pieces(x, x.numel() * mlp.fc1.out_features // x.shape[-1]):
-            return strips.add_mlp(x, self.norm2, mlp.fc1, mlp.conv.convolve_rows, mlp.fc2)
+            return strips.add_mlp_(x, self.norm2, mlp.fc1, mlp.conv.convolve_rows, mlp.fc2)
         return x + self.drop_path2(mlp.of_normed(x, self.norm2))
 
 

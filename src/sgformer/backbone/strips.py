@@ -28,6 +28,8 @@ _HERE = __name__.rpartition(".")[0] + "."
 
 # Numbers in the hidden rows of a strip, at most: 4 MB in float32.
 STRIP_SIZE = 2**20
+# Numbers in the rows of a strip of an attention's map, at most.
+ATTENTION_STRIP_SIZE = 2**19
 
 
 def in_pieces(x: Tensor, size: int) -> bool:
@@ -74,13 +76,13 @@ def keeps_for_gradient(*modules: nn.Module) -> bool:
     return not torch.compiler.is_compiling() and has_own_gradient(*modules)
 
 
-def add_mlp(
+def add_mlp_(
     x: Tensor, norm: nn.LayerNorm, fc1: nn.Linear, convolve_rows: Callable[[Tensor], Tensor], fc2: nn.Linear
 ) -> Tensor:
-    """`x + mlp(norm(x))`, a strip of rows at a time. No gradient.
+    """`x + mlp(norm(x))`, a strip of rows at a time, in the memory of `x`. No gradient.
 
     Args:
-        x: the map.
+        x: the map; overwritten.
         norm: before the MLP.
         fc1: the MLP's first projection.
         convolve_rows: what comes after it, the GELU included; `DepthwiseConv.convolve_rows`.
@@ -91,14 +93,12 @@ def add_mlp(
     """
     B, H, W, _ = x.shape
     height = min(H, max(2, STRIP_SIZE // (W * fc1.out_features)))
-    out = torch.empty_like(x, memory_format=torch.contiguous_format)
     strip = x[:1, :height]
     hidden_strips = _anew if is_convolution(strip, fc1.weight) else _kept
     for b in range(B):
         for top, rows in hidden_strips(x[b], height, norm, fc1):
-            y = linear(convolve_rows(rows), fc2.weight, fc2.bias)  # (rows - 2, W, c)
-            torch.add(x[b, top : top + height], y, out=out[b, top : top + height])
-    return out
+            x[b, top : top + height] += linear(convolve_rows(rows), fc2.weight, fc2.bias)
+    return x
 
 
 def _kept(x: Tensor, height: int, norm: nn.LayerNorm, fc1: nn.Linear) -> Iterator[tuple[int, Tensor]]:
@@ -126,12 +126,14 @@ def _kept(x: Tensor, height: int, norm: nn.LayerNorm, fc1: nn.Linear) -> Iterato
 
 def _anew(x: Tensor, height: int, norm: nn.LayerNorm, fc1: nn.Linear) -> Iterator[tuple[int, Tensor]]:
     """The same where a convolution makes them, which cannot write beside rows that are there: shared rows twice."""
-    H = len(x)
+    H, above = len(x), x[:0]
     for top in range(0, H, height):
         bottom = min(top + height, H)
-        rows = linear(norm(x[max(top - 1, 0) : bottom + 1]), fc1.weight, fc1.bias)
+        normed = torch.cat((above, norm(x[top : bottom + 1])))
+        rows = linear(normed, fc1.weight, fc1.bias)
         at_edges = int(top == 0), int(bottom == H)
         yield top, F.pad(rows, (0, 0, 0, 0, *at_edges)) if any(at_edges) else rows
+        above = normed[-2:-1]  # since the rows themselves are overwritten by now
 
 
 def project(x: Tensor, projection: nn.Linear, sizes: tuple[int, ...]) -> tuple[Tensor, ...]:
@@ -148,6 +150,56 @@ def project(x: Tensor, projection: nn.Linear, sizes: tuple[int, ...]) -> tuple[T
         weights, biases = projection.weight.split(sizes), projection.bias.split(sizes)
         return tuple(linear(x, weight, bias) for weight, bias in zip(weights, biases, strict=True))
     return projection(x).split(sizes, -1)
+
+
+def large_map(x: Tensor, *modules: nn.Module) -> bool:
+    """Whether an attention made of these plain modules is better computed a strip of the map at a time."""
+    _, H, W, c = x.shape
+    return in_pieces(x, H * W * c) and is_plain(*modules)
+
+
+def attend(
+    x: Tensor,
+    in_proj: nn.Linear,
+    sizes: tuple[int, ...],
+    attend_rows: Callable[..., tuple[Tensor, ...]],
+    positional: Callable[[Tensor], Tensor],
+    proj: nn.Linear,
+    *,
+    multiple: int = 1,
+) -> Tensor:
+    """An attention to keys that are known, with its projections and its positional branch, a strip of rows at a time.
+
+    Args:
+        x: the map.
+        in_proj: makes what `attend_rows` takes, and after it what the positional branch takes.
+        sizes: numbers of channels of these parts.
+        attend_rows: takes the number of the picture, the first row and the parts of a strip, the last one left out;
+            returns what tokens find, in parts that add up to `c` channels.
+        positional: the convolution of the branch; `DepthwiseConv.convolve_rows`.
+        proj: the projection of the sum.
+        multiple: of how many rows strips are, except for the last.
+
+    Shape:
+        - x, returns: `(B, H, W, c)`
+    """
+    B, H, W, c = x.shape
+    height = max(1, ATTENTION_STRIP_SIZE // (W * c * multiple)) * multiple
+    out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    weights, biases = in_proj.weight.split(sizes), in_proj.bias.split(sizes)
+    *of_parts, of_branch = zip(weights, biases, strict=True)
+    for b in range(B):
+        for top in range(0, H, height):
+            bottom = min(top + height, H)
+            parts = [linear(x[b : b + 1, top:bottom], *layer) for layer in of_parts]
+            found = attend_rows(b, top, *parts)
+            branch = linear(x[b, max(top - 1, 0) : bottom + 1], *of_branch)
+            at_edges = int(top == 0), int(bottom == H)
+            y = positional(F.pad(branch, (0, 0, 0, 0, *at_edges)) if any(at_edges) else branch)
+            for of_y, part in zip(y.split([part.shape[-1] for part in found], -1), found, strict=True):
+                of_y += part[0]
+            out[b, top:bottom] = linear(y, proj.weight, proj.bias)
+    return out
 
 
 def add_parts(x: Tensor, *parts: Tensor, made_by: nn.Module) -> Tensor:
