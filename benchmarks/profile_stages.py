@@ -1,6 +1,7 @@
 """Where the time of a pass goes: `python benchmarks/profile_stages.py LABEL [HEIGHTxWIDTH...]`.
 
-For `sgformer_s` with and without a budget of 196, by part of the model and kind of operation, from PyTorch's profiler.
+For `sgformer_s` with and without a budget of 196, in float32 and bfloat16, by part of the model and kind of operation,
+from PyTorch's profiler.
 The share of matrix products (linear layers, attention, convolutions that are not depthwise) says how far a part is from
 being products alone. The table goes to `results/profile_<LABEL>_cpu_<threads>threads_torch<version>_<date>.csv`; LABEL
 tells states of the code apart, `before` and `after` for instance.
@@ -8,6 +9,7 @@ tells states of the code apart, `before` and `after` for instance.
 
 import csv
 import datetime
+import itertools
 import sys
 from collections import Counter
 from pathlib import Path
@@ -21,7 +23,7 @@ import sgformer  # noqa: F401  registers the models
 from sgformer.commands.benchmark import parse_size
 
 RESULTS = Path(__file__).parent / "results"
-PASSES = 3
+WARM_UP, PASSES = 3, 3  # until the allocator has the memory of a pass
 KINDS = {  # kind of operation to the beginnings of its names in the profiler
     "products": ("aten::addmm", "aten::mm", "aten::bmm", "aten::baddbmm", "aten::_scaled_dot_product"),
     "copies": ("aten::copy_", "aten::cat", "aten::fill_", "aten::index"),
@@ -31,14 +33,12 @@ KINDS = {  # kind of operation to the beginnings of its names in the profiler
     "ranking": ("aten::sort", "aten::argsort"),
 }
 CONVOLUTIONS = ("aten::mkldnn_convolution", "aten::_slow_conv2d_forward", "aten::thnn_conv2d")
-CONVOLUTION_BACKWARD = "aten::convolution_backward"  # whose inputs are gradient, map and weights
 
 
 def kind_of(name: str, shapes: list) -> str:
     """The kind of an operation; a convolution whose kernels see one channel is depthwise."""
-    if name.startswith((*CONVOLUTIONS, CONVOLUTION_BACKWARD)):
-        weight = shapes[2 if name == CONVOLUTION_BACKWARD else 1 : 3]
-        return "depthwise" if weight and len(weight[0]) == 4 and weight[0][1] == 1 else "products"
+    if name.startswith(CONVOLUTIONS):
+        return "depthwise" if len(shapes) > 1 and len(shapes[1]) == 4 and shapes[1][1] == 1 else "products"
     return next((kind for kind, names in KINDS.items() if name.startswith(names)), "other")
 
 
@@ -55,7 +55,8 @@ def mark(module: nn.Module, name: str) -> None:
 
 def milliseconds(model: nn.Module, x: Tensor) -> Counter[tuple[str, str]]:
     """Time of one pass by (part, kind)."""
-    model(x)
+    for _ in range(WARM_UP):
+        model(x)
     with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
         for _ in range(PASSES):
             model(x)
@@ -81,24 +82,27 @@ def main(label: str, sizes: list[str]) -> None:
     for size in sizes:
         height, width = parse_size(size)
         batch_size = 4 if height * width <= 224**2 else 1
-        for budget in (None, 196):
-            model = timm.create_model("sgformer_s", token_budget=budget).eval()
-            for name, module in [
-                ("stem", model.stem),
-                *((f"stage{i + 1}", s) for i, s in enumerate(model.stages)),
-            ]:
+        for budget, dtype in itertools.product((None, 196), (torch.float32, torch.bfloat16)):
+            model = timm.create_model("sgformer_s", token_budget=budget).to(dtype).eval()
+            stages = [(f"stage{i + 1}", stage) for i, stage in enumerate(model.stages)]
+            for name, module in [("stem", model.stem), *stages]:
                 mark(module, name)
             with torch.no_grad():
-                spent = milliseconds(model, torch.randn(batch_size, 3, height, width))
-            for part in sorted({part for part, _ in spent}):
-                of_part = {kind: ms for (p, kind), ms in spent.items() if p == part}
-                total = sum(of_part.values())
-                share = of_part.get("products", 0) / total
-                cells = {kind: f"{of_part.get(kind, 0):.1f}" for kind in [*KINDS, "depthwise", "other"]}
-                rows.append(
-                    {"size": size, "batch_size": batch_size, "budget": budget or "", "part": part, **cells}
-                    | {"total_ms": f"{total:.1f}", "share_of_products": f"{share:.2f}"}
-                )
+                spent = milliseconds(model, torch.randn(batch_size, 3, height, width, dtype=dtype))
+            case = {"size": size, "batch_size": batch_size, "budget": budget or ""}
+            case["dtype"] = str(dtype).removeprefix("torch.")
+            parts = sorted({part for part, _ in spent})
+            for part in [*parts, "all"]:
+                of_part = Counter()
+                for (p, kind), ms in spent.items():
+                    of_part[kind] += ms if part in (p, "all") else 0
+                total = of_part.total()
+                cells = {kind: f"{of_part[kind]:.1f}" for kind in [*KINDS, "depthwise", "other"]}
+                cells |= {
+                    "total_ms": f"{total:.1f}",
+                    "share_of_products": f"{of_part['products'] / total:.2f}",
+                }
+                rows.append(case | {"part": part} | cells)
                 print(*rows[-1].values(), sep="\t")
     RESULTS.mkdir(exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:

@@ -59,6 +59,21 @@ def test_models_compute_the_same(size, budget, in_strips, monkeypatch):
         torch.testing.assert_close(maps, model.forward_significance(x), rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_significance_of_low_precision_is_as_precise(dtype, in_strips, monkeypatch):
+    monkeypatch.setattr(strips, "ATTENTION_STRIP_SIZE", 1000)
+    attention = fill.model("sgformer_test", num_classes=5).stages[0].blocks[0].attn
+    x = torch.randn(1, 30, 33, attention.in_proj.in_features, dtype=torch.float64)
+    with torch.no_grad():
+        _, exact = attention(x)
+        attention.to(dtype)
+        _, fast = attention(x.to(dtype))
+        monkeypatch.setattr(pieces, "MAX_WHOLE", 2**30)
+        _, plain = attention(x.to(dtype))
+    assert fast.dtype == plain.dtype == torch.float32
+    assert (fast - exact).norm() <= 1.5 * (plain - exact).norm()
+
+
 @pytest.mark.parametrize("layer", ["in_proj", "positional", "proj"])
 def test_hooks_in_an_attention_see_the_whole_map(layer, in_strips):
     model, seen = fill.model("sgformer_test", num_classes=5), []

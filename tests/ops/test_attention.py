@@ -74,3 +74,10 @@ def test_large_maps_go_one_head_at_a_time_where_products_are_convolutions(monkey
     monkeypatch.setattr(by_heads, "is_convolution", lambda *args: False)
     attention(large, large, large)
     assert len(called) == 1
+
+
+def test_an_empty_batch_is_taken(monkeypatch):
+    monkeypatch.setattr(by_heads, "MIN_KEYS", 0)
+    q, k = torch.randn(0, 2, 1200, 8), torch.randn(0, 2, 1000, 8)
+    assert attention(q, k, k).shape == (0, 2, 1200, 8)
+    assert by_heads.attend(q, k, k, 1.0, sum_weights=True)[1].shape == (0, 1000)

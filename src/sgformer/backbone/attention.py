@@ -1,4 +1,4 @@
-"""The three attentions of SG-Former, and the layers that all of them share.
+"""The three attentions of SG-Former, and the depthwise convolution that all of them share.
 
 All take and return token maps `(B, H, W, c)`. Each adds a *positional branch*, a depthwise convolution of projected
 tokens, before its output projection. Projections of the same input are one `Linear` each, so that they are one matrix
@@ -37,14 +37,6 @@ ROWS_OF_COARSE_TOKENS = 8
 
 # Group sizes of the bands by the stage's stride, from the least to the most significant band.
 GROUP_SIZES = {8: (196, 56, 28), 4: (49, 14, 7), 2: (2, 1)}
-
-
-class Linear(nn.Linear):
-    """PyTorch's `Linear`, as fast as `ops.linear` makes it."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Mixes the channels of each token."""
-        return linear(input, self.weight, self.bias)
 
 
 class DepthwiseConv(nn.Conv2d):
@@ -126,12 +118,12 @@ class HybridScaleAttention(nn.Module):
         self.stride = stride
         self.token_budget = token_budget
         # Rows: global queries c/2, local queries, keys and values c/2 each, positional branch c.
-        self.in_proj = Linear(channels, 3 * channels, **dd)
+        self.in_proj = nn.Linear(channels, 3 * channels, **dd)
         self.coarse = nn.Conv2d(channels, channels, stride, stride, **dd)
         self.coarse_norm = nn.LayerNorm(channels, eps=1e-5, **dd)
-        self.kv = Linear(channels, channels, **dd)
+        self.kv = nn.Linear(channels, channels, **dd)
         self.positional = DepthwiseConv(channels, **dd)
-        self.proj = Linear(channels, channels, **dd)
+        self.proj = nn.Linear(channels, channels, **dd)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Attends, and measures."""
@@ -144,13 +136,15 @@ class HybridScaleAttention(nn.Module):
         out_global, received = self._attend_global(q, k, v)
         out_local, significance_local = self._attend_local(qkv_local)
         out = strips.add_parts(self.positional(positional), out_global, out_local, made_by=self.positional)
-        return self.proj(out), (self._spread(received, x, grid) + significance_local) / 2
+        return strips.apply(self.proj, out), (self._spread(received, x, grid) + significance_local) / 2
 
     def _attend_in_strips(
         self, x: Tensor, sizes: tuple[int, ...], k: Tensor, v: Tensor, grid: tuple[int, int, int]
     ) -> tuple[Tensor, Tensor]:
         B, H, W, _ = x.shape
-        received, significance_local = k.new_zeros(B, k.shape[2]), x.new_empty(B, H, W)
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        received = k.new_zeros((B, k.shape[2]), dtype=dtype)
+        significance_local = x.new_empty((B, H, W), dtype=dtype)
 
         def attend_rows(b: int, top: int, q: Tensor, qkv_local: Tensor) -> tuple[Tensor, Tensor]:
             height = q.shape[1]
@@ -169,13 +163,15 @@ class HybridScaleAttention(nn.Module):
         a = self.num_heads_half
         coarse, t = pool_to_budget(self._coarsen(x), self.token_budget)  # (B, h, w, c)
         h, w = coarse.shape[1:3]
-        k, v = self.kv(coarse).view(B, h * w, 2, a, c // 2 // a).permute(2, 0, 3, 1, 4)
+        k, v = strips.apply(self.kv, coarse).view(B, h * w, 2, a, c // 2 // a).permute(2, 0, 3, 1, 4)
         return k, v, (h, w, self.stride * t)
 
     def _attend_global(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Queries `(B, H, W, c/2)` look at the coarse tokens. Output as they are, and key means `(B, h * w)`."""
         B, H, W, c_half = q.shape
-        q = q.view(B, H * W, self.num_heads_half, -1).transpose(1, 2)  # (B, a, N, d)
+        q = q.view(B, H * W, self.num_heads_half, c_half // self.num_heads_half).transpose(
+            1, 2
+        )  # (B, a, N, d)
         out, key_mean = key_mean_attention(q, k, v)
         return out.transpose(1, 2).reshape(B, H, W, c_half), key_mean
 
@@ -257,11 +253,11 @@ class SelfGuidedAttention(nn.Module):
         self.num_heads = num_heads
         self.group_sizes = group_sizes
         self.token_budget = token_budget
-        self.in_proj = Linear(channels, 2 * channels, **dd)  # rows: queries, positional branch
+        self.in_proj = nn.Linear(channels, 2 * channels, **dd)  # rows: queries, positional branch
         self.merge = nn.ModuleList(nn.Linear(r, 1, **dd) for r in group_sizes)
-        self.kv = Linear(channels, 2 * channels, **dd)
+        self.kv = nn.Linear(channels, 2 * channels, **dd)
         self.positional = DepthwiseConv(channels, **dd)
-        self.proj = Linear(channels, channels, **dd)
+        self.proj = nn.Linear(channels, channels, **dd)
 
     def forward(self, x: Tensor, significance: Tensor) -> Tensor:
         """Spends keys and values by significance, and attends to them."""
@@ -272,7 +268,7 @@ class SelfGuidedAttention(nn.Module):
             [cast(Tensor, f.bias) for f in self.merge],
             token_budget=self.token_budget,
         )  # (B, M, c)
-        return _attend_to_keys(self, x, self.kv(summary))
+        return _attend_to_keys(self, x, strips.apply(self.kv, summary))
 
     def rank(self, significance: Tensor) -> Tensor:
         """The tokens `(B, N)` in the order in which they are merged, from the least to the most significant."""
@@ -303,15 +299,15 @@ class GlobalAttention(nn.Module):
         dd: dict[str, Any] = {"device": device, "dtype": dtype}
         self.num_heads = num_heads
         self.token_budget = token_budget
-        self.in_proj = Linear(channels, 2 * channels, **dd)  # rows: queries, positional branch
-        self.kv = Linear(channels, 2 * channels, **dd)
+        self.in_proj = nn.Linear(channels, 2 * channels, **dd)  # rows: queries, positional branch
+        self.kv = nn.Linear(channels, 2 * channels, **dd)
         self.positional = DepthwiseConv(channels, **dd)
-        self.proj = Linear(channels, channels, **dd)
+        self.proj = nn.Linear(channels, channels, **dd)
 
     def forward(self, x: Tensor) -> Tensor:
         """Attends."""
         pooled, _ = pool_to_budget(x, self.token_budget)
-        return _attend_to_keys(self, x, self.kv(pooled.flatten(1, 2)))
+        return _attend_to_keys(self, x, strips.apply(self.kv, pooled.flatten(1, 2)))
 
 
 def _attend_to_keys(module: SelfGuidedAttention | GlobalAttention, x: Tensor, kv: Tensor) -> Tensor:
@@ -326,7 +322,7 @@ def _attend_to_keys(module: SelfGuidedAttention | GlobalAttention, x: Tensor, kv
         return strips.attend(x, in_proj, sizes, attend_rows, positional.convolve_rows, proj)
     q, branch = strips.project(x, in_proj, sizes)
     out = attend(q, kv, module.num_heads)
-    return proj(strips.add_parts(positional(branch), out, made_by=positional))
+    return strips.apply(proj, strips.add_parts(positional(branch), out, made_by=positional))
 
 
 def attend(q: Tensor, kv: Tensor, num_heads: int) -> Tensor:

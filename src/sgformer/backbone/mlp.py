@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..ops import convolved_projection, linear, linear_after
 from . import strips
-from .attention import DepthwiseConv, Linear
+from .attention import DepthwiseConv
 
 # Up to so many channels the hidden map of an MLP is computed once more for its gradient.
 MAX_CHANNELS_ANEW = 256
@@ -27,17 +27,17 @@ class ConvMlp(nn.Module):
     def __init__(self, channels: int, hidden_channels: int, *, device=None, dtype=None) -> None:
         super().__init__()
         dd: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.fc1 = Linear(channels, hidden_channels, **dd)
+        self.fc1 = nn.Linear(channels, hidden_channels, **dd)
         self.conv = DepthwiseConv(hidden_channels, residual=True, gelu=True, **dd)
-        self.fc2 = Linear(hidden_channels, channels, **dd)
+        self.fc2 = nn.Linear(hidden_channels, channels, **dd)
 
     def forward(self, x: Tensor) -> Tensor:
         """Mixes channels, and neighbours a little."""
-        x = self.fc1(x)
+        x = strips.apply(self.fc1, x)
         if strips.has_own_gradient(self.conv, self.fc2):
             assert self.conv.bias is not None
             return convolved_projection(x, self.conv.weight, self.conv.bias, self.fc2.weight, self.fc2.bias)
-        return self.fc2(self.conv(x))
+        return strips.apply(self.fc2, self.conv(x))
 
     def of_normed(self, x: Tensor, norm: nn.LayerNorm) -> Tensor:
         """`self(norm(x))`; for a gradient, what the norm makes is computed once more rather than kept.

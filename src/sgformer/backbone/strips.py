@@ -3,10 +3,11 @@
 The hidden map of an MLP is four times as large as its input. Written to memory and read again by every operation, it
 costs more time than the products, and most of the memory of a pass. So the MLP of a block, with its norm and residual,
 goes over each picture in strips whose hidden rows stay in the cache: no hidden map is ever whole. What the depthwise
-convolution needs of the next strip is one row, and of the last one another: they are computed once and kept.
+convolution needs of the next strip is one row, and of the last one another: they are computed once and kept, or twice
+where that is faster. An attention goes over the picture likewise, once its keys and values are there.
 
-Everything is as in `ConvMlp.forward`, and so are the numbers, up to the order of sums. Training, compilation, export
-and other devices take the plain way.
+Everything is as in the plain way, and so are the numbers, up to the order of sums. Training, compilation, export and
+other devices take the plain way.
 """
 
 from __future__ import annotations
@@ -57,9 +58,9 @@ def unobserved(*modules: nn.Module) -> bool:
 def is_plain(*modules: nn.Module) -> bool:
     """Whether these compute what this package makes them for, unobserved, so that their weights tell all."""
     return unobserved(*modules) and all(
-        (type(module) in (nn.Linear, nn.LayerNorm) or type(module).__module__.startswith(_HERE))
-        and (not isinstance(module, (nn.Linear, nn.LayerNorm)) or module.bias is not None)
-        and getattr(module, "padding_mode", "zeros") == "zeros"
+        module.bias is not None
+        if type(module) in (nn.Linear, nn.LayerNorm)
+        else type(module).__module__.startswith(_HERE) and getattr(module, "padding_mode", "zeros") == "zeros"
         for module in modules
     )
 
@@ -149,7 +150,14 @@ def project(x: Tensor, projection: nn.Linear, sizes: tuple[int, ...]) -> tuple[T
     if in_pieces(x, x.numel()) and is_plain(projection):
         weights, biases = projection.weight.split(sizes), projection.bias.split(sizes)
         return tuple(linear(x, weight, bias) for weight, bias in zip(weights, biases, strict=True))
-    return projection(x).split(sizes, -1)
+    return apply(projection, x).split(sizes, -1)
+
+
+def apply(layer: nn.Linear, x: Tensor) -> Tensor:
+    """`layer(x)`; a plain layer is computed as `ops.linear` does where that is faster."""
+    if type(layer) is nn.Linear and is_convolution(x, layer.weight) and unobserved(layer):
+        return linear(x, layer.weight, layer.bias)
+    return layer(x)
 
 
 def large_map(x: Tensor, *modules: nn.Module) -> bool:

@@ -38,7 +38,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, *, sum_weights: bool) 
     M = k.shape[2]
     out = new_output(q)
     total = q.new_zeros((B, M), dtype=torch.float64)
-    as_convolution = is_convolution(q[:1, 0], k[0, 0])
+    as_convolution = is_convolution(q[:1, 0], k[:1, 0])
     step = max(1, CHUNK_WEIGHTS * (1 + (as_convolution and M > MANY_KEYS)) // M)
     step = max(step // 16 * 16, min(step, 16))  # see `linear.py`
     buffer = None if as_convolution else q.new_empty((min(step, N), M))
@@ -64,7 +64,7 @@ def pays(q: Tensor, k: Tensor, v: Tensor) -> bool:
     if torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v)):
         return False
     N, M = q.shape[2], k.shape[2]
-    return is_convolution(q, k[0, 0]) and M >= MIN_KEYS and N * M >= MIN_WEIGHTS
+    return is_convolution(q, k[:1, 0]) and M >= MIN_KEYS and N * M >= MIN_WEIGHTS
 
 
 def new_output(q: Tensor) -> Tensor:
