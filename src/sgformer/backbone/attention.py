@@ -169,9 +169,8 @@ class HybridScaleAttention(nn.Module):
     def _attend_global(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Queries `(B, H, W, c/2)` look at the coarse tokens. Output as they are, and key means `(B, h * w)`."""
         B, H, W, c_half = q.shape
-        q = q.view(B, H * W, self.num_heads_half, c_half // self.num_heads_half).transpose(
-            1, 2
-        )  # (B, a, N, d)
+        a = self.num_heads_half
+        q = q.view(B, H * W, a, c_half // a).transpose(1, 2)  # (B, a, N, d)
         out, key_mean = key_mean_attention(q, k, v)
         return out.transpose(1, 2).reshape(B, H, W, c_half), key_mean
 

@@ -25,7 +25,7 @@ def _have_memory_kept() -> None:
 
     It gives back what is larger than anything that was freed before, up to 32 MB. This is 31 MB, which nobody touches.
     """
-    torch.empty(31 * 2**20, dtype=torch.uint8)
+    torch.empty(31 * 2**20, dtype=torch.uint8, device="cpu")
 
 
 _have_memory_kept()
