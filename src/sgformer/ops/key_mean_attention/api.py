@@ -104,7 +104,8 @@ def _check(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor | Non
     B, a, N, M = *q.shape[:3], k.shape[2]
     if mask.ndim == 2 and mask.shape == (B, M):
         return mask[:, None, None, :]
-    if mask.ndim == 4 and all(m in (1, n) for m, n in zip(mask.shape, (B, a, N, M), strict=True)):
+    # Not `m in (1, n)`, which PyTorch 2.11 compiles wrongly for sizes that are variables.
+    if mask.ndim == 4 and all(m == 1 or m == n for m, n in zip(mask.shape, (B, a, N, M), strict=True)):
         return mask
     raise ValueError(
         f"mask {tuple(mask.shape)} is neither (B, M) nor broadcast to (B, a, N, M) = {(B, a, N, M)}"
