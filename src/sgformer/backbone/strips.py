@@ -132,9 +132,13 @@ def _anew(x: Tensor, height: int, norm: nn.LayerNorm, fc1: nn.Linear) -> Iterato
         bottom = min(top + height, H)
         normed = torch.cat((above, norm(x[top : bottom + 1])))
         rows = linear(normed, fc1.weight, fc1.bias)
-        at_edges = int(top == 0), int(bottom == H)
-        yield top, F.pad(rows, (0, 0, 0, 0, *at_edges)) if any(at_edges) else rows
+        yield top, _filled_up(rows, above=top == 0, below=bottom == H)
         above = normed[-2:-1]  # since the rows themselves are overwritten by now
+
+
+def _filled_up(rows: Tensor, *, above: bool, below: bool) -> Tensor:
+    """Rows with one of zeros above or below them, at the edges of a map."""
+    return F.pad(rows, (0, 0, 0, 0, int(above), int(below))) if above or below else rows
 
 
 def project(x: Tensor, projection: nn.Linear, sizes: tuple[int, ...]) -> tuple[Tensor, ...]:
@@ -202,8 +206,7 @@ def attend(
             parts = [linear(x[b : b + 1, top:bottom], *layer) for layer in of_parts]
             found = attend_rows(b, top, *parts)
             branch = linear(x[b, max(top - 1, 0) : bottom + 1], *of_branch)
-            at_edges = int(top == 0), int(bottom == H)
-            y = positional(F.pad(branch, (0, 0, 0, 0, *at_edges)) if any(at_edges) else branch)
+            y = positional(_filled_up(branch, above=top == 0, below=bottom == H))
             for of_y, part in zip(y.split([part.shape[-1] for part in found], -1), found, strict=True):
                 of_y += part[0]
             out[b, top:bottom] = linear(y, proj.weight, proj.bias)
