@@ -119,7 +119,7 @@ def test_lists(root, tmp_path):
     with pytest.raises(DataError, match="must have `path` and `label`"):
         module(source="list", root=str(root), **lists)
     (tmp_path / "val.csv").write_bytes(b"path,label\ncaf\xe9.png,red\n")
-    with pytest.raises(DataError, match=r"val\.csv is no CSV file in UTF-8"):
+    with pytest.raises(DataError, match=r"val\.csv is not UTF-8"):
         module(source="list", root=str(root), **lists)
     (tmp_path / "val.csv").write_text("path,label\nval/red/0.png,violet\n")
     with pytest.raises(DataError, match=r"no class: violet; the classes are blue, green, red"):

@@ -134,7 +134,7 @@ def to_yaml(recipe: Any) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path} is not a recipe: expected a YAML file in UTF-8") from error
     except yaml.YAMLError as error:

@@ -25,6 +25,7 @@ from ..loading import (
     spread,
     suitable_workers,
 )
+from ..text import read_lines
 from . import sources
 from .shards import Shards, find_shards
 
@@ -393,4 +394,4 @@ def _class_list(options: DataOptions) -> tuple[str, ...]:
         raise DataError(
             "shards do not say what their classes are; name a file with a class a line: --data.classes"
         )
-    return tuple(sources.read_lines(Path(options.classes).expanduser()))
+    return tuple(read_lines(Path(options.classes).expanduser()))

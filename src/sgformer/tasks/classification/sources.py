@@ -5,6 +5,7 @@ path, or bytes, or whatever `images.read_picture` takes. Everything is looked th
 """
 
 import csv
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 from ..digit_scenes import DigitScenes
 from ..images import SUFFIXES, Picture, find_pictures
 from ..loading import DataError, listed, spread
+from ..text import read_lines, read_text
 
 Split = Literal["train", "val"]
 
@@ -139,12 +141,11 @@ def listing(path: str | None, split: Split, root: Path | None, classes: tuple[st
         columns, rows = list(frame.columns), frame.to_dict("records")
     else:
         try:
-            with table.open(encoding="utf-8-sig", newline="") as file:
-                reader = csv.DictReader(file)
-                rows = list(reader)
-                columns = list(reader.fieldnames or ())
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise DataError(f"{table} is no CSV file in UTF-8 ({error}); save it as one") from error
+            reader = csv.DictReader(io.StringIO(read_text(table)))
+            rows = list(reader)
+            columns = list(reader.fieldnames or ())
+        except csv.Error as error:
+            raise DataError(f"{table} is no CSV file ({error}); save it as one") from error
     if not {"path", "label"} <= set(columns):
         raise DataError(f"{table} has the columns {', '.join(columns)}; it must have `path` and `label`")
     if not rows:
@@ -297,14 +298,6 @@ def read_names(file: Path) -> dict[str, str]:
     """What to call classes to people, from a file with a line `class name` each; of several names the first."""
     words = [line.split(maxsplit=1) for line in read_lines(file)]
     return {word[0]: word[1].split(",")[0].replace("_", " ") for word in words if len(word) == 2}
-
-
-def read_lines(path: Path) -> list[str]:
-    """The lines of a text file that are not empty."""
-    try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as text ({error}); check the file") from error
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from ..images import PictureError, any_size, check_size
 from ..loading import DataError
+from ..text import read_text
 
 # How far a box may reach beyond the picture: converters round, and count pixels from 1.
 TOLERANCE = 2.0
@@ -177,7 +178,9 @@ def _content(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise DataError(f"there is no file {path}; name the annotations, a JSON file in COCO's format")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
+    except DataError:
+        raise
     except (ValueError, RecursionError) as error:
         raise DataError(
             f"{path} is no JSON file ({' '.join(str(error).split())}); export it again"

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 from ..images import SUFFIXES
 from ..loading import DataError
+from ..text import read_text
 from .coco import Content, picture_size
 
 # Where the challenge keeps the files that its lists name.
@@ -32,7 +33,7 @@ def find(root: Path, annotations: str) -> list[Path]:
             f"there is no {path}; name a list of pictures, a line each, or a folder of XML files: "
             "--data.train.annotations and --data.val.annotations"
         )
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = read_text(path).split("\n")
     names = [(number, _listed(root, line)) for number, line in enumerate(lines, 1) if line.strip()]
     files = [root / ANNOTATIONS / f"{name}.xml" for _, name in names]
     for (number, name), file in zip(names, files, strict=True):

@@ -7,6 +7,7 @@ import yaml
 
 from ..images import find_pictures
 from ..loading import DataError
+from ..text import read_text
 from .coco import Content, picture_size
 
 
@@ -58,7 +59,7 @@ def read(root: Path, split: str, *, images: str | None, names: str) -> Content:
         unused.discard(file)
         if not height or not (root / labels / file).is_file():
             continue
-        text = (root / labels / file).read_text(encoding="utf-8-sig", errors="replace")
+        text = read_text(root / labels / file)
         for number, line in enumerate(text.splitlines(), 1):
             if not line.strip():
                 continue
@@ -83,7 +84,7 @@ def _names(path: Path) -> tuple[dict[int, str], dict[str, Any]]:
         raise DataError(
             f"there is no file {path} with the names of the classes; name it: --data.train.annotations"
         )
-    text = path.read_text(encoding="utf-8")
+    text = read_text(path)
     if path.suffix == ".txt":
         return dict(enumerate(line.strip() for line in text.splitlines() if line.strip())), {}
     try:

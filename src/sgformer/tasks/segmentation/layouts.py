@@ -10,6 +10,7 @@ import numpy as np
 
 from ..images import find_pictures
 from ..loading import DataError
+from ..text import read_lines
 from .masks import IGNORE, Coding, read_classes, read_mapping, size_of
 
 Split = Literal["train", "val"]
@@ -115,7 +116,7 @@ def ade20k(root: Path) -> Layout:
         raise DataError(
             f"{root} has no objectInfo150.txt; set --data.root to the unpacked ADEChallengeData2016, which has it"
         )
-    rows = [line.rstrip().split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = [line.split("\t") for line in read_lines(path)]
     names = [row[-1].strip().replace(";", ", ") for row in rows if row[0].strip().isdigit()]
     first = [name.split(",")[0] for name in names]
     classes = tuple(a if first.count(a) == 1 else name for a, name in zip(first, names, strict=True))

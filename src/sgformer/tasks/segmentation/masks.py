@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ..images import PictureError, any_size, check_size
 from ..loading import DataError, listed
+from ..text import read_lines, read_text
 
 # A class map is uint8: indices from 0, and this where nobody said what is there.
 IGNORE = 255
@@ -130,7 +131,7 @@ def read_mapping(path: str | Path) -> Coding:
     if not path.is_file():
         raise DataError(f"there is no file {path}; --data.mapping names a YAML file with `classes:`")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
+        content = yaml.safe_load(read_text(path))  # JSON is YAML
         classes: dict[str, Any] = {str(name): value for name, value in content["classes"].items()}
         ignored = content.get("ignore") or []
         values = {name: value if isinstance(value, list) else [value] for name, value in classes.items()}
@@ -146,7 +147,7 @@ def read_mapping(path: str | Path) -> Coding:
             return Coding(classes=tuple(values), colours=colours, palette=tuple(group[0] for group in groups))
     except DataError:
         raise
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
             f"{path} is no mapping: expected `classes:` with `name: id` or `name: [red, green, blue]`, and `ignore:` "
             f"with a list ({' '.join(str(error).split())})"
@@ -177,7 +178,7 @@ def read_classes(path: Path) -> tuple[str, ...]:
     """
     if not path.is_file():
         raise DataError(f"there is no file {path}; it must have the name of each class on a line, in order")
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = read_lines(path)
     numbered = [line.split(maxsplit=1) for line in lines]
     if not all(len(words) == 2 and words[0].isdigit() for words in numbered):
         return tuple(lines)

@@ -1,0 +1,68 @@
+import json
+import shutil
+
+import pytest
+
+from class_folders import make_class_folders
+from mask_folders import CLASSES, make_mask_folders
+from sgformer.tasks.classification import sources
+from sgformer.tasks.loading import DataError
+from sgformer.tasks.segmentation.masks import read_classes, read_mapping
+from sgformer.tasks.text import read_lines, read_text
+
+TEXT = "red\nbläu 蓝\n"
+
+
+@pytest.mark.parametrize(
+    "content", [TEXT.encode(), TEXT.encode("utf-8-sig"), TEXT.replace("\n", "\r\n").encode()]
+)
+def test_a_byte_order_mark_and_line_ends_are_no_content(tmp_path, content):
+    path = tmp_path / "names.txt"
+    path.write_bytes(content)
+    assert read_text(path) == TEXT
+    assert read_lines(path) == ["red", "bläu 蓝"]
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        *((TEXT, encoding) for encoding in ("utf-16", "utf-16-le", "utf-16-be", "gbk")),
+        ("bläu", "latin-1"),
+        ("красный", "cp1251"),
+    ],
+)
+def test_other_encodings_are_named(tmp_path, text, encoding):
+    path = tmp_path / "names.txt"
+    path.write_bytes(text.encode(encoding, errors="ignore"))
+    with pytest.raises(DataError, match=r"names\.txt .*UTF-8"):
+        read_text(path)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(DataError, match=r"names\.txt cannot be read"):
+        read_text(tmp_path / "names.txt")
+
+
+def test_class_names_of_a_list_have_no_mark(tmp_path):
+    make_mask_folders(tmp_path)
+    path = tmp_path / "classes.txt"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert read_classes(path) == CLASSES
+    mapping = tmp_path / "map.yaml"
+    mapping.write_text("classes: {air: 0, ground: [1, 2]}", "utf-8-sig")
+    assert read_mapping(mapping).classes == ("air", "ground")
+    mapping.write_text(json.dumps({"classes": {"air": 0}}), "utf-8-sig")
+    assert read_mapping(mapping).classes == ("air",)
+
+
+def test_a_table_and_names_with_marks(tmp_path):
+    root = make_class_folders(tmp_path, num_train=2, num_val=1)
+    table = tmp_path / "train.csv"
+    table.write_text("path,label\ntrain/red/0.png,red\ntrain/blue/0.png,blue\n", "utf-8-sig")
+    assert sources.listing(str(table), "train", root, None).classes == ("blue", "red")
+    (root / "classes.txt").write_text("red Rot\nblue Blau\n", "utf-8-sig")
+    shutil.rmtree(root / "train" / "green")
+    assert sources.folders(root, "train").names == {"red": "Rot", "blue": "Blau"}
+    (root / "classes.txt").write_bytes(b"red R\xf6t\n")
+    with pytest.raises(DataError, match=r"classes\.txt is not UTF-8"):
+        sources.folders(root, "train")
