@@ -21,16 +21,16 @@ def read_text(path: Path) -> str:
     """
     try:
         content = path.read_bytes()
-        if (
-            content.startswith(_UTF_16) or b"\x00" in content
-        ):  # UTF-16 of plain letters is valid UTF-8 with zeros
-            raise DataError(f"{path} is UTF-16 or no text; save it as UTF-8")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error})") from error
+    # UTF-16 of plain letters is valid UTF-8 with zeros in it.
+    if content.startswith(_UTF_16) or b"\x00" in content:
+        raise DataError(f"{path} is UTF-16 or no text; save it as UTF-8")
+    try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise DataError(f"{path} is not UTF-8 (line {line}); save it as UTF-8") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror or error})") from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
