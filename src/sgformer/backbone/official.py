@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from .blocks import Stem, resize_positions
+from .recorded import stored_grid
 
 # Modules, as (released, ours). "#" is a number that counts from 1 there and from 0 here, "@" one that is the same.
 _RENAMED = [
@@ -259,8 +260,9 @@ _TO_OFFICIAL = _rules([(ours, released) for released, ours in _RENAMED], +1)
 def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """What timm passes loaded weights through: released names become ours, and positions take the model's grid.
 
-    Released weights have a square grid. Other state dicts do not tell: the model's own number of positions is taken for
-    the model's grid, any other for a square. Weights files of `sgformer train` do tell.
+    Released weights have a square grid. A folder that timm saved tells its grid, and weights files of `sgformer train`
+    do. Other state dicts do not: the model's own number of positions is taken for the model's grid, any other for a
+    square.
     """
     released = is_official(state_dict)
     if released:
@@ -269,8 +271,10 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dic
     stem = getattr(model, "stem", None)
     if isinstance(stem, Stem) and positions is not None:
         side = round(positions.shape[1] ** 0.5)
-        square = side * side == positions.shape[1]
-        if square and (released or positions.shape[1] != stem.pos_embed.shape[1]):
-            positions = resize_positions(positions, (side, side), stem.grid_size)
+        grid = (side, side) if released else stored_grid(model)
+        if grid is None and positions.shape[1] != stem.pos_embed.shape[1]:
+            grid = (side, side)
+        if grid is not None and grid[0] * grid[1] == positions.shape[1]:
+            positions = resize_positions(positions, grid, stem.grid_size)
             state_dict = {**state_dict, "stem.pos_embed": positions}
     return state_dict

@@ -21,6 +21,7 @@ from .attention import GlobalAttention, HybridScaleAttention, SelfGuidedAttentio
 from .blocks import Stage, Stem, init_merge_as_mean, init_released, resize_positions
 from .guidance import Guidance, check_guidance
 from .official import checkpoint_filter_fn
+from .recorded import grid_of, record_arguments, record_input_size
 
 MIN_SIZE = 32
 MIN_BUDGET = 3
@@ -100,7 +101,7 @@ class SGFormer(nn.Module):
         self.weight_init = weight_init
         drop_paths = torch.linspace(0, drop_path_rate, sum(depths), device="cpu").split(list(depths))
 
-        self.stem = Stem(in_chans, channels[0], grid_size=_grid_size(img_size), **dd)
+        self.stem = Stem(in_chans, channels[0], grid_size=grid_of(img_size), **dd)
         self.stages = nn.Sequential()
         self.feature_info: list[dict[str, Any]] = []
         in_channels = channels[0]
@@ -144,6 +145,7 @@ class SGFormer(nn.Module):
         for module in self.modules():
             if isinstance(module, HybridScaleAttention | SelfGuidedAttention | GlobalAttention):
                 module.token_budget = token_budget
+        record_arguments(self, token_budget=token_budget)
 
     def set_guidance(self, guidance: Guidance, *, seed: int = 0) -> None:
         """Changes what decides which tokens are merged finely: `"significance"`, `"uniform"` or `"random"`."""
@@ -154,11 +156,12 @@ class SGFormer(nn.Module):
 
     def set_input_size(self, img_size: int | tuple[int, int]) -> None:
         """Resizes the grid of positions for pictures of this (height, width); no other weight depends on the size."""
-        stem, grid_size = self.stem, _grid_size(img_size)
+        stem, grid_size = self.stem, grid_of(img_size)
         old = stem.pos_embed
         positions = resize_positions(old.detach(), stem.grid_size, grid_size)
         stem.pos_embed = nn.Parameter(positions, requires_grad=old.requires_grad)
         stem.grid_size = grid_size
+        record_input_size(self, img_size)
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters that weight decay should leave alone, beside norms and biases."""
@@ -311,12 +314,6 @@ class SGFormer(nn.Module):
                 f"{MIN_SIZE}x{MIN_SIZE}: enlarge or pad it"
             )
         return x
-
-
-def _grid_size(img_size: int | tuple[int, int]) -> tuple[int, int]:
-    """(height, width) of the token grid of the first stage for a picture of `img_size`."""
-    height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
-    return -(-height // 4), -(-width // 4)
 
 
 def _create(variant: str, pretrained: bool = False, **kwargs: Any) -> SGFormer:
