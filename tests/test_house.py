@@ -36,8 +36,10 @@ ARROWS: dict[str, set[str]] = {
 MAX_LINES = 400
 FORBIDDEN_NAMES = {"utils", "misc", "helpers"}
 
-# What must not be needed to build and run a model. torchvision may be, since timm imports it.
+# What must not be needed to build and run a model. torchvision may be, since timm imports it. PyTorch comes without
+# triton for CPUs, macOS and Windows.
 OPTIONAL = [
+    "triton",
     *("lightning", "pytorch_lightning", "torchmetrics", "jsonargparse", "rich", "typer", "click"),
     *("skimage", "sklearn", "matplotlib", "pandas", "onnx", "onnxruntime"),
     *("transformers", "segmentation_models_pytorch", "pycocotools", "tensorboard", "webdataset"),

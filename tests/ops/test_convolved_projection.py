@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
 
 from sgformer.ops import convolved_projection, depthwise_conv
 
@@ -57,3 +58,38 @@ def test_under_autocast_gradients_have_the_precision_of_their_tensors():
     plain(*exact).sum().backward()
     for low, high in zip(args, exact, strict=True):
         assert (low.grad - high.grad).norm() <= 0.03 * high.grad.norm()
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+@pytest.mark.parametrize("wanted", range(6))
+def test_only_gradients_that_are_wanted(wanted, prepared):
+    args = [*inputs(torch.float64), torch.randn(8, 8, dtype=torch.float64)]
+    tensors = [x.detach().requires_grad_(i == wanted) for i, x in enumerate(args)]
+    if wanted == 5 and not prepared:
+        return
+    x, *rest, first = tensors
+    if prepared:
+        ours = convolved_projection(x, *rest, prepare=F.linear, parameters=(first,))
+        expected = plain(F.linear(x, first), *rest)
+    else:
+        ours, expected = convolved_projection(x, *rest), plain(x, *rest)
+    results = [torch.autograd.grad(out.square().sum(), tensors[wanted])[0] for out in (ours, expected)]
+    torch.testing.assert_close(*results, rtol=1e-10, atol=1e-10)
+
+
+def test_a_frozen_projection_costs_no_product():
+    args = inputs(torch.float64)
+    counts = []
+    for frozen in (False, True):
+        args[3].requires_grad_(not frozen)
+        out = convolved_projection(*args)
+        with FlopCounterMode(display=False) as counter:
+            out.square().sum().backward()
+        counts.append(counter.get_total_flops())
+    assert counts[0] - counts[1] == 2 * args[0].numel() * len(args[3])
+
+
+def test_a_second_derivative_is_refused_rather_than_left_out():
+    args = inputs(torch.float64)
+    with pytest.raises(RuntimeError, match="second derivative"):
+        torch.autograd.grad(convolved_projection(*args).sum(), args, create_graph=True)

@@ -370,3 +370,15 @@ def test_custom_operators_keep_their_contract():
     q, k, v, _ = inputs(2, 2, 5, 6, 4)
     torch.library.opcheck(chunked._forward, (q.requires_grad_(), k, v, 0.5, None))
     torch.library.opcheck(chunked._forward, (q, k, v, 0.5, make_mask("blind", 2, 2, 5, 6)))
+
+
+@pytest.mark.parametrize("backend", ["chunked", "sdpa"])
+def test_a_second_derivative_is_refused_rather_than_left_out(backend):
+    q, k = (torch.randn(1, 2, n, 4, requires_grad=True) for n in (6, 3))
+    out, _ = key_mean_attention(q, k, k, backend=backend)
+    with pytest.raises(RuntimeError, match="second derivative"):
+        torch.autograd.grad(out.sum(), (q, k), create_graph=True)
+    out, _ = key_mean_attention(q, k, k, backend="reference")
+    (of_q,) = torch.autograd.grad(out.square().sum(), (q,), create_graph=True)
+    of_q.square().sum().backward()
+    assert k.grad.count_nonzero()

@@ -80,7 +80,7 @@ def test_parts_of_the_backward_pass(dtype):
     x, weight, bias, grad = inputs(2, 9, 11, 12, dtype)
     for name, args in (
         ("gelu_gradient", (grad, x, weight, bias, True)),
-        ("gradients", (grad, x, weight, True)),
+        ("gradients", (grad, x, weight, True, (True, True, True))),
     ):
         exact = getattr(reference, name)(*(a.double() if torch.is_tensor(a) else a for a in args))
         plain, fast = getattr(reference, name)(*args), getattr(triton, name)(*args)

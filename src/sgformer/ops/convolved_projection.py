@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .depthwise_conv import depthwise_conv, gelu_gradient, gradients
+from .first_order import first_order
 from .linear import linear, weight_gradient
 from .pieces import few_pictures
-from .recomputed import Prepare, Prepared
+from .recomputed import Prepare, Prepared, bias_gradient
 
 
 def convolved_projection(
@@ -85,14 +85,16 @@ class _ConvolvedProjection(torch.autograd.Function):
         return torch.cat([project(y) for y in x.split(ctx.at_once)]) if ctx.at_once else project(x)
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
         x, *tensors = ctx.saved_tensors
         if ctx.at_once is None:
             return None, *_gradients(ctx, grad, x, *tensors)
         pieces = zip(grad.split(ctx.at_once), x.split(ctx.at_once), strict=True)
         of_maps, *of_tensors = zip(*(_gradients(ctx, *piece, *tensors) for piece in pieces), strict=True)
-        return None, torch.cat(of_maps), *(functools.reduce(torch.add, of_tensor) for of_tensor in of_tensors)
+        of_x = torch.cat(of_maps) if ctx.needs_input_grad[1] else None
+        sums = (functools.reduce(torch.add, parts) if parts[0] is not None else None for parts in of_tensors)
+        return None, of_x, *sums
 
 
 def _gradients(
@@ -103,21 +105,23 @@ def _gradients(
     conv_bias: Tensor,
     weight: Tensor,
     *parameters: Tensor,
-) -> tuple[Tensor, ...]:
+) -> tuple[Tensor | None, ...]:
     """Those of some pictures: to `x` and whatever has parameters, in the order of the arguments of `forward`."""
-    prepared, leaves = x, []
+    _, of_x, *of_conv, of_weight, of_bias = ctx.needs_input_grad[:6]
+    grad_bias = bias_gradient(grad, ctx.dtype_of_bias) if of_bias else None
+    inner = of_x, *ctx.needs_input_grad[6:]
+    if not any((*inner, *of_conv, of_weight)):
+        return *[None] * 4, grad_bias, *[None] * len(parameters)
+    back = None
     if ctx.prepared is not None:
-        prepared, leaves = ctx.prepared.again(x, parameters)
-        x = prepared.detach()
-    of_hidden, hidden = gelu_gradient(
+        x, back = ctx.prepared.again((x, *parameters), inner)
+    grad_hidden, hidden = gelu_gradient(
         linear(grad, weight.to(grad.dtype).t()), x, conv_weight, conv_bias, residual=True
     )
-    of_weight = weight_gradient(grad, hidden.to(grad.dtype))
-    of_x, of_conv_weight, of_conv_bias = gradients(of_hidden, x, conv_weight, residual=True)
-    flat = grad.flatten(0, 2)  # (B * H * W, c)
-    of_bias = flat.sum(0, dtype=torch.promote_types(flat.dtype, torch.float32))
-    of_parameters: Sequence[Tensor] = ()
-    if leaves:
-        of_x, *of_parameters = torch.autograd.grad(prepared, leaves, of_x.to(prepared.dtype))
-    of_last = of_weight.to(weight.dtype), of_bias.to(ctx.dtype_of_bias)
-    return of_x, of_conv_weight, of_conv_bias, *of_last, *of_parameters
+    grad_weight = weight_gradient(grad, hidden.to(grad.dtype)).to(weight.dtype) if of_weight else None
+    wanted = any(inner), *of_conv
+    grad_x, *grads_conv = gradients(grad_hidden, x, conv_weight, residual=True, wanted=wanted)
+    found = [grad_x]
+    if back is not None:
+        found = back(grad_x) if grad_x is not None else [None] * len(inner)
+    return found[0], *grads_conv, grad_weight, grad_bias, *found[1:]

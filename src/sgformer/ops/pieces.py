@@ -20,17 +20,6 @@ MAX_BATCH = 2**21
 PIECE = 2**20
 
 
-def _have_memory_kept() -> None:
-    """Lets the C library of Linux keep freed memory rather than give it back, and get it anew a moment later.
-
-    It gives back what is larger than anything that was freed before, up to 32 MB. This is 31 MB, which nobody touches.
-    """
-    torch.empty(31 * 2**20, dtype=torch.uint8, device="cpu")
-
-
-_have_memory_kept()
-
-
 def pays(x: Tensor, size: int) -> bool:
     """Whether a map of `size` numbers, on the device of `x`, is better cut."""
     return (
@@ -48,5 +37,6 @@ def few_pictures(x: Tensor, size: int) -> int | None:
 
     None for all of them.
     """
-    large = size > MAX_BATCH and pays(x, size) and len(x) > 1
-    return max(1, PIECE * len(x) // size) if large else None
+    if not pays(x, size) or size <= MAX_BATCH or len(x) <= 1:  # `pays` first: see there
+        return None
+    return max(1, PIECE * len(x) // size)

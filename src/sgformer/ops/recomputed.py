@@ -13,8 +13,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from .first_order import first_order
 from .linear import linear, weight_gradient
 
 # From what is kept, and parameters, to what is not.
@@ -79,14 +79,41 @@ class Prepared:
         self.autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
         self.dtype = torch.get_autocast_dtype(device) if self.autocast else None
 
-    def again(self, x: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """It, and the leaves that a gradient can be taken to."""
-        leaves = [tensor.detach().requires_grad_() for tensor in (x, *parameters)]
-        with torch.enable_grad(), self._precision():
-            return self.prepare(*leaves), leaves
+    def again(
+        self, inputs: Sequence[Tensor], wanted: Sequence[bool]
+    ) -> tuple[Tensor, Callable[[Tensor], list[Tensor | None]]]:
+        """Prepares once more.
+
+        Args:
+            inputs: what is kept, and parameters.
+            wanted: for each of them, whether a gradient is wanted.
+
+        Returns:
+            What is made of them, and a function that takes its gradient to theirs; None for those not wanted.
+        """
+        inputs = [x.detach().requires_grad_(wants) for x, wants in zip(inputs, wanted, strict=True)]
+        leaves = [x for x in inputs if x.requires_grad]
+        with torch.set_grad_enabled(bool(leaves)), self._precision():
+            y = self.prepare(*inputs)
+
+        def back(grad: Tensor) -> list[Tensor | None]:
+            found = iter(torch.autograd.grad(y, leaves, grad.to(y.dtype)) if leaves else ())
+            return [next(found) if wants else None for wants in wanted]
+
+        return y.detach(), back
 
     def _precision(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device, self.dtype) if self.autocast else nullcontext()
+
+
+def bias_gradient(grad: Tensor, dtype: torch.dtype) -> Tensor:
+    """The sum of a gradient over all but the last dimension, added up in float32 or better.
+
+    Shape:
+        - grad: `(..., c)`
+        - returns: `(c,)`
+    """
+    return grad.flatten(0, -2).sum(0, dtype=torch.promote_types(grad.dtype, torch.float32)).to(dtype)
 
 
 class _LinearAfter(torch.autograd.Function):
@@ -95,25 +122,25 @@ class _LinearAfter(torch.autograd.Function):
         ctx: Any, prepare: Prepare, x: Tensor, weight: Tensor, bias: Tensor | None, *parameters: Tensor
     ) -> Tensor:
         ctx.save_for_backward(x, weight, *parameters)
-        ctx.prepared, ctx.dtype_of_bias = (
-            Prepared(prepare, x.device.type),
-            bias.dtype if bias is not None else None,
-        )
+        ctx.prepared = Prepared(prepare, x.device.type)
+        ctx.dtype_of_bias = bias.dtype if bias is not None else None
         return linear(prepare(x, *parameters), weight, bias)
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
+        _, of_x, of_weight, of_bias, *of_parameters = ctx.needs_input_grad
         x, weight, *parameters = ctx.saved_tensors
-        y, leaves = ctx.prepared.again(x, parameters)
-        of_weight = weight_gradient(grad, y.detach().to(grad.dtype))
-        of_y = linear(grad, weight.to(grad.dtype).t()).to(y.dtype)
-        of_bias = None
-        if ctx.dtype_of_bias is not None:
-            flat = grad.flatten(0, -2)
-            of_bias = flat.sum(0, dtype=torch.promote_types(flat.dtype, torch.float32)).to(ctx.dtype_of_bias)
-        of_x, *of_parameters = torch.autograd.grad(y, leaves, of_y)
-        return None, of_x, of_weight.to(weight.dtype), of_bias, *of_parameters
+        wanted = of_x, *of_parameters
+        found: list[Tensor | None] = [None] * len(wanted)
+        grad_weight = None
+        if of_weight or any(wanted):
+            y, back = ctx.prepared.again((x, *parameters), wanted)
+            grad_weight = weight_gradient(grad, y.to(grad.dtype)).to(weight.dtype) if of_weight else None
+            if any(wanted):
+                found = back(linear(grad, weight.to(grad.dtype).t()))
+        grad_bias = bias_gradient(grad, ctx.dtype_of_bias) if of_bias else None
+        return None, found[0], grad_weight, grad_bias, *found[1:]
 
 
 class _ConvAfter(torch.autograd.Function):
@@ -132,14 +159,17 @@ class _ConvAfter(torch.autograd.Function):
         return F.conv2d(prepare(x, *parameters), weight, None, stride, padding, 1, groups)
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
+        _, _, of_x, of_weight, *of_parameters = ctx.needs_input_grad
         x, weight, *parameters = ctx.saved_tensors
         stride, padding, groups = ctx.numbers
-        y, leaves = ctx.prepared.again(x, parameters)
-        numbers = [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], groups, [True, True, False]
-        of_y, of_weight, _ = torch.ops.aten.convolution_backward(
-            grad, y.detach().to(grad.dtype), weight.to(grad.dtype), None, *numbers
+        wanted = of_x, *of_parameters
+        y, back = ctx.prepared.again((x, *parameters), wanted)
+        mask = [any(wanted), of_weight, False]
+        grad_y, grad_weight, _ = torch.ops.aten.convolution_backward(
+            *(grad, y.to(grad.dtype), weight.to(grad.dtype), None),
+            *([stride] * 2, [padding] * 2, [1, 1], False, [0, 0], groups, mask),
         )
-        of_x, *of_parameters = torch.autograd.grad(y, leaves, of_y.to(y.dtype))
-        return None, None, of_x, of_weight.to(weight.dtype), *of_parameters
+        found = back(grad_y) if any(wanted) else [None] * len(wanted)
+        return None, None, found[0], grad_weight.to(weight.dtype) if of_weight else None, *found[1:]

@@ -4,7 +4,7 @@ With `TRITON_INTERPRET=1` in the environment, before triton is imported for the 
 slowly: that is how machines without a GPU test them.
 """
 
-# pyright: reportPossiblyUnboundVariable=false, reportOperatorIssue=false
+# pyright: reportOptionalMemberAccess=false, reportOperatorIssue=false, reportInvalidTypeForm=false
 # (triton need not be installed.)
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .first_order import first_order
+
 try:
     import triton
     import triton.language as tl
 except ImportError:  # no wheel for this system; why_not says so
-    triton = None
+    triton = tl = None
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
@@ -94,7 +96,7 @@ def operator(
     gradients.register_fake(fake_backward)
     op = torch.library.custom_op(f"sgformer::{name}", forward, mutates_args=())
     op.register_fake(fake)
-    op.register_autograd(functools.partial(differentiate, gradients), setup_context=keep)
+    op.register_autograd(functools.partial(first_order(differentiate), gradients), setup_context=keep)
     return op
 
 

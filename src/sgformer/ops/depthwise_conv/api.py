@@ -74,19 +74,37 @@ def gelu_gradient(
     return triton.gelu_gradient(grad.to(x.dtype), x, weight, bias, residual)
 
 
-def gradients(grad: Tensor, x: Tensor, weight: Tensor, *, residual: bool) -> tuple[Tensor, Tensor, Tensor]:
+def gradients(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    *,
+    residual: bool,
+    wanted: tuple[bool, bool, bool] = (True, True, True),
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """For whoever keeps only `x`: gradients of map, kernel and bias of `depthwise_conv` without GELU.
+
+    Args:
+        grad: gradient of the result.
+        x: the map.
+        weight: a kernel for each channel.
+        residual: whether the map itself was added.
+        wanted: which of the three; None takes the place of the others.
 
     Shape:
         - grad, x: `(B, H, W, c)`
         - weight: `(c, 1, 3, 3)`
         - returns: `(B, H, W, c)`, `(c, 1, 3, 3)` and `(c,)`
     """
-    if triton.why_not(x, weight, weight, residual, False) or triton.why_slow(
-        x, weight, weight, residual, False
-    ):
-        return reference.gradients(grad, x, weight, residual)
-    return triton.gradients(grad.to(x.dtype), x, weight, residual)
+    if not any(wanted):
+        return None, None, None
+    args = x, weight, weight, residual, False
+    if triton.why_not(*args) or triton.why_slow(*args):
+        found = reference.gradients(grad, x, weight, residual, wanted)
+    else:
+        found = triton.gradients(grad.to(x.dtype), x, weight, residual, list(wanted))
+    of_x, of_weight, of_bias = (y if wants else None for y, wants in zip(found, wanted, strict=True))
+    return of_x, of_weight, of_bias
 
 
 def explain_backends(x: Tensor, weight: Tensor, bias: Tensor) -> dict[str, str]:

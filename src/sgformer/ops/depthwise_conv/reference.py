@@ -39,8 +39,10 @@ def gelu_gradient(
     return torch.ops.aten.gelu_backward(grad.to(y.dtype), y), F.gelu(y)
 
 
-def gradients(grad: Tensor, x: Tensor, weight: Tensor, residual: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of map, kernel and bias, from that of the convolution's output.
+def gradients(
+    grad: Tensor, x: Tensor, weight: Tensor, residual: bool, wanted: tuple[bool, bool, bool]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients of map, kernel and bias, from that of the convolution's output; those not wanted are not computed.
 
     Shape:
         - grad, x: `(B, H, W, c)`; weight: `(c, 1, 3, 3)`
@@ -50,8 +52,13 @@ def gradients(grad: Tensor, x: Tensor, weight: Tensor, residual: bool) -> tuple[
     c = x.shape[-1]
     maps = grad.permute(0, 3, 1, 2), x.permute(0, 3, 1, 2)
     of_x, of_weight, of_bias = torch.ops.aten.convolution_backward(
-        *maps, kernel, [c], [1, 1], [1, 1], [1, 1], False, [0, 0], c, [True, True, True]
+        *maps, kernel, [c], [1, 1], [1, 1], [1, 1], False, [0, 0], c, list(wanted)
     )
-    of_x = of_x.permute(0, 2, 3, 1)
-    of_x = of_x + grad if residual and not folded else of_x
-    return of_x, of_weight.to(weight.dtype), of_bias.to(weight.dtype)
+    if wanted[0]:
+        of_x = of_x.permute(0, 2, 3, 1)
+        of_x = of_x + grad if residual and not folded else of_x
+    return (
+        of_x,
+        of_weight.to(weight.dtype) if wanted[1] else None,
+        of_bias.to(weight.dtype) if wanted[2] else None,
+    )

@@ -9,6 +9,8 @@ gradient of the map is a convolution, too, with the kernel turned round. That of
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -95,39 +97,53 @@ def _gelu_gradient(
     return out, hidden
 
 
-def _gradients(grad: Tensor, x: Tensor, weight: Tensor, residual: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of map, kernel and bias, from that of the convolution's output.
+def _gradients(
+    grad: Tensor, x: Tensor, weight: Tensor, residual: bool, wanted: Sequence[bool]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of map, kernel and bias, from that of the convolution's output; empty where not wanted.
 
     Shape:
         - grad, x: `(B, H, W, c)`; weight: `(c, 1, 3, 3)`
         - returns: `(B, H, W, c)`, `(c, 1, 3, 3)` and `(c,)`
     """
-    turned = weight.flip(2, 3)
-    grad_x = _convolve(grad, turned, turned.new_zeros(len(turned)), residual, False)
-    c = x.shape[-1]
-    maps = (grad.permute(0, 3, 1, 2), x.permute(0, 3, 1, 2), weight.to(x.dtype))
-    _, of_weight, of_bias = torch.ops.aten.convolution_backward(
-        *maps, [c], [1, 1], [1, 1], [1, 1], False, [0, 0], c, [False, True, True]
-    )
-    return grad_x, of_weight.to(weight.dtype).contiguous(), of_bias.to(weight.dtype)
+    grad_x = grad_weight = grad_bias = x.new_empty(0)
+    if wanted[0]:
+        turned = weight.flip(2, 3)
+        grad_x = _convolve(grad, turned, turned.new_zeros(len(turned)), residual, False)
+    if wanted[1] or wanted[2]:
+        c = x.shape[-1]
+        maps = (grad.permute(0, 3, 1, 2), x.permute(0, 3, 1, 2), weight.to(x.dtype))
+        _, of_weight, of_bias = torch.ops.aten.convolution_backward(
+            *maps, [c], [1, 1], [1, 1], [1, 1], False, [0, 0], c, [False, *wanted[1:]]
+        )
+        grad_weight = of_weight.to(weight.dtype).contiguous() if wanted[1] else x.new_empty(0)
+        grad_bias = of_bias.to(weight.dtype) if wanted[2] else x.new_empty(0)
+    return grad_x, grad_weight, grad_bias
+
+
+def _fake_gradients(grad, x, weight, residual, wanted):
+    shapes = x.shape, weight.shape, x.shape[-1:]
+    kinds = x, weight, weight
+    found = (kind.new_empty(shape) for kind, shape in zip(kinds, shapes, strict=True))
+    return tuple(y if wants else x.new_empty(0) for y, wants in zip(found, wanted, strict=True))
 
 
 def _backward(
-    grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, residual: bool, gelu: bool
+    grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, residual: bool, gelu: bool, wanted: Sequence[bool]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """All gradients."""
+    """All gradients that are wanted."""
     grad = grad.to(x.dtype)
     if gelu:
         grad, _ = _gelu_gradient(grad, x, weight, bias, residual)
-    return _gradients(grad, x, weight, residual)
+    return _gradients(grad, x, weight, residual, wanted)
 
 
 def _fake(x, weight, bias, residual, gelu):
     return x.new_empty(x.shape)
 
 
-def _fake_backward(grad, x, weight, bias, residual, gelu):
-    return x.new_empty(x.shape), weight.new_empty(weight.shape), bias.new_empty(bias.shape)
+def _fake_backward(grad, x, weight, bias, residual, gelu, wanted):
+    return _fake_gradients(grad, x, weight, residual, wanted)
 
 
 def _keep(ctx, inputs, output):
@@ -136,7 +152,9 @@ def _keep(ctx, inputs, output):
 
 
 def _differentiate(backward, ctx, grad):
-    return (*backward(grad, *ctx.saved_tensors, ctx.residual, ctx.gelu), None, None)
+    wanted = list(ctx.needs_input_grad[:3])
+    found = backward(grad, *ctx.saved_tensors, ctx.residual, ctx.gelu, wanted)
+    return *(y if wants else None for y, wants in zip(found, wanted, strict=True)), None, None
 
 
 _apply = tiles.operator(
@@ -155,6 +173,4 @@ def _(grad, x, weight, bias, residual):
     return x.new_empty(x.shape), x.new_empty(x.shape)
 
 
-@gradients.register_fake
-def _(grad, x, weight, residual):
-    return x.new_empty(x.shape), weight.new_empty(weight.shape), weight.new_empty(x.shape[-1])
+gradients.register_fake(_fake_gradients)

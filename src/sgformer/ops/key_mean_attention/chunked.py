@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from .. import by_heads
+from ..first_order import first_order
 from .reference import attention_weights, num_queries
 
 # Weights that are computed at a time: 4 MB in float32, which stays in the caches of one core.
@@ -133,7 +134,7 @@ def _differentiate(ctx, grad, _grad_of_key_mean):
     return (*backward(grad, q, k, v, ctx.scale, mask), None, None)
 
 
-_forward.register_autograd(_differentiate, setup_context=_setup_context)
+_forward.register_autograd(first_order(_differentiate), setup_context=_setup_context)
 
 
 @register_flop_formula(torch.ops.sgformer.key_mean_attention_chunked)

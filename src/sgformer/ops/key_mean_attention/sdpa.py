@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from ..first_order import first_order
 from . import chunked, reference
 
 
@@ -74,7 +75,7 @@ def _differentiate(ctx, grad, _grad_of_key_mean):
     return (*chunked.backward(grad, *ctx.saved_tensors, ctx.scale, None), None)
 
 
-_forward.register_autograd(_differentiate, setup_context=_setup_context)
+_forward.register_autograd(first_order(_differentiate), setup_context=_setup_context)
 
 
 @register_flop_formula(torch.ops.sgformer.key_mean_attention_sdpa)

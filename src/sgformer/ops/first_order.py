@@ -1,0 +1,37 @@
+"""Backward passes that are written by hand, and have no derivative themselves: they say so."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from .dispatch import is_transformed
+
+
+def first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """A backward pass that raises where it is itself to be differentiated (`create_graph=True`).
+
+    `torch.autograd.function.once_differentiable` leaves such a gradient out without a word where the loss is a plain
+    sum, since nothing that it is given requires one.
+
+    Args:
+        backward: takes a context first, as in `torch.autograd.Function`.
+
+    Raises:
+        RuntimeError: in the backward pass, if a second derivative is wanted.
+    """
+
+    @functools.wraps(backward)
+    def checked(*args: Any) -> Any:
+        # The transforms of `torch.func` always ask for what could be differentiated again.
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling() and not is_transformed():
+            raise RuntimeError(
+                "this fast operation has no second derivative; run the forward pass within sgformer.plain()"
+            )
+        with torch.no_grad():
+            return backward(*args)
+
+    return checked
