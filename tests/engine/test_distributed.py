@@ -73,7 +73,7 @@ def slurm_on_two_nodes():
 WAYS = {
     "devices": (list, {"trainer.devices": 2}),  # Lightning starts the processes
     "torchrun": (torchrun_on_two_nodes, {"trainer.num_nodes": 2}),
-    "slurm, weights cut up": (slurm_on_two_nodes, {"trainer.num_nodes": 2, "trainer.strategy": "fsdp"}),
+    "slurm": (slurm_on_two_nodes, {"trainer.num_nodes": 2}),
 }
 
 

@@ -132,9 +132,6 @@ def test_bfloat16_where_a_processor_has_it(monkeypatch, able, precision):
     assert all("--trainer.precision 32-true" in str(warning.message) for warning in caught)
 
 
-def test_a_task_can_say_that_it_cannot_be_sharded():
-    task = Task(classifier("sgformer_test"))
-    prepare(task, TrainerOptions(strategy="fsdp"))
-    task.can_be_sharded = False
-    with pytest.raises(ValueError, match=r"set --trainer\.strategy ddp"):
-        prepare(task, TrainerOptions(strategy="fsdp"))
+def test_a_recipe_that_cuts_up_weights_is_told_so():
+    with pytest.raises(ValueError, match=r"trainer\.strategy fsdp.*--trainer\.strategy auto"):
+        TrainerOptions(strategy="fsdp")

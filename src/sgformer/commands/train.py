@@ -21,7 +21,8 @@ def train(
         recipe: Name of a packaged recipe, or path of a YAML file; not needed to resume a run, which has its own.
         overrides: Keys to change, such as ``{"data.root": "photos", "trainer.max_epochs": 3}``.
         out: Where the run folder goes; it is called like the recipe.
-        resume: A run folder to go on with, instead of a new one. Its own recipe holds, with the overrides.
+        resume: A run folder to go on with, instead of a new one. Its own recipe holds, with the overrides that
+            `engine.resuming` lists.
         print_config: Whether to print the recipe with all its keys, and stop.
 
     Returns:
@@ -45,6 +46,10 @@ def train(
     with ours.waiting("loading ..."):
         task_module = tasks.get(recipes.task_of(path))
     parsed = recipes.parse(path, task_module.Recipe, overrides)
+    if resume:
+        from ..engine.resuming import check_changes
+
+        check_changes(Path(resume), recipes.parse(path, task_module.Recipe), parsed)
     if print_config:
         print(recipes.to_yaml(parsed), end="")
         return None
@@ -69,11 +74,13 @@ def train(
         folder = fit.new_folder(out, recipes.run_name(path))
     else:
         folder = Path(out)  # callbacks that write in the others ask the first one
-    if fit.is_first_process():
-        fit.write_description(folder, recipes.to_yaml(parsed))
-    else:
-        console.quiet = True
     watchers = task_module.watchers(parsed, data, folder) if hasattr(task_module, "watchers") else []
+    if not fit.is_first_process():
+        console.quiet = True
+    elif resume:
+        watchers.append(fit.Describe(folder, recipes.to_yaml(parsed)))
+    else:
+        fit.write_description(folder, recipes.to_yaml(parsed))
     if parsed.trainer.significance:
         watchers += _significance(task.model, data, folder)
     num_parameters = sum(parameter.numel() for parameter in task.model.parameters())

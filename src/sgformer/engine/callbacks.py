@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from rich import get_console
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from .weights import write_atomically
 
@@ -38,17 +39,9 @@ class AveragedWeights(WeightAveraging):
 
     def __init__(self, decay: float) -> None:
         def average(averaged: Any, current: Any, num_averaged: Tensor | int) -> None:
-            if not averaged[0].is_floating_point():  # BatchNorm counts its batches
-                for old, new in zip(averaged, current, strict=True):
-                    old.copy_(new)
-                return
             # Where the weights are on a GPU, the count handed over is, too, and to read it would be to wait for it.
             step = int(num_averaged if self._average_model is None else self._average_model.n_averaged)
-            weight = 1 - min(decay, (1 + step) / (10 + step))
-            pairs = list(zip(averaged, current, strict=True))
-            for kind in {type(old) for old, _ in pairs}:  # where weights are cut up, buffers are not
-                same = [pair for pair in pairs if type(pair[0]) is kind]
-                torch._foreach_lerp_([old for old, _ in same], [new for _, new in same], weight)
+            get_ema_multi_avg_fn(min(decay, (1 + step) / (10 + step)))(averaged, current, num_averaged)
 
         super().__init__(multi_avg_fn=average)
 
@@ -115,7 +108,7 @@ def find_origin(
     """The first tensor on the way to the loss that holds a NaN or an infinity, in words.
 
     Looks at the weights, then at the batch, then at what each layer gives when ``module.loss(batch)`` is computed once
-    more. All processes look, since each may hold a share of the weights alone, and have the same answer.
+    more. All processes have the same answer.
 
     Args:
         module: What is trained.
@@ -123,10 +116,9 @@ def find_origin(
         finite: Whether the loss of this process is a number.
         gather: Gives what each process has; by default there is one.
     """
-    weights = ((name, getattr(p, "to_local", lambda p=p: p)()) for name, p in module.named_parameters())
-    spoilt = next((name for name, tensor in weights if not torch.isfinite(tensor).all()), None)
-    if names := [name for name in gather(spoilt) if name]:
-        return f"the weights {names[0]} are no longer finite, so an earlier step went too far"
+    spoilt = next((name for name, p in module.named_parameters() if not torch.isfinite(p).all()), None)
+    if spoilt:  # in every process, since all hold the same weights
+        return f"the weights {spoilt} are no longer finite, so an earlier step went too far"
     origin = _first_layer(module, batch)
     if any(not torch.isfinite(tensor).all() for tensor in _floats(batch)):
         origin = "the pictures or targets of the batch themselves are not finite"

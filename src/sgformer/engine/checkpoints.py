@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor, nn
 
 from .sampling import fold, seed_all
+from .weights import read_metadata
 
 CHECKPOINT = "last.ckpt"
 # Whether it is time for a checkpoint is asked every so many batches, because all processes must agree on it.
@@ -138,16 +139,8 @@ def check_fits(folder: Path, task: nn.Module, *, averages: bool) -> None:
     """
     path = folder / CHECKPOINT
     remedy = f"resume it as it was begun, or start anew from its weights: --model.weights {folder}"
-    try:
-        # Mapped, so that nothing large is read; only tensors and plain values are in ours.
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        found, epochs = content["state_dict"], content["epoch"]
-        others = {name: tensor.shape for name, tensor in found.items()}
-    except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{path} is no checkpoint of this package, or damaged; nothing in it was run. Copy it again, or start anew "
-            f"from the weights: --model.weights {folder}"
-        ) from error
+    content = _read(path)
+    others = content["shapes"]
     own = {name: tensor.shape for name, tensor in task.state_dict().items()}
     unlike = sorted(name for name in own.keys() | others.keys() if own.get(name) != others.get(name))
     if unlike:
@@ -157,9 +150,35 @@ def check_fits(folder: Path, task: nn.Module, *, averages: bool) -> None:
             f"{_shape(own, first)} here ({len(unlike)} of {len(own | others)} differ); {remedy}"
         )
     if averages != ("current_model_state" in content):
+        raise ValueError(f"{path} was made {'without' if averages else 'with'} trainer.ema_decay; {remedy}")
+    saved = folder / "last.safetensors"
+    now = [*getattr(task.get_submodule("model"), "classes", ())]
+    if saved.is_file() and (classes := [*read_metadata(saved)["classes"]]) != now:
+        i = next(i for i, name in enumerate(classes) if name != now[i])
+        raise ValueError(f"{path} has learned {classes[i]!r} as class {i}, which is {now[i]!r} now; {remedy}")
+
+
+def epochs_begun(folder: Path) -> int:
+    """How many epochs a run had begun when its checkpoint was written.
+
+    Raises:
+        ValueError: The checkpoint is none of ours, or damaged.
+    """
+    return _read(folder / CHECKPOINT)["epoch"] + 1
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds, with the ``shapes`` of its tensors."""
+    try:
+        # Mapped, so that nothing large is read; only tensors and plain values are in ours.
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        shapes = {name: tensor.shape for name, tensor in content["state_dict"].items()}
+        return {**content, "epoch": int(content["epoch"]), "shapes": shapes}
+    except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(
-            f"{path} was made {'without' if averages else 'with'} trainer.ema_decay, after {epochs} epochs; {remedy}"
-        )
+            f"{path} is no checkpoint of this package, or damaged; nothing in it was run. Copy it again, or start anew "
+            f"from the weights: --model.weights {path.parent}"
+        ) from error
 
 
 def _shape(shapes: dict[str, Any], name: str) -> str:

@@ -27,7 +27,6 @@ from .callbacks import AveragedWeights, StopAtNaN, ValidateEvery
 from .checkpoints import CHECKPOINT, AtomicCheckpointIO, Checkpoints, SeededSteps
 from .progress import RunProgress
 from .run_folder import RunFolder
-from .sharding import ShardedAverage, ShardedStrategy, Sharding
 from .weights import write_atomically
 
 _PACKAGES = (
@@ -54,8 +53,7 @@ class TrainerOptions:
         devices: How many processes on this machine, or auto for one per GPU; also on a CPU, where two processes of one
             thread train faster than one of two.
         num_nodes: How many machines, each started by torchrun or SLURM.
-        strategy: auto is one process, or ddp where there are several; fsdp cuts up weights, gradients and the state of
-            the optimizer among them, for models that are too large for one GPU.
+        strategy: auto is one process, or ddp where there are several.
         accumulate: Batches per step of the optimizer.
         clip_grad: Largest norm of the gradient; null: any.
         ema_decay: Decay of the averaged weights, which are then validated and saved; null: no average.
@@ -81,7 +79,7 @@ class TrainerOptions:
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     devices: int | str = 1
     num_nodes: int = 1
-    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    strategy: str = "auto"
     accumulate: int = 1
     clip_grad: float | None = None
     ema_decay: float | None = None
@@ -114,14 +112,11 @@ class TrainerOptions:
             raise ValueError(
                 f"trainer.ema_decay {self.ema_decay} is outside (0, 1); null turns the average off"
             )
-        if self.strategy == "fsdp" and self.precision not in ("auto", "32-true", "bf16-mixed"):
+        if self.strategy not in ("auto", "ddp"):
             raise ValueError(
-                f"trainer.strategy fsdp computes in 32-true or bf16-mixed, not in {self.precision}; "
-                "set --trainer.precision bf16-mixed"
+                f"trainer.strategy {self.strategy} is neither auto nor ddp; fsdp is gone, since every model here fits on "
+                "one GPU: set --trainer.strategy auto"
             )
-        for name in ("compile", "channels_last"):
-            if self.strategy == "fsdp" and getattr(self, name):
-                raise ValueError(f"trainer.strategy fsdp goes without {name}; set --trainer.{name} false")
 
 
 def is_first_process() -> bool:
@@ -174,21 +169,17 @@ def fit(
         LossError: The loss stopped being a number.
         KeyboardInterrupt: Someone pressed Ctrl-C; the last full epoch can be resumed from.
     """
-    sharded = options.strategy == "fsdp"
-    kind = ShardedAverage if sharded else AveragedWeights
-    average = kind(options.ema_decay) if options.ema_decay else None
-    sharding = Sharding(average) if sharded else None
+    average = AveragedWeights(options.ema_decay) if options.ema_decay else None
 
     def kept(module: LightningModule) -> Any:
-        module = average.averaged(module) if average else module
-        return sharding.whole(module) if sharding else module.model
+        return average.averaged(module).model if average else module.model
 
     def save(model: Any, path: Path, metrics: dict[str, Any]) -> None:
         model.save(path, recipe=recipe, metrics=metrics)
 
     run = RunFolder(folder, kept, save, monitor=str(task.monitor), keep_best=options.keep_best)
     # The averaged weights first: they are in place when the others look at a validation.
-    callbacks = [c for c in (average, sharding, StopAtNaN(), *watchers, run, RunProgress(run)) if c]
+    callbacks = [c for c in (average, StopAtNaN(), *watchers, run, RunProgress(run)) if c]
     callbacks += [SeededSteps(seed), Checkpoints(folder, minutes=options.checkpoint_minutes)]
     callbacks += [ValidateEvery(options.validate_every)] if options.validate_every > 1 else []
     _quiet()
@@ -198,7 +189,7 @@ def fit(
         accelerator=options.accelerator,
         devices=options.devices,
         num_nodes=options.num_nodes,
-        strategy=ShardedStrategy() if sharded else options.strategy,
+        strategy=options.strategy,
         use_distributed_sampler=False,  # our loaders know their share
         plugins=[AtomicCheckpointIO()],
         accumulate_grad_batches=options.accumulate,
@@ -244,11 +235,6 @@ def prepare(task: LightningModule, options: TrainerOptions) -> None:
             "there are no instructions for bfloat16 here, so that float32 is probably much faster: "
             "--trainer.precision 32-true",
             stacklevel=1,
-        )
-    if options.strategy == "fsdp" and not getattr(task, "can_be_sharded", True):
-        raise ValueError(
-            "trainer.strategy fsdp needs processes that go through the backbone equally often, which those of this "
-            "task do not; set --trainer.strategy ddp"
         )
     model = task.get_submodule("model")
     backbone = model.get_submodule("backbone")
@@ -313,6 +299,22 @@ def write_description(folder: Path, recipe_yaml: str) -> None:
     write_atomically(folder / "environment.json", describe_environment().encode())
 
 
+class Describe(Callback):
+    """Writes the description of a resumed run once its checkpoint was taken up, so that a failure leaves the old one.
+
+    Args:
+        folder: The run folder.
+        recipe_yaml: What the run goes on by.
+    """
+
+    def __init__(self, folder: Path, recipe_yaml: str) -> None:
+        self.folder, self.recipe_yaml = folder, recipe_yaml
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes it."""
+        write_description(self.folder, self.recipe_yaml)
+
+
 def _processor() -> str:
     """The processor's name, as Linux knows it, or else Python; and the widest instructions that PyTorch uses of it."""
     try:
@@ -353,7 +355,5 @@ def _quiet() -> None:
     )
     # Shards know how many samples each worker gives.
     warnings.filterwarnings("ignore", message=r"Your `IterableDataset` has `__len__` defined")
-    # No loss here changes what a model gives in place.
-    warnings.filterwarnings("ignore", message=r"FSDP2-wrapped module .* returned a view tensor")
     # Kernels of depthwise convolutions have one shape and many equivalent strides.
     warnings.filterwarnings("ignore", message=r"Grad strides do not match bucket view strides")

@@ -4,6 +4,7 @@
 # (timm.optim has no __all__, so its public functions look private.)
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, cast
@@ -133,9 +134,41 @@ def count_steps(trainer: Any) -> int:
     return math.ceil(num_batches / trainer.accumulate_grad_batches) * (trainer.max_epochs or 1)
 
 
+class Schedule(LambdaLR):
+    """A learning rate by a factor of each step, which a resumed run follows by its recipe as it is now.
+
+    A checkpoint holds the learning rates and decays that the optimizer had. Once it is loaded, those of the recipe
+    take their place, and the schedule goes on from the step where it was.
+
+    Args:
+        optimizer: Has the recipe's learning rate and decay in each group.
+        factor: What the learning rate is multiplied by, of the step from 0.
+    """
+
+    def __init__(self, optimizer: Optimizer, factor: Callable[[int], float]) -> None:
+        self.factor = factor
+        self.decays = [group["weight_decay"] for group in optimizer.param_groups]
+        super().__init__(optimizer, factor)
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint: the step."""
+        return {"last_epoch": self.last_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on from a step; called when the optimizer has its state back."""
+        self.last_epoch = state_dict["last_epoch"]
+        groups = self.optimizer.param_groups
+        for group, lr, decay in zip(groups, self.base_lrs, self.decays, strict=True):
+            group |= {
+                "initial_lr": lr,
+                "lr": lr * self.factor(self.last_epoch),
+                "weight_decay": decay,
+            }
+
+
 def create_schedule(
     optimizer: Optimizer, options: OptimOptions, *, num_steps: int, num_epochs: int
-) -> LambdaLR:
+) -> Schedule:
     """The learning rate of each step: a straight rise over the warm-up, then the recipe's way down to ``final_lr``.
 
     Raises:
@@ -160,4 +193,4 @@ def create_schedule(
         share = (1 + math.cos(math.pi * progress)) / 2 if options.schedule == "cosine" else 1 - progress
         return floor + (1 - floor) * share
 
-    return LambdaLR(optimizer, factor)
+    return Schedule(optimizer, factor)

@@ -8,7 +8,6 @@ import torch
 from lightning.pytorch import Callback, LightningModule
 from timm.data.mixup import Mixup
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.nn.functional import cross_entropy
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
@@ -93,7 +92,7 @@ class ClassificationTask(LightningModule):
         """What training minimizes, of a batch."""
         images, targets = batch.images, batch.targets
         if not len(images):
-            return self._zero(images)
+            return self._zero()
         if self.mix and (self.mix_epochs is None or self.current_epoch < self.mix_epochs):
             even = (
                 len(images) // 2 * 2
@@ -102,20 +101,10 @@ class ClassificationTask(LightningModule):
         # In float32, whatever the precision of the model.
         return cross_entropy(self.model(images).float(), targets, label_smoothing=self.label_smoothing)
 
-    def _zero(self, images: Tensor) -> Tensor:
+    def _zero(self) -> Tensor:
         """The loss where no picture could be read: zero, from all weights, since other processes wait for the step."""
         weights = [weight for weight in self.model.parameters() if weight.requires_grad]
-        if not any(isinstance(weight, DTensor) for weight in weights):
-            return 0.0 * torch.stack([weight.float().sum() for weight in weights]).sum()
-        # Weights that are cut up are put together by all processes, on their way through the model.
-        modes = {module: module.training for module in self.model.modules()}
-        self.model.eval()
-        try:
-            blank = images.new_zeros(1, 3, *self.model.preprocessing.image_size)
-            return 0.0 * self.model(blank).float().sum()
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
+        return 0.0 * torch.stack([weight.float().sum() for weight in weights]).sum()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch, logged."""

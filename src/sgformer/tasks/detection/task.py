@@ -54,8 +54,6 @@ class DetectionTask(LightningModule):
         monitor: What decides which epoch is best: the AP of masks where there are some, else of boxes.
     """
 
-    can_be_sharded = False  # a batch goes through the backbone once for each size of picture
-
     def __init__(self, model: Detector, *, optim: OptimOptions) -> None:
         super().__init__()
         self.model, self.optim = model, optim
