@@ -15,6 +15,7 @@ from engine.killed_runs import OVERRIDES, go_on_with_small_files, run, started
 from sgformer.commands.train import train
 from sgformer.engine import checkpoints, weights
 from sgformer.engine.checkpoints import AtomicCheckpointIO
+from sgformer.tasks.digit_scenes import DigitScenes
 
 needs_fork = pytest.mark.skipif(
     "forkserver" not in multiprocessing.get_all_start_methods(), reason="processes cannot be forked here"
@@ -170,18 +171,36 @@ class Evil:
         return os.mkdir, (str(self.trace),)
 
 
-def test_a_checkpoint_that_does_not_belong_to_the_run_changes_nothing(tmp_path):
+def test_a_checkpoint_that_does_not_belong_to_the_run_changes_nothing(tmp_path, monkeypatch):
     folder = train("smoke", {**OVERRIDES, "trainer.max_epochs": 1}, out=tmp_path)
     good = (folder / "last.ckpt").read_bytes()
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     cases = [
-        ({"model.name": "test_resnet"}, r"another model, .* differ\); resume it as it was begun"),
-        ({"trainer.ema_decay": None}, r"made with trainer\.ema_decay, after 0 epochs"),
+        ({"model.name": "test_resnet"}, r"cannot change model\.name .*--model\.weights"),
+        ({"trainer.ema_decay": None}, r"cannot change trainer\.ema_decay"),
     ]
     for overrides, message in cases:
         with pytest.raises(ValueError, match=message) as error:
             train("smoke", {**overrides, "trainer.max_epochs": 2}, resume=folder)
         assert len(str(error.value)) < 400
+    # Whoever edits the run's own recipe, or its data, is told by the checkpoint.
+    recipe_yaml = (folder / "recipe.yaml").read_text()
+    for old, new, message in [
+        (
+            "name: sgformer_test",
+            "name: test_resnet",
+            r"another model, .* differ\); resume it as it was begun",
+        ),
+        ("ema_decay: 0.9", "ema_decay: null", r"made with trainer\.ema_decay"),
+    ]:
+        (folder / "recipe.yaml").write_text(recipe_yaml.replace(old, new))
+        with pytest.raises(ValueError, match=message):
+            train("smoke", resume=folder)
+    (folder / "recipe.yaml").write_text(recipe_yaml)
+    monkeypatch.setattr(DigitScenes, "classes", tuple("abcdefghij"))
+    with pytest.raises(ValueError, match=r"has learned '0' as class 0, which is 'a' now"):
+        train("smoke", resume=folder)
+    monkeypatch.undo()
     for content in ({"a": 1}, [3], {"state_dict": Evil(tmp_path / "trace"), "epoch": 1}):
         torch.save(content, folder / "last.ckpt")
         with pytest.raises(

@@ -114,7 +114,7 @@ class TrainerOptions:
             )
         if self.strategy not in ("auto", "ddp"):
             raise ValueError(
-                f"trainer.strategy {self.strategy} is neither auto nor ddp; fsdp is gone, since every model here fits on "
+                f"trainer.strategy {self.strategy} is neither auto nor ddp; fsdp is gone, since all models here fit on "
                 "one GPU: set --trainer.strategy auto"
             )
 
