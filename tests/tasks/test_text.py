@@ -7,7 +7,7 @@ from class_folders import make_class_folders
 from mask_folders import CLASSES, make_mask_folders
 from sgformer.tasks.classification import sources
 from sgformer.tasks.loading import DataError
-from sgformer.tasks.segmentation.masks import read_classes, read_mapping
+from sgformer.tasks.segmentation.mapping import read_classes, read_mapping
 from sgformer.tasks.text import read_lines, read_text
 
 TEXT = "red\nbläu 蓝\n"
@@ -47,7 +47,7 @@ def test_class_names_of_a_list_have_no_mark(tmp_path):
     make_mask_folders(tmp_path)
     path = tmp_path / "classes.txt"
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-    assert read_classes(path) == CLASSES
+    assert read_classes(path).classes == CLASSES
     mapping = tmp_path / "map.yaml"
     mapping.write_text("classes: {air: 0, ground: [1, 2]}", "utf-8-sig")
     assert read_mapping(mapping).classes == ("air", "ground")

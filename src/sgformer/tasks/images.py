@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.data.transforms_factory import create_transform
 from torch import Tensor
@@ -240,6 +240,31 @@ def check_size(image: Image.Image, name: str, *, max_pixels: int | None = None) 
             f"has {width} x {height} pixels, {width * height / 1e6:.0f} million; the limit is "
             f"{limit / 1e6:.0f}: shrink it{remedy}",
         )
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """(height, width) of an opened file as its EXIF data turn it, without decoding it."""
+    width, height = image.size
+    # Pillow has exchanged a TIFF's sides already.
+    turned = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+    return (width, height) if turned else (height, width)
+
+
+def num_pages(image: Image.Image) -> int:
+    """How many pictures are in an opened file: frames, or pages of a TIFF that are no smaller copy and no mask."""
+    number = getattr(image, "n_frames", 1)
+    if image.format == "MPO":  # views of one scene
+        return 1
+    if image.format != "TIFF" or number == 1:
+        return number
+    pages = 0
+    for place in range(number):
+        image.seek(place)
+        # NewSubfileType: 1 a reduced copy, 4 a mask. SubfileType: 2 a reduced copy.
+        tags = image.tag_v2  # pyright: ignore[reportAttributeAccessIssue]
+        pages += not (tags.get(254, 0) & 5 or tags.get(255) == 2)
+    image.seek(0)
+    return max(pages, 1)
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:

@@ -1,7 +1,11 @@
 """Text files that people and their tools write: class names, lists, tables, JSON, YAML."""
 
 import codecs
+import re
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from .loading import DataError
 
@@ -37,3 +41,44 @@ def read_text(path: Path) -> str:
 def read_lines(path: Path) -> list[str]:
     """The lines of a text file that are not empty, without the blanks around them; see `read_text`."""
     return [line.strip() for line in read_text(path).split("\n") if line.strip()]
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML or JSON file in which words stay words.
+
+    YAML takes ``on``, ``no``, dates and ``010`` for other things than text; class names are often like that. Here only
+    plain decimal numbers are numbers, all else is text as written, and keys of mappings are always text.
+
+    Raises:
+        DataError: The file cannot be read, is no YAML, or has a key twice.
+    """
+    try:
+        return yaml.load(read_text(path), _Words)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise DataError(f"{path} is no YAML ({' '.join(str(error).split())})") from error
+
+
+class _Words(yaml.SafeLoader):
+    yaml_implicit_resolvers = {}  # noqa: RUF012
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        del deep
+        content: dict[Any, Any] = {}
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key is no word", key.start_mark)
+            if key.value in content:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value} is there twice", key.start_mark
+                )
+            content[key.value] = self.construct_object(value, deep=True)
+        return content
+
+
+_Words.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"[-+]?(?:0|[1-9][0-9]*)\Z"), list("-+0123456789")
+)
+_Words.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+\.[0-9]*(?:[eE][-+]?[0-9]+)?\Z"), list("-+0123456789")
+)
+_Words.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"\Z"), [""])

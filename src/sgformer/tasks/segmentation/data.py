@@ -19,8 +19,11 @@ from ..images import Preprocessing, read_picture
 from ..loading import DataError, listed, make_loader, pair, spread
 from .augment import Augment, AugmentOptions
 from .inference import InferenceOptions
-from .layouts import Layout, Sample, Split, ade20k, check, cityscapes, folders
-from .masks import Coding
+from .layouts import Layout, Sample, Split, ade20k, check, cityscapes, folders, read_mask
+from .masks import IGNORE, Coding
+
+# From which share on ignored pixels are mentioned.
+NOTED = 0.1
 
 
 @dataclass(kw_only=True)
@@ -105,7 +108,8 @@ class Masked(Dataset[tuple[Image.Image, NDArray[np.uint8]]]):
 
     def __getitem__(self, index: int) -> tuple[Image.Image, NDArray[np.uint8]]:
         sample = self.samples[index]
-        return read_picture(sample.picture), self.coding.read(sample.mask)
+        picture = read_picture(sample.picture)
+        return picture, read_mask(sample, self.coding, (picture.height, picture.width))[0]
 
 
 class MaskedScenes(Dataset[tuple[Image.Image, NDArray[np.uint8]]]):
@@ -165,6 +169,7 @@ class SegmentationData(LightningDataModule):
     Attributes:
         dropped: Files that are left out, with the reason.
         notes: What is unusual and no fault: masks without a class, classes without a pixel.
+        counts: Pixels of each class of the files' coding, and ignored ones last, by picture of a split.
 
     Raises:
         DataError: Pictures and masks are not as they must be.
@@ -183,7 +188,9 @@ class SegmentationData(LightningDataModule):
         self.options, self.preprocessing, self.seed = options, preprocessing, seed
         self.dropped: dict[str, str] = {}
         self.notes: list[str] = []
+        self.splits = splits
         self.samples: dict[Split, list[Sample]] = {}
+        self.counts: dict[Split, NDArray[np.int64]] = {}
         if options.source == "digit_scenes":
             self.coding = Coding.plain(MaskedScenes.classes)
         else:
@@ -205,8 +212,8 @@ class SegmentationData(LightningDataModule):
 
     def _checked(self, layout: Layout, root: Path, split: Split) -> list[Sample]:
         samples, faults = layout.find(root, split)
-        found = check(samples, layout.coding)
-        faults |= {path: reason for path, reason in found.items() if isinstance(reason, str)}
+        looked = check(samples, layout.coding)
+        faults |= looked.faults
         if faults and self.options.faults == "stop":
             path, reason = next(iter(sorted(faults.items())))
             more = f"; {len(faults) - 1} more files have faults" if len(faults) > 1 else ""
@@ -215,19 +222,42 @@ class SegmentationData(LightningDataModule):
         samples = [sample for sample in samples if str(sample.mask) not in faults]
         if not samples:
             raise DataError(f"no picture of {split} in {root} is left: {next(iter(faults.items()), '')}")
-        classes = {path: there for path, there in found.items() if not isinstance(there, str)}
-        present = frozenset[int]().union(*classes.values())
-        if not present:
+        self.notes += looked.notes
+        self._judge(split, looked.counts, layout.coding)
+        self.counts[split] = np.stack([looked.counts[str(sample.mask)] for sample in samples])
+        return samples
+
+    def _judge(self, split: Split, counts: dict[str, NDArray[np.int64]], coding: Coding) -> None:
+        """Raise, or note, where masks leave little to learn."""
+        total = np.sum(list(counts.values()), axis=0)
+        absent = [name for name, pixels in zip(coding.classes, total, strict=False) if not pixels]
+        ignored = total[-1] / total.sum()
+        if not total[:-1].any():
             raise DataError(
-                f"every pixel of every mask of {split} is ignored, {samples[0].mask} among them; "
+                f"every pixel of every mask of {split} is ignored, {next(iter(counts))} among them; "
                 "see classes.txt, or what --data.mapping ignores"
             )
-        if empty := [path for path, there in classes.items() if not there]:
+        if absent and ignored and coding.by_custom and split == "train":
+            ids = ", ".join(f"{name}: {id_}" for name, id_ in _with_object(coding, absent).items())
+            raise DataError(
+                f"no mask of {split} holds {listed(absent)}, and {ignored:.1%} of all pixels are {IGNORE}, which is "
+                f"ignored. If {IGNORE} is a class, say so in a YAML file: --data.mapping FILE, with the line "
+                f"`classes: {{{ids}}}`. If it is to be ignored, say that: `ignore: [{IGNORE}]` there, or a line "
+                f"`{IGNORE} ignore` in classes.txt"
+            )
+        if len(absent) == len(coding.classes) - 1:
+            (only,) = set(coding.classes) - set(absent)
+            if "train" in self.splits:
+                raise DataError(
+                    f"all pixels of {split} that are not ignored are {only}; there must be two classes to tell apart"
+                )
+        if empty := [path for path, found in counts.items() if not found[:-1].any()]:
             more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
             self.notes.append(f"ignored altogether: {empty[0]}{more}")
-        if absent := [n for i, n in enumerate(layout.coding.classes) if i not in present]:
+        if absent:
             self.notes.append(f"not in {split}: {listed(absent)}")
-        return samples
+        if ignored >= NOTED:
+            self.notes.append(f"{ignored:.0%} of {split} is ignored")
 
     def pictures(self, split: Split) -> Masked | MaskedScenes:
         """The pictures of a split with their class maps, as they are."""
@@ -273,6 +303,12 @@ class SegmentationData(LightningDataModule):
             trainer=self.trainer,
             collate=collate,
         )
+
+
+def _with_object(coding: Coding, absent: list[str]) -> dict[str, int]:
+    """Ids of classes as they are, but for one that is nowhere, which is taken for 255."""
+    ids = {coding.classes[index]: id_ for id_, index in sorted(coding.ids.items()) if index != IGNORE}
+    return ids | {absent[-1]: IGNORE}
 
 
 def _listed(

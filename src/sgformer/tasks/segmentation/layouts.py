@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..images import find_pictures
 from ..loading import DataError
 from ..text import read_lines
-from .masks import IGNORE, Coding, read_classes, read_mapping, size_of
+from .mapping import read_classes, read_mapping
+from .masks import IGNORE, Coding, has_pages, size_of, turned_like
 
 Split = Literal["train", "val"]
 
@@ -102,7 +104,7 @@ def folders(root: Path, *, images: str, masks: str, classes: str, mapping: str |
         classes: File with a class name a line; not needed with a mapping.
         mapping: File that says what ids or colours mean, see `read_mapping`.
     """
-    coding = read_mapping(mapping) if mapping else Coding.plain(read_classes(root / classes))
+    coding = read_mapping(mapping) if mapping else read_classes(root / classes)
     return Layout(images=images, masks=masks, coding=coding)
 
 
@@ -141,29 +143,75 @@ def cityscapes() -> Layout:
     )
 
 
-def check(samples: list[Sample], coding: Coding) -> dict[str, frozenset[int] | str]:
-    """The classes in each mask, by file; or what is wrong with it, as a sentence.
+@dataclass(kw_only=True)
+class Looked:
+    """What was seen in the masks of a split.
 
-    Wrong are sizes that differ, values that mean nothing, and files that cannot be read. Every mask is read. That
-    takes a while for large sets, and less than finding out in the middle of a night.
+    Attributes:
+        counts: Pixels of each class, and ignored ones last, by mask file.
+        faults: What is wrong, as a sentence, by file.
+        notes: What is unusual and no fault.
     """
 
-    def look(sample: Sample) -> frozenset[int] | str:
+    counts: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def read_mask(sample: Sample, coding: Coding, size: tuple[int, int]) -> tuple[NDArray[np.uint8], bool]:
+    """The mask of a picture of (height, width), and whether it had to be turned as the picture's EXIF data say."""
+    mask = coding.read(sample.mask)
+    if mask.shape == size or mask.shape != size[::-1]:
+        return mask, False
+    turned = turned_like(sample.picture, mask)
+    return turned, turned.shape == size
+
+
+def check(samples: list[Sample], coding: Coding) -> Looked:
+    """Look at each picture's header and at each pixel of each mask.
+
+    Wrong are sizes that differ, values that mean nothing, and files that cannot be read. That takes a while for large
+    sets, and less than finding out in the middle of a night.
+    """
+
+    def look(sample: Sample) -> tuple[NDArray[np.int64] | str, bool, bool]:
         try:
-            picture, mask = size_of(sample.picture), coding.read(sample.mask)
+            size = size_of(sample.picture)
+            mask, turned = read_mask(sample, coding, size)
+            pages = has_pages(sample.picture)
         except DataError as error:
-            reason = str(error)
-            ours = f"{sample.mask} "
-            return reason.removeprefix(ours) if reason.startswith(ours) else f"is of no use: {reason}"
-        if picture != mask.shape:
+            reason, ours = str(error), f"{sample.mask} "
+            return (
+                reason.removeprefix(ours) if reason.startswith(ours) else f"is of no use: {reason}",
+                False,
+                False,
+            )
+        if size != mask.shape:
             return (
                 f"is {mask.shape[0]}x{mask.shape[1]} pixels and its picture {sample.picture} "
-                f"{picture[0]}x{picture[1]}; they must be of the same size"
+                f"{size[0]}x{size[1]}; they must be of the same size",
+                False,
+                False,
             )
-        return frozenset(np.bincount(mask.ravel(), minlength=IGNORE + 1)[:IGNORE].nonzero()[0].tolist())
+        counts = np.bincount(mask.ravel(), minlength=IGNORE + 1)
+        return np.append(counts[: len(coding.classes)], counts[IGNORE]), turned, pages
 
+    looked, num_turned, num_pages = Looked(), 0, 0
     with ThreadPoolExecutor() as pool:
-        return {str(s.mask): found for s, found in zip(samples, pool.map(look, samples), strict=True)}
+        for sample, (found, turned, pages) in zip(samples, pool.map(look, samples), strict=True):
+            if isinstance(found, str):
+                looked.faults[str(sample.mask)] = found
+            else:
+                looked.counts[str(sample.mask)] = found
+            num_turned += turned
+            num_pages += pages
+    if num_turned:
+        looked.notes.append(f"{num_turned} masks are turned as the EXIF data of their pictures say")
+    if num_pages:
+        looked.notes.append(
+            f"{num_pages} pictures are TIFF files of several pages, of which the first is taken"
+        )
+    return looked
 
 
 def _by_name(folder: Path, ending: str) -> tuple[dict[str, Path], dict[str, str]]:

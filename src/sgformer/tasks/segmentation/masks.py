@@ -8,18 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from ..images import PictureError, any_size, check_size
+from ..images import PictureError, any_size, check_size, num_pages, upright_size
 from ..loading import DataError, listed
-from ..text import read_lines, read_text
 
 # A class map is uint8: indices from 0, and this where nobody said what is there.
 IGNORE = 255
 MAX_CLASSES = 255
-_UNKNOWN = -1
+_LOSSY = ("JPEG", "MPO", "AVIF")
 
 Colour = tuple[int, int, int]
 
@@ -33,12 +31,14 @@ class Coding:
         ids: Which index each id in the file stands for; `IGNORE` for those that are ignored. Not used with colours.
         colours: The same for colours, where masks are pictures in colour; None: masks hold ids.
         palette: A colour for each class, to draw with; empty: made up.
+        by_custom: Whether 255 is ignored by custom only, and nobody said so.
     """
 
     classes: tuple[str, ...]
     ids: Mapping[int, int] = field(default_factory=dict)
     colours: Mapping[Colour, int] | None = None
     palette: tuple[Colour, ...] = ()
+    by_custom: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.classes) <= MAX_CLASSES:
@@ -49,9 +49,10 @@ class Coding:
             raise DataError(f"classes must have different names; these are there twice: {listed(twice)}")
 
     @classmethod
-    def plain(cls, classes: Sequence[str]) -> "Coding":
+    def plain(cls, classes: Sequence[str], *, by_custom: bool = False) -> "Coding":
         """Ids are indices, and 255 is ignored."""
-        return cls(classes=tuple(classes), ids={**{i: i for i in range(len(classes))}, IGNORE: IGNORE})
+        ids = {**{i: i for i in range(len(classes))}, IGNORE: IGNORE}
+        return cls(classes=tuple(classes), ids=ids, by_custom=by_custom)
 
     def reordered(self, classes: Sequence[str]) -> "Coding":
         """The same files, for a model that knows these classes in this order.
@@ -69,38 +70,72 @@ class Coding:
             classes=tuple(classes),
             ids={id_: new[index] for id_, index in self.ids.items()},
             colours=None if self.colours is None else {c: new[index] for c, index in self.colours.items()},
+            by_custom=self.by_custom,
         )
 
     def read(self, path: Path) -> NDArray[np.uint8]:
         """A mask from its file: indices of classes `(H, W)`, `IGNORE` where there is none.
 
+        The file is turned as its own EXIF data say. Values are ids, of any number of bits, also as floating-point
+        numbers, and in pictures whose channels are all the same; with ``colours``, they are colours.
+
         Raises:
             DataError: The file cannot be read, or holds an id or a colour that means nothing.
         """
         with _opened(path) as image:
+            if image.format in _LOSSY:
+                raise DataError(f"{path} is a {image.format}, which keeps no exact values; save masks as PNG")
+            if (number := num_pages(image)) > 1:
+                raise DataError(f"{path} has {number} pages; save the one that is the mask by itself")
+            bits = _bits(path, image)
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
             if self.colours is not None:
+                if image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;"):
+                    raise DataError(
+                        f"{path} holds ids, not colours; write ids into --data.mapping, three of a class as "
+                        "[1, 2, 3, 3]"
+                    )
                 return self._from_colours(np.asarray(image.convert("RGB")), path)
-            mode, ids = image.mode, np.asarray(image)
-        if mode not in ("1", "L", "P", "I", "I;16", "I;16B", "I;16L"):
-            raise DataError(
-                f"{path} is a picture in colour ({mode}), not a map of ids; say what its colours mean: "
-                "--data.mapping FILE"
-            )
-        return self._from_ids(ids.astype(np.int32), path)
+            if image.mode == "P":
+                return self._from_palette(image, path)
+            return self._from_ids(_values(np.asarray(image), bits, path), path)
 
-    def _from_ids(self, ids: NDArray[np.int32], path: Path) -> NDArray[np.uint8]:
-        table = np.full(max(max(self.ids), int(ids.max(initial=0))) + 1, _UNKNOWN, np.int16)
-        table[list(self.ids)] = list(self.ids.values())
-        indices = table[np.maximum(ids, 0)]
-        wrong = (indices == _UNKNOWN) | (ids < 0)
-        if wrong.any():
-            found = [str(value) for value in np.unique(ids[wrong])[:5]]
-            known = sorted(id_ for id_ in self.ids if id_ != IGNORE)
+    def _known(self, ids: NDArray[Any]) -> NDArray[np.bool_]:
+        return np.isin(ids, list(self.ids))
+
+    def _from_palette(self, image: Image.Image, path: Path) -> NDArray[np.uint8]:
+        """The numbers of the colours, unless the colours are grays that are ids: what quantizing makes of a mask."""
+        places = np.asarray(image)
+        used = np.unique(places)
+        colours = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
+        if used[-1] < len(colours) and (colours[used] == colours[used, :1]).all():
+            grays = colours[used, 0]
+            classes = [self.ids[id_] != IGNORE for id_ in grays[grays > 0].tolist() if id_ in self.ids]
+            if self._known(grays).all() and any(classes):
+                return self._from_ids(colours[places][..., 0], path)
+        return self._from_ids(places, path)
+
+    def _from_ids(self, ids: NDArray[Any], path: Path) -> NDArray[np.uint8]:
+        if ids.dtype == np.uint8:
+            found, places = np.flatnonzero(np.bincount(ids.ravel())), ids
+        else:
+            found, places = np.unique(ids, return_inverse=True)
+        if (wrong := found[~self._known(found)]).size:
+            classes = sorted(id_ for id_, index in self.ids.items() if index != IGNORE)
+            hint = ""
+            if classes == list(range(len(classes))) and int(wrong.max()) == len(classes):
+                hint = "; ids begin at 0: is a class such as background missing?"
             raise DataError(
-                f"{path} holds the ids {', '.join(found)}, which are no classes; the {len(self.classes)} classes have "
-                f"{known[0]} to {known[-1]}, and {IGNORE} is ignored"
+                f"{path} holds the ids {', '.join(map(str, wrong[:5]))}, which are no classes; the "
+                f"{len(self.classes)} classes have {classes[0]} to {classes[-1]}, and {IGNORE} is ignored{hint}"
             )
-        return indices.astype(np.uint8)
+        indices = np.array([self.ids[id_] for id_ in found.tolist()], np.uint8)
+        if places is not ids:
+            return indices[places.reshape(ids.shape)]
+        table = np.zeros(256, np.uint8)
+        table[found] = indices
+        return table[ids]
 
     def _from_colours(self, pixels: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
         assert self.colours is not None
@@ -118,74 +153,49 @@ class Coding:
         return table[places.reshape(codes.shape)]
 
 
-def read_mapping(path: str | Path) -> Coding:
-    """What ids or colours mean, from a YAML or JSON file.
-
-    The file has ``classes``, a mapping of names to an id, a list of ids, a colour ``[red, green, blue]``, or a list of
-    colours; and, where something is to be ignored, ``ignore``, a list of ids or of colours.
-
-    Raises:
-        DataError: There is no such file, or it is not like that.
-    """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise DataError(f"there is no file {path}; --data.mapping names a YAML file with `classes:`")
-    try:
-        content = yaml.safe_load(read_text(path))  # JSON is YAML
-        classes: dict[str, Any] = {str(name): value for name, value in content["classes"].items()}
-        ignored = content.get("ignore") or []
-        values = {name: value if isinstance(value, list) else [value] for name, value in classes.items()}
-        coloured = {_is_coloured(value) for value in [*values.values(), *([ignored] if ignored else [])]}
-        if coloured == {False}:
-            ids = {int(id_): i for i, group in enumerate(values.values()) for id_ in group}
-            ids |= {int(id_): IGNORE for id_ in ignored}
-            return Coding(classes=tuple(values), ids={IGNORE: IGNORE, **ids})
-        if coloured == {True}:
-            groups = [_colours(value) for value in values.values()]
-            colours = {colour: i for i, group in enumerate(groups) for colour in group}
-            colours |= dict.fromkeys(_colours(ignored), IGNORE)
-            return Coding(classes=tuple(values), colours=colours, palette=tuple(group[0] for group in groups))
-    except DataError:
-        raise
-    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(
-            f"{path} is no mapping: expected `classes:` with `name: id` or `name: [red, green, blue]`, and `ignore:` "
-            f"with a list ({' '.join(str(error).split())})"
-        ) from error
-    raise DataError(f"{path} mixes ids and colours; masks hold either numbers or colours, so name one kind")
+def _bits(path: Path, image: Image.Image) -> int:
+    """Bits of a gray value in the file; Pillow spreads those of 2 and 4 bits over 0 to 255."""
+    if image.format == "TIFF" and image.mode == "L":
+        return int(image.tag_v2.get(258, (8,))[0])  # pyright: ignore[reportAttributeAccessIssue]
+    if image.format == "PNG" and image.mode == "L":
+        with path.open("rb") as file:
+            return file.read(25)[24]
+    return 8
 
 
-def _is_coloured(value: list[Any]) -> bool:
-    """Whether a list is a colour or a list of colours; three plain numbers are a colour."""
-    return bool(value) and (isinstance(value[0], list) or len(value) == 3)
+def _values(values: NDArray[Any], bits: int, path: Path) -> NDArray[Any]:
+    """Ids (H, W) from the values of a picture in gray, or of one whose channels are all the same."""
+    if values.ndim == 3:
+        channels, alpha = values.shape[2], values[..., -1]
+        if channels in (2, 4):
+            if (alpha != 255).any():
+                raise DataError(
+                    f"{path} is transparent in part; save the mask in gray, a value for each class"
+                )
+            values = values[..., :-1]
+        if (values != values[..., :1]).any():
+            raise DataError(
+                f"{path} is a picture in colour, not a map of ids; say what its colours mean: --data.mapping FILE"
+            )
+        values = values[..., 0]
+    if values.dtype == bool:
+        return values.astype(np.uint8)
+    if np.issubdtype(values.dtype, np.floating):
+        if not (np.isfinite(values) & (values == np.floor(values))).all():
+            raise DataError(
+                f"{path} holds values that are no whole numbers; save it as PNG, a value for each class"
+            )
+        return values.astype(np.int64)
+    return values // (255 // (2**bits - 1)) if bits in (2, 4) else values
 
 
-def _colours(value: list[Any]) -> list[Colour]:
-    colours = value if value and isinstance(value[0], list) else [value] if value else []
-    for colour in colours:
-        if len(colour) != 3 or not all(isinstance(c, int) and 0 <= c <= 255 for c in colour):
-            raise ValueError(f"{colour} is no colour")
-    return [(colour[0], colour[1], colour[2]) for colour in colours]
-
-
-def read_classes(path: Path) -> tuple[str, ...]:
-    """Class names from a text file: a name a line, or ``id name (remark)`` in the order of the ids.
-
-    A line for the id 255 may be there, and is passed over.
-
-    Raises:
-        DataError: There is no such file, or its ids are not 0, 1, 2 and so on.
-    """
-    if not path.is_file():
-        raise DataError(f"there is no file {path}; it must have the name of each class on a line, in order")
-    lines = read_lines(path)
-    numbered = [line.split(maxsplit=1) for line in lines]
-    if not all(len(words) == 2 and words[0].isdigit() for words in numbered):
-        return tuple(lines)
-    rows = [(int(number), name.split(" (")[0]) for number, name in numbered if int(number) != IGNORE]
-    if [number for number, _ in rows] != list(range(len(rows))):
-        raise DataError(f"the ids in {path} must be 0, 1, 2 and so on, in this order")
-    return tuple(name for _, name in rows)
+def turned_like(picture: Path, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A mask of a picture's raw pixels, turned and mirrored as the EXIF data of the picture say."""
+    with _opened(picture) as image:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    turned = Image.fromarray(mask)
+    turned.getexif()[ExifTags.Base.Orientation] = orientation
+    return np.asarray(ImageOps.exif_transpose(turned))
 
 
 def colours_for(num_classes: int) -> tuple[Colour, ...]:
@@ -209,8 +219,15 @@ def size_of(path: Path) -> tuple[int, int]:
         DataError: It is no picture.
     """
     with _opened(path) as image:
-        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-        return image.size if turned else (image.height, image.width)
+        return upright_size(image)
+
+
+def has_pages(path: Path) -> bool:
+    """Whether a picture is a TIFF of several pages, of which the first is taken."""
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        return False
+    with _opened(path) as image:
+        return num_pages(image) > 1
 
 
 @contextmanager
@@ -221,10 +238,12 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         with image:
             check_size(image, str(path))
             yield image
+    except DataError:
+        raise
     except PictureError as error:
         raise DataError(str(error)) from error
     except UnidentifiedImageError as error:
         raise DataError(f"{path} is no picture; copy or download it again, or remove it") from error
-    except (OSError, SyntaxError) as error:
+    except Exception as error:  # a broken file can raise anything
         reason = " ".join(str(error).split())
         raise DataError(f"{path} cannot be read ({reason}); copy or download it again") from error

@@ -1,0 +1,133 @@
+"""What ids and colours in masks mean, from files that people and annotation tools write."""
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+from ..loading import DataError
+from ..text import read_lines, read_yaml
+from .masks import IGNORE, Coding, Colour
+
+_FORM = "expected `classes:` with `name: id` or `name: [red, green, blue]`, and `ignore:` with a list"
+
+
+def read_mapping(path: str | Path) -> Coding:
+    """What ids or colours mean, from a YAML or JSON file, or from CVAT's ``labelmap.txt``.
+
+    The file has ``classes``, a mapping of names to an id, a list of ids, a colour ``[red, green, blue]``, or a list of
+    colours; and, where something is to be ignored, ``ignore``, a list of ids or of colours. Three numbers are a colour,
+    unless there is an id, or a list of more or fewer of them, elsewhere in the file.
+
+    Raises:
+        DataError: There is no such file, it is not like that, or an id or a colour stands for two things.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise DataError(f"there is no file {path}; --data.mapping names a YAML file with `classes:`")
+    if path.suffix.lower() == ".txt":
+        return _labelmap(path)
+    content = read_yaml(path)
+    classes = content.get("classes") if isinstance(content, dict) else None
+    if not isinstance(classes, dict) or not classes:
+        raise DataError(f"{path} is no mapping: {_FORM}")
+    if unknown := content.keys() - {"classes", "ignore"}:
+        raise DataError(f"{path} has {', '.join(sorted(unknown))}, which means nothing here: {_FORM}")
+    values = {f"class {name}": value for name, value in classes.items()}
+    if content.get("ignore") is not None:
+        values["ignore"] = content["ignore"]
+    lists = [value for value in values.values() if isinstance(value, list) and value]
+    nested = any(isinstance(value, list) for group in lists for value in group)
+    plain = any(not isinstance(value, list) for value in values.values()) or any(
+        len(group) != 3 and not isinstance(group[0], list) for group in lists
+    )
+    if nested and plain:
+        raise DataError(
+            f"{path} mixes ids and colours; masks hold either numbers or colours, so name one kind"
+        )
+    entries = {
+        name: _entries(value, f"{name} in {path}", coloured=not plain) for name, value in values.items()
+    }
+    meaning: dict[Any, tuple[str, int]] = {}
+    for index, (name, group) in enumerate(entries.items()):
+        for value in group:
+            other, _ = meaning.setdefault(value, (name, IGNORE if name == "ignore" else index))
+            if other != name:
+                raise DataError(f"{path} gives {value} to {other} and to {name}; it can mean one thing only")
+    known = {value: index for value, (_, index) in meaning.items()}
+    if plain:
+        ids = {IGNORE: IGNORE, **known}
+        return Coding(classes=tuple(classes), ids=ids, by_custom=IGNORE not in known)
+    palette = tuple(group[0] for name, group in entries.items() if name != "ignore")
+    return Coding(classes=tuple(classes), colours=known, palette=palette)
+
+
+def _entries(value: Any, where: str, *, coloured: bool) -> list[Any]:
+    """The ids, or the colours, of a class."""
+    values = value if isinstance(value, list) and not (coloured and _is_flat(value)) else [value]
+    for each in values:
+        fits = _is_colour(each) if coloured else isinstance(each, int)
+        if not fits:
+            raise DataError(f"{where}: {each} is no {'colour' if coloured else 'id'}; {_FORM}")
+    if not values and not where.startswith("ignore"):
+        raise DataError(f"{where} has neither id nor colour; {_FORM}")
+    return [tuple(each) for each in values] if coloured else values
+
+
+def _is_colour(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 3
+        and all(isinstance(part, int) and 0 <= part <= 255 for part in value)
+    )
+
+
+def _is_flat(values: list[Any]) -> bool:
+    return bool(values) and not isinstance(values[0], list)
+
+
+def _labelmap(path: Path) -> Coding:
+    """The colours of CVAT's masks: a line ``label:red,green,blue:parts:actions`` for each class."""
+    classes: dict[str, Colour] = {}
+    for line in read_lines(path):
+        if line.startswith("#"):
+            continue
+        name, *rest = line.split(":")
+        try:
+            red, green, blue = map(int, rest[0].split(","))
+        except (IndexError, ValueError) as error:
+            raise DataError(f"{path}: {line!r} is not `label:red,green,blue::`, as CVAT writes it") from error
+        if name in classes or (red, green, blue) in classes.values():
+            raise DataError(f"{path} has the name or the colour of {name} twice")
+        classes[name] = red, green, blue
+    colours = {colour: index for index, colour in enumerate(classes.values())}
+    return Coding(classes=tuple(classes), colours=colours, palette=tuple(classes.values()))
+
+
+def read_classes(path: Path) -> Coding:
+    """Class names from a text file, whose ids are their places.
+
+    A line is a name, or ``id name (remark)`` in the order of the ids. A line for the id 255 says that it is ignored,
+    and so does LabelMe's first line ``__ignore__``. CVAT's ``labelmap.txt`` and Roboflow's ``_classes.csv`` are read as
+    what they are.
+
+    Raises:
+        DataError: There is no such file, or its ids are not 0, 1, 2 and so on.
+    """
+    if not path.is_file():
+        raise DataError(f"there is no file {path}; it must have the name of each class on a line, in order")
+    lines = read_lines(path)
+    if lines and lines[0].startswith("# label:color_rgb"):
+        return _labelmap(path)
+    if path.suffix.lower() == ".csv":
+        rows = [row for row in csv.reader(io.StringIO("\n".join(lines))) if row]
+        lines = [" ".join(cell.strip() for cell in row[:2]) for row in rows if row[0].strip().isdigit()]
+    numbered = [line.split(maxsplit=1) for line in lines]
+    if not all(len(words) == 2 and words[0].isdigit() for words in numbered):
+        said = lines[:1] == ["__ignore__"]
+        return Coding.plain(lines[said:], by_custom=not said)
+    rows = [(int(number), name.split(" (")[0]) for number, name in numbered]
+    classes = [(number, name) for number, name in rows if number != IGNORE]
+    if [number for number, _ in classes] != list(range(len(classes))):
+        raise DataError(f"the ids in {path} must be 0, 1, 2 and so on, in this order")
+    return Coding.plain([name for _, name in classes], by_custom=len(classes) == len(rows))
