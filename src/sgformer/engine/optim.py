@@ -39,8 +39,10 @@ class OptimOptions:
         final_lr: Learning rate at the end of the cosine that follows.
         final_epochs: Epochs at ``final_lr`` after the cosine.
         schedule: cosine; or steps, where the learning rate falls to a tenth at the start of each of step_epochs; or
-            linear, where it falls in a straight line (what others call poly with power 1).
+            linear, where it falls in a straight line (what others call poly with power 1); or constant, where it falls
+            in the last decay_epochs alone, so that a run can go on from before them for as long as one likes.
         step_epochs: For steps: after how many epochs.
+        decay_epochs: For constant: in how many last epochs it falls, in a straight line to final_lr; 0: never.
         kwargs: More arguments of the optimizer, such as {betas: [0.9, 0.95]}.
     """
 
@@ -52,8 +54,9 @@ class OptimOptions:
     warmup_lr: float = 0.0
     final_lr: float = 1e-6
     final_epochs: float = 0.0
-    schedule: Literal["cosine", "steps", "linear"] = "cosine"
+    schedule: Literal["cosine", "steps", "linear", "constant"] = "cosine"
     step_epochs: list[float] = field(default_factory=list)
+    decay_epochs: float = 0.0
     kwargs: dict[str, Plain] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -189,6 +192,9 @@ def create_schedule(
             return start + (1 - start) * step / warmup
         if options.schedule == "steps":
             return 0.1 ** sum(step >= epoch * per_epoch for epoch in options.step_epochs)
+        if options.schedule == "constant":
+            decay = options.decay_epochs * per_epoch
+            return max(min((end - step) / decay, 1.0) if decay else 1.0, floor)
         progress = min((step - warmup) / max(end - warmup, 1), 1.0)
         share = (1 + math.cos(math.pi * progress)) / 2 if options.schedule == "cosine" else 1 - progress
         return floor + (1 - floor) * share

@@ -26,6 +26,7 @@ from typing import Any
 TASKS = {
     "classification": "sgformer.tasks.classification",
     "detection": "sgformer.tasks.detection",
+    "pretrain": "sgformer.tasks.pretrain",
     "segmentation": "sgformer.tasks.segmentation",
 }
 

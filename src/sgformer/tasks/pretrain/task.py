@@ -1,0 +1,245 @@
+"""How a student learns from a teacher, on images without labels."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule
+from timm.data.mixup import Mixup
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d, cosine_similarity, kl_div, smooth_l1_loss
+from torchmetrics import MeanMetric
+
+from ...engine.callbacks import CountUnreadable
+from ...engine.fit import TrainerOptions
+from ...engine.optim import OptimOptions, count_steps, create_optimizer, create_schedule
+from ..backbones import ModelOptions, kwargs_of, preprocessing_of
+from ..classification.data import AugmentOptions
+from ..classification.model import Classifier
+from ..loading import Batch
+from .data import DataOptions, PretrainData
+from .model import Projector, Signals, resized, signals
+from .teacher import Teacher, TeacherOptions
+
+
+@dataclass(kw_only=True)
+class LossOptions:
+    """What training minimizes: a weighted sum of how far the student is from the teacher.
+
+    Attributes:
+        logits: Weight of the Kullback-Leibler divergence from the teacher's probabilities to the student's.
+        temperature: What both's logits are divided by first; below 1 for a teacher that is less sure than it is right.
+        pooled: Weight of the distance between pooled features.
+        maps: Weight of the distance between the last feature maps, place by place; the teacher's is averaged onto the
+            student's grid.
+        distance: Of features: cosine is 1 minus the cosine of their angle; smooth_l1 also compares lengths.
+    """
+
+    logits: float = 1.0
+    temperature: float = 0.7
+    pooled: float = 1.0
+    maps: float = 0.0
+    distance: str = "cosine"
+
+    def __post_init__(self) -> None:
+        weights = self.logits, self.pooled, self.maps
+        if min(weights) < 0 or max(weights) == 0:
+            raise ValueError(
+                f"loss.logits, loss.pooled, loss.maps {weights}: none may be below 0, and one above"
+            )
+        if self.temperature <= 0:
+            raise ValueError(f"loss.temperature {self.temperature} must be above 0")
+        if self.distance not in ("cosine", "smooth_l1"):
+            raise ValueError(f"loss.distance {self.distance!r} is unknown; choose cosine or smooth_l1")
+
+
+@dataclass(kw_only=True)
+class Recipe:
+    """A pretraining recipe.
+
+    Attributes:
+        task: Always pretrain.
+        seed: Where all randomness starts.
+        model: Which backbone learns.
+        teacher: Which model it learns from.
+        data: Which images, how large, how many at once.
+        loss: What training minimizes.
+        optim: How the weights are moved.
+        trainer: How long, how precise, and on what.
+    """
+
+    task: str = "pretrain"
+    seed: int = 0
+    model: ModelOptions = field(default_factory=ModelOptions)
+    teacher: TeacherOptions = field(default_factory=TeacherOptions)
+    data: DataOptions = field(default_factory=DataOptions)
+    loss: LossOptions = field(default_factory=LossOptions)
+    optim: OptimOptions = field(default_factory=OptimOptions)
+    trainer: TrainerOptions = field(default_factory=TrainerOptions)
+
+
+class PretrainTask(LightningModule):
+    """Trains a student; what is worth keeping of it is ``model``, a classifier of the teacher's classes.
+
+    Args:
+        model: What is trained.
+        teacher: What it learns from.
+        loss: The recipe's section ``loss``.
+        optim: The recipe's section ``optim``.
+        augment: For mixup and cutmix, which need whole batches.
+        train_size: (height, width) that the student sees in training; validation sees that of its preprocessing.
+    """
+
+    monitor = "val_agreement"
+
+    def __init__(
+        self,
+        model: Classifier,
+        teacher: Teacher,
+        *,
+        loss: LossOptions,
+        optim: OptimOptions,
+        augment: AugmentOptions,
+        train_size: tuple[int, int],
+    ) -> None:
+        super().__init__()
+        self.model, self.teacher = model, teacher
+        self.weights, self.optim, self.train_size = loss, optim, train_size
+        self.projector = self._projector()
+        self.mix, self.mix_epochs = None, augment.mix_epochs
+        if augment.mixes:
+            self.mix = Mixup(
+                mixup_alpha=augment.mixup,
+                cutmix_alpha=augment.cutmix,
+                prob=augment.mix_prob,
+                num_classes=2,  # there are no labels
+            )
+        self.val_loss, self.val_agreement = MeanMetric(), MeanMetric()
+
+    @torch.no_grad()
+    def _projector(self) -> Projector:
+        """Linear maps between the features that are compared."""
+        blank = torch.zeros(2, 3, *self.train_size)
+        was_training = self.model.training
+        ours = signals(self.model.backbone.eval(), blank)
+        self.model.backbone.train(was_training)
+        theirs = self.teacher(
+            resized(blank, self.teacher.image_size or self.train_size), self.model.preprocessing
+        )
+        if self.weights.maps and (ours.maps.ndim != 4 or theirs.maps.ndim != 4):
+            raise ValueError("loss.maps needs models whose last feature is a map; set --loss.maps 0")
+        pooled = (ours.pooled.shape[1], theirs.pooled.shape[1]) if self.weights.pooled else None
+        maps = (ours.maps.shape[1], theirs.maps.shape[1]) if self.weights.maps else None
+        return Projector(pooled, maps)
+
+    def compare(self, images: Tensor, size: tuple[int, int]) -> tuple[Tensor, Signals, Signals]:
+        """Each image's loss (B,), and what student and teacher say.
+
+        Args:
+            images: (B, 3, height, width).
+            size: (height, width) that the student sees.
+        """
+        theirs = self.teacher(
+            resized(images, self.teacher.image_size or size), self.model.preprocessing
+        )
+        ours = signals(self.model.backbone, resized(images, size))
+        ours = Signals(*(tensor.float() for tensor in ours))  # whatever the precision of the model
+        loss, temperature = images.new_zeros(len(images)), self.weights.temperature
+        if self.weights.logits:
+            wanted = (theirs.logits / temperature).log_softmax(-1)
+            said = (ours.logits / temperature).log_softmax(-1)
+            each = kl_div(said, wanted, log_target=True, reduction="none").sum(-1)
+            loss = loss + self.weights.logits * temperature**2 * each
+        if self.projector.pooled is not None:
+            mine = self.projector.pooled(ours.pooled).float()
+            loss = loss + self.weights.pooled * self._distance(mine, theirs.pooled)
+        if self.projector.maps is not None:
+            mine = self.projector.maps(ours.maps).float()
+            wanted = adaptive_avg_pool2d(theirs.maps, mine.shape[-2:])
+            loss = loss + self.weights.maps * self._distance(mine, wanted).mean((1, 2))
+        return loss, ours, theirs
+
+    def _distance(self, mine: Tensor, wanted: Tensor) -> Tensor:
+        if self.weights.distance == "cosine":
+            return 1 - cosine_similarity(mine, wanted, dim=1)
+        return smooth_l1_loss(mine, wanted, reduction="none").mean(1)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """What training minimizes, of a batch."""
+        images = batch.images
+        if not len(images):
+            return 0.0 * torch.stack([weight.float().sum() for weight in self.parameters()]).sum()
+        if self.mix and (self.mix_epochs is None or self.current_epoch < self.mix_epochs):
+            even = len(images) // 2 * 2  # images are mixed in pairs; one may be missing where a file is damaged
+            images = self.mix(images[:even], batch.targets[:even])[0] if even else images
+        return self.compare(images, self.train_size)[0].mean()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of a batch, logged."""
+        loss = self.loss(batch)
+        if len(batch.images):
+            self.log("train_loss_step", loss, on_step=True, on_epoch=False)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch[0]), sync_dist=True)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """How far the student is from the teacher, and how often both name the same class first."""
+        if len(batch.images):  # none where no image could be read
+            loss, ours, theirs = self.compare(batch.images, self.model.preprocessing.image_size)
+            self.val_loss(loss)
+            self.val_agreement((ours.logits.argmax(-1) == theirs.logits.argmax(-1)).float())
+        self.log_dict({"val_loss": self.val_loss, "val_agreement": self.val_agreement})
+
+    def configure_optimizers(self) -> Any:
+        """Warm-up and the recipe's schedule, per step."""
+        learned = nn.ModuleDict({"backbone": self.model.backbone, "projector": self.projector})
+        optimizer = create_optimizer(learned, self.optim)
+        schedule = create_schedule(
+            optimizer,
+            self.optim,
+            num_steps=count_steps(self.trainer),
+            num_epochs=self.trainer.max_epochs or 1,
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def build(recipe: Recipe) -> tuple[PretrainTask, PretrainData]:
+    """Prepare a run: look through the images, then make a student for the teacher's classes.
+
+    Raises:
+        ValueError: Something in the recipe, the data or the teacher does not hold together.
+    """
+    preprocessing = preprocessing_of(
+        recipe.model.name, image_size=recipe.data.eval_size, crop_fraction=recipe.data.crop_fraction
+    )
+    size = recipe.teacher.image_size
+    teacher_size = (size, size) if isinstance(size, int) else size
+    data = PretrainData(recipe.data, preprocessing, teacher_size=teacher_size, seed=recipe.seed)
+    teacher = Teacher(recipe.teacher, accelerator=recipe.trainer.accelerator)
+    model = Classifier(
+        recipe.model.name,
+        classes=teacher.classes,
+        names=teacher.names,
+        preprocessing=preprocessing,
+        kwargs=kwargs_of(recipe.model, image_size=recipe.data.train_size),
+        pretrained=recipe.model.pretrained,
+    )
+    if recipe.model.weights:
+        model.start_from(recipe.model.weights)
+    task = PretrainTask(
+        model,
+        teacher,
+        loss=recipe.loss,
+        optim=recipe.optim,
+        augment=recipe.data.augment,
+        train_size=recipe.data.train_size,
+    )
+    return task, data
+
+
+def watchers(recipe: Recipe, data: PretrainData, folder: Path) -> list[Callback]:
+    """Callbacks for a run: the count of images that cannot be read."""
+    return [
+        CountUnreadable(folder, num_pictures=data.num_pictures, max_share=recipe.data.max_unreadable),
+    ]
