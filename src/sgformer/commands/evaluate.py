@@ -40,14 +40,12 @@ def evaluate(
         model = tasks.load(path, device=console.device(device))
     metadata = read_metadata(path)
     task = tasks.get(metadata["task"])
-    if Path(weights).is_dir() and (Path(weights) / "recipe.yaml").is_file():
+    source: Path | dict[str, Any] = metadata["recipe"]
+    if source and Path(weights).is_dir() and (Path(weights) / "recipe.yaml").is_file():
         source = Path(weights) / "recipe.yaml"  # also knows where the data lie
-    else:
-        # Converted weights have no recipe; their own picture size is the default then.
-        source = metadata["recipe"] or {
-            "task": metadata["task"],
-            "data": {"image_size": list(model.preprocessing.image_size)},
-        }
+    if metadata["recipe"].get("task") != metadata["task"]:
+        # Converted and pretrained weights have no recipe of their task; their own picture size is the default then.
+        source = {"task": metadata["task"], "data": {"image_size": list(model.preprocessing.image_size)}}
     recipe = recipes.parse(source, task.Recipe, overrides)
     report = task.evaluate(
         model,

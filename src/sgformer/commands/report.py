@@ -30,32 +30,19 @@ def report(run: str | Path, *, device: str = "auto") -> Path:
     from .. import report as pages
     from .. import tasks
     from ..engine import recipe as recipes
-    from ..engine.weights import locate, read_metadata, write_atomically
+    from ..engine.weights import locate, write_atomically
     from . import console
 
     path = locate(folder)
     model = tasks.load(path, device=console.device(device))
-    metadata = read_metadata(path)
-    task = tasks.get(metadata["task"])
+    task = tasks.get(recipes.task_of(folder / "recipe.yaml"))
     recipe = recipes.parse(folder / "recipe.yaml", task.Recipe)
     with (folder / "metrics.csv").open(encoding="utf-8") as file:
         rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
 
-    judged = task.evaluate(model, recipe.data)
     sections = [pages.Section("How training went", pages.curves(rows, _plots(rows)))]
-    lines = pages.lines(judged.to_lines()) if hasattr(judged, "to_lines") else ""
-    sections.append(pages.Section("How the best weights do", pages.table(*judged.to_table()) + lines))
-    if (confusion := judged.to_dict().get("confusion")) is not None:
-        # All of them: some may have no validation pictures.
-        names = list(map(getattr(model, "name_of", model.classes.__getitem__), range(len(confusion))))
-        sections.append(pages.Section("What is taken for what", pages.matrix(confusion, names)))
-    if getattr(judged, "precision", None):
-        sections.append(pages.Section("Precision and recall", pages.precision_recall(judged.precision)))
-    if hasattr(task, "worst") and (worst := task.worst(model, recipe.data)):
-        # Where colours mean classes, which is which.
-        legend = pages.legend(model.classes, model.palette) if hasattr(model, "palette") else ""
-        shown = pages.gallery(_with_significance(model, worst))
-        sections.append(pages.Section("The worst mistakes", legend + shown))
+    if hasattr(task, "evaluate"):
+        sections += _judged(task, model, recipe)
     if (strip := folder / "significance" / "evolution.png").is_file():
         drawn = pages.figure(
             [Image.open(strip)], "the same validation pictures, all pairs of blocks together"
@@ -75,6 +62,27 @@ def report(run: str | Path, *, device: str = "auto") -> Path:
     write_atomically(path, page.encode())
     print(f"a page about the run: {path}")
     return path
+
+
+def _judged(task: Any, model: Any, recipe: Any) -> list[Any]:
+    """Sections on how the best weights do on the validation pictures."""
+    from .. import report as pages
+
+    judged = task.evaluate(model, recipe.data)
+    lines = pages.lines(judged.to_lines()) if hasattr(judged, "to_lines") else ""
+    sections = [pages.Section("How the best weights do", pages.table(*judged.to_table()) + lines)]
+    if (confusion := judged.to_dict().get("confusion")) is not None:
+        # All of them: some may have no validation pictures.
+        names = list(map(getattr(model, "name_of", model.classes.__getitem__), range(len(confusion))))
+        sections.append(pages.Section("What is taken for what", pages.matrix(confusion, names)))
+    if getattr(judged, "precision", None):
+        sections.append(pages.Section("Precision and recall", pages.precision_recall(judged.precision)))
+    if hasattr(task, "worst") and (worst := task.worst(model, recipe.data)):
+        # Where colours mean classes, which is which.
+        legend = pages.legend(model.classes, model.palette) if hasattr(model, "palette") else ""
+        shown = pages.gallery(_with_significance(model, worst))
+        sections.append(pages.Section("The worst mistakes", legend + shown))
+    return sections
 
 
 def _plots(rows: list[dict[str, float]]) -> dict[str, list[str]]:

@@ -185,13 +185,15 @@ def _to_share(recipe: Any) -> dict[str, Any]:
 
     content = to_dict(recipe)
     content["data"] = _without_places(recipe.data)
+    if hasattr(recipe, "teacher"):
+        content["teacher"] = _without_places(recipe.teacher)
     if content["model"]["weights"]:
         content["model"]["weights"] = Path(content["model"]["weights"]).name
     return content
 
 
 def _without_places(section: Any) -> dict[str, Any]:
-    """A section of a recipe with the default in place of each absolute path; root has none."""
+    """A section of a recipe with the default in place of each absolute path; root and roots have none."""
     from ..engine.recipe import to_dict
 
     content = to_dict(section)
@@ -199,8 +201,8 @@ def _without_places(section: Any) -> dict[str, Any]:
         value = getattr(section, field.name)
         if dataclasses.is_dataclass(value):
             content[field.name] = _without_places(value)
-        elif field.name == "root":
-            content[field.name] = None
+        elif field.name in ("root", "roots"):
+            content[field.name] = None if field.name == "root" else {}
         elif isinstance(value, str) and _is_absolute(value):
             content[field.name] = field.default
     return content

@@ -6,7 +6,8 @@ What a task's folder offers, so that the commands need to know no more:
 ``Recipe``                  a dataclass of dataclasses, the sections of its recipes
 ``build(recipe)``           a LightningModule with ``.model`` and ``.monitor``, and a LightningDataModule
 ``load(weights)``           the model that people keep: ``predict``, ``save``
-``evaluate(model, data)``   a report: ``to_dict()``, ``to_table()``, and ``to_lines()`` where more belongs below
+``evaluate(model, data)``   a report: ``to_dict()``, ``to_table()``, and ``to_lines()`` where more belongs below; a
+                            task whose models are another's has none
 =========================== ==========================================================================
 
 The data module has ``examples()``: a few validation pictures of one size, to watch a model by.

@@ -1,6 +1,6 @@
 """What people keep of a trained classifier: a model that takes pictures and gives names."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -133,27 +133,58 @@ class Classifier(nn.Module):
         """
         if not isinstance(pictures, list | tuple):
             return self.predict([pictures], top_k=top_k)[0]
-        transform = self.preprocessing.transform()
+        batches = self._batches(pictures, batch_size, self.forward)
+        return [prediction for logits in batches for prediction in self._name(logits, top_k)]
+
+    def embed(self, pictures: Any, *, batch_size: int = 32) -> Tensor:
+        """What the head sees of pictures: pooled features, to search, cluster or classify by.
+
+        Args:
+            pictures: As for `predict`.
+            batch_size: How many pictures go through the model at once.
+
+        Returns:
+            (c,) in float32; for a list (number of pictures, c).
+
+        Raises:
+            PictureError: A picture cannot be read.
+        """
+        if not isinstance(pictures, list | tuple):
+            return self.embed([pictures])[0]
+        found = [features.float().cpu() for features in self._batches(pictures, batch_size, self.features)]
+        return torch.cat(found) if found else torch.empty(0, getattr(self.backbone, "num_features"))  # noqa: B009
+
+    def features(self, images: Tensor) -> Tensor:
+        """Pooled features (B, c) of prepared pictures (B, 3, height, width)."""
+        backbone: Any = self.backbone
+        return backbone.forward_head(backbone.forward_features(images), pre_logits=True)
+
+    @torch.inference_mode()
+    def _batches(
+        self, pictures: Sequence[Picture], batch_size: int, compute: Callable[[Tensor], Tensor]
+    ) -> list[Tensor]:
+        """What the model, in evaluation mode, computes of each batch of prepared pictures."""
+        transform, shorter_side = self.preprocessing.transform(), self.preprocessing.shorter_side
         device = next(self.parameters()).device
-        predictions = []
         was_training = self.training
         self.eval()
         try:
-            for start in range(0, len(pictures), batch_size):
-                images = torch.stack(
-                    [
-                        transform(read_picture(picture, shorter_side=self.preprocessing.shorter_side))
-                        for picture in pictures[start : start + batch_size]
-                    ]
+            return [
+                compute(
+                    torch.stack(
+                        [
+                            transform(read_picture(picture, shorter_side=shorter_side))
+                            for picture in pictures[start : start + batch_size]
+                        ]
+                    ).to(device)
                 )
-                predictions += self._name(images.to(device), top_k)
+                for start in range(0, len(pictures), batch_size)
+            ]
         finally:
             self.train(was_training)
-        return predictions
 
-    @torch.inference_mode()
-    def _name(self, images: Tensor, top_k: int) -> Iterator[Prediction]:
-        scores = self(images).float().softmax(-1)
+    def _name(self, logits: Tensor, top_k: int) -> Iterator[Prediction]:
+        scores = logits.float().softmax(-1)
         for values, indices in zip(*scores.topk(min(top_k, len(self.classes))), strict=True):
             pairs = zip(indices.tolist(), values.tolist(), strict=True)
             yield Prediction(tuple((self.name_of(index), value) for index, value in pairs))

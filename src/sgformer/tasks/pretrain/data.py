@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ...engine.sampling import Draw, fold
-from ..classification.data import AugmentOptions, Pictures
+from ..classification import sources
+from ..classification.data import AugmentOptions, Pictures, ScenesOptions
 from ..images import Preprocessing, find_pictures
 from ..loading import DataError, Unreadable, collate_readable, make_loader, pair, spread
 
@@ -22,6 +23,7 @@ class DataOptions:
     """Which images, how large, how many at once.
 
     Attributes:
+        source: images (folders), or digit_scenes, which are made on the spot and need no download.
         root: A folder with images, in folders of any depth; names of folders mean nothing.
         roots: More such folders, each with its weight: how often each of its images comes in an epoch; 0.5 is half of
             them.
@@ -35,8 +37,10 @@ class DataOptions:
         batch_size: Images per batch of one process.
         workers: Processes that read images; null: as many as suit the machine.
         augment: How training images are varied. Teacher and student see the same crops and mixtures.
+        scenes: How many digit scenes, where those are the source.
     """
 
+    source: Literal["images", "digit_scenes"] = "images"
     root: str | None = None
     roots: dict[str, float] = field(default_factory=dict)
     num_val: int = 256
@@ -47,6 +51,7 @@ class DataOptions:
     batch_size: int = 64
     workers: int | None = None
     augment: AugmentOptions = field(default_factory=AugmentOptions)
+    scenes: ScenesOptions = field(default_factory=ScenesOptions)
 
     @property
     def train_size(self) -> tuple[int, int]:
@@ -127,11 +132,24 @@ class PretrainData(LightningDataModule):
         super().__init__()
         self.options, self.preprocessing, self.seed = options, preprocessing, seed
         self.teacher_size = teacher_size
+        # Of training, for each folder its images and its weight; and those of validation.
+        self.parts: list[tuple[list[int], float]] = []
+        self.train: sources.Items
+        self.val: sources.Items
+        if options.source == "digit_scenes":
+            scenes = options.scenes
+            self.train = sources.scenes("train", scenes.num_train, size=scenes.size, seed=scenes.seed).items
+            self.val = sources.scenes("val", scenes.num_val, size=scenes.size, seed=scenes.seed).items
+            self.parts = [(list(range(scenes.num_train)), 1.0)]
+        else:
+            self._find_images()
+
+    def _find_images(self) -> None:
+        options = self.options
         folders = {**({options.root: 1.0} if options.root else {}), **options.roots}
         if not folders:
             raise DataError("which images? Name a folder of them: --data.root FOLDER")
-        self.paths: list[Path] = []
-        parts: list[tuple[list[int], float]] = []
+        paths: list[Path] = []
         for name, weight in folders.items():
             folder = Path(name).expanduser()
             if not folder.is_dir():
@@ -139,29 +157,30 @@ class PretrainData(LightningDataModule):
             found = find_pictures(folder)
             if not found:
                 raise DataError(f"no images in {folder}; expected .jpg, .png and the like")
-            parts.append((list(range(len(self.paths), len(self.paths) + len(found))), weight))
-            self.paths += found
-        kept = set(spread(len(self.paths), options.num_val))
-        if len(self.paths) < 2 * len(kept):
+            self.parts.append((list(range(len(paths), len(paths) + len(found))), weight))
+            paths += found
+        kept = set(spread(len(paths), options.num_val))
+        if len(paths) < 2 * len(kept):
             raise DataError(
-                f"there are {len(self.paths)} images, of which data.num_val {options.num_val} are kept from training; "
-                f"name more, or set --data.num_val {max(len(self.paths) // 10, 1)}"
+                f"there are {len(paths)} images, of which data.num_val {options.num_val} are kept from training; "
+                f"name more, or set --data.num_val {max(len(paths) // 10, 1)}"
             )
-        self.val = sorted(kept)
-        self.parts = [([i for i in indices if i not in kept], weight) for indices, weight in parts]
-        self.parts = [(indices, weight) for indices, weight in self.parts if indices]
+        parts = [([i for i in indices if i not in kept], weight) for indices, weight in self.parts]
+        self.parts = [(indices, weight) for indices, weight in parts if indices]
+        self.train = [(path, 0) for path in paths]
+        self.val = [(paths[i], 0) for i in sorted(kept)]
 
     def __str__(self) -> str:
-        return f"{self.num_pictures - len(self.val)} + {len(self.val)} images without labels"
+        return f"{sum(len(indices) for indices, _ in self.parts)} + {len(self.val)} images without labels"
 
     @property
     def num_pictures(self) -> int:
         """Training and validation together."""
-        return len(self.paths)
+        return sum(len(indices) for indices, _ in self.parts) + len(self.val)
 
     def examples(self, num: int = 6) -> list[Image.Image]:
         """A few validation images as the student sees them, to watch it by."""
-        dataset = self._images(self.val, self.preprocessing.transform(), self.preprocessing.shorter_side)
+        dataset = Pictures(self.val, self.preprocessing.transform(), self.preprocessing.shorter_side)
         samples = [dataset[i] for i in spread(len(self.val), num)]
         return [self.preprocessing.to_picture(s[0]) for s in samples if not isinstance(s, Unreadable)]
 
@@ -194,7 +213,7 @@ class PretrainData(LightningDataModule):
         longest = max(self.loaded_size(self.options.train_size))
         # A crop may cover a small part only, and that part must still have the pixels it needs.
         shorter_side = round(longest / self.options.augment.crop_scale[0] ** 0.5)
-        images = self._images(range(len(self.paths)), self.train_transform(), shorter_side)
+        images = Pictures(self.train, self.train_transform(), shorter_side)
         return self._loader(Weighted(images, self.parts), "train")
 
     def val_dataloader(self) -> DataLoader[Any]:
@@ -207,11 +226,8 @@ class PretrainData(LightningDataModule):
             mean=self.preprocessing.mean,
             std=self.preprocessing.std,
         )
-        images = self._images(self.val, preprocessing.transform(), preprocessing.shorter_side)
+        images = Pictures(self.val, preprocessing.transform(), preprocessing.shorter_side)
         return self._loader(images, "val")
-
-    def _images(self, indices: Any, transform: Callable[[Image.Image], Tensor], shorter_side: int) -> Any:
-        return Pictures([(self.paths[i], 0) for i in indices], transform, shorter_side)
 
     def _loader(self, dataset: Dataset[Any], split: Literal["train", "val"]) -> DataLoader[Any]:
         return make_loader(

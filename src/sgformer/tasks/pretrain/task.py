@@ -140,9 +140,7 @@ class PretrainTask(LightningModule):
             images: (B, 3, height, width).
             size: (height, width) that the student sees.
         """
-        theirs = self.teacher(
-            resized(images, self.teacher.image_size or size), self.model.preprocessing
-        )
+        theirs = self.teacher(resized(images, self.teacher.image_size or size), self.model.preprocessing)
         ours = signals(self.model.backbone, resized(images, size))
         ours = Signals(*(tensor.float() for tensor in ours))  # whatever the precision of the model
         loss, temperature = images.new_zeros(len(images)), self.weights.temperature
@@ -171,7 +169,9 @@ class PretrainTask(LightningModule):
         if not len(images):
             return 0.0 * torch.stack([weight.float().sum() for weight in self.parameters()]).sum()
         if self.mix and (self.mix_epochs is None or self.current_epoch < self.mix_epochs):
-            even = len(images) // 2 * 2  # images are mixed in pairs; one may be missing where a file is damaged
+            even = (
+                len(images) // 2 * 2
+            )  # images are mixed in pairs; one may be missing where a file is damaged
             images = self.mix(images[:even], batch.targets[:even])[0] if even else images
         return self.compare(images, self.train_size)[0].mean()
 

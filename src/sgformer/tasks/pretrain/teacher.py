@@ -1,6 +1,5 @@
 """A trained model that others learn from: where its weights come from, and what it says of images."""
 
-import contextlib
 import importlib.util
 import pickle
 from collections.abc import Mapping
@@ -9,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
 from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor, nn
 
@@ -77,15 +78,18 @@ class Teacher:
             raise ValueError(
                 "whose weights does the teacher have? Set either --teacher.weights FILE or --teacher.pretrained true"
             )
-        tensors, classes = _read(options)
-        self.model: nn.Module = create_backbone(options.name, options.kwargs, pretrained=options.pretrained)
-        if classes:
-            getattr(self.model, "reset_classifier")(len(classes))  # noqa: B009 (timm's models all have it)
+        tensors, metadata = _read(options)
+        classes = tuple(metadata.get("classes", ()))
+        kwargs = {**metadata.get("model", {}).get("kwargs", {}), **options.kwargs}
+        head = {"num_classes": len(classes)} if classes else {}
+        self.model: nn.Module = create_backbone(options.name, kwargs, pretrained=options.pretrained, **head)
         if tensors is not None:
             _fill(self.model, tensors, options)
         num_classes = int(getattr(self.model, "num_classes", 0))
         self.classes, self.names = _classes(options, num_classes, classes)
         self.preprocessing = preprocessing_of(options.name, image_size=224)
+        if metadata:
+            self.preprocessing = Preprocessing(**metadata["preprocessing"])
         self.image_size = None if options.image_size is None else pair(options.image_size)
         half = options.precision == "bfloat16" or (
             options.precision == "auto" and devices.has_bfloat16(accelerator)
@@ -118,27 +122,23 @@ class Teacher:
         return Signals(*(tensor.float() for tensor in found))
 
 
-def _read(options: TeacherOptions) -> tuple[dict[str, Tensor] | None, tuple[str, ...] | None]:
-    """Tensors, and class names where the file has them."""
+def _read(options: TeacherOptions) -> tuple[dict[str, Tensor] | None, dict[str, Any]]:
+    """Tensors, and the metadata of a weights file of this package; of another file none."""
     if options.weights is None:
-        return None, None
+        return None, {}
     if options.weights.startswith(PACKAGE):
         path = _in_package(options.weights.removeprefix(PACKAGE), options)
     else:
         path = Path(options.weights).expanduser()
-    if path.is_dir() or path.suffix == ".safetensors" or not path.exists():
-        if path.is_file():
-            with contextlib.suppress(weights.WeightsError):
-                tensors, metadata = weights.read(path)
-                return tensors, tuple(metadata["classes"])
-            from safetensors.torch import load_file
-
-            return load_file(path), None
+    if path.suffix == ".safetensors" and path.is_file():
+        with safe_open(path, "pt") as file:
+            if "sgformer" not in (file.metadata() or {}):
+                return load_file(path), {}
+    if path.suffix == ".safetensors" or not path.is_file():
         try:
-            tensors, metadata = weights.read(path)
+            return weights.read(path)
         except FileNotFoundError as error:
             raise ValueError(f"teacher.weights {options.weights}: {error}") from error
-        return tensors, tuple(metadata["classes"])
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
@@ -150,7 +150,7 @@ def _read(options: TeacherOptions) -> tuple[dict[str, Tensor] | None, tuple[str,
         content = content.get(key, content) if isinstance(content, Mapping) else content
     if not isinstance(content, Mapping) or not all(isinstance(t, Tensor) for t in content.values()):
         raise ValueError(f"teacher.weights {path} holds no state dict; save one, best as safetensors")
-    return dict(content), None
+    return dict(content), {}
 
 
 def _in_package(place: str, options: TeacherOptions) -> Path:
@@ -190,7 +190,7 @@ def _fill(model: nn.Module, tensors: dict[str, Tensor], options: TeacherOptions)
 
 
 def _classes(
-    options: TeacherOptions, num_classes: int, known: tuple[str, ...] | None
+    options: TeacherOptions, num_classes: int, known: tuple[str, ...]
 ) -> tuple[tuple[str, ...], dict[str, str]]:
     if num_classes < 2:
         raise ValueError(f"the teacher {options.name} has no classes; choose one with a head")
