@@ -4,7 +4,7 @@ from .data import DetectionData
 from .detections import Detections
 from .model import Detector
 from .report import Report
-from .task import DetectionTask, Recipe, build, evaluate
+from .task import DetectionTask, Recipe, build, evaluate, watchers
 from .worst import worst
 
 load = Detector.from_weights
@@ -19,5 +19,6 @@ __all__ = [
     "build",
     "evaluate",
     "load",
+    "watchers",
     "worst",
 ]

@@ -1,5 +1,6 @@
 """How training pictures are varied, and their boxes and masks along with them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,6 +67,33 @@ class Augment:
     def __init__(self, options: AugmentOptions, *, image_size: tuple[int, int], multiple: int = 1) -> None:
         self.options, self.image_size, self.multiple = options, image_size, multiple
 
+    def size(self, size: tuple[int, int], *, shorter: int | None = None) -> tuple[int, int]:
+        """(height, width) that an image of this size is resized to; at most, where lengths are drawn."""
+        longest_drawn = max(self.options.shorter_sides or [self.image_size[0]])
+        return resized(
+            size, shorter=shorter or longest_drawn, longest=self.image_size[1], multiple=self.multiple
+        )
+
+    def leaves(self, boxes: Tensor, masks: Sequence[Tensor | None], size: tuple[int, int]) -> Tensor:
+        """Which objects are still there when an image is resized as large as it is in training, uncut.
+
+        Args:
+            boxes: (n, 4), left, top, right and bottom in pixels.
+            masks: Of each object (height, width), or None where its box alone decides.
+            size: (height, width) of the image.
+
+        Returns:
+            bool (n,).
+        """
+        new = self.size(size)
+        sample = {"boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=size)}  # pyright: ignore
+        edges = v2.Compose([v2.Resize(new, antialias=True), v2.ClampBoundingBoxes()])(sample)["boxes"]
+        left = ((edges[:, 2:] - edges[:, :2]) >= 1).all(1)  # as torchvision sees it
+        for place, mask in enumerate(masks):
+            if mask is not None and left[place]:
+                left[place] = bool(v2.functional.resize(tv_tensors.Mask(mask[None]), list(new)).any())
+        return left
+
     def __call__(
         self, image: Tensor, target: Target, *, batch_seed: int | None = None
     ) -> tuple[Tensor, Target]:
@@ -90,11 +118,11 @@ class Augment:
         }
         if "masks" in target:
             sample["masks"] = tv_tensors.Mask(target["masks"])
-        shorter, longest = self.image_size
+        shorter = None
         if options.shorter_sides:
             drawn = torch.randint(2**32, ()).item() if batch_seed is None else batch_seed
             shorter = options.shorter_sides[int(drawn) % len(options.shorter_sides)]
-        size = resized(size, shorter=shorter, longest=longest, multiple=self.multiple)
+        size = self.size(size, shorter=shorter)
         steps: list[Any] = [v2.Resize(size, antialias=True)]
         if options.crop and options.crop < max(size):
             steps.append(v2.RandomCrop((min(options.crop, size[0]), min(options.crop, size[1]))))

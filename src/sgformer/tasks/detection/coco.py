@@ -1,28 +1,29 @@
-"""Annotations in COCO's JSON format, looked through before anything is trained on them."""
+"""Annotations in COCO's JSON format, checked before anything is trained on them; other formats are read as it."""
 
 import json
-import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from ..images import PictureError, any_size, check_size
 from ..loading import DataError
 from ..text import read_text
+from . import checks, masks
+from .checks import Fault, ImageRow, ObjectRow
 
-# How far a box may reach beyond the picture: converters round, and count pixels from 1.
-TOLERANCE = 2.0
-_ORIENTATION = 0x0112  # the EXIF tag; from 5 on, height and width are exchanged
+Faults = Literal["error", "drop"]
+Crowds = Literal["ignore", "objects"]
 
 
 @dataclass(frozen=True, eq=False)
 class Annotated:
-    """One picture and what is annotated in it, n objects and crowds.
+    """One image and what is annotated in it, n objects and crowds.
 
     Attributes:
         path: Its file.
@@ -31,154 +32,113 @@ class Annotated:
         boxes: float32 (n, 4): left, top, right, bottom in pixels.
         labels: int64 (n,): places in the list of categories, from 0.
         crowds: bool (n,): regions of many objects of the kind, which count neither way.
-        areas: float32 (n,): as annotated.
-        segmentations: Polygons or RLE, n of them, as in the file; None where an object has none.
+        areas: float32 (n,): as annotated, else of the masks, else of the boxes.
+        rles: The masks, run-length encoded, n of them; None where an object has none, or they were not asked for.
     """
 
     path: Path
-    image_id: int
+    image_id: int | str
     size: tuple[int, int]
     boxes: NDArray[np.float32]
     labels: NDArray[np.int64]
     crowds: NDArray[np.bool_]
     areas: NDArray[np.float32]
-    segmentations: tuple[Any, ...]
+    rles: tuple[masks.Rle | None, ...]
 
     def masks(self) -> NDArray[np.uint8]:
-        """The instance masks (n, height, width), 0 and 1."""
-        masks = np.zeros((len(self.labels), *self.size), np.uint8)
-        for mask, segmentation in zip(masks, self.segmentations, strict=True):
-            mask[:] = decode(segmentation, self.size)
-        return masks
+        """The instance masks (n, height, width), 0 and 1; of a crowd without one, its box."""
+        pixels = np.zeros((len(self.labels), *self.size), np.uint8)
+        for mask, rle, box in zip(pixels, self.rles, self.boxes.round().astype(int), strict=True):
+            if rle is None:
+                mask[box[1] : box[3], box[0] : box[2]] = 1
+            else:
+                mask[:] = masks.decode(rle)
+        return pixels
+
+    def only(self, kept: NDArray[np.bool_]) -> "Annotated":
+        """The same image with some of its objects."""
+        rows = {name: getattr(self, name)[kept] for name in ("boxes", "labels", "crowds", "areas")}
+        rles = tuple(rle for rle, one in zip(self.rles, kept, strict=True) if one)
+        return replace(self, rles=rles, **rows)
 
 
 @dataclass(frozen=True, eq=False)
 class Annotations:
-    """A file of annotations that was looked through.
+    """Annotations that were checked.
 
     Attributes:
-        pictures: In the order of the file, those without objects among them.
+        path: The file.
+        images: In the order of the file, those without objects among them.
         classes: Names of the categories, in the order of their ids.
         category_ids: Their ids.
         faults: What was wrong and left out, a line each.
+        notes: What else was not read as it stands, and how often.
     """
 
-    pictures: tuple[Annotated, ...]
+    path: Path
+    images: tuple[Annotated, ...]
     classes: tuple[str, ...]
     category_ids: tuple[int, ...]
     faults: tuple[str, ...]
+    notes: Counter[str]
+
+    def counts(self, *, crowds: bool = False) -> list[int]:
+        """How many objects, or crowds, each class has."""
+        counts = np.zeros(len(self.classes), np.int64)
+        for image in self.images:
+            np.add.at(counts, image.labels[image.crowds == crowds], 1)
+        return counts.tolist()
+
+    def why_nothing(self) -> str | None:
+        """Why there is no object, and what helps; None where there are some."""
+        if sum(self.counts()):
+            return None
+        if crowds := sum(self.counts(crowds=True)):
+            return (
+                f"all {crowds} annotations are crowds (iscrowd 1), which count neither way; if they are single "
+                "objects, set --data.crowds objects"
+            )
+        if self.faults:
+            return f"all objects have faults: {first(self.faults)}"
+        return f"there are {len(self.images)} images and no objects"
 
 
 class Content(NamedTuple):
-    """Pictures and annotations as in COCO's JSON, whatever they were read from.
+    """Images and annotations as in COCO's JSON, whatever they were read from.
 
     Attributes:
-        images: The folder that the names of pictures start from.
-        content: ``images``, ``annotations``, ``categories``.
+        path: The file that they were read from, or where others are listed.
+        folder: The folder that the names of images start from.
+        rows: ``images``, ``annotations``, ``categories``.
         faults: What could not be read, a line each.
+        notes: What was read in another way than it stands, and how often.
+        places: The folders of images and annotations.
+        used: The files in them that were read, beside the images.
     """
 
-    images: Path
-    content: dict[str, Any]
-    faults: tuple[str, ...] = ()
+    path: Path
+    folder: Path
+    rows: dict[str, Any]
+    faults: tuple[str, ...]
+    notes: Counter[str]
+    places: tuple[Path, ...]
+    used: tuple[Path, ...] = ()
 
 
-def decode(segmentation: Any, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """A mask (height, width) from polygons, or from RLE, whose counts are a list or a compressed string."""
-    from pycocotools import mask as coco_mask
-
-    if isinstance(segmentation, dict):
-        if isinstance(segmentation["counts"], list):
-            segmentation = coco_mask.frPyObjects(segmentation, *size)  # pyright: ignore
-        return coco_mask.decode(segmentation)  # pyright: ignore
-    return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(segmentation, *size)))  # pyright: ignore
-
-
-def read(
-    annotations: Path, images: Path, *, masks: bool, invalid: Literal["error", "drop"] = "error"
-) -> Annotations:
-    """Read annotations and look at each of them, and at each picture's file.
+def read(path: Path, folder: Path) -> Content:
+    """Read a JSON file in COCO's format.
 
     Args:
-        annotations: A JSON file in COCO's format.
-        images: The folder of the pictures that it names.
-        masks: Whether each object must have a mask.
-        invalid: Whether a fault is an error, or what has it is left out; see `check`.
+        path: The file.
+        folder: Of the images that it names.
 
     Raises:
-        DataError: The file is not in the format, or has faults, named by file and id.
+        DataError: It is not in the format, or a file or folder is missing.
     """
-    content = _content(annotations)
-    if not images.is_dir():
-        raise DataError(f"there is no folder {images} with the pictures of {annotations}; name the right one")
-    return check(Content(images, content), annotations, masks=masks, invalid=invalid)
-
-
-def check(
-    source: Content, annotations: Path, *, masks: bool, invalid: Literal["error", "drop"] = "error"
-) -> Annotations:
-    """Look at each annotation, and at each picture's file.
-
-    Args:
-        source: What was read.
-        annotations: Where from, for messages.
-        masks: Whether each object must have a mask.
-        invalid: Whether a fault is an error, or what has it is left out: an object, or a whole picture whose file is
-            missing or has another size.
-
-    Raises:
-        DataError: There are faults, named by file and id, or nothing is left.
-    """
-    images, content = source.images, source.content
-    categories = sorted(content["categories"], key=lambda category: category["id"])
-    ids = tuple(category["id"] for category in categories)
-    classes = tuple(str(category.get("name", category["id"])) for category in categories)
-    for values, what in ((ids, "id"), (classes, "name")):
-        if twice := {value for value in values if values.count(value) > 1}:
-            raise DataError(f"{annotations} has two categories of the {what} {min(twice)}; make them differ")
-    if not categories:
-        raise DataError(f"{annotations} has no categories; there is nothing to learn from it")
-
-    faults = list(source.faults)
-    entries = {}
-    for entry in content["images"]:
-        if fault := _picture_fault(entry, images):
-            faults.append(fault)
-        elif entry["id"] in entries:
-            faults.append(f"picture {entry['id']} ({entry['file_name']}): another picture has this id")
-        else:
-            entries[entry["id"]] = entry
-    listed = {entry.get("id") for entry in content["images"]}
-    index = {category: place for place, category in enumerate(ids)}
-    objects: dict[int, list[dict[str, Any]]] = {image_id: [] for image_id in entries}
-    for annotation in content["annotations"]:
-        image_id = annotation.get("image_id")
-        if image_id not in listed:
-            faults.append(
-                f"annotation {annotation.get('id')}: there is no picture of id {image_id} in the file"
-            )
-        elif image_id in entries:
-            if fault := _annotation_fault(annotation, entries[image_id], index, masks=masks):
-                faults.append(fault)
-            else:
-                objects[image_id].append(annotation)
-    if faults and invalid == "error":
-        raise DataError(f"{annotations}: {first(faults)}. Mend them, or set --data.invalid drop")
-    if not entries:
-        raise DataError(
-            f"{annotations} has no pictures that can be used{': ' + first(faults) if faults else ''}"
-        )
-    pictures = tuple(
-        _annotated(entry, objects[image_id], images, index) for image_id, entry in entries.items()
-    )
-    return Annotations(pictures, classes, ids, tuple(faults))
-
-
-def _content(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise DataError(f"there is no file {path}; name the annotations, a JSON file in COCO's format")
     try:
-        content = json.loads(read_text(path))
+        rows = json.loads(read_text(path))
     except DataError:
         raise
     except (ValueError, RecursionError) as error:
@@ -186,119 +146,191 @@ def _content(path: Path) -> dict[str, Any]:
             f"{path} is no JSON file ({' '.join(str(error).split())}); export it again"
         ) from error
     for key in ("images", "annotations", "categories"):
-        rows = content.get(key) if isinstance(content, dict) else None
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        found = rows.get(key) if isinstance(rows, dict) else None
+        if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
             raise DataError(f"{path} has no list of {key!r}, so it is not in COCO's format; export it again")
-    if not all("id" in category for category in content["categories"]):
-        raise DataError(f"{path} has a category without an id; export it again")
-    return content
+    if not folder.is_dir():
+        raise DataError(f"there is no folder {folder} with the images of {path}; name the right one")
+    return Content(path, folder, rows, (), Counter(), (folder,))
 
 
-def picture_size(path: Path) -> tuple[int, int] | None:
-    """(height, width) of a picture, turned as its EXIF data say; None where it cannot be read."""
-    try:
-        return _size(path)[0]
-    except Exception:  # a broken header can raise anything
-        return None
+def categories(source: Content) -> dict[int, str]:
+    """Names by id, in the order of the ids; one without a name is called by its id.
+
+    Raises:
+        DataError: An id or a name is missing, of another type, or there twice.
+    """
+    pairs = []
+    for row in source.rows["categories"]:
+        try:
+            named = row.get("name") is not None
+            pairs.append((checks.whole(row, "id"), checks.text(row, "name") if named else str(row["id"])))
+        except Fault as fault:
+            raise DataError(f"{source.path}: category {masks.shown(row.get('id'))}: {fault}") from fault
+    for values, what in zip(zip(*pairs, strict=True), ("id", "name"), strict=False):
+        if twice := [value for value, count in Counter(values).items() if count > 1]:
+            raise DataError(f"{source.path} has two categories of the {what} {min(twice)}; make them differ")
+    if not pairs:
+        raise DataError(f"{source.path} has no categories; there is nothing to learn from it")
+    return dict(sorted(pairs))
 
 
-def _size(path: Path) -> tuple[tuple[int, int], bool]:
-    """(height, width), and whether they were exchanged by the EXIF data."""
-    with any_size():
-        image = Image.open(path)
-    with image:
-        check_size(image, str(path))
-        turned = image.getexif().get(_ORIENTATION, 1) >= 5
-        size = (image.width, image.height) if turned else (image.height, image.width)
-        return size, turned
+def without_root(sources: list[Content], keep: Iterable[str] = ()) -> None:
+    """Leave out the category that Roboflow puts above all others: their supercategory, of which there is no object.
+
+    Args:
+        sources: All splits; changed in place.
+        keep: Names that are classes in any case.
+    """
+    used = {str(row.get("category_id")) for source in sources for row in source.rows["annotations"]}
+    for source in sources:
+        rows = source.rows["categories"]
+        pairs = [(str(row.get("name")), str(row.get("supercategory") or "none")) for row in rows]
+        above = {higher for name, higher in pairs if higher != name} - set(keep)
+        roots = [
+            row
+            for row, (name, higher) in zip(rows, pairs, strict=True)
+            if name in above and higher in ("none", "root", name) and str(row.get("id")) not in used
+        ]
+        for row in roots:
+            source.rows["categories"].remove(row)
+            source.notes[f"supercategory {row['name']!r} without objects is no class"] = 1
 
 
-def _picture_fault(entry: dict[str, Any], folder: Path) -> str | None:
-    name = f"picture {entry.get('id')} ({entry.get('file_name')})"
-    if any(key not in entry for key in ("id", "file_name", "width", "height")):
-        return f"{name}: id, file_name, width or height is missing"
-    path = folder / entry["file_name"]
-    if not path.is_file():
-        return f"{name}: there is no such file in {folder}"
-    try:
-        (height, width), turned = _size(path)
-    except PictureError as error:  # too large
-        return f"{name}: {error.reason}"
-    except Exception as error:  # a broken header can raise anything
-        return f"{name}: is no picture, or damaged ({' '.join(str(error).split())[:80]})"
-    if (width, height) != (entry["width"], entry["height"]):
-        hint = ", turned as its EXIF data say," if turned else ""
-        return (
-            f"{name}: the file{hint} has {width}x{height} pixels, "
-            f"the annotations {entry['width']}x{entry['height']}"
-        )
-    return None
+def check(
+    source: Content,
+    *,
+    with_masks: bool,
+    faults: Faults = "error",
+    crowds: Crowds = "ignore",
+    learned: Callable[[Annotated], NDArray[np.bool_]] | None = None,
+) -> Annotations:
+    """Check each annotation, and each image's file.
+
+    Args:
+        source: What was read.
+        with_masks: Whether each object must have a mask.
+        faults: Whether a fault is an error, or what has it is left out: an object, or a whole image whose file is
+            missing or has another size.
+        crowds: Whether crowds count neither way, or are objects like others.
+        learned: Says which objects of an image are left at the size of training; None: all.
+
+    Raises:
+        DataError: There are faults, named by file and id, or nothing is left.
+    """
+    names = categories(source)
+    index = {category: place for place, category in enumerate(names)}
+    found, notes = list(source.faults), Counter(source.notes)
+    entries, aliases = _entries(source, found, notes)
+    objects: dict[int | str, list[ObjectRow]] = {image_id: [] for image_id in entries}
+    where: dict[int | str, list[Any]] = {image_id: [] for image_id in entries}  # the objects' own ids
+    seen: set[tuple[Any, ...]] = set()
+    for row in source.rows["annotations"]:
+        entry = None
+        try:
+            image_id = checks.identity(row, "image_id")
+            if (kept := aliases.get(image_id)) is None:
+                raise Fault(_no_image(image_id, aliases))
+            if (entry := entries.get(kept)) is None:
+                continue  # its image was left out
+            one = checks.object_row(row, entry.size, with_mask=with_masks)
+            if one.category_id not in index:
+                raise Fault(_no_category(one.category_id, names))
+        except Fault as fault:
+            found.append(f"{_called(row.get('id'), entry)}: {fault}")
+            continue
+        if crowds == "objects":
+            one = one._replace(crowd=False)
+        key = (kept, one.category_id, one.box, one.crowd, one.mask and one.mask["counts"])
+        if key in seen:
+            notes["objects annotated twice, read once"] += 1
+            continue
+        seen.add(key)
+        if one.strays:
+            notes["parts of polygons with fewer than three points left out"] += one.strays
+        objects[kept].append(one)
+        where[kept].append(row.get("id"))
+    images = []
+    for image_id, entry in entries.items():
+        image = _annotated(entry, objects[image_id], index)
+        if learned and not (left := learned(image) | image.crowds).all():
+            found += [
+                f"{_called(number, entry)}: nothing is left of it at the size of training; enlarge --data.image_size"
+                for number, one in zip(where[image_id], left, strict=True)
+                if not one
+            ]
+            image = image.only(left)
+        images.append(image)
+    if found and faults == "error":
+        raise DataError(f"{source.path}: {first(found)}. Mend them, or set --data.invalid drop")
+    if not images:
+        raise DataError(f"{source.path} has no images that can be used{': ' + first(found) if found else ''}")
+    _note_crowds([one for rows in objects.values() for one in rows], notes)
+    return Annotations(source.path, tuple(images), tuple(names.values()), tuple(names), tuple(found), notes)
 
 
-def _annotation_fault(
-    annotation: dict[str, Any], entry: dict[str, Any], index: dict[int, int], *, masks: bool
-) -> str | None:
-    name = f"annotation {annotation.get('id')} of picture {entry['id']} ({entry['file_name']})"
-    category, box = annotation.get("category_id"), annotation.get("bbox")
-    if category not in index:
-        return f"{name}: unknown category id {category}"
-    if not isinstance(box, list) or len(box) != 4 or not all(_is_number(value) for value in box):
-        return f"{name}: bbox {box} is not [left, top, width, height]"
-    left, top, width, height = box
-    if width <= 0 or height <= 0:
-        return f"{name}: bbox {box} has no {'width' if width <= 0 else 'height'}"
-    beyond = max(-left, -top, left + width - entry["width"], top + height - entry["height"])
-    inside = min(left + width, top + height, entry["width"] - left, entry["height"] - top)
-    if beyond > TOLERANCE or inside <= 0:
-        return f"{name}: bbox {box} lies outside the picture, {entry['width']}x{entry['height']}"
-    if not masks:
-        return None
-    segmentation = annotation.get("segmentation")
-    if not segmentation:
-        return f"{name}: has no mask; for boxes alone set --heads.masks false"
-    if isinstance(segmentation, list) and all(_is_polygon(polygon) for polygon in segmentation):
-        return None
-    if not isinstance(segmentation, dict):
-        return f"{name}: a polygon needs three points or more, as [x, y, x, y, x, y, ...]"
-    size = segmentation.get("size")
-    if size != [entry["height"], entry["width"]]:
-        return f"{name}: its RLE mask has the size {size}, the picture {[entry['height'], entry['width']]}"
-    try:
-        decode(segmentation, (entry["height"], entry["width"]))
-    except Exception as error:  # pycocotools raises what it likes
-        return f"{name}: its RLE mask cannot be read ({' '.join(str(error).split())[:80]})"
-    return None
+def _entries(
+    source: Content, found: list[str], notes: Counter[str]
+) -> tuple[dict[int | str, ImageRow], dict[int | str, int | str]]:
+    """The images that can be used, by id; and for each id in the file that under which its image is kept."""
+    entries: dict[int | str, ImageRow] = {}
+    aliases: dict[int | str, int | str] = {}
+    ids: dict[str, int | str] = {}
+    for row in source.rows["images"]:
+        name = f"image {masks.shown(row.get('id'))} ({row.get('file_name')})"
+        try:
+            entry = checks.image_row(row, source.folder)
+            if entry.image_id in entries:
+                raise Fault("another image has this id")
+        except Fault as fault:
+            found.append(f"{name}: {fault}")
+            if isinstance(row.get("id"), int | float | str):
+                aliases.setdefault(row["id"], row["id"])
+            continue
+        kept = ids.setdefault(os.path.normpath(entry.path), entry.image_id)
+        aliases[entry.image_id] = kept
+        if kept != entry.image_id:
+            notes["images listed under two ids, read as one with the objects of both"] += 1
+        else:
+            entries[kept] = entry
+    return entries, aliases
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+def _called(number: Any, entry: ImageRow | None) -> str:
+    """An annotation in a message; other formats have a file and a line in place of a number."""
+    image = f" of image {masks.shown(entry.image_id)} ({entry.name})" if entry else ""
+    return f"{number if isinstance(number, str) else f'annotation {masks.shown(number)}'}{image}"
 
 
-def _is_polygon(polygon: Any) -> bool:
-    return (
-        isinstance(polygon, list)
-        and len(polygon) >= 6
-        and len(polygon) % 2 == 0
-        and all(_is_number(value) for value in polygon)
-    )
+def _no_image(image_id: int | str, known: Iterable[int | str]) -> str:
+    if str(image_id) in set(map(str, known)):
+        kind, other = ("text", "a number") if isinstance(image_id, str) else ("a number", "text")
+        return f"image_id {masks.shown(image_id)} is {kind}, the image's id {other}; write both alike"
+    return f"there is no image of id {masks.shown(image_id)} in the file"
 
 
-def _annotated(
-    entry: dict[str, Any], objects: list[dict[str, Any]], folder: Path, index: dict[int, int]
-) -> Annotated:
-    boxes = np.array([annotation["bbox"] for annotation in objects], np.float32).reshape(-1, 4)
-    boxes[:, 2:] += boxes[:, :2]
-    edges = np.array([entry["width"], entry["height"]] * 2, np.float32)
-    areas = [annotation.get("area") or math.prod(annotation["bbox"][2:]) for annotation in objects]
+def _no_category(category: int, names: dict[int, str]) -> str:
+    return f"unknown category id {category}; there are names for {min(names)} to {max(names)}"
+
+
+def _note_crowds(objects: list[ObjectRow], notes: Counter[str]) -> None:
+    """Say how many crowds are no larger than usual objects: tools write objects with holes or in parts as such."""
+    sizes = [one.area for one in objects if not one.crowd]
+    usual = median(sizes) if sizes else 0
+    if small := sum(one.crowd and one.area <= usual for one in objects):
+        notes["crowds no larger than most objects; if they are single objects, set --data.crowds objects"] = small
+
+
+def _annotated(entry: ImageRow, objects: list[ObjectRow], index: dict[int, int]) -> Annotated:
     return Annotated(
-        path=folder / entry["file_name"],
-        image_id=entry["id"],
-        size=(entry["height"], entry["width"]),
-        boxes=boxes.clip(0, edges),
-        labels=np.array([index[annotation["category_id"]] for annotation in objects], np.int64),
-        crowds=np.array([bool(annotation.get("iscrowd")) for annotation in objects], np.bool_),
-        areas=np.array(areas, np.float32),
-        segmentations=tuple(annotation.get("segmentation") for annotation in objects),
+        path=entry.path,
+        image_id=entry.image_id,
+        size=entry.size,
+        boxes=checks.corners([one.box for one in objects], entry.size),
+        labels=np.array([index[one.category_id] for one in objects], np.int64),
+        crowds=np.array([one.crowd for one in objects], np.bool_),
+        areas=np.array([one.area for one in objects], np.float32),
+        rles=tuple(one.mask for one in objects),
     )
 
 
@@ -309,10 +341,10 @@ def first(faults: Iterable[str], count: int = 3) -> str:
     return "; ".join(faults[:count]) + more
 
 
-def same_categories(first: Annotations, second: Annotations) -> Iterator[str]:
+def same_categories(one: Annotations, other: Annotations) -> Iterator[str]:
     """How the categories of two files differ, a phrase each; nothing where they agree."""
-    for one, other, where in ((first, second, "the first"), (second, first, "the second")):
-        pairs = set(zip(other.category_ids, other.classes, strict=True))
-        only = [pair for pair in zip(one.category_ids, one.classes, strict=True) if pair not in pairs]
+    for mine, theirs, where in ((one, other, "the first"), (other, one, "the second")):
+        pairs = set(zip(theirs.category_ids, theirs.classes, strict=True))
+        only = [pair for pair in zip(mine.category_ids, mine.classes, strict=True) if pair not in pairs]
         if only:
             yield f"only in {where}: {', '.join(f'{number} {name}' for number, name in only[:5])}"

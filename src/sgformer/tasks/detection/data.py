@@ -1,13 +1,14 @@
 """Pictures with boxes and masks, from COCO's format or made on the spot, as batches for a detector."""
 
 import math
-import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -15,10 +16,11 @@ from torchvision.transforms import v2
 
 from ...engine.sampling import Draw, drawn
 from ..digit_scenes import DigitScenes
-from ..images import read_picture
-from ..loading import DataError, listed, make_loader, pair, spread
+from ..images import PictureError, read_picture
+from ..loading import DataError, Unreadable, listed, make_loader, pair, spread
 from . import coco, sources
 from .augment import Augment, AugmentOptions, Target
+from .masks import area, decode
 from .sources import Split, SplitOptions
 
 
@@ -60,6 +62,10 @@ class DataOptions:
         workers: Processes that read pictures; null: as many as suit the machine.
         invalid: What happens to annotations with faults, such as a box without width: error, or drop, which leaves
             them out.
+        crowds: What crowds (iscrowd 1) are: ignore, regions that count neither way, or objects like others, which some
+            tools write as crowds.
+        max_unreadable: Share of the images that may turn out to be unreadable before the run stops; all are named in
+            unreadable.csv.
         augment: How training pictures are varied.
         scenes: How many digit scenes, where those are the source.
     """
@@ -73,7 +79,9 @@ class DataOptions:
     batch_size: int = 2
     like_together: bool = True
     workers: int | None = None
-    invalid: Literal["error", "drop"] = "error"
+    invalid: coco.Faults = "error"
+    crowds: coco.Crowds = "ignore"
+    max_unreadable: float = 0.01
     augment: AugmentOptions = field(default_factory=AugmentOptions)
     scenes: ScenesOptions = field(default_factory=ScenesOptions)
 
@@ -94,8 +102,22 @@ def to_tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
-class DetectionDataset(Dataset[tuple[Tensor, Target]]):
-    """Pictures as tensors of 8 bits, with what is in them.
+class Batch(NamedTuple):
+    """Images and what is in them, and the images that should have been among them.
+
+    Attributes:
+        images: 8 bits (3, height, width) each; none where none could be read.
+        targets: What is in each.
+        unreadable: Those left out; `engine.callbacks.CountUnreadable` names and counts them.
+    """
+
+    images: list[Tensor]
+    targets: list[Target]
+    unreadable: tuple[Unreadable, ...] = ()
+
+
+class DetectionDataset(Dataset[Any]):
+    """Images as tensors of 8 bits, with what is in them; one that cannot be read comes as `Unreadable`.
 
     For training they are resized and varied; else they are as they are. Labels start from 1, since 0 is the background
     to torchvision.
@@ -121,10 +143,13 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
     def __len__(self) -> int:
         return len(self.records if self.records is not None else self.scenes or ())
 
-    def __getitem__(self, index: int | Draw) -> tuple[Tensor, Target]:
+    def __getitem__(self, index: int | Draw) -> Any:
         batch_seed = index.batch_seed if isinstance(index, Draw) else None
         index = drawn(index)
-        image, target = self._scene(index) if self.records is None else self._record(self.records[index])
+        try:
+            image, target = self._scene(index) if self.records is None else self._record(self.records[index])
+        except PictureError as error:
+            return Unreadable(str(error.path), error.reason)
         return self.augment(image, target, batch_seed=batch_seed) if self.augment else (image, target)
 
     def shapes(self) -> list[float]:
@@ -145,7 +170,7 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
             target["masks"] = torch.from_numpy(record.masks())
         image = to_tensor(read_picture(record.path))
         if tuple(image.shape[1:]) != record.size:
-            raise DataError(f"{record.path} is no longer as large as its annotations say; start again")
+            raise PictureError(str(record.path), "is no longer as large as its annotations say; start again")
         return image, target
 
     def _scene(self, index: int) -> tuple[Tensor, Target]:
@@ -169,9 +194,21 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         return image, {**target, "masks": (places == numbers).to(torch.uint8)}
 
 
-def collate(samples: list[tuple[Tensor, Target]]) -> tuple[list[Tensor], list[Target]]:
-    """Pictures differ in size, so a batch is a list of them and a list of what is in them."""
-    return [image for image, _ in samples], [target for _, target in samples]
+def _by_class(classes: Sequence[str], counts: Sequence[int]) -> str:
+    """The classes and how many objects each has; of many classes the rarest."""
+    pairs = sorted(zip(classes, counts, strict=True), key=lambda pair: pair[1])
+    told = [f"{name} {count}" for name, count in zip(classes, counts, strict=True)]
+    if len(pairs) > 20:
+        told = [f"{name} {count}" for name, count in pairs[:10]]
+        told.append(f"the others {pairs[10][1]} to {pairs[-1][1]}")
+    return f"{len(pairs)} classes ({', '.join(told)})"
+
+
+def collate(samples: list[Any]) -> Batch:
+    """Images differ in size, so a batch is a list of them and a list of what is in them."""
+    unreadable = tuple(sample for sample in samples if isinstance(sample, Unreadable))
+    readable = [sample for sample in samples if not isinstance(sample, Unreadable)]
+    return Batch([image for image, _ in readable], [target for _, target in readable], unreadable)
 
 
 class DetectionData(LightningDataModule):
@@ -185,6 +222,7 @@ class DetectionData(LightningDataModule):
         classes: The classes that a model knows, where there is one; else those of the data.
         splits: Which splits there must be.
         seed: Where the order and the variation of training pictures start.
+        max_detections: How many objects the model can find in an image.
 
     Attributes:
         classes: What the labels mean, from 1 on.
@@ -202,10 +240,12 @@ class DetectionData(LightningDataModule):
         classes: tuple[str, ...] | None = None,
         splits: tuple[Split, ...] = ("train", "val"),
         seed: int = 0,
+        max_detections: int | None = None,
     ) -> None:
         super().__init__()
         self.options, self.masks, self.seed = options, masks, seed
         self.found: dict[Split, coco.Annotations] = {}
+        self.max_detections = max_detections
         if options.source == "digit_scenes":
             self.classes: tuple[str, ...] = DigitScenes.classes
             self.category_ids: tuple[int, ...] = tuple(range(1, 11))
@@ -225,12 +265,42 @@ class DetectionData(LightningDataModule):
     def __str__(self) -> str:
         if self.options.source == "digit_scenes":
             scenes = self.options.scenes
-            return f"{len(self.classes)} classes, {scenes.num_train} + {scenes.num_val} pictures"
-        pictures = " + ".join(str(len(found.pictures)) for found in self.found.values())
-        objects = " + ".join(
-            str(sum(len(picture.labels) for picture in found.pictures)) for found in self.found.values()
+            return f"{len(self.classes)} classes, {scenes.num_train} + {scenes.num_val} images"
+        first, *_ = self.found.values()
+        images = " + ".join(str(len(found.images)) for found in self.found.values())
+        objects, crowds = (
+            " + ".join(str(sum(found.counts(crowds=crowds))) for found in self.found.values())
+            for crowds in (False, True)
         )
-        return f"{len(self.classes)} classes, {pictures} pictures, {objects} objects"
+        told = _by_class(self.classes, first.counts())
+        return ". ".join([f"{told}, {images} images, {objects} objects, {crowds} crowds", *self.notes()])
+
+    def notes(self) -> list[str]:
+        """What was left out or not read as it stands, in each split, a sentence each."""
+        lines = []
+        for split, found in self.found.items():
+            said = [f"{what}: {count}" for what, count in found.notes.items()]
+            if found.faults:
+                said.insert(0, f"{len(found.faults)} faults left out: {coco.first(found.faults)}")
+            if absent := [name for name, count in zip(found.classes, found.counts(), strict=True) if not count]:
+                said.append(f"no object of {listed(absent)}")
+            if split == "val" and (why := found.why_nothing()):
+                said.append(f"nothing can be evaluated, {why}; the last epoch's weights are kept")
+            most = max(int((~image.crowds).sum()) for image in found.images)
+            if self.max_detections is not None and most > self.max_detections:
+                said.append(
+                    f"up to {most} objects an image, of which at most {self.max_detections} can be found; "
+                    f"set --heads.max_detections {most}"
+                )
+            lines += [f"{split}: {'; '.join(said)}"] if said else []
+        return lines
+
+    @property
+    def num_pictures(self) -> int:
+        """Training and validation images together."""
+        if self.options.source == "digit_scenes":
+            return self.options.scenes.num_train + self.options.scenes.num_val
+        return sum(len(found.images) for found in self.found.values())
 
     def _read(
         self, splits: tuple[Split, ...], classes: tuple[str, ...] | None
@@ -244,20 +314,34 @@ class DetectionData(LightningDataModule):
             options.source,
             masks=self.masks,
             invalid=options.invalid,
+            crowds=options.crowds,
             classes=classes,
+            learned=self._learned,
         )
-        for split, one in found.items():
-            if one.faults:
-                # Said once and for all; without --data.invalid drop it is an error.
-                warnings.warn(
-                    f"{split}: {len(one.faults)} faults left out: {coco.first(one.faults)}", stacklevel=3
-                )
+        if "train" in found and (why := found["train"].why_nothing()):
+            raise DataError(f"{found['train'].path}: nothing to learn from: {why}")
         if len(found) == 2 and (unlike := list(coco.same_categories(found["train"], found["val"]))):
             raise DataError(
                 f"the categories of training and validation differ, {'; '.join(unlike)}. Both must have the same "
                 "ids and names"
             )
         return found
+
+    def _learned(self, image: coco.Annotated) -> NDArray[np.bool_]:
+        """Which objects of an image are left at the size of training."""
+        scale = min(new / old for new, old in zip(self.augment.size(image.size), image.size, strict=True))
+        # A mask of many pixels does not fall between the pixels that are kept.
+        masks = [
+            torch.from_numpy(decode(rle)) if rle and scale < 1 and area(rle) * scale**2 < 64 else None
+            for rle in image.rles
+        ]
+        return self.augment.leaves(torch.from_numpy(image.boxes), masks, image.size).numpy()
+
+    @property
+    def augment(self) -> Augment:
+        """What varies training images."""
+        options = self.options
+        return Augment(options.augment, image_size=options.image_size, multiple=options.multiple)
 
     def dataset(self, split: Split) -> DetectionDataset:
         """The pictures of a split: varied for train, as they are for val."""
@@ -270,20 +354,19 @@ class DetectionData(LightningDataModule):
                 split, length, size=pair(chosen.size), num_digits=chosen.num_digits, seed=chosen.seed
             )
         else:
-            records = self.found[split].pictures
+            records = self.found[split].images
         return DetectionDataset(
             records,
             scenes,
             masks=self.masks,
-            augment=Augment(options.augment, image_size=options.image_size, multiple=options.multiple)
-            if train
-            else None,
+            augment=self.augment if train else None,
         )
 
     def examples(self, num: int = 6) -> list[Image.Image]:
         """A few validation pictures, cut to squares of the shorter side, to watch a model by."""
         dataset, side = self.dataset("val"), self.options.image_size[0]
-        pictures = [v2.functional.to_pil_image(dataset[i][0]) for i in spread(len(dataset), num)]
+        samples = [dataset[i] for i in spread(len(dataset), num)]
+        pictures = [v2.functional.to_pil_image(one[0]) for one in samples if not isinstance(one, Unreadable)]
         return [ImageOps.fit(picture, (side, side)) for picture in pictures]
 
     def train_dataloader(self) -> DataLoader[Any]:

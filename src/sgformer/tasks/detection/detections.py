@@ -7,13 +7,12 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from ..images import Picture, read_picture
 from .draw import draw
+from .masks import area, encode_found, paste
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +26,7 @@ class Detections:
         scores: float32 (n,), 0 to 1.
         category_ids: What the training annotations call the classes, n of them.
         mask_shapes: float32 (n, 28, 28): how surely each part of a box is the object; None where the model has none.
+        limit: How many objects the model finds at most, where it has found as many; else None.
     """
 
     size: tuple[int, int]
@@ -35,6 +35,7 @@ class Detections:
     scores: NDArray[np.float32]
     category_ids: tuple[int, ...]
     mask_shapes: NDArray[np.float32] | None = None
+    limit: int | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -44,16 +45,22 @@ class Detections:
         """The pixels of each object: bool (n, height, width); None where the model has no masks."""
         if self.mask_shapes is None:
             return None
-        return paste(self.mask_shapes, self.boxes, self.size) >= 0.5
+        pixels = np.zeros((len(self), *self.size), np.bool_)
+        for place, mask in enumerate(pixels):
+            part, top, left = paste(self.mask_shapes[place], self.boxes[place], self.size)
+            mask[top : top + part.shape[0], left : left + part.shape[1]] = part >= 0.5
+        return pixels
 
     def summary(self) -> str:
         """A line such as ``3 nucleus, 1 cell``, the most frequent class first; ``nothing`` where there is none."""
         counts = Counter(self.labels).most_common()
-        return ", ".join(f"{count} {label}" for label, count in counts) or "nothing"
+        limit = "" if self.limit is None else f" (no more than {self.limit} are found: heads.max_detections)"
+        return (", ".join(f"{count} {label}" for label, count in counts) or "nothing") + limit
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON, objects as in COCO's results: ``bbox`` is left, top, width, height; masks are compressed RLE."""
         rows = []
+        rles = None if self.mask_shapes is None else encode_found(self.mask_shapes, self.boxes, self.size)
         for place, (box, label, score) in enumerate(
             zip(self.boxes.tolist(), self.labels, self.scores.tolist(), strict=True)
         ):
@@ -64,10 +71,11 @@ class Detections:
                 "score": round(score, 6),
                 "bbox": [round(value, 2) for value in (left, top, right - left, bottom - top)],
             }
-            if self.masks is not None:
-                row["segmentation"] = _rle(self.masks[place])
+            if rles is not None:
+                row["segmentation"] = rles[place] | {"counts": rles[place]["counts"].decode()}
             rows.append(row)
-        return {"height": self.size[0], "width": self.size[1], "objects": rows}
+        limit = {} if self.limit is None else {"max_detections": self.limit}
+        return {"height": self.size[0], "width": self.size[1], **limit, "objects": rows}
 
     def draw(self, picture: Picture, *, masks: bool = True) -> Image.Image:
         """The picture with all boxes, masks, names and scores in it; a small one is enlarged first.
@@ -87,13 +95,16 @@ class Detections:
             )
         captions = [f"{label} {score:.0%}" for label, score in zip(self.labels, self.scores, strict=True)]
 
-        def pasted(size: tuple[int, int], scale: float) -> NDArray[np.float32] | None:
-            shapes = self.mask_shapes if masks else None
-            return None if shapes is None else paste(shapes, self.boxes * scale, size)
+        shapes = self.mask_shapes
+
+        def pasted(place: int, size: tuple[int, int], scale: float) -> tuple[NDArray[np.float32], int, int]:
+            assert shapes is not None
+            return paste(shapes[place], self.boxes[place] * scale, size)
 
         # Where all are of one class, colours tell the objects apart.
         kinds = self.category_ids if len(set(self.category_ids)) > 1 else range(len(self))
-        return draw(image, self.boxes, captions, kinds=kinds, masks=pasted)
+        drawn = pasted if masks and shapes is not None else None
+        return draw(image, self.boxes, captions, kinds=kinds, masks=drawn)
 
 
 def to_coco(
@@ -121,31 +132,8 @@ def to_coco(
         )
         for row in one["objects"]:
             left = {key: value for key, value in row.items() if key != "label"}
-            area = _area(row["segmentation"]) if "segmentation" in row else row["bbox"][2] * row["bbox"][3]
-            numbers = {"id": len(annotations) + 1, "image_id": len(images), "iscrowd": 0, "area": area}
+            pixels = area(row["segmentation"]) if "segmentation" in row else row["bbox"][2] * row["bbox"][3]
+            numbers = {"id": len(annotations) + 1, "image_id": len(images), "iscrowd": 0, "area": pixels}
             annotations.append(numbers | left)
     categories = [{"id": id_, "name": name} for id_, name in zip(category_ids, classes, strict=True)]
     return {"images": images, "annotations": annotations, "categories": categories}
-
-
-def paste(
-    shapes: NDArray[np.float32], boxes: NDArray[np.float32], size: tuple[int, int]
-) -> NDArray[np.float32]:
-    """Masks within boxes as masks of the picture: float32 (n, height, width), 0 to 1."""
-    masks = paste_masks_in_image(
-        torch.from_numpy(np.ascontiguousarray(shapes))[:, None], torch.from_numpy(boxes), size
-    )
-    return masks[:, 0].numpy()
-
-
-def _area(rle: dict[str, Any]) -> int:
-    from pycocotools import mask as coco_mask
-
-    return int(coco_mask.area(rle))  # pyright: ignore
-
-
-def _rle(mask: NDArray[np.bool_]) -> dict[str, Any]:
-    from pycocotools import mask as coco_mask
-
-    encoded = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))  # pyright: ignore
-    return {"size": list(mask.shape), "counts": encoded["counts"].decode()}  # pyright: ignore

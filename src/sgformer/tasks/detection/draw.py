@@ -20,7 +20,8 @@ COLOURS = (
 LONGER_SIDE = 720
 OPACITY = 0.45
 
-Masks = Callable[[tuple[int, int], float], NDArray[np.float32] | None]
+# Gives the mask of an object at a size of the image and a scale: a part of it (rows, columns), 0 to 1, its top and left.
+Masks = Callable[[int, tuple[int, int], float], tuple[NDArray[np.float32], int, int]]
 
 
 def draw(
@@ -29,7 +30,7 @@ def draw(
     captions: Sequence[str],
     *,
     kinds: Sequence[int],
-    masks: Masks,
+    masks: Masks | None = None,
 ) -> Image.Image:
     """Draw objects into a picture, the surest on top.
 
@@ -38,7 +39,7 @@ def draw(
         boxes: (n, 4) in pixels of the picture.
         captions: A few words for each.
         kinds: What decides the colour of each.
-        masks: Gives the masks (n, height, width) at a size and a scale, 0 to 1, or None.
+        masks: Gives the masks; None: there are none.
 
     Returns:
         A new RGB picture.
@@ -47,10 +48,7 @@ def draw(
     if scale > 1:
         image = image.resize((image.width * scale, image.height * scale), Image.Resampling.BICUBIC)
     colours = _colours(kinds)
-    pasted = masks((image.height, image.width), float(scale))
-    if pasted is not None:
-        image = _blended(image, pasted, colours)
-    image = image.copy()
+    image = image.copy() if masks is None else _blended(image, masks, float(scale), colours)
     pen = ImageDraw.Draw(image)
     unit = max(image.size) / LONGER_SIDE
     width, font = max(1, round(2 * unit)), ImageFont.load_default(max(11, round(14 * unit)))
@@ -76,18 +74,15 @@ def _colours(kinds: Sequence[int]) -> list[tuple[int, int, int]]:
 
 
 def _blended(
-    image: Image.Image, masks: NDArray[np.float32], colours: Sequence[tuple[int, int, int]]
+    image: Image.Image, masks: Masks, scale: float, colours: Sequence[tuple[int, int, int]]
 ) -> Image.Image:
     pixels = np.array(image, np.float32)
-    for place in range(len(masks) - 1, -1, -1):
+    for place in range(len(colours) - 1, -1, -1):
+        mask, top, left = masks(place, (image.height, image.width), scale)
         # A ramp around one half, about a pixel wide on masks that were enlarged: smooth outlines, no steps.
-        strength = np.clip((masks[place] - 0.5) * 8 + 0.5, 0, 1)
-        rows, columns = np.flatnonzero(strength.any(1)), np.flatnonzero(strength.any(0))
-        if not len(rows):
-            continue
-        part = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        alpha = OPACITY * strength[part][..., None]
-        pixels[part] = pixels[part] * (1 - alpha) + np.array(colours[place], np.float32) * alpha
+        alpha = OPACITY * np.clip((mask - 0.5) * 8 + 0.5, 0, 1)[..., None]
+        part = pixels[top : top + mask.shape[0], left : left + mask.shape[1]]
+        part += (np.array(colours[place], np.float32) - part) * alpha
     return Image.fromarray(pixels.round().astype(np.uint8))
 
 

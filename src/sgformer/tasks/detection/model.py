@@ -239,6 +239,7 @@ class Detector(nn.Module):
             scores=arrays["scores"],
             category_ids=tuple(self.category_ids[place] for place in places),
             mask_shapes=arrays["masks"][:, 0] if "masks" in arrays else None,
+            limit=len(places) if len(places) >= self.heads.max_detections else None,
         )
 
     def save(

@@ -1,30 +1,37 @@
-"""How good a detector is: COCO's average precision, by torchmetrics on pycocotools."""
+"""How good a detector is: COCO's average precision, by pycocotools."""
 
 import contextlib
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torchmetrics.detection import MeanAveragePrecision
 
-# Our names and torchmetrics'. AP is the mean over overlaps from 0.5 to 0.95; small is below 32x32 pixels, large above
-# 96x96; AR is the recall with so many detections a picture.
+from .masks import Rle, encode
+
+Row = dict[str, Any]
+
+# Which of pycocotools' arrays a number is the mean of, at which overlap (None: all), of objects of which size, with how
+# many detections an image: the last is as many as there may be. AP is over overlaps from 0.5 to 0.95; small is below
+# 32x32 pixels, large above 96x96.
 NUMBERS = {
-    "ap": "map",
-    "ap50": "map_50",
-    "ap75": "map_75",
-    "ap_small": "map_small",
-    "ap_medium": "map_medium",
-    "ap_large": "map_large",
-    "ar1": "mar_1",
-    "ar10": "mar_10",
-    "ar100": "mar_100",
-    "ar_small": "mar_small",
-    "ar_medium": "mar_medium",
-    "ar_large": "mar_large",
+    "ap": ("precision", None, 0, 2),
+    "ap50": ("precision", 0, 0, 2),
+    "ap75": ("precision", 5, 0, 2),
+    "ap_small": ("precision", None, 1, 2),
+    "ap_medium": ("precision", None, 2, 2),
+    "ap_large": ("precision", None, 3, 2),
+    "ar1": ("recall", None, 0, 0),
+    "ar10": ("recall", None, 0, 1),
+    "ar100": ("recall", None, 0, 2),
+    "ar_small": ("recall", None, 1, 2),
+    "ar_medium": ("recall", None, 2, 2),
+    "ar_large": ("recall", None, 3, 2),
 }
 
 TITLES = {"box": "Boxes", "mask": "Masks"}
@@ -59,6 +66,7 @@ class Report:
         num_pictures: How many were judged.
         num_objects: How many objects were in them, crowds aside.
         classes: One row for each class.
+        notes: What was left out of the data or not read as it stands, and what cannot be found, a line each.
         precision: Of "Boxes" and "Masks", by the overlap that is asked for, the precision at 101 recalls from 0 to 1;
             the mean of the classes.
     """
@@ -69,6 +77,11 @@ class Report:
     num_objects: int
     classes: tuple[ClassRow, ...]
     precision: dict[str, dict[str, tuple[float, ...]]]
+    notes: tuple[str, ...] = ()
+
+    def to_lines(self) -> list[str]:
+        """What belongs below the table."""
+        return list(self.notes)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -87,6 +100,7 @@ class Report:
             "box": {name: _rounded(value) for name, value in self.box.items()},
             "mask": self.mask and {name: _rounded(value) for name, value in self.mask.items()},
             "classes": rows,
+            "notes": list(self.notes),
         }
 
     def to_table(self) -> tuple[Sequence[str], list[Sequence[str]]]:
@@ -118,80 +132,127 @@ class Comparison(NamedTuple):
     numbers: dict[str, dict[str, float]]
     by_label: dict[str, dict[int, float]]
     counts: dict[int, int]
-    curves: dict[str, Tensor]
+    curves: dict[str, NDArray[np.float64]]
 
 
 class CocoMetric:
-    """Collects what was found and what is there, picture by picture, and compares at the end.
+    """Collects what was found and what is there, image by image, and compares at the end.
 
-    Results of several processes are put together before they are compared, whatever share of the pictures each has had.
+    Results of several processes are put together before they are compared, whatever share of the images each has had.
 
     Args:
         masks: Whether masks are compared beside boxes.
+        max_detections: How many objects of an image and class are compared at most; COCO's own 100 at least.
     """
 
-    def __init__(self, *, masks: bool) -> None:
-        self.masks = masks
-        # Gathered here: torchmetrics' own way wants as many pictures of every process.
-        self.metric = MeanAveragePrecision(
-            iou_type=("bbox", "segm") if masks else "bbox", extended_summary=True, sync_on_compute=False
-        )
-        self.metric.warn_on_many_detections = False
+    def __init__(self, *, masks: bool, max_detections: int = 100) -> None:
+        self.masks, self.max_detections = masks, max(max_detections, 100)
+        self.objects: list[tuple[list[Row], list[Row]]] = []  # of each image what is there, and what was found
 
-    def update(self, found: Sequence[Mapping[str, Tensor]], targets: Sequence[Mapping[str, Any]]) -> None:
-        """Takes in the objects found in some pictures (``masks`` (n, height, width), bool) and those in them."""
-        names = ("boxes", "labels", "scores", "masks") if self.masks else ("boxes", "labels", "scores")
-        self.metric.update(
-            [_plain(one, names) for one in found],
-            [_plain(target, (*names, "iscrowd", "area")) for target in targets],
-        )
+    def update(self, found: Sequence[Mapping[str, Any]], targets: Sequence[Mapping[str, Any]]) -> None:
+        """Take in the objects found in some images, and those in them.
+
+        Masks are ``rles``, a list of run-length encodings, or ``masks`` (n, height, width).
+        """
+        for one, target in zip(found, targets, strict=True):
+            self.objects.append((self._rows(target), self._rows(one)))
+
+    def _rows(self, values: Mapping[str, Any]) -> list[Row]:
+        rles: Sequence[Any] = [None] * len(values["labels"])
+        if self.masks:
+            rles = values["rles"] if "rles" in values else list(map(_encoded, values["masks"]))
+        boxes = values["boxes"].detach().cpu().double()
+        boxes[:, 2:] -= boxes[:, :2]
+        rows = [
+            {"bbox": box, "category_id": label} | ({"segmentation": rle} if rle else {})
+            for box, label, rle in zip(boxes.tolist(), values["labels"].tolist(), rles, strict=True)
+        ]
+        for name, key in (("scores", "score"), ("iscrowd", "iscrowd"), ("area", "area")):
+            if name in values:
+                for row, value in zip(rows, values[name].tolist(), strict=True):
+                    row[key] = value
+        return rows
 
     def compute(self) -> Comparison:
-        """Compares; where processes are several, each with what all of them have collected."""
+        """Compare; where processes are several, each with what all of them have collected."""
         self._gather()
-        if not self.metric.groundtruth_labels:
-            return Comparison({"box": {}, "mask": {}}, {"box": {}, "mask": {}}, {}, {})
-        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools talks
-            result = self.metric.compute()
         numbers, by_label, curves = {}, {}, {}
-        for kind, name in (("box", "bbox"), ("mask", "segm")) if self.masks else (("box", "bbox"),):
-            prefix = f"{name}_" if self.masks else ""
-            values = {ours: float(result[prefix + theirs]) for ours, theirs in NUMBERS.items()}
-            numbers[kind] = {ours: value for ours, value in values.items() if value >= 0}
-            by_label[kind] = {}
-            if (precision := result.get(f"{prefix}precision")) is None:
-                continue
-            # (overlaps, recalls, classes, areas, detections): all areas, a hundred detections.
-            precision = precision[:, :, :, 0, -1]
-            there = (precision > -1).all(1).all(0)  # (classes,)
-            for place, label in enumerate(result["classes"].flatten().tolist()):
-                if there[place]:
-                    by_label[kind][label] = precision[:, :, place].mean().item()
+        for kind in ("box", "mask") if self.masks else ("box",):
+            arrays, labels = self._compare(kind)
+            numbers[kind], by_label[kind] = {}, {}
+            for name, (array, overlap, area, limit) in NUMBERS.items():
+                values = arrays[array][..., area, limit]
+                values = values if overlap is None else values[overlap]
+                if (values > -1).any():
+                    numbers[kind][name] = float(values[values > -1].mean())
+            precision = arrays["precision"][..., 0, 2]  # (overlaps, recalls, classes)
+            there = (precision > -1).all((0, 1))
+            by_label[kind] = {
+                label: float(precision[:, :, place].mean())
+                for place, label in enumerate(labels)
+                if there[place]
+            }
             if there.any():
                 curves[kind] = precision[:, :, there].mean(2)
-        counts: dict[int, int] = {}
-        metric: Any = self.metric
-        for labels, crowds in zip(metric.groundtruth_labels, metric.groundtruth_crowds, strict=True):
-            for label in labels[crowds == 0].tolist():
-                counts[label] = counts.get(label, 0) + 1
-        return Comparison(numbers, by_label, counts, curves)
+        counts = Counter(
+            row["category_id"] for objects, _ in self.objects for row in objects if not row["iscrowd"]
+        )
+        return Comparison(numbers, by_label, dict(counts), curves)
+
+    def _compare(self, kind: str) -> tuple[dict[str, NDArray[np.float64]], list[int]]:
+        """pycocotools' arrays of precision and recall, and the labels that they are about."""
+        from pycocotools import mask as coco_mask
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+
+        labels = sorted({row["category_id"] for pair in self.objects for rows in pair for row in rows})
+        sides = []
+        for side in (0, 1):
+            rows, number = [], 0
+            for image, pair in enumerate(self.objects, 1):
+                for row in pair[side]:
+                    number += 1
+                    row = {"id": number, "image_id": image, "iscrowd": 0, **row}
+                    if side:  # an object found is as large as what is compared of it
+                        left, top, width, height = row["bbox"]
+                        rle = row.get("segmentation") if kind == "mask" else None
+                        row["area"] = coco_mask.area(rle) if rle else width * height  # pyright: ignore
+                    rows.append(row)
+            coco = COCO()
+            coco.dataset = {
+                "images": [{"id": image} for image in range(1, len(self.objects) + 1)],
+                "annotations": rows,
+                "categories": [{"id": label} for label in labels],
+            }
+            sides.append(coco)
+        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools talks
+            for coco in sides:
+                coco.createIndex()
+            judge = COCOeval(*sides, "segm" if kind == "mask" else "bbox")
+            judge.params.maxDets = [1, 10, self.max_detections]
+            judge.evaluate()
+            judge.accumulate()
+        return judge.eval, labels
 
     @property
     def num_pictures(self) -> int:
-        """How many pictures were taken in; after `compute`, by all processes."""
-        return len(self.metric.groundtruth_labels)  # pyright: ignore
+        """How many images were taken in; after `compute`, by all processes."""
+        return len(self.objects)
 
     def _gather(self) -> None:
         distributed = torch.distributed
         if not (distributed.is_available() and distributed.is_initialized()):
             return
         parts: list[Any] = [None] * distributed.get_world_size()
-        distributed.all_gather_object(parts, self.metric.metric_state)
-        for name in self.metric.metric_state:
-            setattr(self.metric, name, [value for part in parts for value in part[name]])
+        distributed.all_gather_object(parts, self.objects)
+        self.objects = [one for part in parts for one in part]
 
 
-def make_report(metric: CocoMetric, classes: Sequence[str]) -> Report:
+def _encoded(mask: Tensor) -> Rle:
+    return encode(mask.cpu().numpy().astype(bool), 0, 0, (int(mask.shape[0]), int(mask.shape[1])))
+
+
+def make_report(metric: CocoMetric, classes: Sequence[str], notes: Sequence[str] = ()) -> Report:
     """The report of what a metric has collected; label 1 is the first class."""
     numbers, by_label, counts, curves = metric.compute()
 
@@ -216,19 +277,8 @@ def make_report(metric: CocoMetric, classes: Sequence[str]) -> Report:
             for kind, title in (("box", "Boxes"), ("mask", "Masks"))
             if kind in curves
         },
+        tuple(notes),
     )
-
-
-def _by_overlap(precision: Tensor) -> dict[str, tuple[float, ...]]:
-    names = [f"IoU {overlap:.2f}" for overlap in OVERLAPS]
-    return dict(zip(names, map(tuple, precision.tolist()), strict=True))
-
-
-def _plain(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, Tensor]:
-    plain = {name: values[name].detach().cpu() for name in names if name in values}
-    if "masks" in plain:
-        plain["masks"] = plain["masks"].bool()
-    return plain
 
 
 def _rounded(value: float | None) -> float | None:

@@ -1,33 +1,37 @@
-"""Where pictures and annotations lie, in COCO's format, YOLO's or Pascal VOC's; all are looked through alike."""
+"""Where images and annotations lie, in COCO's format, YOLO's or Pascal VOC's; all are checked alike."""
 
-from collections.abc import Sequence
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ..loading import DataError
-from . import coco, voc, yolo
+from . import checks, coco, voc, yolo
 
 Format = Literal["coco", "yolo", "voc"]
 Split = Literal["train", "val"]
 
-# The folder of the pictures and the annotations, where a recipe names none.
+# The folder of the images and the annotations, where a recipe names none.
 DEFAULTS = {
     "coco": ("images", "annotations/instances_{split}.json"),
     "yolo": (None, "data.yaml"),
     "voc": ("JPEGImages", "ImageSets/Main/{split}.txt"),
 }
+# What systems and tools leave in folders.
+_JUNK = {"thumbs.db", "desktop.ini", "classes.txt", "obj.names", "obj.data", "notes.json", "__macosx", "@eadir"}
 
 
 @dataclass(kw_only=True)
 class SplitOptions:
-    """Where the pictures of a split are, and what is in them.
+    """Where the images of a split are, and what is in them.
 
     Attributes:
-        images: The folder of the pictures, from data.root; null: images; for yolo that of data.yaml, or images/train
-            and images/val; for voc JPEGImages.
+        images: The folder of the images, from data.root; null: images; for yolo that of data.yaml, or images/train
+            and images/val, and it may be a text file that lists images; for voc JPEGImages.
         annotations: From data.root; null: annotations/instances_train.json and instances_val.json. For yolo the file
-            with the names of the classes; null: data.yaml. For voc a list of pictures, or a folder of XML files; null:
+            with the names of the classes; null: data.yaml. For voc a list of images, or a folder of XML files; null:
             ImageSets/Main/train.txt and val.txt.
     """
 
@@ -41,10 +45,12 @@ def read(
     source: Format,
     *,
     masks: bool,
-    invalid: Literal["error", "drop"] = "error",
+    invalid: coco.Faults = "error",
+    crowds: coco.Crowds = "ignore",
     classes: Sequence[str] | None = None,
+    learned: Callable[[coco.Annotated], Any] | None = None,
 ) -> dict[Split, coco.Annotations]:
-    """Read the annotations of some splits and look through them.
+    """Read the annotations of some splits and check them.
 
     Args:
         root: The folder of the data.
@@ -52,8 +58,10 @@ def read(
         source: The format.
         masks: Whether each object must have a mask.
         invalid: Whether a fault is an error, or what has it is left out.
+        crowds: Whether crowds count neither way, or are objects like others.
         classes: The names that a model knows. Only VOC's format asks for them, which has no list of its own; None:
             all that occur in these splits.
+        learned: Says which objects of a training image are left at the size of training.
 
     Raises:
         DataError: Files or annotations are not as they must be.
@@ -61,19 +69,71 @@ def read(
     named = {split: where.annotations or file(source, split) for split, where in splits.items()}
     xml = {split: voc.find(root, name) for split, name in named.items()} if source == "voc" else {}
     names = classes or voc.classes([path for paths in xml.values() for path in paths])
-    found = {}
+    contents: dict[Split, coco.Content] = {}
     for split, where in splits.items():
-        images = where.images or DEFAULTS[source][0]
-        path = root / named[split]
+        images, path = where.images or DEFAULTS[source][0], root / named[split]
         if source == "coco":
-            found[split] = coco.read(path, root / str(images), masks=masks, invalid=invalid)
-            continue
-        if source == "yolo":
-            content = yolo.read(root, split, images=images, names=named[split])
+            contents[split] = coco.read(path, root / str(images))
+        elif source == "yolo":
+            contents[split] = yolo.read(root, split, images=images, names=named[split])
         else:
-            content = voc.read(root, xml[split], images=str(images), names=names)
-        found[split] = coco.check(content, path, masks=masks, invalid=invalid)
+            contents[split] = voc.read(root, xml[split], path, images=str(images), names=names)
+    coco.without_root(list(contents.values()), classes or ())
+    found = {
+        split: coco.check(
+            content,
+            with_masks=masks,
+            faults=invalid,
+            crowds=crowds,
+            learned=learned if split == "train" else None,
+        )
+        for split, content in contents.items()
+    }
+    if len(found) == 2:
+        _note_files(contents, found)
     return found
+
+
+def _note_files(contents: dict[Split, coco.Content], found: dict[Split, coco.Annotations]) -> None:
+    """Count the images that are in both splits, and the files in the folders that are in none."""
+    images = {
+        split: {os.path.normpath(image.path) for image in annotations.images}
+        for split, annotations in found.items()
+    }
+    notes = found["train"].notes
+    if both := len(images["train"] & images["val"]):
+        notes["images that are also in val"] = both
+    known = {
+        os.path.normpath(checks.find_file(content.folder, row["file_name"]))
+        for content in contents.values()
+        for row in content.rows["images"]
+        if isinstance(row.get("file_name"), str)
+    }
+    known |= {os.path.normpath(path) for content in contents.values() for path in content.used}
+    places = {place for content in contents.values() for place in content.places}
+    for place in sorted(places):
+        if not any(other in place.parents for other in places):
+            notes.update(unused(place, known))
+
+
+def unused(folder: Path, known: set[str]) -> Counter[str]:
+    """Count the files in a folder that are not used, by suffix; hidden ones and what tools leave there aside.
+
+    Args:
+        folder: Where to look, with all folders below.
+        known: Paths of the files that are used, or were named.
+    """
+    counts: Counter[str] = Counter()
+    for path, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not _is_junk(name)]
+        for name in files:
+            if not _is_junk(name) and os.path.normpath(os.path.join(path, name)) not in known:
+                counts[f"{Path(name).suffix.lower() or 'other'} files in {folder.name}/ not used"] += 1
+    return counts
+
+
+def _is_junk(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _JUNK or name.lower().endswith(".cache")
 
 
 def file(source: Format, split: Split) -> str:
@@ -85,13 +145,13 @@ def root_of(root: str | None) -> Path:
     """The folder of the data, which must be named and there."""
     if root is None:
         raise DataError(
-            "which pictures? Name their folder: --data.root FOLDER, with images/ and "
+            "which images? Name their folder: --data.root FOLDER, with images/ and "
             "annotations/instances_train.json and instances_val.json, or name others: --data.train.images and so on; "
             "--data.source yolo and voc read other formats"
         )
     path = Path(root).expanduser()
     if not path.is_dir():
         raise DataError(
-            f"there is no folder {path}; set --data.root to the one with the pictures and annotations"
+            f"there is no folder {path}; set --data.root to the one with the images and annotations"
         )
     return path

@@ -1,24 +1,25 @@
 """How a detector is trained and judged."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from torch import Tensor
-from torchvision.models.detection.roi_heads import paste_masks_in_image
 
+from ...engine.callbacks import CountUnreadable
 from ...engine.fit import TrainerOptions
 from ...engine.optim import OptimOptions, count_steps, create_optimizer, create_schedule
 from ..backbones import ModelOptions
-from .data import DataOptions, DetectionData
+from ..loading import DataError
+from .data import Batch, DataOptions, DetectionData
 from .heads import HeadOptions
+from .masks import encode_found
 from .model import Detector, Preprocessing
 from .report import CocoMetric, Report, make_report
-
-Batch = tuple[Sequence[Tensor], Sequence[Mapping[str, Any]]]
-
 
 @dataclass(kw_only=True)
 class Recipe:
@@ -58,37 +59,42 @@ class DetectionTask(LightningModule):
         super().__init__()
         self.model, self.optim = model, optim
         self.monitor = "val_mask_ap" if model.heads.masks else "val_box_ap"
-        self.metric = CocoMetric(masks=model.heads.masks)
+        self.metric = self._metric()
+
+    def _metric(self) -> CocoMetric:
+        return CocoMetric(masks=self.model.heads.masks, max_detections=self.model.heads.max_detections)
 
     def loss(self, batch: Batch) -> Tensor:
         """What training minimizes, of a batch: the sum of torchvision's losses of proposals, boxes and masks."""
-        images, targets = batch
+        images, targets = batch[:2]
+        if not images:  # none could be read; other processes wait for the step
+            return 0.0 * torch.stack([w.float().sum() for w in self.model.parameters() if w.requires_grad]).sum()
         return torch.stack(list(self.model(images, targets).values())).sum()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch, logged."""
         loss = self.loss(batch)
         # Apart, so that processes wait for each other's number once an epoch only.
-        self.log("train_loss_step", loss, on_step=True, on_epoch=False, batch_size=len(batch[0]))
+        if batch.images:
+            self.log("train_loss_step", loss, on_step=True, on_epoch=False, batch_size=len(batch.images))
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch[0]), sync_dist=True)
         return loss
 
     def on_validation_epoch_start(self) -> None:
         """Forgets the last epoch's pictures."""
-        self.metric = CocoMetric(masks=self.model.heads.masks)
+        self.metric = self._metric()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Collects what is found."""
-        images, targets = batch
-        self.metric.update(with_masks(self.model(images), images), targets)
+        self.metric.update(with_masks(self.model(batch.images), batch.images), batch.targets)
 
     def on_validation_epoch_end(self) -> None:
         """Compares, over all processes."""
         for kind, values in self.metric.compute().numbers.items():
             for name in ("ap", "ap50"):
-                # Nothing to find is not the same as nothing found, but a run must be able to go on.
-                self.log(f"val_{kind}_{name}", values.get(name, 0.0), sync_dist=True)
-        self.metric = CocoMetric(masks=self.model.heads.masks)
+                # Where there is nothing to find, no epoch is the best, and the last one's weights count.
+                self.log(f"val_{kind}_{name}", values.get(name, math.nan), sync_dist=True)
+        self.metric = self._metric()
 
     def configure_optimizers(self) -> Any:
         """Warm-up and the recipe's schedule, per step."""
@@ -102,17 +108,14 @@ class DetectionTask(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def with_masks(found: Sequence[Mapping[str, Tensor]], images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
-    """What `Detector` finds, with masks of the whole pictures: bool (n, height, width)."""
+def with_masks(found: Sequence[Mapping[str, Any]], images: Sequence[Tensor]) -> list[dict[str, Any]]:
+    """What `Detector` finds, with the masks of whole images run-length encoded: ``rles``."""
     results = []
     for one, image in zip(found, images, strict=True):
-        result = dict(one)
+        result = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in one.items()}
         if "masks" in one:
-            size = (int(image.shape[1]), int(image.shape[2]))
-            # On the CPU, where a hundred masks of a large picture do not matter.
-            masks = paste_masks_in_image(one["masks"].float().cpu(), one["boxes"].float().cpu(), size)
-            result["masks"] = masks[:, 0] >= 0.5
-        result["boxes"], result["scores"] = one["boxes"].float(), one["scores"].float()
+            shapes, boxes = (result[name].cpu().numpy() for name in ("masks", "boxes"))
+            result["rles"] = encode_found(shapes[:, 0], boxes, (int(image.shape[1]), int(image.shape[2])))
         results.append(result)
     return results
 
@@ -123,11 +126,23 @@ def build(recipe: Recipe) -> tuple[DetectionTask, DetectionData]:
     Raises:
         ValueError: Something in the recipe or the data does not hold together.
     """
-    data = DetectionData(recipe.data, masks=recipe.heads.masks, seed=recipe.seed)
+    data = DetectionData(
+        recipe.data,
+        masks=recipe.heads.masks,
+        seed=recipe.seed,
+        max_detections=recipe.heads.max_detections,
+    )
     model = create_detector(recipe, classes=data.classes, category_ids=data.category_ids)
     if recipe.model.weights:
         model.start_from(recipe.model.weights)
     return DetectionTask(model, optim=recipe.optim), data
+
+
+def watchers(recipe: Recipe, data: DetectionData, folder: Path) -> list[Callback]:
+    """Callbacks for a run: the count of images that cannot be read."""
+    return [
+        CountUnreadable(folder, num_pictures=data.num_pictures, max_share=recipe.data.max_unreadable),
+    ]
 
 
 def create_detector(recipe: Recipe, *, classes: Sequence[str], category_ids: Sequence[int]) -> Detector:
@@ -160,15 +175,22 @@ def evaluate(model: Detector, data: DataOptions, *, progress: Any = iter) -> Rep
     Raises:
         DataError: The annotations are not as they must be, or have other classes than the model.
     """
-    module = DetectionData(data, masks=model.heads.masks, classes=model.classes, splits=("val",))
-    metric = CocoMetric(masks=model.heads.masks)
+    limit = model.heads.max_detections
+    module = DetectionData(
+        data, masks=model.heads.masks, classes=model.classes, splits=("val",), max_detections=limit
+    )
+    if data.source != "digit_scenes" and (why := module.found["val"].why_nothing()):
+        raise DataError(f"{module.found['val'].path}: nothing can be evaluated: {why}")
+    metric = CocoMetric(masks=model.heads.masks, max_detections=limit)
+    notes = module.notes()
     device = next(model.parameters()).device
     model.eval()
     before = model.preprocessing
     model.preprocessing = replace(before, image_size=data.image_size)
     try:
-        for images, targets in progress(module.val_dataloader()):
+        for images, targets, unreadable in progress(module.val_dataloader()):
+            notes += [f"left out: {path}: {reason}" for path, reason in unreadable]
             metric.update(with_masks(model([image.to(device) for image in images]), images), targets)
     finally:
         model.preprocessing = before
-    return make_report(metric, model.classes)
+    return make_report(metric, model.classes, notes)

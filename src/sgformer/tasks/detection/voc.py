@@ -1,18 +1,21 @@
-"""Pascal VOC's XML files, one for each picture, with boxes. Read as COCO's content."""
+"""Pascal VOC's XML files, one for each image, with boxes. Read as COCO's rows."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 from xml.etree import ElementTree
 
-from ..images import SUFFIXES
+from ..images import find_pictures
 from ..loading import DataError
 from ..text import read_text
-from .coco import Content, picture_size
+from .checks import image_size
+from .coco import Content
 
 # Where the challenge keeps the files that its lists name.
 ANNOTATIONS = "Annotations"
+_EDGES = ("xmin", "ymin", "xmax", "ymax")
 
 
 def find(root: Path, annotations: str) -> list[Path]:
@@ -27,28 +30,32 @@ def find(root: Path, annotations: str) -> list[Path]:
     """
     path = root / annotations
     if path.is_dir():
-        return sorted(path.glob("*.xml"))
+        return sorted(file for file in path.rglob("*") if file.suffix.lower() == ".xml")
     if not path.is_file():
         raise DataError(
-            f"there is no {path}; name a list of pictures, a line each, or a folder of XML files: "
+            f"there is no {path}; name a list of images, a line each, or a folder of XML files: "
             "--data.train.annotations and --data.val.annotations"
         )
-    lines = read_text(path).split("\n")
-    names = [(number, _listed(root, line)) for number, line in enumerate(lines, 1) if line.strip()]
-    files = [root / ANNOTATIONS / f"{name}.xml" for _, name in names]
-    for (number, name), file in zip(names, files, strict=True):
-        if not file.is_file():
-            raise DataError(f"{path}, line {number}: {name} has no {file}")
+    files = []
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        if line.strip():
+            name = _listed(root, line)
+            file = root / ANNOTATIONS / f"{name}.xml"
+            if not file.is_file():
+                raise DataError(f"{path}, line {number}: {name} has no {file}")
+            files.append(file)
     return files
 
 
 def _listed(root: Path, line: str) -> str:
-    """The name in a line of a list, which may have blanks in it, and a number behind it."""
+    """The name in a line of a list, which may have blanks in it, a number behind it, or a suffix as CVAT writes it."""
     whole = line.strip()
     likely = re.sub(r"\s+(-1|0|1)$", "", whole)
     for name in (whole, likely, whole.split()[0]):
-        if (root / ANNOTATIONS / f"{name}.xml").is_file():
-            return name
+        path = PureWindowsPath(name)
+        for stem in (name, path.with_suffix("").as_posix(), path.stem):
+            if (root / ANNOTATIONS / f"{stem}.xml").is_file():
+                return stem
     return likely
 
 
@@ -63,56 +70,93 @@ def classes(files: Sequence[Path]) -> tuple[str, ...]:
     return tuple(sorted(names - {""}))
 
 
-def read(root: Path, files: Sequence[Path], *, images: str, names: Sequence[str]) -> Content:
+def read(root: Path, files: Sequence[Path], path: Path, *, images: str, names: Sequence[str]) -> Content:
     """Read XML files.
 
-    The picture is the one with the file's name, or the one that the file names. Pixels count from 1, and a box holds
+    The image is the one that the file names, or the one with the file's name. Pixels count from 1, and a box holds
     those of its edges, as in the challenge. Objects marked difficult are objects like others.
 
     Args:
         root: The folder of the data.
         files: The XML files.
-        images: The folder of the pictures, from the root.
+        path: Where they are listed.
+        images: The folder of the images, from the root.
         names: Of the classes.
     """
-    pictures = {path.stem: path for path in _pictures(root / images)}
+    folder = root / images
+    stems = _images(folder)
     category = {name: number for number, name in enumerate(names, 1)}
-    content: dict[str, Any] = {
+    rows: dict[str, Any] = {
         "images": [],
         "annotations": [],
         "categories": [{"id": number, "name": name} for name, number in category.items()],
     }
     faults: list[str] = []
-    for image_id, file in enumerate(files, 1):
+    once = list(dict.fromkeys(files))
+    notes = Counter({"lines listed twice, read once": len(files) - len(once)})
+    for image_id, file in enumerate(once, 1):
         short = file.relative_to(root)
         try:
             tree = ElementTree.parse(file)
-        except ElementTree.ParseError as error:
+        except (ElementTree.ParseError, ValueError, LookupError) as error:  # of an unknown encoding, say
             faults.append(f"{short} is no XML file, or damaged ({error})")
             continue
-        path = pictures.get(file.stem) or root / images / (_text(tree, "filename") or file.stem)
-        size = _number(tree, "size/height"), _number(tree, "size/width")
-        height, width = (int(side or 0) for side in (size if all(size) else picture_size(path) or (0, 0)))
-        content["images"].append({"id": image_id, "file_name": path.name, "height": height, "width": width})
+        named = _named(folder, _text(tree, "filename"))
+        below = file.relative_to(root / ANNOTATIONS) if file.is_relative_to(root / ANNOTATIONS) else file
+        beside = stems.get(below.with_suffix("").as_posix(), stems.get(file.stem, []))
+        if named is None and len(beside) > 1:
+            faults.append(f"{short}: which image is it of, {', '.join(beside)}? Name it in <filename>")
+            continue
+        if named and beside and named not in beside:
+            faults.append(f"{short}: <filename> says {named}, the file's own name {beside[0]}; make them one")
+            continue
+        name = named or (beside[0] if beside else _text(tree, "filename") or file.stem)
+        sides = [_number(tree, f"size/{side}") for side in ("height", "width")]
+        size: Sequence[Any] = sides if all(sides) else image_size(folder / name) or (1, 1)
+        rows["images"].append({"id": image_id, "file_name": name, "height": size[0], "width": size[1]})
         for number, thing in enumerate(tree.iter("object"), 1):
-            edges = [_number(thing, f"bndbox/{edge}") for edge in ("xmin", "ymin", "xmax", "ymax")]
-            name = _text(thing, "name")
-            where = f"{short}, object {number}"
+            edges = [_number(thing, f"bndbox/{edge}") for edge in _EDGES]
+            label, where = _text(thing, "name"), f"{short}, object {number}"
             if None in edges:
                 faults.append(f"{where}: bndbox needs numbers for xmin, ymin, xmax and ymax")
                 continue
+            if label not in category:
+                faults.append(f"{where}: unknown class {label!r}" if label else f"{where} has no name")
+                continue
+            if _rotated(thing):
+                notes["boxes that say they are rotated, read as upright"] += 1
             left, top, right, bottom = (edge or 0.0 for edge in edges)
             box = [left - 1, top - 1, right - left + 1, bottom - top + 1]
-            content["annotations"].append(
-                {"id": where, "image_id": image_id, "category_id": category.get(name, name), "bbox": box}
+            rows["annotations"].append(
+                {"id": where, "image_id": image_id, "category_id": category[label], "bbox": box}
             )
-    return Content(root / images, content, tuple(faults))
+    return Content(path, folder, rows, tuple(faults), +notes, (folder, *{file.parent for file in once}), tuple(once))
 
 
-def _pictures(folder: Path) -> list[Path]:
+def _images(folder: Path) -> dict[str, list[str]]:
+    """The names of the images in a folder and those below it, by their names without suffix."""
     if not folder.is_dir():
-        raise DataError(f"there is no folder {folder} with the pictures; name it: --data.train.images")
-    return [path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES]
+        raise DataError(f"there is no folder {folder} with the images; name it: --data.train.images")
+    stems: dict[str, list[str]] = {}
+    for path in find_pictures(folder):
+        name = path.relative_to(folder)
+        stems.setdefault(name.with_suffix("").as_posix(), []).append(name.as_posix())
+    return stems
+
+
+def _named(folder: Path, name: str) -> str | None:
+    """What an XML file says of its image, from the folder, where there is such a file; else None."""
+    parts = PureWindowsPath(name).parts if name else ()
+    tries = [str(Path(*parts[start:])) for start in range(len(parts))]
+    return next((one for one in tries if (folder / one).is_file()), None)
+
+
+def _rotated(thing: Any) -> bool:
+    """Whether CVAT says that a box is to be turned."""
+    for attribute in thing.iter("attribute"):
+        if _text(attribute, "name") == "rotation":
+            return bool(_number(attribute, "value"))
+    return False
 
 
 def _text(node: Any, path: str) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision.ops import box_area, box_iou
 from torchvision.transforms.v2.functional import normalize, resize, to_dtype
 
+from ..loading import Unreadable
 from .data import DataOptions, DetectionData
 from .draw import draw
 from .model import Detector
@@ -37,7 +38,9 @@ def worst(model: Detector, data: DataOptions, *, num: int = 12) -> list[tuple[Im
     found: list[tuple[int, int, int]] = []
     details: dict[int, Any] = {}
     for index in range(len(dataset)):
-        image, target = dataset[index]
+        if isinstance(sample := dataset[index], Unreadable):
+            continue
+        image, target = sample
         (one,) = model([image.to(model.mean.device)])
         kept = one["scores"] >= SCORE
         boxes, labels = (one[name][kept].cpu() for name in ("boxes", "labels"))
@@ -56,7 +59,6 @@ def worst(model: Detector, data: DataOptions, *, num: int = 12) -> list[tuple[Im
             np.concatenate([boxes.numpy(), target["boxes"][missed].numpy()]),
             names,
             kinds=[5] * len(boxes) + [4] * len(missed),
-            masks=lambda size, scale: None,
         )
         size = model.preprocessing.size((int(image.shape[1]), int(image.shape[2])))
         seen = to_dtype(resize(image, list(size), antialias=True), torch.float32, scale=True)

@@ -1,0 +1,202 @@
+"""What each value of an annotation file must be; all formats come here as COCO's rows."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from ..images import PictureError, any_size, check_size
+from . import masks
+
+# How far a box may reach beyond the image: converters round, and count pixels from 1.
+TOLERANCE = 2.0
+_ORIENTATION = 0x0112  # the EXIF tag; from 5 on, height and width are exchanged
+_KINDS = {str: "text", bool: "true or false", list: "a list", dict: "an object"}
+
+
+class Fault(ValueError):
+    """One thing that is wrong with an image or an annotation."""
+
+
+class ImageRow(NamedTuple):
+    """An image as an annotation file lists it.
+
+    Attributes:
+        image_id: A whole number, or text.
+        name: Its file, from the folder of the images.
+        path: Its file.
+        size: (height, width), which are those of the file.
+    """
+
+    image_id: int | str
+    name: str
+    path: Path
+    size: tuple[int, int]
+
+
+class ObjectRow(NamedTuple):
+    """An annotated object, or a crowd.
+
+    Attributes:
+        category_id: Of its class.
+        box: Left, top, width and height in pixels.
+        crowd: Whether it is a region of many objects.
+        area: In pixels: as annotated, else its mask's, else its box's.
+        mask: None where masks are not asked for, and for a crowd without one.
+        strays: How many parts of its polygon were left out, which have fewer than three points.
+    """
+
+    category_id: int
+    box: tuple[float, ...]
+    crowd: bool
+    area: float
+    mask: masks.Rle | None
+    strays: int
+
+
+def whole(row: dict[str, Any], key: str) -> int:
+    """A whole number of a row, which may be written as 96.0.
+
+    Raises:
+        Fault: It is missing, or something else.
+    """
+    value = row.get(key)
+    if masks.is_number(value) and value == int(value):
+        return int(value)
+    raise Fault(_unlike(key, value, "a whole number"))
+
+
+def identity(row: dict[str, Any], key: str) -> int | str:
+    """An id, which may also be text.
+
+    Raises:
+        Fault: It is missing, or something else.
+    """
+    value = row.get(key)
+    return value if isinstance(value, str) else whole(row, key)
+
+
+def text(row: dict[str, Any], key: str) -> str:
+    """Text of a row.
+
+    Raises:
+        Fault: It is missing, empty, or something else.
+    """
+    value = row.get(key)
+    if isinstance(value, str) and value.strip():
+        return value
+    raise Fault(_unlike(key, value, "text"))
+
+
+def _unlike(key: str, value: Any, wanted: str) -> str:
+    if value is None:
+        return f"{key} is missing"
+    kind = f" is {_KINDS[type(value)]}" if type(value) in _KINDS else ""
+    return f"{key} {masks.shown(value)}{kind or ' is'}{',' if kind else ''} not {wanted}"
+
+
+def find_file(folder: Path, name: str) -> Path:
+    """The file that an annotation names, whose folders Windows may have parted by backslashes."""
+    path = folder / name
+    return path if path.is_file() or "\\" not in name else folder / name.replace("\\", "/")
+
+
+def image_row(row: dict[str, Any], folder: Path) -> ImageRow:
+    """Check how an image is listed, and its file.
+
+    Raises:
+        Fault: A value is of another type, the file is missing or damaged, or has another size.
+    """
+    image_id, name = identity(row, "id"), text(row, "file_name")
+    width, height = whole(row, "width"), whole(row, "height")
+    path = find_file(folder, name)
+    if not path.is_file():
+        raise Fault(f"there is no such file in {folder}")
+    try:
+        size, turned = _size(path)
+    except PictureError as error:  # too large
+        raise Fault(error.reason) from error
+    except Exception as error:  # a broken header can raise anything
+        raise Fault(f"is no image, or damaged ({' '.join(str(error).split())[:80]})") from error
+    if size != (height, width):
+        hint = ", turned as its EXIF data say," if turned else ""
+        raise Fault(f"the file{hint} has {size[1]}x{size[0]} pixels, the annotations {width}x{height}")
+    return ImageRow(image_id, name, path, size)
+
+
+def image_size(path: Path) -> tuple[int, int] | None:
+    """(height, width) of an image, turned as its EXIF data say; None where it cannot be read."""
+    try:
+        return _size(path)[0]
+    except Exception:  # a broken header can raise anything
+        return None
+
+
+def _size(path: Path) -> tuple[tuple[int, int], bool]:
+    """(height, width), and whether they were exchanged by the EXIF data."""
+    with any_size():
+        image = Image.open(path)
+    with image:
+        check_size(image, str(path))
+        turned = image.getexif().get(_ORIENTATION, 1) >= 5
+        size = (image.width, image.height) if turned else (image.height, image.width)
+        return size, turned
+
+
+def object_row(row: dict[str, Any], size: tuple[int, int], *, with_mask: bool) -> ObjectRow:
+    """Check an annotation of an image.
+
+    Args:
+        row: The annotation.
+        size: (height, width) of the image.
+        with_mask: Whether it must have a mask.
+
+    Raises:
+        Fault: A value is of another type, the box is empty or outside the image, or the mask cannot be read or covers
+            no pixel.
+    """
+    category, crowd = whole(row, "category_id"), row.get("iscrowd") or 0
+    if isinstance(crowd, str | list | dict) or crowd not in (0, 1):
+        raise Fault(f"iscrowd {masks.shown(crowd)} is neither 0 nor 1")
+    area = row.get("area") or 0
+    if not masks.is_number(area) or area < 0:
+        raise Fault(_unlike("area", area, "a number of pixels"))
+    box = _box(row.get("bbox"), size)
+    segmentation = row.get("segmentation")
+    mask, strays = None, 0
+    if with_mask and not segmentation and not crowd:
+        raise Fault("has no mask; for boxes alone set --heads.masks false")
+    if segmentation and (with_mask or not area):
+        try:
+            mask, strays = masks.to_rle(segmentation, size)
+        except masks.MaskError as error:
+            if with_mask:
+                raise Fault(str(error)) from error
+    covered = masks.area(mask) if mask else 0
+    if mask and with_mask and not covered:
+        raise Fault("its mask covers no pixel of the image")
+    if not with_mask:
+        mask, strays = None, 0
+    return ObjectRow(category, box, bool(crowd), area or covered or box[2] * box[3], mask, strays)
+
+
+def _box(box: Any, size: tuple[int, int]) -> tuple[float, ...]:
+    if not isinstance(box, list) or len(box) != 4 or not all(map(masks.is_number, box)):
+        raise Fault(f"bbox {masks.shown(box)} is not [left, top, width, height], four numbers")
+    left, top, width, height = box
+    if width <= 0 or height <= 0:
+        raise Fault(f"bbox {box} has no {'width' if width <= 0 else 'height'}")
+    if max(-left, -top, left + width - size[1], top + height - size[0]) > TOLERANCE:
+        raise Fault(f"bbox {box} lies outside the image, {size[1]}x{size[0]}")
+    edges = corners([box], size)[0]
+    if not (edges[2:] > edges[:2]).all():  # nothing is left of it within the image, or in float32
+        raise Fault(f"bbox {box} covers nothing of the image, {size[1]}x{size[0]}")
+    return tuple(map(float, box))
+
+
+def corners(boxes: Any, size: tuple[int, int]) -> np.ndarray:
+    """Boxes as left, top, right and bottom within the image: float32 (n, 4)."""
+    edges = np.array(boxes, np.float32).reshape(-1, 4)
+    edges[:, 2:] += edges[:, :2]
+    return edges.clip(0, np.array([size[1], size[0]] * 2, np.float32))

@@ -1,0 +1,161 @@
+"""Instance masks as COCO writes them, polygons or run lengths (RLE), and as pixels.
+
+A run-length encoding here is a dictionary as pycocotools has it: ``size`` [height, width] and ``counts``, compressed to
+bytes. Counts are the lengths of runs of 0 and 1 in turn, down the columns, from the left.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+from torchvision.models.detection.roi_heads import expand_boxes, expand_masks, paste_mask_in_image
+
+Rle = dict[str, Any]
+# How far a polygon may reach outside its image, in sides of the image: pycocotools walks along it in small steps.
+_MAX_REACH = 4
+
+
+class MaskError(ValueError):
+    """A mask that cannot be read."""
+
+
+def to_rle(segmentation: Any, size: tuple[int, int]) -> tuple[Rle, int]:
+    """Read a mask from a COCO file.
+
+    Args:
+        segmentation: Polygons, one flat polygon as VIA writes it, or RLE with its counts as a list or compressed.
+        size: (height, width) of the image.
+
+    Returns:
+        The mask, and how many parts of fewer than three points were left out.
+
+    Raises:
+        MaskError: It is none of these, or its counts do not fill the image.
+    """
+    if isinstance(segmentation, dict):
+        return _from_counts(segmentation, size), 0
+    if not isinstance(segmentation, list):
+        raise MaskError(f"segmentation {shown(segmentation)} is neither a list of polygons nor RLE")
+    parts = segmentation if all(isinstance(part, list) for part in segmentation) else [segmentation]
+    for part in parts:
+        if not all(is_number(value) for value in part) or len(part) % 2:
+            raise MaskError(f"polygon {shown(part)} is not [x, y, x, y, x, y, ...]")
+        if len(part) and (np.abs(part).reshape(-1, 2) > _MAX_REACH * np.array(size[::-1])).any():
+            raise MaskError(f"polygon {shown(part)} lies outside the image, {size[1]}x{size[0]}")
+    polygons = [part for part in parts if len(part) >= 6]
+    if not polygons:
+        raise MaskError("a polygon needs three points or more, as [x, y, x, y, x, y, ...]")
+    return coco_mask.merge(coco_mask.frPyObjects(polygons, *size)), len(parts) - len(polygons)  # pyright: ignore
+
+
+def _from_counts(segmentation: dict[str, Any], size: tuple[int, int]) -> Rle:
+    if segmentation.get("size") != list(size):
+        raise MaskError(f"its RLE mask has the size {shown(segmentation.get('size'))}, the image {list(size)}")
+    counts = segmentation.get("counts")
+    if isinstance(counts, list):
+        if not all(is_number(count) and count == int(count) for count in counts):
+            raise MaskError(f"its RLE mask cannot be read: counts {shown(counts)} are not whole numbers")
+        runs = np.array([int(count) for count in counts], np.int64)
+    elif isinstance(counts, str | bytes):
+        runs = _runs(counts if isinstance(counts, bytes) else counts.encode("utf-8", "replace"))
+    else:
+        raise MaskError("its RLE mask cannot be read: it has no counts")
+    if (runs < 0).any() or (total := sum(runs.tolist())) != size[0] * size[1]:
+        told = "some are negative" if (runs < 0).any() else f"{total} of {size[0] * size[1]} pixels"
+        raise MaskError(f"the counts of its RLE mask do not fill the image: {told}")
+    return coco_mask.frPyObjects({"size": list(size), "counts": runs.tolist()}, *size)  # pyright: ignore
+
+
+def _runs(text: bytes) -> NDArray[np.int64]:
+    """The counts in a compressed string: 5 bits a character, low ones first, each as a step from two before it."""
+    codes = np.frombuffer(text, np.uint8).astype(np.int64) - 48
+    ends = np.flatnonzero(~codes & 0x20)
+    if not len(codes) or codes.min() < 0 or codes.max() > 63 or not len(ends) or ends[-1] != len(codes) - 1:
+        raise MaskError("its RLE mask cannot be read: counts are cut off or no compressed counts")
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    places = 5 * (np.arange(len(codes)) - np.repeat(starts, ends - starts + 1))
+    if places.max() > 50:
+        raise MaskError("its RLE mask cannot be read: a count is too large")
+    runs = np.add.reduceat((codes & 0x1F) << places, starts)
+    runs -= np.where(codes[ends] & 0x10, 1 << (places[ends] + 5), 0)
+    runs[1::2] = runs[1::2].cumsum()
+    runs[2::2] = runs[2::2].cumsum()
+    return runs
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of JSON is a finite number; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
+
+
+def shown(value: Any) -> str:
+    """A value for a message, as JSON would have it, cut to a few words."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def area(rle: Rle) -> int:
+    """The number of pixels of a mask."""
+    return int(coco_mask.area(rle))  # pyright: ignore
+
+
+def decode(rle: Rle) -> NDArray[np.uint8]:
+    """The pixels of a mask, (height, width), 0 and 1."""
+    return coco_mask.decode(rle)  # pyright: ignore
+
+
+def encode(part: NDArray[np.bool_], top: int, left: int, size: tuple[int, int]) -> Rle:
+    """Encode a mask from the part of the image that holds all its pixels.
+
+    Args:
+        part: (rows, columns) of the image from ``top`` and ``left`` on.
+        top: Its first row.
+        left: Its first column.
+        size: (height, width) of the image.
+    """
+    height, width = size
+    columns = np.zeros((part.shape[1], part.shape[0] + 2), np.int8)
+    columns[:, 1:-1] = part.T
+    steps = np.diff(columns, axis=1)  # (columns, rows + 1)
+    starts, ends = (
+        (left + column) * height + top + row for column, row in (np.nonzero(steps == sign) for sign in (1, -1))
+    )
+    # A run that goes on from the last row of a column to the first of the next is one.
+    apart = starts[1:] != ends[:-1]
+    starts, ends = starts[np.r_[True, apart][: len(starts)]], ends[np.r_[apart, True][: len(ends)]]
+    edges = np.concatenate([[0], np.stack([starts, ends], 1).ravel(), [height * width]])
+    counts = np.diff(edges).tolist()
+    if len(counts) > 1 and not counts[-1]:
+        counts.pop()
+    return coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)  # pyright: ignore
+
+
+def paste(
+    shape: NDArray[np.float32], box: NDArray[np.float32], size: tuple[int, int]
+) -> tuple[NDArray[np.float32], int, int]:
+    """Enlarge the mask that a detector gives for a box to the pixels of the image, as torchvision does.
+
+    Args:
+        shape: (28, 28), 0 to 1.
+        box: Left, top, right and bottom in pixels of the image.
+        size: (height, width) of the image.
+
+    Returns:
+        The part of the image that can hold pixels of the object, (rows, columns), 0 to 1, and its top and left.
+    """
+    mask, scale = expand_masks(torch.from_numpy(np.ascontiguousarray(shape))[None, None], 1)
+    edges = expand_boxes(torch.from_numpy(np.asarray(box))[None].float(), scale)[0].long().tolist()
+    left, top = max(edges[0], 0), max(edges[1], 0)
+    right, bottom = min(edges[2] + 1, size[1]), min(edges[3] + 1, size[0])
+    if right <= left or bottom <= top:
+        return np.zeros((0, 0), np.float32), 0, 0
+    within = torch.tensor([edges[0] - left, edges[1] - top, edges[2] - left, edges[3] - top])
+    return paste_mask_in_image(mask[0, 0], within, bottom - top, right - left).numpy(), top, left
+
+
+def encode_found(shapes: NDArray[np.float32], boxes: NDArray[np.float32], size: tuple[int, int]) -> list[Rle]:
+    """The masks of the objects that were found in an image, encoded one by one from their boxes; see `paste`."""
+    pasted = (paste(shape, box, size) for shape, box in zip(shapes, boxes, strict=True))
+    return [encode(part >= 0.5, top, left, size) for part, top, left in pasted]
