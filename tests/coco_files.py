@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 
 CATEGORIES = [{"id": 3, "name": "disc"}, {"id": 7, "name": "bar"}]
@@ -63,6 +63,40 @@ def make_coco(root: Path, *, num_train: int = 4, num_val: int = 3) -> Path:
             annotation["id"] = number
         content = {"images": images, "annotations": annotations, "categories": CATEGORIES[::-1]}
         (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+    return root
+
+
+def make_rectangles(root: Path) -> Path:
+    """Four training and two validation images of 96x64 with a red and a blue rectangle each, for COCO and for YOLO."""
+    (root / "annotations").mkdir(parents=True)
+    for split, count in (("train", 4), ("val", 2)):
+        for kind in ("images", "labels"):
+            (root / kind / split).mkdir(parents=True)
+        images, annotations = [], []
+        for i in range(count):
+            picture, lines = Image.new("RGB", (96, 64), (110, 110, 110)), []
+            images.append({"id": i + 1, "width": 96, "height": 64, "file_name": f"{split}/{i}.jpg"})
+            for k, (x, y, w, h) in enumerate(((10 + i, 12, 20, 24), (60, 30 - i, 24, 18))):
+                fill = ((220, 30, 30), (30, 30, 220))[k]
+                ImageDraw.Draw(picture).rectangle((x, y, x + w - 1, y + h - 1), fill=fill)
+                lines.append(f"{k} {(x + w / 2) / 96:.6f} {(y + h / 2) / 64:.6f} {w / 96:.6f} {h / 64:.6f}")
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": i + 1,
+                        "category_id": k + 1,
+                        "iscrowd": 0,
+                        "bbox": [x, y, w, h],
+                        "area": w * h,
+                        "segmentation": [[x, y, x + w, y, x + w, y + h, x, y + h]],
+                    }
+                )
+            picture.save(root / "images" / split / f"{i}.jpg")
+            (root / "labels" / split / f"{i}.txt").write_text("\n".join(lines) + "\n")
+        categories = [{"id": 1, "name": "red"}, {"id": 2, "name": "blue"}]
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+    (root / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [red, blue]\n")
     return root
 
 

@@ -61,7 +61,7 @@ def whole(row: dict[str, Any], key: str) -> int:
     Raises:
         Fault: It is missing, or something else.
     """
-    value = row.get(key)
+    value: Any = row.get(key)
     if masks.is_number(value) and value == int(value):
         return int(value)
     raise Fault(_unlike(key, value, "a whole number"))

@@ -175,8 +175,11 @@ def categories(source: Content) -> dict[int, str]:
     return dict(sorted(pairs))
 
 
-def without_root(sources: list[Content], keep: Iterable[str] = ()) -> None:
-    """Leave out the category that Roboflow puts above all others: their supercategory, of which there is no object.
+def note_ids(sources: list[Content], keep: Iterable[str] = ()) -> None:
+    """Look at how tools number categories.
+
+    Roboflow puts one above all others, their supercategory, of which there is no object: it is left out. Some tools
+    count from 0, which is noted.
 
     Args:
         sources: All splits; changed in place.
@@ -193,8 +196,10 @@ def without_root(sources: list[Content], keep: Iterable[str] = ()) -> None:
             if name in above and higher in ("none", "root", name) and str(row.get("id")) not in used
         ]
         for row in roots:
-            source.rows["categories"].remove(row)
-            source.notes[f"supercategory {row['name']!r} without objects is no class"] = 1
+            rows.remove(row)
+            source.notes[f"supercategory {row['name']!r} without objects, no class"] = 1
+        if any(row.get("id") == 0 for row in rows):
+            source.notes["category ids from 0 on, as labelme2coco writes them"] = 1
 
 
 def check(
@@ -318,7 +323,9 @@ def _note_crowds(objects: list[ObjectRow], notes: Counter[str]) -> None:
     sizes = [one.area for one in objects if not one.crowd]
     usual = median(sizes) if sizes else 0
     if small := sum(one.crowd and one.area <= usual for one in objects):
-        notes["crowds no larger than most objects; if they are single objects, set --data.crowds objects"] = small
+        notes["crowds no larger than most objects; if they are single objects, set --data.crowds objects"] = (
+            small
+        )
 
 
 def _annotated(entry: ImageRow, objects: list[ObjectRow], index: dict[int, int]) -> Annotated:

@@ -20,7 +20,7 @@ COLOURS = (
 LONGER_SIDE = 720
 OPACITY = 0.45
 
-# Gives the mask of an object at a size of the image and a scale: a part of it (rows, columns), 0 to 1, its top and left.
+# The mask of an object, at a size of the image and a scale: a part of the image (rows, columns), 0 to 1, and where.
 Masks = Callable[[int, tuple[int, int], float], tuple[NDArray[np.float32], int, int]]
 
 

@@ -52,7 +52,9 @@ def to_rle(segmentation: Any, size: tuple[int, int]) -> tuple[Rle, int]:
 
 def _from_counts(segmentation: dict[str, Any], size: tuple[int, int]) -> Rle:
     if segmentation.get("size") != list(size):
-        raise MaskError(f"its RLE mask has the size {shown(segmentation.get('size'))}, the image {list(size)}")
+        raise MaskError(
+            f"its RLE mask has the size {shown(segmentation.get('size'))}, the image {list(size)}"
+        )
     counts = segmentation.get("counts")
     if isinstance(counts, list):
         if not all(is_number(count) and count == int(count) for count in counts):
@@ -62,8 +64,9 @@ def _from_counts(segmentation: dict[str, Any], size: tuple[int, int]) -> Rle:
         runs = _runs(counts if isinstance(counts, bytes) else counts.encode("utf-8", "replace"))
     else:
         raise MaskError("its RLE mask cannot be read: it has no counts")
-    if (runs < 0).any() or (total := sum(runs.tolist())) != size[0] * size[1]:
-        told = "some are negative" if (runs < 0).any() else f"{total} of {size[0] * size[1]} pixels"
+    total, pixels = sum(runs.tolist()), size[0] * size[1]
+    if (runs < 0).any() or total != pixels:
+        told = "some are negative" if (runs < 0).any() else f"{total} of {pixels} pixels"
         raise MaskError(f"the counts of its RLE mask do not fill the image: {told}")
     return coco_mask.frPyObjects({"size": list(size), "counts": runs.tolist()}, *size)  # pyright: ignore
 
@@ -120,7 +123,8 @@ def encode(part: NDArray[np.bool_], top: int, left: int, size: tuple[int, int]) 
     columns[:, 1:-1] = part.T
     steps = np.diff(columns, axis=1)  # (columns, rows + 1)
     starts, ends = (
-        (left + column) * height + top + row for column, row in (np.nonzero(steps == sign) for sign in (1, -1))
+        (left + column) * height + top + row
+        for column, row in (np.nonzero(steps == sign) for sign in (1, -1))
     )
     # A run that goes on from the last row of a column to the first of the next is one.
     apart = starts[1:] != ends[:-1]

@@ -147,7 +147,9 @@ class CocoMetric:
 
     def __init__(self, *, masks: bool, max_detections: int = 100) -> None:
         self.masks, self.max_detections = masks, max(max_detections, 100)
-        self.objects: list[tuple[list[Row], list[Row]]] = []  # of each image what is there, and what was found
+        self.objects: list[
+            tuple[list[Row], list[Row]]
+        ] = []  # of each image what is there, and what was found
 
     def update(self, found: Sequence[Mapping[str, Any]], targets: Sequence[Mapping[str, Any]]) -> None:
         """Take in the objects found in some images, and those in them.
@@ -186,7 +188,7 @@ class CocoMetric:
                 if (values > -1).any():
                     numbers[kind][name] = float(values[values > -1].mean())
             precision = arrays["precision"][..., 0, 2]  # (overlaps, recalls, classes)
-            there = (precision > -1).all((0, 1))
+            there: Any = (precision > -1).all((0, 1))
             by_label[kind] = {
                 label: float(precision[:, :, place].mean())
                 for place, label in enumerate(labels)
@@ -199,14 +201,14 @@ class CocoMetric:
         )
         return Comparison(numbers, by_label, dict(counts), curves)
 
-    def _compare(self, kind: str) -> tuple[dict[str, NDArray[np.float64]], list[int]]:
-        """pycocotools' arrays of precision and recall, and the labels that they are about."""
+    def _compare(self, kind: str) -> tuple[Any, list[int]]:
+        """Pycocotools' arrays of precision and recall, and the labels that they are about."""
         from pycocotools import mask as coco_mask
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
 
         labels = sorted({row["category_id"] for pair in self.objects for rows in pair for row in rows})
-        sides = []
+        sides: list[Any] = []
         for side in (0, 1):
             rows, number = [], 0
             for image, pair in enumerate(self.objects, 1):
@@ -214,13 +216,15 @@ class CocoMetric:
                     number += 1
                     row = {"id": number, "image_id": image, "iscrowd": 0, **row}
                     if side:  # an object found is as large as what is compared of it
-                        left, top, width, height = row["bbox"]
+                        width, height = row["bbox"][2:]
                         rle = row.get("segmentation") if kind == "mask" else None
                         row["area"] = coco_mask.area(rle) if rle else width * height  # pyright: ignore
                     rows.append(row)
-            coco = COCO()
+            coco: Any = COCO()
             coco.dataset = {
-                "images": [{"id": image} for image in range(1, len(self.objects) + 1)],
+                "images": [
+                    {"id": image, "height": 0, "width": 0} for image in range(1, len(self.objects) + 1)
+                ],
                 "annotations": rows,
                 "categories": [{"id": label} for label in labels],
             }
@@ -228,7 +232,7 @@ class CocoMetric:
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools talks
             for coco in sides:
                 coco.createIndex()
-            judge = COCOeval(*sides, "segm" if kind == "mask" else "bbox")
+            judge: Any = COCOeval(sides[0], sides[1], "segm" if kind == "mask" else "bbox")
             judge.params.maxDets = [1, 10, self.max_detections]
             judge.evaluate()
             judge.accumulate()

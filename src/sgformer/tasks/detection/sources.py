@@ -20,7 +20,16 @@ DEFAULTS = {
     "voc": ("JPEGImages", "ImageSets/Main/{split}.txt"),
 }
 # What systems and tools leave in folders.
-_JUNK = {"thumbs.db", "desktop.ini", "classes.txt", "obj.names", "obj.data", "notes.json", "__macosx", "@eadir"}
+_JUNK = {
+    "thumbs.db",
+    "desktop.ini",
+    "classes.txt",
+    "obj.names",
+    "obj.data",
+    "notes.json",
+    "__macosx",
+    "@eadir",
+}
 
 
 @dataclass(kw_only=True)
@@ -78,8 +87,9 @@ def read(
             contents[split] = yolo.read(root, split, images=images, names=named[split])
         else:
             contents[split] = voc.read(root, xml[split], path, images=str(images), names=names)
-    coco.without_root(list(contents.values()), classes or ())
-    found = {
+    if source == "coco":
+        coco.note_ids(list(contents.values()), classes or ())
+    found: dict[Split, coco.Annotations] = {
         split: coco.check(
             content,
             with_masks=masks,
@@ -90,11 +100,13 @@ def read(
         for split, content in contents.items()
     }
     if len(found) == 2:
-        _note_files(contents, found)
+        _note_files(root, contents, found)
     return found
 
 
-def _note_files(contents: dict[Split, coco.Content], found: dict[Split, coco.Annotations]) -> None:
+def _note_files(
+    root: Path, contents: dict[Split, coco.Content], found: dict[Split, coco.Annotations]
+) -> None:
     """Count the images that are in both splits, and the files in the folders that are in none."""
     images = {
         split: {os.path.normpath(image.path) for image in annotations.images}
@@ -110,10 +122,13 @@ def _note_files(contents: dict[Split, coco.Content], found: dict[Split, coco.Ann
         if isinstance(row.get("file_name"), str)
     }
     known |= {os.path.normpath(path) for content in contents.values() for path in content.used}
-    places = {place for content in contents.values() for place in content.places}
+    places = {place for content in contents.values() for place in content.places if place.is_dir()}
     for place in sorted(places):
         if not any(other in place.parents for other in places):
-            notes.update(unused(place, known))
+            shown = os.path.relpath(place, root) if place.is_relative_to(root) else str(place)
+            notes.update(
+                {f"{suffix} files in {shown}/ not used": n for suffix, n in unused(place, known).items()}
+            )
 
 
 def unused(folder: Path, known: set[str]) -> Counter[str]:
@@ -128,7 +143,7 @@ def unused(folder: Path, known: set[str]) -> Counter[str]:
         folders[:] = [name for name in folders if not _is_junk(name)]
         for name in files:
             if not _is_junk(name) and os.path.normpath(os.path.join(path, name)) not in known:
-                counts[f"{Path(name).suffix.lower() or 'other'} files in {folder.name}/ not used"] += 1
+                counts[Path(name).suffix.lower() or "other"] += 1
     return counts
 
 

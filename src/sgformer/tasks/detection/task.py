@@ -21,6 +21,7 @@ from .masks import encode_found
 from .model import Detector, Preprocessing
 from .report import CocoMetric, Report, make_report
 
+
 @dataclass(kw_only=True)
 class Recipe:
     """A detection recipe.
@@ -68,7 +69,9 @@ class DetectionTask(LightningModule):
         """What training minimizes, of a batch: the sum of torchvision's losses of proposals, boxes and masks."""
         images, targets = batch[:2]
         if not images:  # none could be read; other processes wait for the step
-            return 0.0 * torch.stack([w.float().sum() for w in self.model.parameters() if w.requires_grad]).sum()
+            return (
+                0.0 * torch.stack([w.float().sum() for w in self.model.parameters() if w.requires_grad]).sum()
+            )
         return torch.stack(list(self.model(images, targets).values())).sum()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -112,9 +115,11 @@ def with_masks(found: Sequence[Mapping[str, Any]], images: Sequence[Tensor]) -> 
     """What `Detector` finds, with the masks of whole images run-length encoded: ``rles``."""
     results = []
     for one, image in zip(found, images, strict=True):
-        result = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in one.items()}
+        result = {
+            name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in one.items()
+        }
         if "masks" in one:
-            shapes, boxes = (result[name].cpu().numpy() for name in ("masks", "boxes"))
+            shapes, boxes = (result[name].detach().cpu().numpy() for name in ("masks", "boxes"))
             result["rles"] = encode_found(shapes[:, 0], boxes, (int(image.shape[1]), int(image.shape[2])))
         results.append(result)
     return results

@@ -130,7 +130,9 @@ def read(root: Path, files: Sequence[Path], path: Path, *, images: str, names: S
             rows["annotations"].append(
                 {"id": where, "image_id": image_id, "category_id": category[label], "bbox": box}
             )
-    return Content(path, folder, rows, tuple(faults), +notes, (folder, *{file.parent for file in once}), tuple(once))
+    return Content(
+        path, folder, rows, tuple(faults), +notes, (folder, *{file.parent for file in once}), tuple(once)
+    )
 
 
 def _images(folder: Path) -> dict[str, list[str]]:

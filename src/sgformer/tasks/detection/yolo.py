@@ -19,7 +19,18 @@ from .coco import Content
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 # What data.yaml may say that is not about what is learned from.
 _KNOWN = {"path", "train", "val", "valid", "validation", "names", "nc", "kpt_shape", "flip_idx", "kpt_names"}
-_KNOWN |= {"skeleton", "roboflow", "download", "license", "author", "date", "version", "task", "stride", "channels"}
+_KNOWN |= {
+    "skeleton",
+    "roboflow",
+    "download",
+    "license",
+    "author",
+    "date",
+    "version",
+    "task",
+    "stride",
+    "channels",
+}
 _SPLITS = {"train": ("train",), "val": ("val", "valid", "validation")}
 
 
@@ -100,15 +111,17 @@ def read(root: Path, split: str, *, images: str | None, names: str) -> Content:
                 except ValueError as error:
                     faults.append(f"{where}: {error}")
         elif (beside := path.with_suffix(".txt")).is_file():
-            faults.append(f"{_from(beside, root)} lies beside its image; labels are read from {_from(file.parent, root)}")
+            faults.append(
+                f"{_from(beside, root)} lies beside its image; labels are read from {_from(file.parent, root)}"
+            )
             used.append(beside)
     for beside in labels.values():
         for file in sorted(beside.rglob("*.txt")):
             if file not in named and not _is_list(file):
                 faults.append(f"{_from(file, root)}: there is no such image in {split}{_other_image(file)}")
                 used.append(file)
-    places = tuple(dict.fromkeys([*labels, *labels.values()]))
-    return Content(about.path, folder, rows, tuple(faults), +notes, places, tuple(used))
+    places = dict.fromkeys([*labels, *labels.values(), *(path.parent for path in [*files, *named])])
+    return Content(about.path, folder, rows, tuple(faults), +notes, tuple(places), tuple(used))
 
 
 def _from(path: Path, root: Path) -> Path:
@@ -134,7 +147,7 @@ def _names(path: Path) -> Yaml:
             lines = [line.split(":")[0] for line in lines]
         return Yaml(path, dict(enumerate(lines)), {})
     try:
-        content = yaml.load(read_text(path), _Loader)  # noqa: S506 (all values stay text)
+        content = yaml.load(read_text(path), _Loader)
     except yaml.YAMLError as error:
         raise DataError(f"{path} is no YAML file ({' '.join(str(error).split())})") from error
     content = content if isinstance(content, dict) else {}
@@ -146,10 +159,12 @@ def _names(path: Path) -> Yaml:
     if wrong := [name for name in names.values() if not isinstance(name, str) or not name.strip()]:
         raise DataError(f"{path}: the name {wrong[0]!r} is no text; write one, such as names: [cat, dog]")
     if (number := content.get("nc")) is not None and number != str(len(names)):
-        raise DataError(f"{path}: nc is {number}, but there are {len(names)} names; mend the one or the other")
+        raise DataError(
+            f"{path}: nc is {number}, but there are {len(names)} names; mend the one or the other"
+        )
     shape, keypoints = content.get("kpt_shape"), 0
     if shape is not None:
-        if not isinstance(shape, list) or not len(shape) != 2 or not all(str(n).isdecimal() for n in shape):
+        if not isinstance(shape, list) or len(shape) != 2 or not all(str(n).isdecimal() for n in shape):
             raise DataError(f"{path}: kpt_shape {shape!r} is no list of two whole numbers")
         keypoints = math.prod(map(int, shape))
     return Yaml(path, {int(number): name for number, name in names.items()}, content, keypoints)

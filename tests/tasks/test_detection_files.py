@@ -1,0 +1,418 @@
+"""What tools write in COCO's and YOLO's formats is read right, or named with its file, its id and the key."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pycocotools", reason="COCO's format needs pycocotools")
+
+from pycocotools import mask as coco_mask
+
+from coco_files import make_rectangles
+from sgformer.tasks.detection import voc
+from sgformer.tasks.detection.data import DataOptions, DetectionData
+from sgformer.tasks.loading import DataError
+
+BOXES = [[10, 12, 30, 36], [60, 30, 84, 48]]  # of the first image
+PLAIN = "2 classes (red 4, blue 4), 4 + 2 images, 8 + 4 objects, 0 + 0 crowds"
+
+
+def read(root, source="coco", *, masks=None, classes=None, splits=("train", "val"), **options):
+    options = {"image_size": (64, 96), **options}
+    options = DataOptions(root=str(root), source=source, workers=0, **options)
+    masks = source == "coco" if masks is None else masks
+    return DetectionData(options, masks=masks, max_detections=100, classes=classes, splits=splits)
+
+
+@pytest.fixture
+def root(tmp_path):
+    return make_rectangles(tmp_path / "set")
+
+
+def change(root, edit, split="train"):
+    path = root / "annotations" / f"instances_{split}.json"
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+
+
+def each(**values):
+    return lambda content: [one.update(values) for one in content["annotations"]]
+
+
+def first(**values):
+    return lambda content: content["annotations"][0].update(values)
+
+
+def image(**values):
+    return lambda content: content["images"][0].update(values)
+
+
+def squeezed(mask):
+    """Compressed counts, as text."""
+    return coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
+
+
+FEW = {"size": [64, 96], "counts": [100, 50]}
+SHORT = {"size": [64, 96], "counts": squeezed(np.ones((10, 15)))}
+AREA = "annotation 1 of image 1 .*: area"
+
+REFUSED = {
+    "crowds": (each(iscrowd=1), "nothing to learn from: all 8 annotations are crowds.*--data.crowds objects"),
+    "no objects": (
+        lambda c: c["annotations"].clear(),
+        "nothing to learn from: there are 4 images and no objects",
+    ),
+    "few counts": (each(segmentation=FEW), "annotation 1 of image 1 .*150 of 6144 pixels.*and 5 more"),
+    "few compressed": (first(segmentation=SHORT), "annotation 1 of image 1 .*150 of 6144 pixels"),
+    "negative counts": (first(segmentation={"size": [64, 96], "counts": [-5, 6149]}), "negative"),
+    "fractions": (first(segmentation={"size": [64, 96], "counts": [0.5, 6143.5]}), "not whole numbers"),
+    "cut string": (first(segmentation={"size": [64, 96], "counts": "hh"}), "cannot be read"),
+    "no pixel": (first(segmentation=[[1, 1, 20, 1, 30, 1]]), "covers no pixel"),
+    "polygon outside": (first(segmentation=[[-9, -9, -2, -9, -2, -2]]), "covers no pixel"),
+    "polygon far outside": (first(segmentation=[[1, 1, 1e7, 1, 1, 9]]), "lies outside the image"),
+    "empty rle": (first(segmentation={"size": [64, 96], "counts": [6144]}), "covers no pixel"),
+    "points alone": (first(segmentation=[[5, 5], [7, 7, 9, 9]]), "needs three points"),
+    "pairs": (first(segmentation=[[[1, 1], [9, 1], [9, 9]]]), r"is not \[x, y"),
+    "no width in float32": (first(bbox=[95.99999, 1, 1e-9, 9]), "covers nothing"),
+    "narrow": (first(bbox=[10, 12, 0.5, 24]), "annotation 1 of image 1 .*at the size of training"),
+    "width as text": (image(width="96"), r"image 1 \(train/0.jpg\): width '96' is text"),
+    "width of half a pixel": (image(width=96.5), "width 96.5 is not a whole number"),
+    "no height": (image(height=None), "height is missing"),
+    "category as text": (lambda c: c["categories"][0].update(id="1"), "category '1': id '1' is text"),
+    "name of a list": (lambda c: c["categories"][0].update(name=["a"]), "category 1: name .* is a list"),
+    "file_name": (image(file_name=17), r"image 1 \(17\): file_name 17 is not text"),
+    "image_id": (first(image_id=[1]), r"annotation 1: image_id \[1\] is a list"),
+    "image_id as text": (first(image_id="1"), "annotation 1: image_id '1' is text, the image's id a number"),
+    "category_id": (first(category_id="1"), "category_id '1' is text"),
+    "category_id of a fraction": (first(category_id=1.5), "category_id 1.5 is not a whole number"),
+    "box as text": (first(bbox=["10", 12, 20, 24]), "bbox .*four numbers"),
+    "box of truth": (first(bbox=[True, 12, 20, 24]), "bbox .*four numbers"),
+    "area": (first(area="abc"), f"{AREA} 'abc' is text"),
+    "area of NaN": (first(area=float("nan")), f"{AREA} nan is not a number"),
+    "area below zero": (first(area=-4), f"{AREA} -4 is not"),
+    "iscrowd": (first(iscrowd="0"), "annotation 1 of image 1 .*iscrowd '0' is neither 0 nor 1"),
+    "iscrowd of two": (first(iscrowd=2), "iscrowd 2 is neither"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_value_that_cannot_be_learned_from_is_named(root, name):
+    edit, message = REFUSED[name]
+    change(root, edit)
+    with pytest.raises(DataError, match=f"instances_train.json: .*{message}") as error:
+        read(root)
+    assert "\n" not in str(error.value)
+
+
+def test_what_drop_leaves_nothing_of_is_an_error(root):
+    change(root, each(bbox=[1, 1, 0, 1]))
+    with pytest.raises(DataError, match="nothing to learn from: all objects have faults: annotation 1"):
+        read(root, invalid="drop")
+
+
+def twice(content):
+    content["annotations"].append({**content["annotations"][0], "id": 99})
+
+
+def two_ids(content):
+    content["images"].append(
+        {**content["images"][0], "id": 99, "file_name": "./" + content["images"][0]["file_name"]}
+    )
+    content["annotations"][0]["image_id"] = 99
+
+
+def root_category(content):
+    content["categories"] = [{"id": 0, "name": "things", "supercategory": "none"}] + [
+        {**one, "supercategory": "things"} for one in content["categories"]
+    ]
+
+
+def from_zero(content):
+    for one in content["categories"]:
+        one["id"] -= 1
+    for one in content["annotations"]:
+        one["category_id"] -= 1
+
+
+READ = {
+    "as it is": (lambda c: None, ""),
+    "width of 96.0": (image(width=96.0), ""),
+    "text ids": (lambda c: [image(id="a")(c), *(a.update(image_id="a") for a in c["annotations"][:2])], ""),
+    "backslashes": (image(file_name="train\\0.jpg"), ""),
+    "true and false": (each(iscrowd=False), ""),
+    "null": (each(iscrowd=None, area=None), ""),
+    "flat polygon": (first(segmentation=[10, 12, 30, 12, 30, 36, 10, 36]), ""),
+    "stray point": (
+        first(segmentation=[[10, 12, 30, 12, 30, 36, 10, 36], [50, 5], []]),
+        "parts of polygons with fewer than three points left out: 2",
+    ),
+    "twice": (twice, "objects annotated twice, read once: 1"),
+    "two ids": (two_ids, "images listed under two ids, read as one with the objects of both: 1"),
+    "root": (root_category, "supercategory 'things' without objects"),
+    "from zero": (from_zero, "category ids from 0 on"),
+}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_other_ways_to_write_the_same(root, name):
+    edit, note = READ[name]
+    for split in ("train", "val"):
+        change(root, edit, split)
+    module = read(root)
+    assert str(module).startswith(PLAIN)
+    assert note in str(module)
+    _, target = module.dataset("val")[0]
+    assert target["boxes"].tolist() == BOXES
+    assert target["labels"].tolist() == [1, 2]
+    assert target["area"].tolist() == [480, 432]
+    assert target["masks"].flatten(1).sum(1).tolist() == [480, 432]
+    assert target["masks"][0, 12:36, 10:30].all()
+
+
+def test_crowds_are_counted_apart_or_taken_as_objects(root):
+    change(root, first(iscrowd=1))
+    assert "7 + 4 objects, 1 + 0 crowds" in str(read(root))
+    assert "crowds no larger than most objects" not in str(read(root))
+    change(root, first(area=9))
+    assert (
+        "crowds no larger than most objects; if they are single objects, set --data.crowds objects: 1"
+        in str(read(root))
+    )
+    assert str(read(root, crowds="objects")) == PLAIN
+
+
+def test_a_class_without_objects_is_named(root):
+    for split in ("train", "val"):
+        change(root, lambda c: c["categories"].append({"id": 5, "name": "green"}), split)
+    assert "train: no object of green" in str(read(root))
+
+
+@pytest.mark.parametrize("edit", [lambda c: c["annotations"].clear(), each(iscrowd=1)])
+def test_a_validation_without_objects_is_said(root, edit):
+    change(root, edit, "val")
+    assert "nothing can be evaluated" in str(read(root))
+
+
+def test_areas_are_those_of_masks(root):
+    thin = [[10, 12, 30, 35, 30, 36, 11, 12]]
+    change(root, lambda c: [a.pop("area") for a in c["annotations"]], "val")
+    change(root, first(segmentation=thin), "val")
+    for masks in (True, False):
+        _, target = read(root, masks=masks).dataset("val")[0]
+        assert target["area"][0] < 60
+        assert target["area"][1] == 432
+
+
+def test_more_objects_than_can_be_found_are_said(root):
+    change(
+        root,
+        lambda c: c.update(
+            annotations=[
+                {**c["annotations"][0], "id": i, "bbox": [i % 70, i // 70, 9, 9]} for i in range(150)
+            ]
+        ),
+    )
+    assert "up to 150 objects an image, of which at most 100" in str(read(root, masks=False))
+
+
+def test_files_that_are_not_used_are_counted(root):
+    for name in ("train/a.heic", "train/b.HEIC", "c.png", "train/.hidden.jpg", "Thumbs.db"):
+        (root / "images" / name).write_bytes(b"x")
+    (root / "images" / "train" / "@eaDir").mkdir()
+    (root / "images" / "train" / "@eaDir" / "0.jpg").write_bytes(b"x")
+    said = str(read(root))
+    assert ".heic files in images/ not used: 2" in said
+    assert ".png files in images/ not used: 1" in said
+    assert ".jpg" not in said
+    change(root, lambda c: c["images"].pop())
+    change(root, lambda c: c.update(annotations=c["annotations"][:6]))
+    assert ".jpg files in images/ not used: 1" in str(read(root))
+
+
+def test_a_byte_order_mark_and_other_encodings(root):
+    path = root / "annotations" / "instances_train.json"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    for name in ("data.yaml", "labels/train/0.txt"):
+        (root / name).write_bytes(b"\xef\xbb\xbf" + (root / name).read_bytes())
+    assert str(read(root)) == str(read(root, "yolo")) == PLAIN
+    (root / "labels/train/0.txt").write_bytes(b"# \xe9")
+    with pytest.raises(DataError, match=r"labels/train/0\.txt is not UTF-8"):
+        read(root, "yolo")
+
+
+# ---- YOLO
+
+
+def yaml(root, **entries):
+    content = {"train": "images/train", "val": "images/val", "names": ["red", "blue"], **entries}
+    (root / "data.yaml").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (5, "'5'"),
+        ({"a": "b"}, "{'a': 'b'}"),
+        ([], r"\[\]"),
+        ([["images/train"]], "images/train"),
+        ("images/other", "'images/other'"),
+        (["images/train", "images/other"], "'images/other'"),
+        ("https://example.org/a.zip", "example"),
+    ],
+)
+def test_an_entry_of_data_yaml_that_is_no_folder_is_quoted(root, entry, message):
+    yaml(root, train=entry)
+    with pytest.raises(DataError, match=f"train.*{message}"):
+        read(root, "yolo")
+
+
+def test_folders_lists_and_files_of_images(root):
+    for number in (2, 3):
+        for kind, suffix in (("images", "jpg"), ("labels", "txt")):
+            (root / kind / "more").mkdir(exist_ok=True)
+            shutil.move(root / kind / "train" / f"{number}.{suffix}", root / kind / "more")
+    assert "2 + 2 images" in str(read(root, "yolo"))
+    yaml(root, train=["images/train", "images/more"])
+    assert str(read(root, "yolo")).startswith(PLAIN)
+    yaml(root, path="..", train=["set/images/train", "set/images/more"])
+    assert str(read(root, "yolo")).startswith(PLAIN)
+    (root / "list.txt").write_text("\ufeff./images/more/2.jpg\r\nimages\\train\\1.jpg\nimages/train/1.jpg\n")
+    yaml(root, train="list.txt")
+    said = str(read(root, "yolo"))
+    assert "2 + 2 images, 4 + 4 objects" in said
+    assert "images listed twice in train, read once: 1" in said
+    assert ".jpg files in images/train/ not used: 1" in said
+    (root / "list.txt").write_text("images/more/9.jpg\n")
+    with pytest.raises(DataError, match=r"list.txt: there is no image 'images/more/9.jpg'"):
+        read(root, "yolo")
+
+
+def test_images_in_both_splits_are_counted(root):
+    yaml(root, train="images")
+    assert "images that are also in val: 2" in str(read(root, "yolo"))
+
+
+def test_entries_that_are_not_used_are_named(root):
+    yaml(root, test="images/test", nc=2, colour=3)
+    assert "entries of data.yaml not used (colour, test): 2" in str(read(root, "yolo"))
+
+
+def test_names_are_text_as_they_stand(root):
+    names = ["on", "off"]
+    (root / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [on, off]\n")
+    assert list(read(root, "yolo").classes) == names
+    (root / "data.yaml").write_text("train: images/train\nval: images/val\nnames: {0: no, 1: 1.0}\n")
+    assert read(root, "yolo").classes == ("no", "1.0")
+    (root / "data.yaml").unlink()
+    (root / "obj.names").write_text("\ufeffred\nblue\n")
+    with pytest.raises(DataError, match=r"--data\.train\.annotations obj\.names"):
+        read(root, "yolo")
+    splits = {split: {"annotations": "obj.names"} for split in ("train", "val")}
+    from sgformer.tasks.detection.sources import SplitOptions
+
+    splits = {split: SplitOptions(**where) for split, where in splits.items()}
+    assert read(root, "yolo", **splits).classes == ("red", "blue")
+    (root / "obj.names").write_text("# label:color_rgb:parts:actions\nred:0,1,2::\nblue:3,4,5::\n")
+    assert read(root, "yolo", **splits).classes == ("red", "blue")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("names: [red, blue]\nnc: 3\n", "nc is 3"),
+        ("names: {0: red, 0: blue}\n", "the key 0 is there twice"),
+        ("names: {red: 0}\n", "no list of 'names'"),
+        ("names: [red, [blue]]\n", "is no text"),
+        ("names: [red, blue]\nkpt_shape: 3\n", "kpt_shape"),
+    ],
+)
+def test_a_data_yaml_that_is_not_in_order(root, content, message):
+    (root / "data.yaml").write_text(content)
+    with pytest.raises(DataError, match=f"data.yaml.*{message}"):
+        read(root, "yolo")
+
+
+def test_keypoints_are_no_polygons(root):
+    yaml(root, kpt_shape=[2, 3])
+    for path in (root / "labels").rglob("*.txt"):
+        path.write_text("".join(f"{line} 0.2 0.2 2 0.3 0.3 1\n" for line in path.read_text().splitlines()))
+    module = read(root, "yolo")
+    assert module.dataset("val")[0][1]["boxes"].numpy() == pytest.approx(np.array(BOXES), abs=1e-3)
+    path.write_text("0 0.5 0.5 0.1 0.1 0.2 0.2 2\n")
+    with pytest.raises(DataError, match="line 1: after the class there are 7 numbers; by kpt_shape"):
+        read(root, "yolo")
+
+
+@pytest.mark.parametrize("word", ["1.5", "-0.5", "-1", "inf", "nan", "1_0", "red", "\u0661"])
+def test_a_class_that_is_no_whole_number(root, word):
+    path = root / "labels" / "train" / "0.txt"
+    path.write_text(f"{word} 0.5 0.5 0.1 0.1\n")
+    with pytest.raises(DataError, match=r"labels/train/0\.txt, line 1"):
+        read(root, "yolo")
+
+
+def test_the_same_line_twice_counts_once(root):
+    path = root / "labels" / "train" / "0.txt"
+    path.write_text(2 * path.read_text())
+    assert str(read(root, "yolo")) == f"{PLAIN}. train: objects annotated twice, read once: 2"
+
+
+def test_labels_that_would_go_unseen(root):
+    shutil.move(root / "labels" / "train" / "0.txt", root / "images" / "train")
+    with pytest.raises(DataError, match=r"images/train/0\.txt lies beside its image"):
+        read(root, "yolo")
+    shutil.move(root / "images" / "train" / "0.txt", root / "labels" / "train")
+    shutil.move(root / "images" / "train" / "0.jpg", root / "images" / "train" / "0.heic")
+    with pytest.raises(DataError, match=r"labels/train/0\.txt: there is no such image in train, but 0\.heic"):
+        read(root, "yolo")
+
+
+# ---- Pascal VOC
+
+
+def make_voc(root):
+    """The training images as in the challenge; every XML file names its image."""
+    shutil.copytree(root / "images" / "train", root / "JPEGImages")
+    (root / "Annotations").mkdir()
+    for number in range(4):
+        (root / "Annotations" / f"{number}.xml").write_text(
+            f"<annotation><filename>{number}.jpg</filename>"
+            "<object><name>red</name><bndbox><xmin>11</xmin><ymin>13</ymin><xmax>30</xmax><ymax>36</ymax>"
+            "</bndbox></object></annotation>"
+        )
+    return root
+
+
+def read_voc(root):
+    files = voc.find(root, "Annotations")
+    return voc.read(root, files, root / "Annotations", images="JPEGImages", names=["red"])
+
+
+def test_the_image_is_the_one_that_a_file_names(root):
+    make_voc(root)
+    shutil.copy(root / "JPEGImages" / "0.jpg", root / "JPEGImages" / "0.png")
+    names = [row["file_name"] for row in read_voc(root).rows["images"]]
+    assert names == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
+    path = root / "Annotations" / "0.xml"
+    for name in ("C:\\pictures\\0.jpg", "./0.jpg"):
+        path.write_text(path.read_text().replace("0.jpg", name, 1).replace("././", "./"))
+        assert read_voc(root).rows["images"][0]["file_name"] == "0.jpg"
+        make = path.read_text().replace(name, "0.jpg")
+        path.write_text(make)
+    path.write_text(path.read_text().replace("<filename>0.jpg", "<filename>elsewhere.jpg"))
+    assert "which image is it of, 0.jpg, 0.png" in read_voc(root).faults[0]
+    path.write_text(path.read_text().replace("<filename>elsewhere.jpg", "<filename>1.jpg"))
+    assert "<filename> says 1.jpg" in read_voc(root).faults[0]
+
+
+def test_a_box_that_is_turned_is_counted(root):
+    make_voc(root)
+    path = root / "Annotations" / "0.xml"
+    turned = (
+        "<attributes><attribute><name>rotation</name><value>30.0</value></attribute></attributes></object>"
+    )
+    path.write_text(path.read_text().replace("</object>", turned))
+    assert read_voc(root).notes == {"boxes that say they are rotated, read as upright": 1}
