@@ -9,12 +9,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 from torchvision.models.detection.roi_heads import expand_boxes, expand_masks, paste_mask_in_image
 
 Rle = dict[str, Any]
 # How far a polygon may reach outside its image, in sides of the image: pycocotools walks along it in small steps.
 _MAX_REACH = 4
+
+
+def _coco() -> Any:
+    """pycocotools, which is not needed for boxes alone."""
+    from pycocotools import mask
+
+    return mask
 
 
 class MaskError(ValueError):
@@ -47,7 +53,7 @@ def to_rle(segmentation: Any, size: tuple[int, int]) -> tuple[Rle, int]:
     polygons = [part for part in parts if len(part) >= 6]
     if not polygons:
         raise MaskError("a polygon needs three points or more, as [x, y, x, y, x, y, ...]")
-    return coco_mask.merge(coco_mask.frPyObjects(polygons, *size)), len(parts) - len(polygons)  # pyright: ignore
+    return _coco().merge(_coco().frPyObjects(polygons, *size)), len(parts) - len(polygons)
 
 
 def _from_counts(segmentation: dict[str, Any], size: tuple[int, int]) -> Rle:
@@ -68,7 +74,7 @@ def _from_counts(segmentation: dict[str, Any], size: tuple[int, int]) -> Rle:
     if (runs < 0).any() or total != pixels:
         told = "some are negative" if (runs < 0).any() else f"{total} of {pixels} pixels"
         raise MaskError(f"the counts of its RLE mask do not fill the image: {told}")
-    return coco_mask.frPyObjects({"size": list(size), "counts": runs.tolist()}, *size)  # pyright: ignore
+    return _coco().frPyObjects({"size": list(size), "counts": runs.tolist()}, *size)
 
 
 def _runs(text: bytes) -> NDArray[np.int64]:
@@ -101,12 +107,12 @@ def shown(value: Any) -> str:
 
 def area(rle: Rle) -> int:
     """The number of pixels of a mask."""
-    return int(coco_mask.area(rle))  # pyright: ignore
+    return int(_coco().area(rle))
 
 
 def decode(rle: Rle) -> NDArray[np.uint8]:
     """The pixels of a mask, (height, width), 0 and 1."""
-    return coco_mask.decode(rle)  # pyright: ignore
+    return _coco().decode(rle)
 
 
 def encode(part: NDArray[np.bool_], top: int, left: int, size: tuple[int, int]) -> Rle:
@@ -133,7 +139,7 @@ def encode(part: NDArray[np.bool_], top: int, left: int, size: tuple[int, int]) 
     counts = np.diff(edges).tolist()
     if len(counts) > 1 and not counts[-1]:
         counts.pop()
-    return coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)  # pyright: ignore
+    return _coco().frPyObjects({"size": [height, width], "counts": counts}, height, width)
 
 
 def paste(
