@@ -7,6 +7,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 
+from sgformer.tasks.detection.data import DataOptions, DetectionData
+
 CATEGORIES = [{"id": 3, "name": "disc"}, {"id": 7, "name": "bar"}]
 
 
@@ -64,6 +66,18 @@ def make_coco(root: Path, *, num_train: int = 4, num_val: int = 3) -> Path:
         content = {"images": images, "annotations": annotations, "categories": CATEGORIES[::-1]}
         (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
     return root
+
+
+# What a run says first of `make_rectangles`.
+PLAIN = "2 classes (red 4, blue 4), 4 + 2 images, 8 + 4 objects, 0 + 0 crowds"
+
+
+def read(root, source="coco", *, masks=None, classes=None, splits=("train", "val"), **options):
+    """The data of a set as a run on it reads them."""
+    options = {"image_size": (64, 96), **options}
+    options = DataOptions(root=str(root), source=source, workers=0, **options)
+    masks = source == "coco" if masks is None else masks
+    return DetectionData(options, masks=masks, max_detections=100, classes=classes, splits=splits)
 
 
 def make_rectangles(root: Path) -> Path:

@@ -1,0 +1,204 @@
+"""What tools write in YOLO's and Pascal VOC's formats is read right, or named with its file and line."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pycocotools", reason="COCO's format needs pycocotools")
+
+from coco_files import PLAIN, make_rectangles, read
+from sgformer.tasks.detection import voc
+from sgformer.tasks.detection.sources import SplitOptions
+from sgformer.tasks.loading import DataError
+
+
+@pytest.fixture
+def root(tmp_path):
+    return make_rectangles(tmp_path / "set")
+
+
+def test_a_byte_order_mark_and_other_encodings(root):
+    path = root / "annotations" / "instances_train.json"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    for name in ("data.yaml", "labels/train/0.txt"):
+        (root / name).write_bytes(b"\xef\xbb\xbf" + (root / name).read_bytes())
+    assert str(read(root)) == str(read(root, "yolo")) == PLAIN
+    (root / "labels/train/0.txt").write_bytes(b"# \xe9")
+    with pytest.raises(DataError, match=r"labels/train/0\.txt is not UTF-8"):
+        read(root, "yolo")
+
+
+# ---- YOLO
+
+
+def yaml(root, **entries):
+    content = {"train": "images/train", "val": "images/val", "names": ["red", "blue"], **entries}
+    (root / "data.yaml").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (5, "'5'"),
+        ({"a": "b"}, "{'a': 'b'}"),
+        ([], r"\[\]"),
+        ([["images/train"]], "images/train"),
+        ("images/other", "'images/other'"),
+        (["images/train", "images/other"], "'images/other'"),
+        ("https://example.org/a.zip", "example"),
+    ],
+)
+def test_an_entry_of_data_yaml_that_is_no_folder_is_quoted(root, entry, message):
+    yaml(root, train=entry)
+    with pytest.raises(DataError, match=f"train.*{message}"):
+        read(root, "yolo")
+
+
+def test_folders_lists_and_files_of_images(root):
+    for number in (2, 3):
+        for kind, suffix in (("images", "jpg"), ("labels", "txt")):
+            (root / kind / "more").mkdir(exist_ok=True)
+            shutil.move(root / kind / "train" / f"{number}.{suffix}", root / kind / "more")
+    assert "2 + 2 images" in str(read(root, "yolo"))
+    yaml(root, train=["images/train", "images/more"])
+    assert str(read(root, "yolo")).startswith(PLAIN)
+    yaml(root, path="..", train=["set/images/train", "set/images/more"])
+    assert str(read(root, "yolo")).startswith(PLAIN)
+    (root / "list.txt").write_text("\ufeff./images/more/2.jpg\r\nimages\\train\\1.jpg\nimages/train/1.jpg\n")
+    yaml(root, train="list.txt")
+    said = str(read(root, "yolo"))
+    assert "2 + 2 images, 4 + 4 objects" in said
+    assert "images listed twice in train, read once: 1" in said
+    assert ".jpg files in images/train/ not used: 1" in said
+    (root / "list.txt").write_text("images/more/9.jpg\n")
+    with pytest.raises(DataError, match=r"list.txt: there is no image 'images/more/9.jpg'"):
+        read(root, "yolo")
+
+
+def test_images_in_both_splits_are_counted(root):
+    yaml(root, train="images")
+    assert "images that are also in val: 2" in str(read(root, "yolo"))
+
+
+def test_entries_that_are_not_used_are_named(root):
+    yaml(root, test="images/test", nc=2, colour=3)
+    assert "entries of data.yaml not used (colour, test): 2" in str(read(root, "yolo"))
+
+
+def test_names_are_text_as_they_stand(root):
+    names = ["on", "off"]
+    (root / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [on, off]\n")
+    assert list(read(root, "yolo").classes) == names
+    (root / "data.yaml").write_text("train: images/train\nval: images/val\nnames: {0: no, 1: 1.0}\n")
+    assert read(root, "yolo").classes == ("no", "1.0")
+    (root / "data.yaml").unlink()
+    (root / "obj.names").write_text("\ufeffred\nblue\n")
+    with pytest.raises(DataError, match=r"--data\.train\.annotations obj\.names"):
+        read(root, "yolo")
+    splits = {split: SplitOptions(annotations="obj.names") for split in ("train", "val")}
+    assert read(root, "yolo", **splits).classes == ("red", "blue")
+    (root / "obj.names").write_text("# label:color_rgb:parts:actions\nred:0,1,2::\nblue:3,4,5::\n")
+    assert read(root, "yolo", **splits).classes == ("red", "blue")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("names: [red, blue]\nnc: 3\n", "nc is 3"),
+        ("names: {0: red, 0: blue}\n", "the key 0 is there twice"),
+        ("names: {red: 0}\n", "no list of 'names'"),
+        ("names: [red, [blue]]\n", "is no text"),
+        ("names: [red, blue]\nkpt_shape: 3\n", "kpt_shape"),
+    ],
+)
+def test_a_data_yaml_that_is_not_in_order(root, content, message):
+    (root / "data.yaml").write_text(content)
+    with pytest.raises(DataError, match=f"data.yaml.*{message}"):
+        read(root, "yolo")
+
+
+def test_keypoints_are_no_polygons(root):
+    yaml(root, kpt_shape=[2, 3])
+    for path in (root / "labels").rglob("*.txt"):
+        path.write_text("".join(f"{line} 0.2 0.2 2 0.3 0.3 1\n" for line in path.read_text().splitlines()))
+    module = read(root, "yolo")
+    assert module.dataset("val")[0][1]["boxes"].numpy() == pytest.approx(
+        np.array([[10, 12, 30, 36], [60, 30, 84, 48]]), abs=1e-3
+    )
+    path.write_text("0 0.5 0.5 0.1 0.1 0.2 0.2 2\n")
+    with pytest.raises(DataError, match="line 1: after the class there are 7 numbers; by kpt_shape"):
+        read(root, "yolo")
+
+
+@pytest.mark.parametrize("word", ["1.5", "-0.5", "-1", "inf", "nan", "1_0", "red", "\u0661"])
+def test_a_class_that_is_no_whole_number(root, word):
+    path = root / "labels" / "train" / "0.txt"
+    path.write_text(f"{word} 0.5 0.5 0.1 0.1\n")
+    with pytest.raises(DataError, match=r"labels/train/0\.txt, line 1"):
+        read(root, "yolo")
+
+
+def test_the_same_line_twice_counts_once(root):
+    path = root / "labels" / "train" / "0.txt"
+    path.write_text(2 * path.read_text())
+    assert str(read(root, "yolo")) == f"{PLAIN}. train: objects annotated twice, read once: 2"
+
+
+def test_labels_that_would_go_unseen(root):
+    shutil.move(root / "labels" / "train" / "0.txt", root / "images" / "train")
+    with pytest.raises(DataError, match=r"images/train/0\.txt lies beside its image"):
+        read(root, "yolo")
+    shutil.move(root / "images" / "train" / "0.txt", root / "labels" / "train")
+    shutil.move(root / "images" / "train" / "0.jpg", root / "images" / "train" / "0.heic")
+    with pytest.raises(DataError, match=r"labels/train/0\.txt: there is no such image in train, but 0\.heic"):
+        read(root, "yolo")
+
+
+# ---- Pascal VOC
+
+
+def make_voc(root):
+    """The training images as in the challenge; every XML file names its image."""
+    shutil.copytree(root / "images" / "train", root / "JPEGImages")
+    (root / "Annotations").mkdir()
+    for number in range(4):
+        (root / "Annotations" / f"{number}.xml").write_text(
+            f"<annotation><filename>{number}.jpg</filename>"
+            "<object><name>red</name><bndbox><xmin>11</xmin><ymin>13</ymin><xmax>30</xmax><ymax>36</ymax>"
+            "</bndbox></object></annotation>"
+        )
+    return root
+
+
+def read_voc(root):
+    files = voc.find(root, "Annotations")
+    return voc.read(root, files, root / "Annotations", images="JPEGImages", names=["red"])
+
+
+def test_the_image_is_the_one_that_a_file_names(root):
+    make_voc(root)
+    shutil.copy(root / "JPEGImages" / "0.jpg", root / "JPEGImages" / "0.png")
+    names = [row["file_name"] for row in read_voc(root).rows["images"]]
+    assert names == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
+    path = root / "Annotations" / "0.xml"
+    for name in ("C:\\pictures\\0.jpg", "./0.jpg"):
+        path.write_text(path.read_text().replace("0.jpg", name, 1).replace("././", "./"))
+        assert read_voc(root).rows["images"][0]["file_name"] == "0.jpg"
+        make = path.read_text().replace(name, "0.jpg")
+        path.write_text(make)
+    path.write_text(path.read_text().replace("<filename>0.jpg", "<filename>elsewhere.jpg"))
+    assert "which image is it of, 0.jpg, 0.png" in read_voc(root).faults[0]
+    path.write_text(path.read_text().replace("<filename>elsewhere.jpg", "<filename>1.jpg"))
+    assert "<filename> says 1.jpg" in read_voc(root).faults[0]
+
+
+def test_a_box_that_is_turned_is_counted(root):
+    make_voc(root)
+    path = root / "Annotations" / "0.xml"
+    turned = (
+        "<attributes><attribute><name>rotation</name><value>30.0</value></attribute></attributes></object>"
+    )
+    path.write_text(path.read_text().replace("</object>", turned))
+    assert read_voc(root).notes == {"boxes that say they are rotated, read as upright": 1}
