@@ -30,7 +30,7 @@ ARROWS: dict[str, set[str]] = {
         *("", "tasks", "engine", "explain", "report", "export", "benchmark"),
         *("backbone.official", "backbone.exporting"),
     },
-    "__init__": {"backbone", "lazy tasks"},
+    "__init__": {"backbone", "ops", "lazy tasks"},
     "__main__": set(),
 }
 MAX_LINES = 400

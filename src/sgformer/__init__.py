@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .backbone import SGFormer
+from .ops.float32 import fast_float32
 
 if TYPE_CHECKING:
     from .tasks.classification.model import Classifier
 
 __version__ = "0.1.0.dev0"
 
-__all__ = ["SGFormer", "__version__", "load"]
+__all__ = ["SGFormer", "__version__", "fast_float32", "load"]
 
 
 def load(weights: str | Path) -> Classifier:

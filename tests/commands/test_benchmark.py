@@ -2,13 +2,15 @@
 
 import csv
 import json
+import os
 
 import pytest
 import torch
 
-from sgformer.benchmark import measure, parity, turns, worker
+from sgformer.benchmark import company, measure, parity, turns, worker
 from sgformer.benchmark.measure import Case
 from sgformer.commands.benchmark import COLUMNS, benchmark, parse_size
+from sgformer.ops import float32
 from sgformer_cli import run
 
 TINY = {"size": [64], "rounds": 2, "device": "cpu"}
@@ -84,6 +86,75 @@ def test_models_take_turns_forth_and_back():
     measured = turns.take_turns([Recorder(name) for name in "abc"], rounds=2)
     assert "".join(order) == "ABC" + "abc" + "abc" + "cba"
     assert [len(m.samples) for m in measured] == [2, 2, 2]
+
+
+def test_neighbours_are_there_while_times_are_taken(monkeypatch):
+    seen = []
+
+    class Recorder:
+        def peak_memory(self):
+            seen.append(neighbours())
+
+        def seconds(self, repeats):
+            seen.append(neighbours())
+            return 1.0
+
+    started = []
+    original = company.subprocess.Popen
+    monkeypatch.setattr(
+        company.subprocess, "Popen", lambda *args: started.append(original(*args)) or started[-1]
+    )
+
+    def neighbours():
+        return sum(process.poll() is None for process in started)
+
+    turns.take_turns([Recorder()], rounds=1, neighbours=1.5)
+    assert seen == [0, 2, 2]
+    assert neighbours() == 0
+
+
+def test_a_busy_machine_is_told(monkeypatch, tmp_path):
+    ticks = iter([100.0, 100.0 + os.sysconf("SC_CLK_TCK")])
+    monkeypatch.setattr(company, "_ticks", lambda: next(ticks))
+    with pytest.warns(UserWarning, match=r"keep 2\.0 of .* cores busy"):
+        path = benchmark(["resnet10t"], memory=False, neighbours=0.5, float32="default", out=tmp_path, **TINY)
+    assert json.loads(path.with_suffix(".json").read_text())["busy_cores_before"] == 2.0
+    assert [row["neighbours"] for row in csv.DictReader(path.open())] == ["0.5"]
+    assert company.warning(0.1) is None
+    with pytest.raises(ValueError, match="neighbours"):
+        benchmark(["resnet10t"], neighbours=-1, out=tmp_path, **TINY)
+
+
+def test_both_kinds_of_products_take_turns(monkeypatch, tmp_path):
+    monkeypatch.setattr(turns, "Worker", Pretender)
+    monkeypatch.setattr(float32, "why_not", lambda: None)
+    path = benchmark(["resnet10t"], dtype=["float32", "bfloat16"], float32="both", out=tmp_path, **TINY)
+    rows = [(row["dtype"], row["float32"]) for row in csv.DictReader(path.open())]
+    assert rows == [("float32", "default"), ("float32", "fast"), ("bfloat16", "default")]
+    monkeypatch.setattr(float32, "why_not", lambda: "it rounds")
+    with pytest.raises(ValueError, match="it rounds"):
+        benchmark(["resnet10t"], float32="both", out=tmp_path, **TINY)
+    with pytest.warns(UserWarning, match="it rounds"):
+        benchmark(["resnet10t"], out=tmp_path, **TINY)
+
+
+class Pretender:
+    """A worker without a process."""
+
+    def __init__(self, case, *, threads):
+        self.case = case
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        return None
+
+    def peak_memory(self):
+        return 1.0
+
+    def seconds(self, repeats):
+        return 1.0
 
 
 def test_all_may_be_built_at_once():

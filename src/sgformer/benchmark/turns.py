@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from .company import Neighbours
 from .measure import Case
 
 # A sample lasts at least this long, by as many steps as that takes; the clock and the scheduler then matter little.
@@ -102,6 +103,7 @@ def measure_in_turns(
     rounds: int,
     threads: int,
     together: bool = False,
+    neighbours: float = 0,
     min_seconds: float = MIN_SECONDS,
 ) -> Iterable[list[Measured]]:
     """Measures groups of cases one after the other; the cases of a group take turns, forth and back.
@@ -113,6 +115,7 @@ def measure_in_turns(
         rounds: how many samples to take of each; 0 to weigh memory only.
         threads: of the CPU.
         together: build and compile the cases of all groups at the same time; they need memory at the same time, too.
+        neighbours: how many processes keep a core busy meanwhile; see `Neighbours`.
         min_seconds: what a sample lasts at least.
 
     Yields:
@@ -130,21 +133,28 @@ def measure_in_turns(
         for group, workers in zip(groups, early, strict=True):
             with ExitStack() as of_group:
                 workers = workers or [of_group.enter_context(Worker(case, threads=threads)) for case in group]
-                yield take_turns(workers, rounds=rounds, min_seconds=min_seconds)
+                yield take_turns(workers, rounds=rounds, neighbours=neighbours, min_seconds=min_seconds)
 
 
-def take_turns(workers: Sequence[Worker], *, rounds: int, min_seconds: float = MIN_SECONDS) -> list[Measured]:
+def take_turns(
+    workers: Sequence[Worker], *, rounds: int, neighbours: float = 0, min_seconds: float = MIN_SECONDS
+) -> list[Measured]:
     """Measures what some workers have, each in its turn."""
     peaks = [worker.peak_memory() for worker in workers]  # all have built and taken a step after this
     samples: list[list[float]] = [[] for _ in workers]
     if rounds:
-        repeats = []
-        for worker in workers:
-            time.sleep(PAUSE_SECONDS)
-            repeats.append(max(1, round(min_seconds / worker.seconds(1))))
-        for i in range(rounds):
-            order = range(len(workers)) if i % 2 == 0 else range(len(workers) - 1, -1, -1)
-            for j in order:
-                time.sleep(PAUSE_SECONDS)
-                samples[j].append(workers[j].seconds(repeats[j]))
+        with Neighbours(neighbours):
+            _sample(workers, samples, rounds, min_seconds)
     return [Measured(of_one, peak) for of_one, peak in zip(samples, peaks, strict=True)]
+
+
+def _sample(workers: Sequence[Worker], samples: list[list[float]], rounds: int, min_seconds: float) -> None:
+    repeats = []
+    for worker in workers:
+        time.sleep(PAUSE_SECONDS)
+        repeats.append(max(1, round(min_seconds / worker.seconds(1))))
+    for i in range(rounds):
+        order = range(len(workers)) if i % 2 == 0 else range(len(workers) - 1, -1, -1)
+        for j in order:
+            time.sleep(PAUSE_SECONDS)
+            samples[j].append(workers[j].seconds(repeats[j]))

@@ -4,6 +4,7 @@ import csv
 import datetime
 import itertools
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 COLUMNS = (
-    *("model", "height", "width", "batch_size", "mode", "dtype", "compiled", "device"),
+    *("model", "height", "width", "batch_size", "mode", "dtype", "float32", "compiled", "device"),
     *(
         "seconds_median",
         "seconds_q25",
@@ -23,6 +24,7 @@ COLUMNS = (
         "peak_memory_mb",
         "gmacs",
         "mparams",
+        "neighbours",
     ),
 )
 
@@ -34,7 +36,9 @@ def benchmark(
     batch_size: int = 1,
     mode: Sequence[str] = ("inference",),
     dtype: Sequence[str] = ("float32",),
+    float32: str = "fast",
     compile: str = "no",
+    neighbours: float = 0,
     rounds: int = 7,
     threads: int | None = None,
     time: bool = True,
@@ -52,7 +56,10 @@ def benchmark(
         batch_size: Pictures a step.
         mode: ``inference``, ``training`` (forward, backward and a step of AdamW), or both.
         dtype: ``float32``, ``bfloat16``, ``float16``: of the weights in inference, of autocast in training.
+        float32: Whose products in float32 on a CPU: ``default`` for PyTorch's own choice, ``fast`` for
+            `sgformer.fast_float32`, which the other commands use, too; or ``both``.
         compile: ``no``, ``yes`` or ``both``.
+        neighbours: How many other processes keep a core busy meanwhile; 0.5 for one that sleeps half of the time.
         rounds: Samples of each model; each lasts a tenth of a second at least.
         threads: CPU threads; None for torch's choice.
         time: Whether to take times.
@@ -71,13 +78,17 @@ def benchmark(
     """
     if rounds < 1 or batch_size < 1 or (threads is not None and threads < 1):
         raise ValueError("rounds, batch size and threads must be at least 1")
+    if neighbours < 0:
+        raise ValueError(f"{neighbours} neighbours: give 0, 0.5, 1 or more")
     if not (time or memory):
         raise ValueError("without time and memory there is nothing to measure; leave one of them on")
     sizes = [parse_size(text) for text in size]
 
     import torch
 
-    from ..benchmark import measure, parity, turns
+    import sgformer
+
+    from ..benchmark import company, measure, parity, turns
     from . import console
 
     if threads is not None:
@@ -86,20 +97,46 @@ def benchmark(
     for name in dtype:
         if any(model.startswith("sgformer") for model in models):
             _refuse_if(parity.failures(device=where, dtype=name))
+    with sgformer.fast_float32() as setting:
+        if where == "cpu" and float32 != "default" and setting.objection:
+            float32 = _without_fast(float32, setting.objection)
     compiled = {"no": [False], "yes": [True], "both": [False, True]}[compile]
+    products = ["default", "fast"] if float32 == "both" else [float32]
     groups = [
-        [measure.Case(model, height, width, batch_size, how, precision, translate, where) for model in models]
+        [
+            measure.Case(
+                model,
+                height,
+                width,
+                batch_size,
+                how,
+                precision,
+                translate,
+                where,
+                choice if low else "default",
+            )
+            for choice in (products if low else products[:1])
+            for model in models
+        ]
         for (height, width), how, precision, translate in itertools.product(sizes, mode, dtype, compiled)
+        for low in [precision == "float32" and where == "cpu"]
     ]
     # Counting builds each model once, without memory: a name that is wrong shows before anything is timed.
     counts = [[measure.count(case) for case in cases] for cases in groups]
+    busy = company.busy_cores() if time else None
+    if complaint := company.warning(busy):
+        warnings.warn(complaint, stacklevel=2)
     measured = turns.measure_in_turns(
-        groups, rounds=rounds if time else 0, threads=torch.get_num_threads(), together=together
+        groups,
+        rounds=rounds if time else 0,
+        threads=torch.get_num_threads(),
+        together=together,
+        neighbours=neighbours,
     )
     rows: list[dict[str, Any]] = []
     for cases, counts_of_group, results in zip(groups, counts, measured, strict=True):
         of_group = [
-            _row(case, result, mparams, gmacs, memory=memory)
+            _row(case, result, mparams, gmacs, memory=memory) | {"neighbours": f"{neighbours:g}"}
             for case, result, (mparams, gmacs) in zip(cases, results, counts_of_group, strict=True)
         ]
         console.table(*_as_table(of_group))
@@ -113,11 +150,21 @@ def benchmark(
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    protocol = _protocol(where, rounds=rounds)
+    protocol = _protocol(where, rounds=rounds) | {
+        "neighbours": neighbours,
+        "busy_cores_before": None if busy is None else round(busy, 2),
+    }
     path.with_suffix(".json").write_text(json.dumps(protocol, indent=1) + "\n", encoding="utf-8")
     _plot(rows, path.with_suffix(".png"))
     print(f"{path}, with the protocol (.json) and a plot (.png) next to it")
     return path
+
+
+def _without_fast(float32: str, objection: str) -> str:
+    if float32 == "fast":
+        warnings.warn(f"float32 products as PyTorch has them: {objection}", stacklevel=3)
+        return "default"
+    raise ValueError(f"--float32 both needs two ways, and here {objection}; take --float32 default")
 
 
 def parse_size(text: str | int) -> tuple[int, int]:
@@ -163,7 +210,8 @@ def _as_table(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]
     for row in rows:
         how = [f"{row['batch_size']}x{row['height']}x{row['width']}", row["mode"], row["dtype"]]
         spread = f"{row['seconds_q25']}-{row['seconds_q75']}" if row["seconds_median"] else ""
-        cells = [row["model"], " ".join(how + ["compiled"] * bool(row["compiled"]))]
+        how += ["fast"] * (row["float32"] == "fast") + ["compiled"] * bool(row["compiled"])
+        cells = [row["model"], " ".join(how)]
         cells += [row["images_per_second"], row["seconds_median"], spread]
         lines.append([*cells, row["peak_memory_mb"], row["gmacs"], row["mparams"]])
     return heads, lines
@@ -223,7 +271,7 @@ def _plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
     groups: dict[tuple, list[dict[str, Any]]] = {}
     for row in rows:
-        groups.setdefault((row["mode"], row["dtype"], row["compiled"]), []).append(row)
+        groups.setdefault((row["mode"], row["dtype"], row["float32"], row["compiled"]), []).append(row)
     measures = [
         (column, title)
         for column, title in (("seconds_median", "megapixels / s"), ("peak_memory_mb", "peak memory, MB"))
@@ -232,7 +280,7 @@ def _plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(1 + 4.2 * len(groups), 0.6 + 3.2 * len(measures)), layout="constrained")
     axes = figure.subplots(len(measures), len(groups), squeeze=False)
     names = list(dict.fromkeys(row["model"] for row in rows))
-    for column, ((mode, dtype, compiled), members) in enumerate(groups.items()):
+    for column, ((mode, dtype, float32, compiled), members) in enumerate(groups.items()):
         for axis, (key, title) in zip(axes[:, column], measures, strict=True):
             sides: set[float] = set()
             for i, name in enumerate(names):
@@ -252,7 +300,8 @@ def _plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
             axis.set_ylim(bottom=0)
             axis.set_ylabel(title)
             axis.grid(alpha=0.3)
-        axes[0, column].set_title(f"{mode}, {dtype}" + ", compiled" * bool(compiled), fontsize="medium")
+        title = f"{mode}, {dtype}" + ", fast" * (float32 == "fast") + ", compiled" * bool(compiled)
+        axes[0, column].set_title(title, fontsize="medium")
         axes[-1, column].set_xlabel("square root of the number of pixels")
     axes[0, 0].legend(fontsize="small")
     figure.savefig(path, dpi=120)

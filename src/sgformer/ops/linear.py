@@ -3,6 +3,8 @@
 PyTorch hands products in float32 to MKL, which leaves AVX-512 unused on a processor that is not Intel's. Convolutions
 go to oneDNN, which uses it. A linear map is a convolution with a 1x1 kernel, and a list of tokens is a picture of one
 column, or some, with channels last, so neither needs a copy to become the other. `benchmarks/choices.py` measures both.
+
+PyTorch has a setting that does as much for all products (`float32.py`); where it is set, this stands back.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .dispatch import is_transformed
+from .float32 import is_fast
 
 # Below so many tokens, or products of numbers, a convolution is no faster.
 MIN_TOKENS = 96
@@ -83,7 +86,7 @@ def is_convolution(x: Tensor, weight: Tensor) -> bool:
     enough = tokens >= MIN_TOKENS and tokens * weight.numel() >= MIN_PRODUCTS
     fits = tokens % _num_pictures() == 0
     usual = torch.backends.mkldnn.enabled and not torch.is_autocast_enabled("cpu") and not is_transformed()
-    return enough and fits and usual
+    return enough and fits and usual and not is_fast()
 
 
 def _num_pictures() -> int:

@@ -44,6 +44,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["no", "yes", "both"],
         help="run through torch.compile (default: no)",
     )
+    parser.add_argument(
+        "--float32",
+        default="fast",
+        choices=["fast", "default", "both"],
+        help="products in float32 on a CPU: by the faster library, as sgformer.fast_float32 and the other commands "
+        "have it; as PyTorch has it; or each (default: fast)",
+    )
+    parser.add_argument(
+        "--neighbours",
+        type=float,
+        default=0,
+        metavar="N",
+        help="other processes that keep a core busy meanwhile; 0.5 is one that sleeps half of the time (default: 0)",
+    )
     parser.add_argument("--rounds", type=int, default=7, help="samples of each model (default: 7)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: as torch chooses)")
     parser.add_argument(
