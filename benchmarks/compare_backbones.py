@@ -1,300 +1,359 @@
-"""Trains several backbones in the same recipe, steps and initialisation, many runs at once on one device.
+"""SG-Former beside other backbones of like cost: the same recipe, the same steps, three seeds, pretrained on nothing.
 
-    python benchmarks/compare_backbones.py list                         the plans, and what each run is
-    python benchmarks/compare_backbones.py smoke PLAN --data FOLDER     a few steps of each run, to find faults early
-    python benchmarks/compare_backbones.py run PLAN --data FOLDER       the runs, and their result files
+    python benchmarks/compare_backbones.py list                              every run, and which are done
+    python benchmarks/compare_backbones.py run --data FOLDER [--hours 2]     the runs that are left, one at a time
+    python benchmarks/compare_backbones.py costs                             parameters, GMACs and seconds an image
+    python benchmarks/compare_backbones.py tables                            writes docs/comparison.md
 
-The plan `imagenette160` trains five backbones from scratch at 160 pixels, and three small ones by the packaged recipe
-as it is. The plan `dense` takes the backbones that it left, and trains detectors and segmenters on them. FOLDER holds
-the sets: `imagenette160`; `nuclei`, `coco_tiny80` and `camvid11`.
+FOLDER holds `imagenette160`, `camvid11` and `nuclei`. The first seed of each backbone is trained with each learning
+rate of its table; the other seeds with the better of them, by the validation images. Segmenters are judged on CamVid's
+test images, which choose nothing. A run that was killed goes on from its checkpoint, one that is done is never begun
+again, and after `--hours` no further run is begun. Runs have one process of `--threads` threads.
 
-Each run is a process of `sgformer train`, with a log of its own, up to `--at-once` of them together. One that fails is
-reported, and the others go on. After `--limit` seconds those that still run are ended; the epochs that they have
-finished count, and their result files and tables say how many of how many. All runs of a table have the same epochs,
-steps, batches and augmentation. What a recipe says in epochs (warm-up, mixing) is stretched with their number, and the
-averaged weights reach as far back, as a share of the run, as in the recipe. Epochs are set with `--epochs nuclei=8`;
-with 0 a table is left out. With `--scale auto` those of the other tables are scaled to fit into the limit, by the times
-that `smoke` has measured with as many runs at once: into four fifths of it, since nothing is known of the machine but
-these few steps.
-
-`--out FOLDER` (default: `runs/compare`) receives:
-
-    results/*.json          a result file for each run, as `training_results.py add` writes it, for tables named
-                            compare_<table>; put them into benchmarks/results/training
-    summary.md              the same as tables
-    half/*.safetensors      last weights of the small classifiers, in half precision
-    weights/*.safetensors   last weights of the classifiers of the first seed, from which `dense` starts
-    logs/*.txt              what each run printed
-    speed_<plan>.json       what `smoke` has measured
-    runs/                   the run folders
+A run's folder is `--out`/NAME, its result file `benchmarks/results/comparison/NAME.json`: recipe, seed, commit,
+machine, every epoch. Accuracy does not mind a busy machine, but seconds do, so `costs` measures them apart, in turns.
 """
 
 import argparse
 import json
 import os
-import shutil
-import signal
+import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from comparison_plans import PLANS, Job, jobs, short, steps
-from training_results import add, table
+from training_results import add
 
 ROOT = Path(__file__).parents[1]
-# Of `--scale auto`: which share of the limit it makes use of, the seconds in which the weights of an epoch are saved,
-# and the scale where nothing was measured.
-SHARE, SAVE, BLIND = 0.8, 1.0, 0.3
-SMOKE_STEPS, SMOKE_EPOCHS = 4, 4
+RESULTS = Path(__file__).parent / "results" / "comparison"
+SEEDS = (0, 1, 2)
+INTRODUCTION = """# Beside other backbones
+
+SG-Former beside backbones of like cost: the same recipe, the same steps, pretrained on nothing, the recipe tuned for
+none of them. The first seed of each is trained with two learning rates, the other seeds with the better one. Mean and
+standard deviation over seeds. `benchmarks/compare_backbones.py` makes the runs and this page.
+"""
 
 
-def start(job: Job, out: Path, threads: int) -> None:
-    """Starts the process of a run, which leads a group with its data workers."""
-    command = [sys.executable, "-m", "sgformer", "train", job.table.recipe]
-    command += ["--out", str(job.folder(out).parent), "--seed", str(job.seed)]
-    for key, value in job.settings.items():
-        command += [f"--{key}", value if isinstance(value, str) else json.dumps(value)]
-    path = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
-    job.log(out).parent.mkdir(parents=True, exist_ok=True)
-    with job.log(out).open("w", encoding="utf-8") as log:
-        job.process = subprocess.Popen(
-            command,
-            stdout=log,
-            stderr=log,
-            stdin=subprocess.DEVNULL,
-            env=environment,
-            cwd=ROOT,
-            start_new_session=True,
-        )
+@dataclass(frozen=True)
+class Backbone:
+    """A backbone of timm, of about the cost of `sgformer_t`.
 
-
-def end(group: list[Job]) -> None:
-    """Ends processes and their data workers; all files of a run are written whole or not at all."""
-    for how in (signal.SIGTERM, signal.SIGKILL):
-        for job in group:
-            assert job.process
-            try:
-                os.killpg(job.process.pid, how)
-            except ProcessLookupError:
-                continue
-        until = time.monotonic() + 2
-        while time.monotonic() < until and any(job.process and job.process.poll() is None for job in group):
-            time.sleep(0.05)
-
-
-def run_all(waiting: list[Job], out: Path, *, at_once: int, limit: float, threads: int) -> None:
-    """Runs jobs, some at once, until all are over or the time is."""
-    begun = spoken = time.monotonic()
-    queue, running = list(waiting), []
-    try:
-        while queue or running:
-            seconds = time.monotonic() - begun
-            for job in [job for job in running if job.process.poll() is not None]:
-                running.remove(job)
-                job.seconds += seconds
-                job.ended = f"failed with {job.process.returncode}" if job.process.returncode else ""
-                (job.folder(out) / "last.ckpt").unlink(missing_ok=True)  # large, and of no use any more
-                print(f"{seconds:4.0f} s: {job.name} {job.ended or 'is done'}", flush=True)
-                if job.ended:
-                    print(tail(job.log(out)), flush=True)
-            if seconds > limit:
-                for job in running + queue:
-                    job.ended = "stopped at the limit" if job in running else "not begun"
-                print(
-                    f"{seconds:4.0f} s: the limit; {len(running)} runs are ended, {len(queue)} not begun",
-                    flush=True,
-                )
-                break
-            while queue and len(running) < at_once:
-                running.append(queue.pop(0))
-                running[-1].seconds = -seconds
-                start(running[-1], out, threads)
-            if time.monotonic() - spoken > 20:
-                spoken = time.monotonic()
-                states = (f"{job.name} {len(job.rows(out))}/{job.epochs}" for job in running)
-                print(f"{seconds:4.0f} s: {', '.join(states)}", flush=True)
-            time.sleep(0.2)
-    finally:
-        end(running)
-
-
-def tail(path: Path, num_lines: int = 12) -> str:
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    return "\n".join(f"    {line[:300]}" for line in lines[-num_lines:])
-
-
-def collect(finished: list[Job], out: Path, at_once: int) -> None:
-    """Result files, weights to go on with, and tables."""
-    from sgformer import load
-    from sgformer.engine.weights import read_metadata
-
-    for job in finished:
-        if not job.rows(out):
-            continue
-        more = {"runs_at_once": at_once, **({"ended": job.ended} if job.ended else {})}
-        add(job.folder(out), job.name, folder=out / "results", more=more)
-        if not job.table.kept or job.seed != finished[0].seed:
-            continue
-        last = job.folder(out) / "last.safetensors"
-        kept = out / ("weights" if job.table.kept == "whole" else "half") / f"{short(job.model)}.safetensors"
-        kept.parent.mkdir(exist_ok=True)
-        if job.table.kept == "whole":
-            shutil.copyfile(last, kept)
-        else:
-            metadata = read_metadata(last)
-            load(last).save(kept, recipe=metadata["recipe"], metrics=metadata["metrics"], half=True)
-    parts = []
-    for group in dict.fromkeys(job.group for job in finished):
-        parts.append(f"### {group}\n\n{table(list((out / 'results').glob(f'{group}_*.json')))}")
-    parts += [f"- {job.name}: {job.ended}" for job in finished if job.ended]
-    (out / "summary.md").write_text("\n".join(parts) + "\n", encoding="utf-8")
-
-
-def measured(finished: list[Job], out: Path, at_once: int) -> dict[str, Any]:
-    """Seconds of a step and of a validation picture, of each run that got to its end, from its last two epochs.
-
-    ``start`` is what the slowest run took beside its epochs: imports, data, CUDA, the end.
+    Attributes:
+        model: Its name in timm.
+        kwargs: Arguments that narrow it.
+        channels_last: Whether it is faster with channels last; that changes nothing of what it learns.
     """
-    times, beside = {}, [0.0]
-    for job in finished:
-        rows = job.rows(out)
-        if len(rows) == SMOKE_EPOCHS:
-            plain, validated = float(rows[-2]["seconds"]), float(rows[-1]["seconds"])
-            num = min(job.table.num_val, _batch(job))
-            num_steps = float(rows[-2]["step"]) - float(rows[-3]["step"])
-            times[f"{job.table.name} {short(job.model)}"] = {
-                "step": plain / num_steps,
-                "picture": max(validated - plain, 0) / num,
-            }
-            beside.append(job.seconds - sum(float(row["seconds"]) for row in rows))
-    return {"at_once": min(at_once, len(finished)), "start": max(beside), "times": times}
+
+    model: str
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    channels_last: bool = False
 
 
-def _batch(job: Job) -> int:
-    return job.table.num_train // steps(job.table)
+BACKBONES = {
+    "sgformer_t": Backbone("sgformer_t"),
+    "swin_48": Backbone(
+        "swin_tiny_patch4_window7_224",
+        {"embed_dim": 48, "num_heads": [2, 4, 8, 16], "always_partition": True, "strict_img_size": False},
+    ),
+    "pvt_v2_48": Backbone("pvt_v2_b1", {"embed_dims": [48, 96, 240, 384]}),
+    "convnext_pico": Backbone("convnext_pico", channels_last=True),
+    "resnet10t": Backbone("resnet10t", channels_last=True),
+}
 
 
-def seconds_of(planned: list[Job], speed: dict[str, Any]) -> float:
-    """How long jobs take, one after another in as many places as there were when their speed was measured."""
-    places = [0.0] * speed["at_once"]
-    for job in planned:
-        if known := speed["times"].get(f"{job.table.name} {short(job.model)}"):
-            validated = -(-job.epochs // int(job.settings["trainer.validate_every"]))
-            seconds = job.epochs * (steps(job.table) * known["step"] + SAVE)
-            first_free = places.index(min(places))
-            places[first_free] += seconds + validated * job.table.num_val * known["picture"]
-    return max(places)
+@dataclass(frozen=True)
+class Table:
+    """Runs that differ in nothing but backbone, learning rate and seed.
+
+    Attributes:
+        title: Of the table.
+        recipe: `task/name`.
+        folder: Of its images, in the folder of all sets.
+        settings: Keys of the recipe that differ.
+        rates: The two learning rates.
+        metric: The metric that chooses the learning rate and is shown.
+        judged: Keys under which the best weights are evaluated once more, on images that chose nothing.
+        shown: Metrics in the table.
+    """
+
+    title: str
+    recipe: str
+    folder: str
+    settings: dict[str, Any]
+    rates: tuple[float, float]
+    metric: str
+    shown: dict[str, str]
+    judged: dict[str, str] = field(default_factory=dict)
 
 
-def chosen_epochs(arguments: argparse.Namespace) -> dict[str, int]:
-    """The epochs of each table: as said by name, else the plan's, scaled."""
-    said = {name: int(number) for name, number in (one.split("=") for one in arguments.epochs)}
-    if unknown := said.keys() - {each.name for each in PLANS[arguments.plan]}:
-        sys.exit(f"--epochs: no table {', '.join(unknown)} in the plan {arguments.plan}")
+SHORT = {"trainer.report": False, "trainer.significance": False, "trainer.tensorboard": False}
+TABLES = {
+    "classification": Table(
+        "Classification: Imagenette at 112 pixels, 15 epochs",
+        "classification/imagenette160",
+        "imagenette160",
+        {"trainer.max_epochs": 15, "data.augment.mix_epochs": 12, "trainer.ema_decay": 0.99},
+        (2.5e-3, 1e-3),
+        "val_top1",
+        {"val_top1": "Top-1"},
+    ),
+    "segmentation": Table(
+        "Segmentation: CamVid with UPerNet, 900 steps",
+        "segmentation/camvid",
+        "camvid11",
+        {"model.weights": None, "head.name": "upernet", "trainer.max_epochs": 20},
+        (1e-3, 3e-4),
+        "val_miou",
+        {"test_miou": "mIoU, test", "val_miou": "mIoU, val"},
+        {"data.images": "images/test", "data.masks": "annotations/test"},
+    ),
+    "detection": Table(
+        "Detection: nuclei with Mask R-CNN, 8 epochs",
+        "detection/nuclei",
+        "nuclei",
+        {"model.weights": None, "trainer.max_epochs": 8},
+        (1e-3, 3e-4),
+        "val_mask_ap",
+        {"val_mask_ap": "Mask AP", "val_box_ap": "Box AP"},
+    ),
+}
 
-    def at(scale: float) -> dict[str, int]:
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a table."""
+
+    table: str
+    backbone: str
+    rate: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its folder and its result file."""
+        return f"{self.table}_{self.backbone}_lr{self.rate:g}_seed{self.seed}"
+
+    @property
+    def result(self) -> Path:
+        """Its result file, which is there once the run is done."""
+        return RESULTS / f"{self.name}.json"
+
+    def settings(self, data: Path) -> dict[str, Any]:
+        """What differs from the recipe."""
+        table, backbone = TABLES[self.table], BACKBONES[self.backbone]
         return {
-            each.name: said.get(each.name, max(2, round(scale * each.epochs)))
-            for each in PLANS[arguments.plan]
+            "model.name": backbone.model,
+            "model.kwargs": backbone.kwargs,
+            "data.root": str(data / table.folder),
+            "optim.lr": self.rate,
+            "trainer.channels_last": backbone.channels_last and self.table != "detection",
+            **SHORT,
+            **table.settings,
         }
 
-    if arguments.scale != "auto":
-        return at(float(arguments.scale))
-    path = arguments.out / f"speed_{arguments.plan}.json"
-    if not path.is_file():
-        sys.exit(f"--scale auto needs {path}; first run `smoke {arguments.plan}`, or say --scale 0.5")
-    speed, scale = json.loads(path.read_text(encoding="utf-8")), 1.0
-    if not speed["times"]:
-        print(f"nothing was measured; scale {BLIND}: {at(BLIND)}", flush=True)
-        return at(BLIND)
-    dry = argparse.Namespace(**{**vars(arguments), "from_scratch": True})
 
-    def estimate() -> float:
-        return speed["start"] + seconds_of(list(jobs(dry, at(scale), arguments.out)), speed)
-
-    while scale > 0.05 and estimate() > SHARE * arguments.limit:
-        scale -= 0.02
-    print(f"scale {scale:.2f}: {at(scale)}", flush=True)
-    print(f"about {estimate():.0f} s, {speed['start']:.0f} of them before and after the epochs", flush=True)
-    return at(scale)
+def value(run: Run, metric: str) -> float | None:
+    """The metric of a run that is done, of its best epoch."""
+    if not run.result.is_file():
+        return None
+    content = json.loads(run.result.read_text(encoding="utf-8"))
+    if metric in content:
+        return content[metric]
+    return max((epoch[metric] for epoch in content["epochs"] if metric in epoch), default=None)
 
 
-def smoke(arguments: argparse.Namespace) -> int:
-    """A few steps of each run; what they took is kept for `--scale auto`."""
-    out = arguments.out / "smoke"
-    shutil.rmtree(out / "runs", ignore_errors=True)
-    few = {"trainer.limit_train_batches": SMOKE_STEPS, "trainer.limit_val_batches": 1}
-    few["trainer.validate_every"] = 2  # so that the last epoch differs from the one before in nothing else
-    arguments.set = [*(f"{key}={value}" for key, value in few.items()), *arguments.set]
-    arguments.seeds = arguments.seeds[:1]
-    planned = list(
-        jobs(arguments, dict.fromkeys((each.name for each in PLANS[arguments.plan]), SMOKE_EPOCHS), out)
-    )
-    run_all(planned, out, at_once=arguments.at_once, limit=arguments.limit, threads=arguments.threads)
-    speed = measured(planned, out, arguments.at_once)
-    (arguments.out / f"speed_{arguments.plan}.json").write_text(
-        json.dumps(speed, indent=1) + "\n", encoding="utf-8"
-    )
-    for name, times in speed["times"].items():
-        print(
-            f"{name}: {times['step']:.3f} s a step, {times['picture']:.3f} s a validation picture", flush=True
-        )
-    collect(planned, out, arguments.at_once)
-    failed = [job.name for job in planned if job.ended]
-    print(
-        f"{len(planned) - len(failed)} of {len(planned)} runs work"
-        + f"; not {', '.join(failed)}" * bool(failed)
-    )
+def better_rate(table: str, backbone: str) -> float | None:
+    """The learning rate with the better first seed; None while one of them is missing."""
+    found = {
+        rate: value(Run(table, backbone, rate, SEEDS[0]), TABLES[table].metric)
+        for rate in TABLES[table].rates
+    }
+    if any(score is None for score in found.values()):
+        return None
+    return max(found, key=lambda rate: found[rate] or 0.0)
+
+
+def planned() -> Iterator[Run]:
+    """All runs that can be named by now, both rates of the first seed before the other seeds."""
+    for table in TABLES:
+        for backbone in BACKBONES:
+            for rate in TABLES[table].rates:
+                yield Run(table, backbone, rate, SEEDS[0])
+    for seed in SEEDS[1:]:
+        for table in TABLES:
+            for backbone in BACKBONES:
+                if (rate := better_rate(table, backbone)) is not None:
+                    yield Run(table, backbone, rate, seed)
+
+
+def train(run: Run, data: Path, out: Path, threads: int) -> None:
+    """Trains, from the checkpoint where there is one, and writes the result file."""
+    place = out / run.name
+    folder = place / Path(TABLES[run.table].recipe).name
+    command = [sys.executable, "-m", "sgformer", "train"]
+    if (folder / "last.ckpt").is_file():
+        command += ["--resume", str(folder)]
+    else:
+        if folder.exists():  # killed before its first checkpoint: out of the way, not away
+            folder.rename(place / f"before-{time.time():.0f}")
+        command += [TABLES[run.table].recipe, "--out", str(place), "--seed", str(run.seed)]
+        for key, setting in run.settings(data).items():
+            command += [f"--{key}", setting if isinstance(setting, str) else json.dumps(setting)]
+    path = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(threads)}
+    place.mkdir(parents=True, exist_ok=True)
+    with (place / "log.txt").open("a", encoding="utf-8") as log:
+        subprocess.run(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment, check=True)
+    more = {
+        "table": run.table,
+        "backbone": run.backbone,
+        "commit": commit(folder),
+        **judge(run, folder, data),
+    }
+    add(folder, run.name, folder=RESULTS, more=more)
+    (folder / "last.ckpt").unlink(missing_ok=True)
+
+
+def commit(folder: Path) -> str:
+    return json.loads((folder / "environment.json").read_text(encoding="utf-8"))["git_commit"]
+
+
+def judge(run: Run, folder: Path, data: Path) -> dict[str, float]:
+    """The mIoU of the best weights on images that chose nothing, where the table has such."""
+    table = TABLES[run.table]
+    if not table.judged:
+        return {}
+    from sgformer.commands.evaluate import evaluate
+
+    report = evaluate(folder, {"data.root": str(data / table.folder), **table.judged})
+    return {"test_miou": report.to_dict()["miou"]}
+
+
+def run_all(data: Path, out: Path, hours: float, threads: int) -> int:
+    begun, failed = time.monotonic(), set()
+    while time.monotonic() - begun < hours * 3600:
+        left = [run for run in planned() if not run.result.is_file() and run.name not in failed]
+        if not left:
+            break
+        print(f"{left[0].name} ...", flush=True)
+        try:
+            train(left[0], data, out, threads)
+        except subprocess.CalledProcessError:
+            failed.add(left[0].name)
+            print(f"{left[0].name} failed: see {out / left[0].name / 'log.txt'}", flush=True)
     return len(failed)
+
+
+def costs(rounds: int = 5) -> dict[str, dict[str, float]]:
+    """Parameters, GMACs at 224, and seconds of an image at 224 in inference, in turns."""
+    import timm
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    import sgformer  # noqa: F401 (registers our models with timm)
+
+    x, found, models = torch.randn(1, 3, 224, 224), {}, {}
+    for name, backbone in BACKBONES.items():
+        model = timm.create_model(backbone.model, **backbone.kwargs).eval()
+        models[name] = model.to(memory_format=torch.channels_last) if backbone.channels_last else model
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(x)
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        found[name] = {"parameters": parameters, "gmacs": counter.get_total_flops() / 2e9}
+    seconds: dict[str, list[float]] = {name: [] for name in models}
+    with torch.inference_mode():
+        for turn in range(rounds + 1):
+            for name, model in models.items():
+                begun = time.perf_counter()
+                for _ in range(10):
+                    model(x)
+                if turn:  # the first warms up
+                    seconds[name].append((time.perf_counter() - begun) / 10)
+    for name in models:
+        found[name]["seconds"] = statistics.median(seconds[name])
+    threads, machine = torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()
+    about = {"torch": torch.__version__.split("+")[0], "threads": threads, "cpu": machine, "backbones": found}
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / "costs.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    return found
+
+
+def spread(values: list[float]) -> str:
+    """Mean and standard deviation over seeds."""
+    if not values:
+        return ""
+    if len(values) == 1:
+        return f"{values[0]:.1%} (one seed)"
+    return f"{statistics.mean(values):.1%} ± {statistics.stdev(values):.1%} ({len(values)} seeds)"
+
+
+def table(name: str, known: dict[str, Any]) -> str:
+    """A table of a task: each backbone, its cost, and what the runs that are done reached."""
+    about = TABLES[name]
+    heads = ["Backbone", "Parameters", "GMACs at 224", "ms an image", "Learning rate", *about.shown.values()]
+    lines = [f"| {' | '.join(heads)} |", f"{'|---' * len(heads)}|"]
+    for backbone in BACKBONES:
+        cost = known.get(backbone)
+        cells = (
+            [f"{cost['parameters'] / 1e6:.1f}M", f"{cost['gmacs']:.2f}", f"{cost['seconds'] * 1e3:.0f}"]
+            if cost
+            else [""] * 3
+        )
+        best = better_rate(name, backbone)
+        for rate in about.rates:
+            runs = [Run(name, backbone, rate, seed) for seed in SEEDS]
+            if not any(run.result.is_file() for run in runs):
+                continue
+            shown = []
+            for metric in about.shown:
+                values = [value(run, metric) for run in runs]
+                shown.append(spread([score for score in values if score is not None]))
+            mark = " (kept)" if rate == best else ""
+            lines.append(f"| {' | '.join([f'`{backbone}`', *cells, f'{rate:g}{mark}', *shown])} |")
+    return "\n".join(lines) + "\n"
+
+
+def page() -> str:
+    """The page: an introduction, and the table of each task that has runs."""
+    costs_file = RESULTS / "costs.json"
+    known = json.loads(costs_file.read_text(encoding="utf-8"))["backbones"] if costs_file.is_file() else {}
+    parts = [INTRODUCTION]
+    for name, about in TABLES.items():
+        if any(run.table == name and run.result.is_file() for run in planned()):
+            parts.append(f"## {about.title}\n\n{table(name, known)}")
+    return "\n".join(parts)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("verb", choices=["list", "smoke", "run"])
-    parser.add_argument("plan", nargs="?", choices=list(PLANS))
+    parser.add_argument("verb", choices=["list", "run", "costs", "tables"])
     parser.add_argument("--data", type=Path, default=Path("data"))
-    parser.add_argument("--out", type=Path, default=Path("runs/compare"))
-    parser.add_argument("--limit", type=float, default=3600.0, help="seconds")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--epochs", nargs="+", default=[], metavar="TABLE=NUMBER")
-    parser.add_argument("--scale", default="1", help="factor on the plan's epochs, or auto")
-    parser.add_argument("--at-once", type=int, default=12)
-    parser.add_argument("--threads", type=int, default=1, help="of each run, beside its data workers")
-    parser.add_argument("--workers", type=int, help="data workers of each run; default: as the plan says")
-    parser.add_argument("--from-scratch", action="store_true", help="dense: without trained backbones")
-    parser.add_argument(
-        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="recipe keys, for all runs alike"
-    )
+    parser.add_argument("--out", type=Path, default=Path("runs/comparison"))
+    parser.add_argument("--hours", type=float, default=24.0)
+    parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
+    if arguments.verb == "run":
+        return run_all(
+            arguments.data.absolute(), arguments.out.absolute(), arguments.hours, arguments.threads
+        )
     if arguments.verb == "list":
-        for name, tables in PLANS.items():
-            for each in tables:
-                print(
-                    f"{name}: {each.name}, {each.epochs} epochs of {steps(each)} steps: {', '.join(each.models)}"
-                )
-        return 0
-    if arguments.plan is None:
-        parser.error(f"name a plan: {', '.join(PLANS)}")
-    arguments.data, arguments.out = arguments.data.absolute(), arguments.out.absolute()
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    for number in (signal.SIGTERM, signal.SIGHUP):  # whoever ends this ends the runs, too
-        signal.signal(number, lambda number, frame: sys.exit(128 + number))
-    if arguments.verb == "smoke":
-        return smoke(arguments)
-    planned = list(jobs(arguments, chosen_epochs(arguments), arguments.out))
-    for job in planned:
-        if job.folder(arguments.out).exists():
-            sys.exit(f"there is a run in {job.folder(arguments.out)}; name another --out, or remove it")
-    at_once = min(arguments.at_once, len(planned))
-    run_all(planned, arguments.out, at_once=at_once, limit=arguments.limit, threads=arguments.threads)
-    collect(planned, arguments.out, at_once)
-    print((arguments.out / "summary.md").read_text(encoding="utf-8"), flush=True)
-    return sum(job.ended.startswith("failed") for job in planned)
+        for run in planned():
+            print(f"{run.name}: {'done' if run.result.is_file() else 'left'}")
+    elif arguments.verb == "costs":
+        for name, cost in costs().items():
+            print(
+                f"{name}: {cost['parameters'] / 1e6:.1f}M, {cost['gmacs']:.2f} GMACs, {cost['seconds'] * 1e3:.0f} ms"
+            )
+    else:
+        (ROOT / "docs" / "comparison.md").write_text(page(), encoding="utf-8")
+    return 0
 
 
 if __name__ == "__main__":

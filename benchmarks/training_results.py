@@ -28,7 +28,6 @@ PAGES = (
     "docs/detection.md",
     "docs/segmentation.md",
 )
-EMPTY = "There are no such runs yet; `benchmarks/compare_backbones.py` makes them, on a machine with a GPU.\n"
 # What a task's table shows beside run, model, pixels, epochs and minutes: head, metric, and of which epoch.
 COLUMNS = {
     "classification": (
@@ -69,8 +68,6 @@ def add(run: Path, name: str, *, folder: Path = RESULTS, more: dict[str, Any] | 
 
 def table(paths: list[Path]) -> str:
     """A table of result files of one task, runs that differ in the seed alone in one row."""
-    if not paths:
-        return EMPTY
     runs = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(paths)}
     groups: dict[str, list[str]] = {}
     for name in runs:

@@ -1,10 +1,9 @@
 """`benchmarks/compare_backbones.py` and the tables of `benchmarks/training_results.py`."""
 
-import argparse
+import dataclasses
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,118 +16,109 @@ from sgformer.engine import recipe
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import compare_backbones
-import comparison_plans
 import training_results
-from comparison_plans import PLANS
-
-TABLES = [table for tables in PLANS.values() for table in tables]
 
 
-def planned(plan, out, epochs=2, **changes):
-    arguments = {
-        "plan": plan,
-        "seeds": [0],
-        "data": Path("data"),
-        "workers": None,
-        "from_scratch": True,
-        "set": [],
-    }
-    names = (table.name for table in PLANS[plan])
-    return list(
-        comparison_plans.jobs(argparse.Namespace(**arguments | changes), dict.fromkeys(names, epochs), out)
-    )
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    monkeypatch.setattr(compare_backbones, "RESULTS", tmp_path / "results")
+    (tmp_path / "results").mkdir()
+    return tmp_path / "results"
 
 
-@pytest.mark.parametrize("plan", PLANS)
-def test_every_run_has_a_recipe_and_a_name_of_its_own(plan, tmp_path):
-    runs = planned(plan, tmp_path, seeds=[0, 1])
-    assert len({job.name for job in runs}) == len(runs)
-    for job in runs:
-        assert timm.is_model(job.model)
-        task = tasks.get(job.table.recipe.split("/")[0])
-        parsed = recipe.parse(recipe.find(job.table.recipe), task.Recipe, job.settings)
-        assert parsed.model.name == job.model
-        assert parsed.trainer.max_epochs == 2
+def done(run, **metrics):
+    """Pretends that a run reached these numbers."""
+    run.result.write_text(json.dumps({"epochs": [{"epoch": 1, **metrics}]}))
+
+
+def test_every_run_has_a_recipe_and_a_name_of_its_own(results):
+    runs = list(compare_backbones.planned())
+    assert len({run.name for run in runs}) == len(runs)
+    for run in runs:
+        path = compare_backbones.TABLES[run.table].recipe
+        parsed = recipe.parse(
+            recipe.find(path), tasks.get(path.split("/")[0]).Recipe, run.settings(Path("data"))
+        )
+        assert timm.is_model(parsed.model.name)
         assert parsed.model.weights is None
+        assert parsed.optim.lr == run.rate
 
 
-@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
-def test_runs_of_a_table_differ_in_nothing_but_the_backbone(table, tmp_path):
-    (plan,) = (name for name, tables in PLANS.items() if table in tables)
-    own = {"model.name", "model.kwargs", "model.weights", "trainer.channels_last"}
+@pytest.mark.parametrize("table", compare_backbones.TABLES)
+def test_runs_of_a_table_differ_in_nothing_but_backbone_and_learning_rate(results, table):
+    own = {"model.name", "model.kwargs", "optim.lr", "trainer.channels_last"}
     settings = [
-        {key: value for key, value in job.settings.items() if key not in own}
-        for job in planned(plan, tmp_path)
-        if job.table is table
+        {key: value for key, value in run.settings(Path("data")).items() if key not in own}
+        for run in compare_backbones.planned()
+        if run.table == table
     ]
-    assert len(settings) == len(table.models) > 1
+    assert len(settings) == 2 * len(compare_backbones.BACKBONES)
     assert all(each == settings[0] for each in settings)
 
 
-def test_the_recipes_own_length_is_the_recipe():
-    (packaged,) = (table for table in TABLES if table.name == "imagenette112")
-    settings = comparison_plans.stretched(packaged, 36)
-    assert settings == {
-        "trainer.max_epochs": 36,
-        "optim.warmup_epochs": 2,
-        "data.augment.mix_epochs": 28,
-        "trainer.ema_decay": 0.996,
+def test_the_other_seeds_take_the_better_learning_rate(results):
+    first, second = compare_backbones.TABLES["classification"].rates
+    rates = {first: 0.4, second: 0.5}
+    for rate, score in rates.items():
+        assert compare_backbones.better_rate("classification", "resnet10t") is None
+        done(compare_backbones.Run("classification", "resnet10t", rate, 0), val_top1=score)
+    others = [run for run in compare_backbones.planned() if run.seed > 0]
+    assert {(run.table, run.backbone, run.rate) for run in others} == {
+        ("classification", "resnet10t", second)
     }
-    half = comparison_plans.stretched(packaged, 18)
-    assert (half["optim.warmup_epochs"], half["data.augment.mix_epochs"]) == (1, 14)
-    assert half["trainer.ema_decay"] == pytest.approx(0.992, abs=1e-4)
+    done(others[0], val_top1=0.7)
+    assert "## Classification" in compare_backbones.page()
+    assert "## Detection" not in compare_backbones.page()
+    rows = compare_backbones.table("classification", {}).splitlines()[2:]
+    assert len(rows) == 2
+    assert "40.0% (one seed)" in rows[0]
+    assert "(kept)" in rows[1]
+    assert "60.0% ± 14.1% (2 seeds)" in rows[1]
 
 
-def test_a_run_that_fails_or_takes_too_long_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
-    scripts = {"sgformer_s": "sleep 0.3; echo no such kernel >&2; exit 3", "resnet50": "sleep 99 & sleep 99"}
-    most = [0]
+def test_a_run_that_fails_does_not_stop_the_others_and_none_is_done_twice(results, monkeypatch, tmp_path):
+    begun = []
 
-    def start(job, out, threads):
-        job.log(out).parent.mkdir(parents=True, exist_ok=True)
-        with job.log(out).open("w") as log:
-            command = ["sh", "-c", scripts.get(job.model, "sleep 0.3")]
-            job.process = subprocess.Popen(command, stderr=log, start_new_session=True)
-        most[0] = max(most[0], sum(j.process is not None and j.process.poll() is None for j in runs))
+    def train(run, data, out, threads):
+        begun.append(run.name)
+        if run.backbone == "swin_48":
+            raise subprocess.CalledProcessError(3, "sgformer")
+        done(run, **{compare_backbones.TABLES[run.table].metric: 0.5})
 
-    runs = planned("imagenette160", tmp_path)
-    monkeypatch.setattr(compare_backbones, "start", start)
-    began = time.monotonic()
-    compare_backbones.run_all(runs, tmp_path, at_once=2, limit=10, threads=1)
-    assert time.monotonic() - began < 30
-    ended = {job.model: job.ended for job in runs}
-    assert ended.pop("sgformer_s") == "failed with 3"
-    assert ended.pop("resnet50") == "stopped at the limit"
-    assert set(ended.values()) == {""}
-    assert most[0] == 2
-    assert "no such kernel" in capsys.readouterr().out
-    # The one that was ended, and what it had started; nobody may have fetched their exit codes yet.
-    group = next(job.process.pid for job in runs if job.model == "resnet50")
-    alive = subprocess.run(["ps", "-eo", "pgid=,stat="], capture_output=True, text=True).stdout.splitlines()
-    assert not [line for line in alive if line.split()[0] == str(group) and "Z" not in line]
+    monkeypatch.setattr(compare_backbones, "train", train)
+    assert compare_backbones.run_all(tmp_path, tmp_path, hours=1, threads=1) > 0
+    assert len(begun) == len(set(begun))
+    assert not any("swin_48" in path.name for path in results.iterdir())
+    begun.clear()
+    compare_backbones.run_all(tmp_path, tmp_path, hours=1, threads=1)
+    assert begun
+    assert all("swin_48" in name for name in begun)
 
 
-def test_epochs_are_chosen_to_fit_into_the_limit(tmp_path):
-    names = [f"{table.name} {comparison_plans.short(m)}" for table in PLANS["dense"] for m in table.models]
-    times = {name: {"step": 0.5, "picture": 0.01} for name in names}
-    speed = {"at_once": 12, "start": 20.0, "times": times}
-    (tmp_path / "speed_dense.json").write_text(json.dumps(speed))
-    asked = {"plan": "dense", "out": tmp_path, "epochs": ["camvid=7"], "scale": "auto", "seeds": [0]}
-    asked |= {"data": tmp_path, "workers": None, "from_scratch": True, "set": []}
-    chosen = {
-        limit: compare_backbones.chosen_epochs(argparse.Namespace(limit=limit, **asked))
-        for limit in (100, 300, 90000)
+@pytest.mark.slow
+def test_a_killed_run_goes_on_and_ends_in_a_result_file(results, monkeypatch, tmp_path):
+    settings = {
+        **OVERRIDES,
+        "trainer.report": False,
+        "trainer.tensorboard": False,
+        "trainer.significance": False,
     }
-    assert chosen[90000] == {"nuclei": 24, "coco_tiny80": 24, "camvid": 7, "semantic_coco_tiny80": 40}
-    assert chosen[100]["nuclei"] < chosen[300]["nuclei"] < 24
-    (table,) = (table for table in PLANS["dense"] if table.name == "semantic_coco_tiny80")
-    steps = comparison_plans.steps(table) * chosen[300]["semantic_coco_tiny80"]
-    assert 100 < 0.5 * steps < 300
-
-
-def test_an_unknown_table_is_refused(tmp_path):
-    asked = argparse.Namespace(plan="dense", epochs=["cityscapes=7"])
-    with pytest.raises(SystemExit, match="no table cityscapes in the plan dense"):
-        compare_backbones.chosen_epochs(asked)
+    smoke = dataclasses.replace(
+        compare_backbones.TABLES["classification"], recipe="classification/smoke", settings=settings
+    )
+    monkeypatch.setitem(compare_backbones.TABLES, "classification", smoke)
+    monkeypatch.setitem(compare_backbones.BACKBONES, "small", compare_backbones.Backbone("sgformer_test"))
+    run = compare_backbones.Run("classification", "small", 1e-3, 0)
+    place = tmp_path / "runs" / run.name
+    monkeypatch.setattr(
+        compare_backbones.Run, "settings", lambda self, data: {**settings, "optim.lr": self.rate}
+    )
+    train("smoke", {**settings, "optim.lr": run.rate, "trainer.max_epochs": 1}, out=place)
+    compare_backbones.train(run, tmp_path, tmp_path / "runs", 1)  # from the checkpoint: no second folder
+    assert [path.name for path in place.iterdir() if path.is_dir()] == ["smoke"]
+    content = json.loads(run.result.read_text())
+    assert content["recipe"]["optim"]["lr"] == run.rate
+    assert content["commit"]
 
 
 def test_a_run_becomes_a_result_file(tmp_path):
@@ -186,4 +176,3 @@ def test_seeds_share_a_row_and_a_run_that_was_stopped_says_so(tmp_path):
     assert training_results.table([write("d", [0.4, 0.5, 0.6], parameters=False)]).splitlines()[2] == (
         "| `d` | `resnet50` | 160, 160 | 3 | 2 | 60.0% | 60.0% |"
     )
-    assert "no such runs yet" in training_results.table([])
