@@ -24,6 +24,7 @@ VERBS = {
     "train": "train a model from a recipe",
     "evaluate": "judge a trained model on the validation pictures",
     "predict": "name what is in pictures",
+    "embed": "write what a model sees of pictures, as features with paths",
     "report": "write a page about a run",
     "explain": "draw what a model finds significant in pictures or a video, and where its keys go",
     "export": "write a trained model as ONNX or torch.export file",

@@ -165,13 +165,13 @@ def _predict_all(
         if "window" in settings:
             settings = settings | {"progress": lambda windows: _windows(bar, windows)}
         for path in bar.track(paths, description="predicting") if len(paths) > batch_size else paths:
-            result: dict[str, Any] = {"picture": _printable(path)}
+            result: dict[str, Any] = {"picture": printable(path)}
             results.append(result)
             try:
                 batch.append((result, path, read_picture(path)))
             except (PictureError, OSError) as error:
                 result["error"] = getattr(error, "reason", str(error))
-                print(f"sgformer: skipped: {_printable(error)}", file=sys.stderr)
+                print(f"sgformer: skipped: {printable(error)}", file=sys.stderr)
             num_pixels = sum(image.width * image.height for _, _, image in batch)
             if len(batch) == batch_size or num_pixels > MAX_PIXELS_AT_ONCE:
                 finish()
@@ -242,7 +242,7 @@ def _gather(results: list[dict[str, Any]], rank: int, num_processes: int) -> lis
     return [part[i] for i in range(longest) for part in gathered if i < len(part)]
 
 
-def _printable(name: Any) -> str:
+def printable(name: Any) -> str:
     """A name as text that can be printed and stored, whatever bytes are in it."""
     return str(name).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
@@ -253,7 +253,7 @@ def _free_names(folder: Path, paths: list[Path]) -> dict[Path, Path]:
     taken: set[str] = set()  # some file systems do not tell capitals from small letters
     numbers: dict[str, int] = {}
     for path in paths:
-        stem = _printable(path.stem)
+        stem = printable(path.stem)
         number = numbers.get(stem, 0) + 1
         while (name := f"{stem}-{number}.png" if number > 1 else f"{stem}.png").casefold() in taken or (
             folder / name

@@ -90,7 +90,8 @@ def _plots(rows: list[dict[str, float]]) -> dict[str, list[str]]:
     names = list(dict.fromkeys(name for row in rows for name in row))
     losses = sorted(name for name in names if name.endswith("loss"))
     others = [name for name in names if name.startswith("val_") and name not in losses]
-    return {"Loss": losses, "Validation": others, "Learning rate": ["lr"]}
+    plots = {"Loss": losses, "Validation": others, "Learning rate": ["lr"] if "lr" in names else []}
+    return {title: shown for title, shown in plots.items() if shown}
 
 
 def _with_significance(model: Any, pictures: list[tuple[Any, Any, str]]) -> list[tuple[list[Any], str]]:

@@ -1,6 +1,7 @@
 """``sgformer train RECIPE``."""
 
 import dataclasses
+import time
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -96,6 +97,8 @@ def train(
             f"all {num_epochs} epochs are over; to train on: --trainer.max_epochs {num_epochs + 1} or more",
             highlight=False,
         )
+    if (probing := getattr(parsed, "probe", None)) and probing.penalties:
+        return _probe(task_module, parsed, task.model, data, folder)
     try:
         best = fit.fit(
             task,
@@ -120,6 +123,26 @@ def train(
         highlight=False,
         markup=False,
         soft_wrap=True,
+    )
+    return folder
+
+
+def _probe(task_module: Any, parsed: Any, model: Any, data: Any, folder: Path) -> Path:
+    """Fit the head alone, by regression, and leave in the run folder what training would."""
+    from ..engine.run_folder import to_csv
+    from ..engine.weights import write_atomically
+
+    start = time.perf_counter()
+    metrics = {"epoch": 1, "step": 0, **task_module.probe(parsed, data, model)}
+    metrics["seconds"] = round(time.perf_counter() - start, 2)
+    write_atomically(folder / "metrics.csv", to_csv([metrics]).encode())
+    for name in ("last", "best"):
+        model.save(folder / f"{name}.safetensors", recipe=_to_share(parsed), metrics=metrics)
+    if parsed.trainer.report:
+        _report(folder)
+    print(
+        f"cross-validated accuracy {metrics['cv_top1']:.1%} · val_top1 {metrics['val_top1']:.1%} · "
+        f"{metrics['seconds']:.1f} s\nNext:\n  sgformer predict {folder} PICTURES"
     )
     return folder
 

@@ -11,7 +11,7 @@ from .recipe import to_dict
 # checkpoint, or would make it another run: which samples are in a batch, which weights there are, what they mean.
 FOLLOWED = (
     *("optim.lr", "optim.weight_decay", "optim.warmup_epochs", "optim.warmup_lr", "optim.final_lr"),
-    *("optim.final_epochs", "optim.schedule", "optim.step_epochs"),
+    *("optim.final_epochs", "optim.schedule", "optim.step_epochs", "optim.decay_epochs"),
     *(
         "trainer.max_epochs",
         "trainer.accelerator",
@@ -26,6 +26,7 @@ FOLLOWED = (
     *("heads.num_proposals", "heads.num_sampled", "heads.max_detections"),
     *(
         "data.root",
+        "data.roots*",
         "data.images",
         "data.masks",
         "data.train.*",

@@ -3,6 +3,7 @@
 from .data import ClassificationData
 from .judge import Report, evaluate, worst
 from .model import Classifier, Prediction
+from .probe import probe
 from .task import ClassificationTask, Recipe, build, watchers
 
 load = Classifier.from_weights
@@ -17,6 +18,7 @@ __all__ = [
     "build",
     "evaluate",
     "load",
+    "probe",
     "watchers",
     "worst",
 ]

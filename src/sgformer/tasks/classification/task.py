@@ -19,6 +19,7 @@ from ..backbones import ModelOptions, kwargs_of, preprocessing_of
 from ..loading import Batch
 from .data import AugmentOptions, ClassificationData, DataOptions
 from .model import Classifier
+from .probe import ProbeOptions
 
 
 @dataclass(kw_only=True)
@@ -41,6 +42,7 @@ class Recipe:
         seed: Where all randomness starts.
         model: Which backbone.
         data: Which pictures, how large, how many at once.
+        probe: A logistic regression in place of training.
         loss: What training minimizes.
         optim: How the weights are moved.
         trainer: How long, how precise, and on what.
@@ -50,6 +52,7 @@ class Recipe:
     seed: int = 0
     model: ModelOptions = field(default_factory=ModelOptions)
     data: DataOptions = field(default_factory=DataOptions)
+    probe: ProbeOptions = field(default_factory=ProbeOptions)
     loss: LossOptions = field(default_factory=LossOptions)
     optim: OptimOptions = field(default_factory=OptimOptions)
     trainer: TrainerOptions = field(default_factory=TrainerOptions)

@@ -1,0 +1,93 @@
+"""``sgformer embed WEIGHTS PICTURES...``."""
+
+import csv
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def embed(
+    weights: str | Path,
+    pictures: list[str],
+    *,
+    out: str | Path = "features.parquet",
+    batch_size: int = 32,
+    device: str = "auto",
+) -> int:
+    """Write the features of pictures to a file: what the head of a classifier sees of them, with their paths.
+
+    From Python, ``sgformer.load(weights).embed(pictures)`` gives the features as a tensor.
+
+    Args:
+        weights: A run folder (its best weights) or a weights file of a classifier.
+        pictures: Files, folders and patterns; ``-`` reads more of them from standard input, one a line.
+        out: ``.parquet`` has columns path and features (a list of float32), ``.npz`` arrays of the same names, ``.csv``
+            a column for each feature.
+        batch_size: How many pictures are read and computed at once.
+        device: Where to compute; ``auto`` takes a GPU where there is one.
+
+    Returns:
+        0, or 1 if a picture could not be read.
+
+    Raises:
+        ValueError: The weights cannot be used, the file is of another kind, or there are no pictures.
+    """
+    out = Path(out)
+    if out.suffix not in (".parquet", ".npz", ".csv"):
+        raise ValueError(f"--out {out} must end in .parquet, .npz or .csv")
+    if batch_size < 1:
+        raise ValueError(f"--batch_size {batch_size} must be at least 1")
+    if out.suffix == ".parquet":
+        import pyarrow.parquet
+
+    import numpy as np
+    from rich.progress import track
+
+    from .. import tasks
+    from ..engine.weights import check_writable, locate, read_metadata, write_atomically
+    from ..tasks.images import PictureError, read_picture
+    from . import console
+    from .predict import find, printable
+
+    paths = find(pictures)
+    check_writable(out)
+    with console.waiting("loading ..."):
+        model = tasks.load(weights, device=console.device(device))
+    if not hasattr(model, "embed"):
+        task = read_metadata(locate(weights))["task"]
+        raise ValueError(f"these weights are for {task}; features are those of a classifier")
+    names: list[str] = []
+    found: list[Any] = []
+    starts = range(0, len(paths), batch_size)
+    for start in track(starts, "embedding", transient=True, disable=not console.is_terminal()):
+        batch = []
+        for path in paths[start : start + batch_size]:
+            try:
+                batch.append(read_picture(path, shorter_side=model.preprocessing.shorter_side))
+                names.append(printable(path))
+            except (PictureError, OSError) as error:
+                print(f"sgformer: skipped: {printable(error)}", file=sys.stderr)
+        if batch:
+            found.append(model.embed(batch, batch_size=batch_size).numpy())
+    if not found:
+        raise ValueError(f"none of {len(paths)} pictures can be read; {out} is not written")
+    features = np.concatenate(found)
+    content = io.BytesIO()
+    if out.suffix == ".npz":
+        np.savez(content, path=np.array(names), features=features)
+    elif out.suffix == ".csv":
+        heads = ["path", *(f"feature{i}" for i in range(features.shape[1]))]
+        rows = ([name, *map(repr, row.tolist())] for name, row in zip(names, features, strict=True))
+        text = io.TextIOWrapper(content, "utf-8", newline="", write_through=True)
+        csv.writer(text, lineterminator="\n").writerows([heads, *rows])
+    else:
+        import pyarrow
+
+        flat = pyarrow.array(features.ravel())
+        column = pyarrow.FixedSizeListArray.from_arrays(flat, features.shape[1])
+        table = pyarrow.table({"path": names, "features": column})
+        pyarrow.parquet.write_table(table, content)
+    write_atomically(out, content.getvalue())
+    print(f"{len(names)} pictures, {features.shape[1]} features each: {out}")
+    return int(len(names) < len(paths))

@@ -1,0 +1,145 @@
+"""A classifier within seconds: logistic regression on the features of a frozen backbone."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from ..loading import DataError, Unreadable, collate_readable, suitable_workers
+from .data import ClassificationData, Pictures
+from .model import Classifier
+
+if TYPE_CHECKING:
+    from .task import Recipe
+
+
+@dataclass(kw_only=True)
+class ProbeOptions:
+    """A logistic regression in place of training: the backbone stays as it is.
+
+    Attributes:
+        penalties: Inverse strengths of the penalty to choose from, as scikit-learn's C, by cross-validation on the
+            training pictures; features are standardized before. Empty: no regression, the model is trained.
+        folds: Parts of the cross-validation; fewer where a class has fewer pictures.
+    """
+
+    penalties: list[float] = field(default_factory=list)
+    folds: int = 5
+
+    def __post_init__(self) -> None:
+        if min(self.penalties, default=1.0) <= 0 or self.folds < 2:
+            raise ValueError(
+                f"probe.penalties {self.penalties} must be above 0, and probe.folds {self.folds} at least 2"
+            )
+
+
+def probe(recipe: "Recipe", data: ClassificationData, model: Classifier) -> dict[str, float]:
+    """Replace the head of a classifier by a logistic regression on its features.
+
+    Args:
+        recipe: Has the section ``probe``.
+        data: Training and validation pictures, which all are seen as in validation.
+        model: Whose head is replaced; its backbone stays as it is.
+
+    Returns:
+        ``cv_top1``, the accuracy that cross-validation on the training pictures found; ``val_top1``; ``num_features``;
+        ``penalty``, the one that was chosen.
+
+    Raises:
+        DataError: A class has one picture alone, or none can be read.
+    """
+    if recipe.data.source == "shards":
+        raise DataError("a probe reads its pictures several times and in order; shards are not for that")
+    options, found = recipe.probe, {}
+    preprocessing = model.preprocessing
+    for split, samples in data.samples.items():
+        pictures = Pictures(samples.items, preprocessing.transform(), preprocessing.shorter_side)
+        found[split] = _features(model, pictures, data, split)
+    weight, bias, score, penalty = regress(
+        *found["train"], classes=data.classes, penalties=options.penalties, folds=options.folds
+    )
+    head = cast(Any, model.backbone).get_classifier()
+    if not isinstance(head, nn.Linear) or head.in_features != weight.shape[1]:
+        raise ValueError(f"the head of {model.name} is no linear layer on its features; choose another model")
+    with torch.no_grad():
+        head.weight.copy_(weight)
+        head.bias.copy_(bias)
+    features, labels = found["val"]
+    top1 = (features @ weight.T + bias).argmax(-1) == labels
+    return {
+        "cv_top1": score,
+        "val_top1": top1.float().mean().item(),
+        "num_features": weight.shape[1],
+        "penalty": penalty,
+    }
+
+
+def regress(
+    features: Tensor, labels: Tensor, *, classes: tuple[str, ...], penalties: list[float], folds: int
+) -> tuple[Tensor, Tensor, float, float]:
+    """A logistic regression, its penalty chosen by cross-validation, as a linear layer.
+
+    Args:
+        features: (number of pictures, c).
+        labels: (number of pictures,), class indices.
+        classes: Class names.
+        penalties: scikit-learn's C, to choose from.
+        folds: Parts of the cross-validation.
+
+    Returns:
+        Weight (classes, c), bias (classes,), cross-validated accuracy, and the penalty chosen.
+
+    Raises:
+        DataError: A class has one picture alone.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV, StratifiedKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    counts = labels.bincount(minlength=len(classes))
+    if (least := int(counts.min())) < 2:
+        name = classes[int(counts.argmin())]
+        raise DataError(f"the class {name} has {least} readable training pictures; a probe needs two of each")
+    parts = StratifiedKFold(min(folds, least), shuffle=True, random_state=0)
+    pipeline = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+    search: Any = GridSearchCV(pipeline, {"logisticregression__C": penalties}, cv=parts, scoring="accuracy")
+    search.fit(features.double().numpy(), labels.numpy())
+    scaler, regression = (step for _, step in search.best_estimator_.steps)
+    weight = regression.coef_ / scaler.scale_
+    bias = regression.intercept_ - weight @ scaler.mean_
+    if len(classes) == 2:  # one row, for the second class: a softmax of halves is the same
+        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    tensors = torch.from_numpy(weight).float(), torch.from_numpy(bias).float()
+    return *tensors, float(search.best_score_), float(search.best_params_["logisticregression__C"])
+
+
+@torch.inference_mode()
+def _features(
+    model: Classifier, pictures: Pictures, data: ClassificationData, split: str
+) -> tuple[Tensor, Tensor]:
+    """Features and labels of all pictures that can be read; those that cannot are named, and may be too many."""
+    device = next(model.parameters()).device
+    workers = suitable_workers() if data.options.workers is None else data.options.workers
+    loader = DataLoader(
+        pictures, batch_size=data.options.batch_size, num_workers=workers, collate_fn=collate_readable
+    )
+    found, unreadable = [], list[Unreadable]()
+    model.eval()
+    for images, labels, left_out in loader:
+        unreadable += left_out
+        if len(images):
+            found.append((model.features(images.to(device)).float().cpu(), labels))
+    for path, reason in unreadable:
+        print(f"left out: {path}: {reason}")
+    if not found or len(unreadable) > data.options.max_unreadable * len(pictures):
+        path, reason = unreadable[0]
+        raise DataError(
+            f"{len(unreadable)} of {len(pictures)} {split} pictures cannot be read, such as {path}: {reason}; mend "
+            "them, or allow more: --data.max_unreadable"
+        )
+    features, labels = zip(*found, strict=True)
+    return torch.cat(features), torch.cat(labels)
