@@ -7,6 +7,7 @@ Each pair is timed in turns, A B A B, forward and backward together, on the shap
 
 import csv
 import datetime
+import functools
 import statistics
 import time
 from collections.abc import Callable
@@ -16,10 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sgformer.backbone.attention import DepthwiseConv, HybridScaleAttention
-from sgformer.backbone.blocks import HalvingConv
-from sgformer.ops import linear
-from sgformer.ops.attention import attention
+from sgformer.backbone.attention import HybridScaleAttention
+from sgformer.fast import fused
+from sgformer.ops import attention, depthwise_conv, linear
 
 ROUNDS = 15
 RESULTS = Path(__file__).parent / "results"
@@ -51,13 +51,14 @@ def cases(dtype: torch.dtype):
         q, k, v = (torch.randn(32, a, s, d, dtype=dtype, requires_grad=True) for s in (n, m, m))
         yield "attention: plain / fused", f"{n}x{m}", attention, F.scaled_dot_product_attention, (q, k, v)
     for c, n in [(64, 28), (192, 14), (384, 7)]:
-        conv = HalvingConv(c, c, 3, stride=2, padding=1, groups=c, bias=False).to(dtype)
-        other = torch.nn.Conv2d(c, c, 3, stride=2, padding=1, groups=c, bias=False).to(dtype)
-        yield "halving: float32 / as is", f"{c}x{n}x{n}", conv, other, (channels_last(32, c, n, dtype),)
+        conv = torch.nn.Conv2d(c, c, 3, stride=2, padding=1, groups=c, bias=False).to(dtype)
+        ours = functools.partial(fused.convolved, conv)
+        yield "halving: float32 / as is", f"{c}x{n}x{n}", ours, conv, (channels_last(32, c, n, dtype),)
     for c, n in [(128, 28), (256, 14), (768, 7)]:
         x = torch.randn(32, n, n, c, dtype=dtype, requires_grad=True)
-        folded = DepthwiseConv(c, residual=True).to(dtype)
-        apart = DepthwiseConv(c).to(dtype)
+        conv = torch.nn.Conv2d(c, c, 3, padding=1, groups=c).to(dtype)
+        folded = functools.partial(depthwise_conv, weight=conv.weight, bias=conv.bias, residual=True)
+        apart = functools.partial(depthwise_conv, weight=conv.weight, bias=conv.bias)
         yield "residual: folded / apart", f"{n}x{n}x{c}", folded, lambda x, apart=apart: x + apart(x), (x,)
     for c, n, s in [(32, 28, 8), (64, 14, 4), (192, 7, 2)]:
         module = HybridScaleAttention(c, 2, stride=s).to(dtype)
@@ -66,7 +67,13 @@ def cases(dtype: torch.dtype):
         def convolved(x: Tensor, module: HybridScaleAttention = module) -> Tensor:
             return F.gelu(module.coarse_norm(module.coarse(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)))
 
-        yield "coarse: product / convolution", f"{n}x{n}x{c}", module._coarsen, convolved, (x,)
+        yield (
+            "coarse: product / convolution",
+            f"{n}x{n}x{c}",
+            functools.partial(fused.coarse_tokens, module),
+            convolved,
+            (x,),
+        )
     for n, c, width in [(25088, 64, 256), (6272, 128, 512), (1568, 256, 1024), (392, 512, 2048)]:
         tensors = [torch.randn(*shape, dtype=dtype, requires_grad=True) for shape in ((n, c), (width, c))]
         yield "linear: ours / PyTorch's", f"{n}x{c} to {width}", linear, F.linear, tuple(tensors)

@@ -37,7 +37,7 @@ from torch import Tensor
 
 import sgformer
 from sgformer.backbone.attention import SelfGuidedAttention
-from sgformer.ops.merge_tokens.bands import cut_bands, group_factor
+from sgformer.ops.group_tokens.bands import cut_bands, group_factor
 from sgformer.tasks.images import read_picture
 
 ROOT = Path(__file__).parents[1]

@@ -22,6 +22,7 @@ ARROWS: dict[str, set[str]] = {
     "engine": set(),
     "explain": set(),
     "backbone": {"ops"},
+    "fast": {"backbone", "ops"},
     "tasks": {"engine"},
     "report": set(),
     "export": {"backbone.exporting", "lazy tasks"},
@@ -30,7 +31,7 @@ ARROWS: dict[str, set[str]] = {
         *("", "tasks", "engine", "explain", "report", "export", "benchmark"),
         *("backbone.official", "backbone.exporting"),
     },
-    "__init__": {"backbone", "ops", "lazy tasks"},
+    "__init__": {"backbone", "fast", "ops", "lazy tasks"},
     "__main__": set(),
 }
 MAX_LINES = 400
@@ -281,7 +282,7 @@ print(json.dumps(sorted(set(sys.modules) - before)))
     packages = {name.partition(".")[0] for name in loaded}
     assert packages - sys.stdlib_module_names <= {"sgformer", "torch", "timm"}
     parts = {name.split(".")[1] for name in loaded if name.startswith("sgformer.")}
-    assert parts == {"backbone", "ops"}
+    assert parts == {"backbone", "fast", "ops"}
 
 
 def _source_files() -> list[Path]:

@@ -12,7 +12,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .backbone import SGFormer
+from .backbone import SGFormer, hold_significance
+from .fast import plain
 from .ops.float32 import fast_float32
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0.dev0"
 
-__all__ = ["SGFormer", "__version__", "fast_float32", "load"]
+__all__ = ["SGFormer", "__version__", "fast_float32", "hold_significance", "load", "plain"]
 
 
 def load(weights: str | Path) -> Classifier:

@@ -9,7 +9,8 @@ from timm.optim import create_optimizer_v2, param_groups_layer_decay
 import sgformer
 from backbone import fill
 from backbone.fill import MODELS, strides_of
-from sgformer.backbone.blocks import resize_positions, sine_cosine_positions
+from sgformer.backbone.initial import sine_cosine_positions
+from sgformer.ops import resize_positions
 
 
 def test_all_are_registered():

@@ -185,9 +185,6 @@ def test_other_models_are_refused(tmp_path, capsys):
     path = save_weights(tmp_path / "resnet.safetensors", "test_resnet")
     assert run(["export", str(path), str(tmp_path / "out.onnx")]) == 2
     assert "test_resnet is no SG-Former" in capsys.readouterr().err
-    guided = save_weights(tmp_path / "random.safetensors", guidance="random")
-    assert run(["export", str(guided), str(tmp_path / "out.onnx"), "--size", "64"]) == 2
-    assert "guided by 'random'" in capsys.readouterr().err
 
 
 def test_the_script_in_the_docs_runs_without_this_package(

@@ -5,10 +5,10 @@ import torch
 
 from backbone import fill
 from sgformer.backbone import exporting
-from sgformer.backbone.attention import pool_to_budget
 from sgformer.backbone.exporting import Exportable, resize_matrix
 from sgformer.export import check, files, parts
-from sgformer.ops.merge_tokens import cut_bands, group_factor
+from sgformer.ops import pool_keys
+from sgformer.ops.group_tokens import cut_bands, group_factor
 from sgformer.tasks.classification.model import Classifier
 from sgformer.tasks.images import Preprocessing
 
@@ -57,7 +57,7 @@ def test_what_a_budget_asks_for_is_counted_as_it_is_searched(budget):
             assert int(exporting.count_factor(bands, budget)) == group_factor(bands, budget)
     for height, width in [(1, 1), (3, 7), (28, 42), (32, 32), (5, 64)]:
         keys = torch.randn(2, height, width, 3, dtype=torch.float64)
-        expected, side = pool_to_budget(keys, budget)
+        expected, side = pool_keys(keys, budget)
         counted = exporting.count_side(height, width, budget)
         assert int(counted) == side
         torch.testing.assert_close(exporting.pool_cells(keys, counted), expected, rtol=0, atol=1e-12)

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 from torch import nn
 
+import sgformer  # noqa: F401  registers the models
 from sgformer.explain import Cell, combine, contact_sheet, overlay, significance_maps
 from sgformer.explain.render import INFERNO, _sign
 
@@ -49,6 +51,10 @@ def test_maps_come_from_evaluation_mode_and_leave_the_model_as_it_was(build):
 def test_a_model_without_maps_is_named():
     with pytest.raises(ValueError, match="Linear has no forward_significance"):
         significance_maps(nn.Linear(2, 2), torch.rand(1, 2))
+    # The parts by themselves, without the model.
+    features = timm.create_model("sgformer_test", features_only=True)
+    with pytest.raises(ValueError, match="feature_cls='getter'"):
+        significance_maps(features, torch.rand(1, 3, 64, 64))
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P"])

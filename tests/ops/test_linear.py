@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sgformer.ops import linear, weight_gradient
-from sgformer.ops.linear import MIN_TOKENS, _mkl_is_slow, is_convolution
+from sgformer.ops.linear.convolution import MIN_TOKENS, _mkl_is_slow, is_convolution
 
-MODULE = importlib.import_module("sgformer.ops.linear")  # whose name is the function's, too
+MODULE = importlib.import_module("sgformer.ops.linear.convolution")
 SHAPES = [((16, 5), 7), ((2, 4, 6, 8), 16), ((2, 8, 33), 1)]
 
 

@@ -5,7 +5,8 @@ import torch
 
 from backbone import plain
 from sgformer.ops import merge_tokens, rank_tokens
-from sgformer.ops.merge_tokens import api, cut_bands, group_factor
+from sgformer.ops.group_tokens import cut_bands, group_factor
+from sgformer.ops.merge_tokens import api
 
 BACKENDS = [name for name in api.BACKENDS if name != "triton"]  # which has a file of its own, and no float64
 GROUP_SIZES = [(196, 56, 28), (49, 14, 7), (2, 1), (5, 3, 2)]

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from backbone import fill
-from sgformer.backbone.blocks import Stem
+from sgformer.backbone.stem import Stem
 from sgformer.ops import convolved_projection, pieces
 
 
@@ -23,7 +23,7 @@ def two_at_a_time(monkeypatch):
         calls.append(at_once)
         return at_once and 2
 
-    for module in ("sgformer.ops.convolved_projection", "sgformer.backbone.blocks"):
+    for module in ("sgformer.ops.convolved_projection", "sgformer.fast.pictures"):
         monkeypatch.setattr(sys.modules[module], "few_pictures", two)
     return calls
 
@@ -72,10 +72,3 @@ def test_a_stem_in_pieces(two_at_a_time, monkeypatch):
     monkeypatch.setattr(pieces, "MAX_BATCH", 2**30)
     for a, b in zip(mine, with_gradients(lambda x, *_: stem(x), [x]), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
-
-
-def test_hooks_see_the_whole_batch(two_at_a_time):
-    stem, seen = Stem(3, 8, grid_size=(8, 8)), []
-    stem.conv1.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
-    stem(torch.randn(5, 3, 32, 32))
-    assert seen == [5]

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from backbone import fill
 from sgformer.ops import merge_tokens, rank_tokens, spend_tokens
 
 
@@ -36,3 +37,16 @@ def test_the_most_significant_tokens_are_in_the_smallest_groups():
     size = spend_tokens(rank_tokens(significance), (49, 14, 7)).group_size
     assert significance[size == 7].min() >= significance[size == 14].max()
     assert significance[size == 14].min() >= significance[size == 49].max()
+
+
+@torch.no_grad()
+def test_spending_follows_the_significance_and_the_budget():
+    model, x = fill.model("sgformer_test"), fill.picture("spending", 2, 224, 160)
+    maps = model.forward_significance(x)
+    for significance, spending in zip(maps, model.forward_spending(x), strict=True):
+        assert spending.group_size.shape == spending.keys.shape == significance.shape
+        for one, sizes in zip(significance, spending.group_size, strict=True):
+            assert one[sizes == sizes.min()].min() >= one[sizes == sizes.max()].max()
+    model.set_token_budget(16)
+    for spending in model.forward_spending(x):
+        assert float(spending.keys[0].sum()) <= 16 + 1e-3

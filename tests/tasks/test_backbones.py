@@ -3,8 +3,8 @@ import timm
 import torch
 
 import sgformer  # noqa: F401
-from sgformer.backbone.blocks import resize_positions
 from sgformer.engine.weights import WeightsError
+from sgformer.ops import resize_positions
 from sgformer.tasks.backbones import create_backbone, create_pyramid
 from sgformer.tasks.classification import Classifier
 from sgformer.tasks.images import Preprocessing

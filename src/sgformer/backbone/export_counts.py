@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..ops.merge_tokens import group_factor
-from ..ops.merge_tokens.bands import Band
-from .attention import pool_to_budget
+from ..ops import pool_keys
+from ..ops.group_tokens.bands import Band, group_factor
 
 
 def factor_for(bands: list[Band], budget: int | None) -> Any:
@@ -38,7 +37,7 @@ def count_factor(bands: list[Band], budget: int) -> Tensor:
 
 
 def count_side(height: Any, width: Any, budget: int) -> Tensor:
-    """The side of the cells that `pool_to_budget` searches, as a tensor without dimensions."""
+    """The side of the cells that `pool_keys` searches, as a tensor without dimensions."""
     tried = torch.arange(1, height + width)
     rows, columns = ((torch.full_like(tried, length) + tried - 1) // tried for length in (height, width))
     return (rows * columns > budget).sum() + 1
@@ -52,10 +51,10 @@ def _as_size(number: Tensor) -> Any:
 
 
 def pool(keys: Tensor, budget: int | None) -> tuple[Tensor, Any]:
-    """As `pool_to_budget`, also for an open size."""
+    """As `pool_keys`, also for an open size."""
     h, w = keys.shape[1:3]
     if budget is None or (isinstance(h, int) and isinstance(w, int)):
-        return pool_to_budget(keys, budget)
+        return pool_keys(keys, budget)
     side = count_side(h, w, budget)
     return pool_cells(keys, side), side
 

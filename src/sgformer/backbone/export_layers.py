@@ -16,17 +16,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..ops.depthwise_conv.reference import fold_residual
-from ..ops.merge_tokens import cut_bands
+from ..ops.group_tokens import cut_bands
 from .attention import (
     WINDOW_SIZE,
-    DepthwiseConv,
     GlobalAttention,
     HybridScaleAttention,
     SelfGuidedAttention,
 )
-from .blocks import ConvMlp, Downsample, Stem
 from .export_counts import factor_for, pool
 from .export_counts import resize_matrix as resize_matrix
+from .mlp import ConvMlp
+from .stem import Downsample, Stem
 
 
 class Rows(nn.Module):
@@ -133,7 +133,7 @@ class ExportableMlp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Mixes channels, and neighbours a little."""
         y = self.fc1(x.permute(0, 3, 1, 2))  # (B, hidden, H, W)
-        return self.fc2(_convolve(self.conv, y)).permute(0, 2, 3, 1)
+        return self.fc2(_convolve(self.conv, y, residual=True, gelu=True)).permute(0, 2, 3, 1)
 
 
 class Positional(nn.Module):
@@ -143,7 +143,7 @@ class Positional(nn.Module):
         - x, returns: `(B, H, W, c)`
     """
 
-    def __init__(self, layer: nn.Linear, first: int, conv: DepthwiseConv, *, convs: bool) -> None:
+    def __init__(self, layer: nn.Linear, first: int, conv: nn.Conv2d, *, convs: bool) -> None:
         super().__init__()
         self.project, self.conv = PointwiseRows(layer, first, convs=convs), conv
 
@@ -289,12 +289,12 @@ class ExportableGlobal(nn.Module):
         return self.proj(_attend(self.q(x), kv, self.num_heads) + self.positional(x))
 
 
-def _convolve(conv: DepthwiseConv, x: Tensor) -> Tensor:
-    """As a `DepthwiseConv`, of a map `(B, c, H, W)`."""
-    weight, folded = fold_residual(x, conv.weight, conv.residual)
+def _convolve(conv: nn.Conv2d, x: Tensor, *, residual: bool = False, gelu: bool = False) -> Tensor:
+    """A depthwise convolution of a map `(B, c, H, W)`."""
+    weight, folded = fold_residual(x, conv.weight, residual)
     y = F.conv2d(x, weight, conv.bias, padding=1, groups=conv.groups)
-    y = x + y if conv.residual and not folded else y
-    return F.gelu(y) if conv.gelu else y
+    y = x + y if residual and not folded else y
+    return F.gelu(y) if gelu else y
 
 
 def _attend(q: Tensor, kv: Tensor, num_heads: int) -> Tensor:

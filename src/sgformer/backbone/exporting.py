@@ -18,7 +18,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from .attention import SelfGuidedAttention
-from .blocks import GlobalBlock, HybridScaleBlock, SelfGuidedBlock, Stage, Stem
+from .blocks import GlobalBlock, HybridScaleBlock, SelfGuidedBlock, Stage
 from .export_counts import count_factor, count_side, pool_cells, resize_matrix
 from .export_layers import (
     ExportableGlobal,
@@ -29,6 +29,7 @@ from .export_layers import (
 )
 from .ranking import hold_significance, record_significance
 from .sgformer import SGFormer
+from .stem import Stem
 
 MIN_ANY_SIZE = 128  # below it some bands are shorter than a group, and the numbers of groups become 1
 
@@ -61,9 +62,6 @@ class ExportableFeatures(nn.Module):
         topk: rank by `topk` over all tokens in place of a stable sort, which ONNX does not have.
         convs: projections beside convolutions are convolutions, too: faster in ONNX Runtime, slower in PyTorch.
 
-    Raises:
-        ValueError: if tokens are ranked by anything but significance.
-
     Shape:
         - x: `(B, in_chans, height, width)`
         - returns: `(B, c, H, W)` of each stage, and `(B, H, W)` for each pair
@@ -71,12 +69,6 @@ class ExportableFeatures(nn.Module):
 
     def __init__(self, model: nn.Module, *, topk: bool = False, convs: bool = False) -> None:
         super().__init__()
-        for module in model.modules():
-            if isinstance(module, SelfGuidedAttention) and module.guidance != "significance":
-                raise ValueError(
-                    f"the model is guided by {module.guidance!r}, which is for comparisons; only 'significance' is "
-                    "exported"
-                )
         model = copy.deepcopy(model).eval()
         (stem,) = (module for module in model.modules() if isinstance(module, Stem))
         rank = rank_by_topk if topk else rank_by_sort

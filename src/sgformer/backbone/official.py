@@ -19,8 +19,9 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from .blocks import Stem, resize_positions
+from ..ops import resize_positions
 from .recorded import stored_grid
+from .stem import Stem
 
 # Modules, as (released, ours). "#" is a number that counts from 1 there and from 0 here, "@" one that is the same.
 _RENAMED = [

@@ -7,7 +7,7 @@ about the error of either. With the significance of one of them given to both, t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch.nn as nn
@@ -17,7 +17,9 @@ from .attention import HybridScaleAttention, SelfGuidedAttention
 
 
 @contextmanager
-def hold_significance(model: nn.Module, maps: Sequence[Tensor]) -> Iterator[None]:
+def hold_significance(
+    model: nn.Module, maps: Sequence[Tensor | Callable[[Tensor], Tensor]]
+) -> Iterator[None]:
     """Inside this context the model spends its tokens by the significance maps given, not by those it measures.
 
     `forward_significance` still returns what the model measures. A map is used in the precision that it comes in: take
@@ -25,7 +27,8 @@ def hold_significance(model: nn.Module, maps: Sequence[Tensor]) -> Iterator[None
 
     Args:
         model: a model, or whatever holds its blocks, a `features_only` one for instance.
-        maps: one map per pair of blocks, in order, as from `SGFormer.forward_significance`.
+        maps: one map per pair of blocks, in order, as from `SGFormer.forward_significance`. In place of a map there
+            may be a function that takes the measured one and returns another, to compare with an order of one's own.
 
     Raises:
         ValueError: if there are more or fewer maps than pairs; in the forward pass, if a map is not of its stage's
@@ -82,14 +85,15 @@ def record_significance(model: nn.Module) -> Iterator[list[Tensor]]:
             handle.remove()
 
 
-def _replace_by(held: Tensor):
+def _replace_by(held: Tensor | Callable[[Tensor], Tensor]):
     def hook(_module: nn.Module, args: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         x, measured = args
-        if held.shape != measured.shape:
+        replacement = held if isinstance(held, Tensor) else held(measured)
+        if replacement.shape != measured.shape:
             raise ValueError(
-                f"a significance map is {tuple(held.shape)}, the model's own {tuple(measured.shape)}; "
-                "take maps of the same pictures"
+                f"a significance map is {tuple(replacement.shape)}, the model's own {tuple(measured.shape)}; "
+                "take maps of the same images"
             )
-        return x, held.to(x.device)
+        return x, replacement.to(x.device)
 
     return hook

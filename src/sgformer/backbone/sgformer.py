@@ -1,4 +1,4 @@
-"""The SG-Former backbone and its entries in timm's registry.
+"""The SG-Former backbone; `variants.py` has its entries in timm's registry.
 
 Source: "SG-Former: Self-guided Transformer with Evolving Token Reallocation", ICCV 2023, arXiv 2308.12216.
 """
@@ -6,22 +6,21 @@ Source: "SG-Former: Self-guided Transformer with Evolving Token Reallocation", I
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Any, NoReturn, cast
 
 import torch
+import torch.fx
 import torch.nn as nn
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import ClassifierHead
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models._features import feature_take_indices
 from torch import Tensor
 
-from ..ops import Spending
+from ..ops import Spending, resize_positions
 from .attention import GlobalAttention, HybridScaleAttention, SelfGuidedAttention
-from .blocks import Stage, Stem, init_merge_as_mean, init_released, resize_positions
-from .guidance import Guidance, check_guidance
-from .official import checkpoint_filter_fn
+from .blocks import Stage
+from .initial import init_released
 from .recorded import grid_of, record_arguments, record_input_size
+from .stem import Stem
 
 MIN_SIZE = 32
 MIN_BUDGET = 3
@@ -48,14 +47,8 @@ class SGFormer(nn.Module):
         token_budget: the most keys and values that a query may look at beside its own window, at least 3; the cost of
             attention is then linear in the number of pixels. None for the paper's numbers, which grow with the picture.
             Weights do not depend on it: change it on a built model with `set_token_budget`.
-        guidance: what decides which tokens are merged finely: `"significance"`, as in the paper; `"uniform"`, all
-            places alike; `"random"`. The last two show what significance is worth: weights and cost are the same.
-            Change it on a built model with `set_guidance`.
-        guidance_seed: decides the random order, which is another in each pair of blocks.
         drop_rate: dropout before the head.
         drop_path_rate: drop path rate of the last block; it rises linearly from 0 over all blocks.
-        weight_init: `"released"`, the initialisation of the released model, or `"mean"`, in which merging starts as a
-            mean and not as noise. Neither trained better beyond doubt (see `docs/initialisation.md`).
 
     Shape:
         - x: `(B, in_chans, height, width)`
@@ -83,22 +76,16 @@ class SGFormer(nn.Module):
         strides: Sequence[int | None] = (8, 4, 2, None),
         mlp_ratio: float = 4.0,
         token_budget: int | None = None,
-        guidance: Guidance = "significance",
-        guidance_seed: int = 0,
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
-        weight_init: Literal["released", "mean"] = "released",
         device=None,
         dtype=None,
     ) -> None:
         super().__init__()
-        if weight_init not in ("released", "mean"):
-            raise ValueError(f"weight_init is {weight_init!r}; choose 'released' or 'mean'")
         dd: dict[str, Any] = {"device": device, "dtype": dtype}
         self.in_chans = in_chans
         self.num_classes = num_classes
         self.drop_rate = drop_rate
-        self.weight_init = weight_init
         drop_paths = torch.linspace(0, drop_path_rate, sum(depths), device="cpu").split(list(depths))
 
         self.stem = Stem(in_chans, channels[0], grid_size=grid_of(img_size), **dd)
@@ -121,7 +108,6 @@ class SGFormer(nn.Module):
             self.feature_info.append({"num_chs": c, "reduction": 4 * 2**i, "module": f"stages.{i}"})
             in_channels = c
         self.set_token_budget(token_budget)
-        self.set_guidance(guidance, seed=guidance_seed)
         self.num_features = self.head_hidden_size = in_channels
         self.head = ClassifierHead(in_channels, num_classes, pool_type=global_pool, drop_rate=drop_rate, **dd)
         if not self.stem.pos_embed.is_meta:  # there are no values to draw
@@ -130,8 +116,6 @@ class SGFormer(nn.Module):
     def init_weights(self) -> None:
         """Draws all weights anew; also what a model built on the `meta` device needs after `to_empty`."""
         self.apply(init_released)
-        if self.weight_init == "mean":
-            self.apply(init_merge_as_mean)
 
     def set_token_budget(self, token_budget: int | None) -> None:
         """Changes the most keys and values that a query may look at beside its window; None for the paper's numbers.
@@ -146,13 +130,6 @@ class SGFormer(nn.Module):
             if isinstance(module, HybridScaleAttention | SelfGuidedAttention | GlobalAttention):
                 module.token_budget = token_budget
         record_arguments(self, token_budget=token_budget)
-
-    def set_guidance(self, guidance: Guidance, *, seed: int = 0) -> None:
-        """Changes what decides which tokens are merged finely: `"significance"`, `"uniform"` or `"random"`."""
-        check_guidance(guidance)
-        self.guidance = guidance
-        for i, attention in enumerate(self._self_guided()):
-            attention.guidance, attention.guidance_seed = guidance, seed + i
 
     def set_input_size(self, img_size: int | tuple[int, int]) -> None:
         """Resizes the grid of positions for pictures of this (height, width); no other weight depends on the size."""
@@ -209,7 +186,7 @@ class SGFormer(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """The last feature map `(B, c, ceil(height / 32), ceil(width / 32))`."""
-        return self.stages(self.stem(self._check_size(x)))
+        return self.stages(self.stem(check_size(x)))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Pools and classifies a feature map; with `pre_logits` only pools."""
@@ -239,9 +216,9 @@ class SGFormer(nn.Module):
             The paper's "hybrid-scale attention", which measures it.
         """
         maps: list[Tensor] = []
-        x = self.stem(self._check_size(x))
+        x = self.stem(check_size(x))
         for stage in self.stages:
-            x, maps_of_stage = cast(Stage, stage).forward_significance(x)
+            x, maps_of_stage = cast(Stage, stage).measure(x)
             maps += maps_of_stage
         return maps
 
@@ -286,7 +263,7 @@ class SGFormer(nn.Module):
         if output_fmt not in ("NCHW", "NHWC"):
             raise ValueError(f"output_fmt is {output_fmt!r}; choose 'NCHW' or 'NHWC'")
         take_indices, max_index = feature_take_indices(len(self.stages), indices)
-        x = self.stem(self._check_size(x))
+        x = self.stem(check_size(x))
         intermediates = []
         for i, stage in enumerate(self.stages[: max_index + 1] if stop_early else self.stages):
             x = stage(x)
@@ -307,90 +284,20 @@ class SGFormer(nn.Module):
             self.reset_classifier(0, "")
         return take_indices
 
-    def _check_size(self, x: Tensor) -> Tensor:
-        if x.shape[-2] < MIN_SIZE or x.shape[-1] < MIN_SIZE:
-            raise ValueError(
-                f"the picture is {x.shape[-2]}x{x.shape[-1]} (height x width); SG-Former needs at least "
-                f"{MIN_SIZE}x{MIN_SIZE}: enlarge or pad it"
-            )
-        return x
+    def __prepare_scriptable__(self) -> NoReturn:
+        raise NotImplementedError(
+            "SGFormer cannot be scripted by torch.jit.script; use torch.compile, torch.export or torch.jit.trace"
+        )
 
 
-def _create(variant: str, pretrained: bool = False, **kwargs: Any) -> SGFormer:
-    out_indices = kwargs.pop("out_indices", (0, 1, 2, 3))
-    return build_model_with_cfg(
-        SGFormer,
-        variant,
-        pretrained,
-        pretrained_filter_fn=checkpoint_filter_fn,
-        feature_cfg={"flatten_sequential": True, "out_indices": out_indices},
-        **kwargs,
-    )
+def check_size(x: Tensor) -> Tensor:
+    """Returns the images, or raises ValueError where they are too small."""
+    if x.shape[-2] < MIN_SIZE or x.shape[-1] < MIN_SIZE:
+        raise ValueError(
+            f"the picture is {x.shape[-2]}x{x.shape[-1]} (height x width); SG-Former needs at least "
+            f"{MIN_SIZE}x{MIN_SIZE}: enlarge or pad it"
+        )
+    return x
 
 
-def _cfg(**kwargs: Any) -> dict[str, Any]:
-    return {
-        "num_classes": 1000,
-        "input_size": (3, 224, 224),
-        "min_input_size": (3, MIN_SIZE, MIN_SIZE),
-        "fixed_input_size": False,
-        "pool_size": (7, 7),
-        "crop_pct": 0.9,
-        "interpolation": "bicubic",
-        "mean": IMAGENET_DEFAULT_MEAN,
-        "std": IMAGENET_DEFAULT_STD,
-        "first_conv": "stem.conv1",
-        "classifier": "head.fc",
-        "license": "apache-2.0",
-        **kwargs,
-    }
-
-
-default_cfgs = generate_default_cfgs(
-    {
-        "sgformer_test": _cfg(),
-        "sgformer_t": _cfg(),
-        "sgformer_s": _cfg(),
-        "sgformer_m": _cfg(),
-        "sgformer_b": _cfg(),
-    }
-)
-
-
-@register_model
-def sgformer_test(pretrained: bool = False, **kwargs: Any) -> SGFormer:
-    """For tests: every kind of block, in under a million parameters."""
-    args = {"depths": (2, 2, 2, 1), "channels": (16, 32, 48, 64), "num_heads": (2, 2, 2, 4), "mlp_ratio": 2.0}
-    return _create("sgformer_test", pretrained, **{**args, **kwargs})
-
-
-@register_model
-def sgformer_t(pretrained: bool = False, **kwargs: Any) -> SGFormer:
-    """For laptops; this project's own.
-
-    Half of S's width where maps are large and memory traffic rules, three quarters where matrix products count; most
-    of the depth in stage 3, as in S, where tokens are many enough to choose among and few enough to be cheap.
-    """
-    args = {"depths": (2, 2, 6, 1), "channels": (32, 64, 192, 384), "num_heads": (2, 2, 6, 12)}
-    return _create("sgformer_t", pretrained, **{**args, **kwargs})
-
-
-@register_model
-def sgformer_s(pretrained: bool = False, **kwargs: Any) -> SGFormer:
-    """The paper's small model: 22.5M parameters, 4.8 GMACs at 224."""
-    args = {"depths": (2, 4, 16, 1), "channels": (64, 128, 256, 512), "num_heads": (2, 4, 8, 16)}
-    return _create("sgformer_s", pretrained, **{**args, **kwargs})
-
-
-@register_model
-def sgformer_m(pretrained: bool = False, **kwargs: Any) -> SGFormer:
-    """The paper's medium model: 38.7M parameters, 7.4 GMACs at 224."""
-    args = {"depths": (2, 6, 28, 2), "channels": (64, 128, 256, 512), "num_heads": (2, 4, 8, 16)}
-    return _create("sgformer_m", pretrained, **{**args, **kwargs})
-
-
-@register_model
-def sgformer_b(pretrained: bool = False, **kwargs: Any) -> SGFormer:
-    """The paper's base model: 78.0M parameters, 15.5 GMACs at 224."""
-    args = {"depths": (4, 6, 24, 2), "channels": (96, 192, 384, 768), "num_heads": (4, 6, 12, 24)}
-    return _create("sgformer_b", pretrained, **{**args, **kwargs})
+torch.fx.wrap("check_size")  # `torch.fx` calls it rather than follow it

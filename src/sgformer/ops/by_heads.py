@@ -1,7 +1,7 @@
 """Attention on a CPU a head and some queries at a time: plain products and a softmax on weights that stay in the cache.
 
 For large maps this is faster than kernels that take all heads at once, where something is wanted of the weights
-(`key_mean_attention`), or where products are faster as convolutions than in PyTorch's fused kernel (`linear.py`).
+(`key_mean_attention`), or where products are faster as convolutions than in PyTorch's fused kernel.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .linear import is_convolution, linear
+from .linear import linear
+from .linear.convolution import is_convolution
 
 # Weights that are computed at a time: 8 MB. With two threads this took two thirds of the time of 1 MB.
 CHUNK_WEIGHTS = 2**21
@@ -40,7 +41,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, *, sum_weights: bool) 
     total = q.new_zeros((B, M), dtype=torch.float64)
     as_convolution = is_convolution(q[:1, 0], k[:1, 0])
     step = max(1, CHUNK_WEIGHTS * (1 + (as_convolution and M > MANY_KEYS)) // M)
-    step = max(step // 16 * 16, min(step, 16))  # see `linear.py`
+    step = max(step // 16 * 16, min(step, 16))  # see `linear/convolution.py`
     buffer = None if as_convolution else q.new_empty((min(step, N), M))
     for b in range(B):
         for h in range(a):
@@ -59,12 +60,21 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, *, sum_weights: bool) 
     return out, total
 
 
-def pays(q: Tensor, k: Tensor, v: Tensor) -> bool:
-    """Whether this is faster than PyTorch's fused attention, and no gradient is wanted."""
+def why_not(q: Tensor, k: Tensor, v: Tensor) -> str | None:
+    """None, or a sentence: it has no gradient."""
     if torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v)):
-        return False
+        return "it has no gradient"
+    return None
+
+
+def why_slow(q: Tensor, k: Tensor, v: Tensor) -> str | None:
+    """None, or a sentence: PyTorch's fused attention is as fast."""
+    if not is_convolution(q, k[:1, 0]):
+        return "products are not convolutions here"
     N, M = q.shape[2], k.shape[2]
-    return is_convolution(q, k[:1, 0]) and M >= MIN_KEYS and N * M >= MIN_WEIGHTS
+    if M < MIN_KEYS or N * M < MIN_WEIGHTS:
+        return "there are few weights in a head"
+    return None
 
 
 def new_output(q: Tensor) -> Tensor:

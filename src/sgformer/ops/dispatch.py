@@ -2,10 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
+
+_plainly = False
+
+
+@contextmanager
+def plain() -> Iterator[None]:
+    """Inside this context everything is computed as it is defined, in plain PyTorch.
+
+    For debugging, for second derivatives, and to compare with. Segments of a model take no fast way, and ops take their
+    `reference`, unless another backend is named. It holds for all threads of the process.
+
+    Example:
+        >>> import timm, torch, sgformer
+        >>> model = timm.create_model("sgformer_test", num_classes=3)
+        >>> x = torch.randn(1, 3, 32, 32, requires_grad=True)
+        >>> with sgformer.plain():
+        ...     (of_x,) = torch.autograd.grad(model(x).sum(), x, create_graph=True)
+        >>> of_x.square().sum().backward()
+    """
+    global _plainly
+    before, _plainly = _plainly, True
+    try:
+        yield
+    finally:
+        _plainly = before
+
+
+def is_plain() -> bool:
+    """Whether this runs within `plain()`."""
+    return _plainly
 
 
 class Backend(NamedTuple):
@@ -31,7 +62,7 @@ def choose(op: str, backends: dict[str, Backend], name: str, *args: Any) -> Back
 
     Args:
         op: name of the op, for messages.
-        backends: by name, the most preferred one first; the last one must serve everything.
+        backends: by name, the most preferred one first; the last one must serve everything, and so must `reference`.
         name: a key of `backends`, or `"auto"`.
         *args: the arguments that the backend is to run with.
 
@@ -39,6 +70,8 @@ def choose(op: str, backends: dict[str, Backend], name: str, *args: Any) -> Back
         ValueError: if the name is unknown, or if the named backend cannot serve these arguments.
     """
     if name == "auto":
+        if _plainly:
+            return backends["reference"]
         for backend in backends.values():
             if backend.why_not(*args) is None and backend.why_slow(*args) is None:
                 return backend
@@ -58,6 +91,15 @@ def explain(backends: dict[str, Backend], *args: Any) -> dict[str, str]:
     `"auto"` takes the first that says yes.
     """
     return {name: b.why_not(*args) or b.why_slow(*args) or "yes" for name, b in backends.items()}
+
+
+# PyTorch 2.6 does not tell the two apart.
+_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+
+
+def is_exporting() -> bool:
+    """Whether `torch.export` follows this, alone or for `torch.onnx`: sizes may be symbols then."""
+    return _exporting()
 
 
 def is_transformed() -> bool:

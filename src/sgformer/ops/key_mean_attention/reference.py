@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .. import by_heads
-from ..attention import scaled_scores
+from ..attention.reference import scaled_scores
 
 # Up to this many weights (64 MB in float32) keeping them all is cheaper than computing them twice.
 MAX_WEIGHTS = 2**24
@@ -56,6 +56,6 @@ def why_slow(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None)
     needs_weights = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
     if q.device.type == "cpu" and weights > MAX_CACHED_WEIGHTS and mask is None and not needs_weights:
         return f"it would write {weights:,} attention weights to memory and read them again, for no gradient"
-    if mask is None and by_heads.pays(q, k, v):
+    if mask is None and not needs_weights and by_heads.why_slow(q, k, v) is None:
         return "products are faster as convolutions here, one head at a time"
     return None

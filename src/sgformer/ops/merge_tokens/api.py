@@ -1,4 +1,4 @@
-"""`rank_tokens` and `merge_tokens`: what one calls. The definition of the latter is in `reference.py`."""
+"""`merge_tokens`: what one calls. The definition is in `reference.py`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from ..dispatch import Backend, choose, never
+from ..group_tokens.api import check
+from ..group_tokens.bands import cut_bands, group_factor
 from . import gathered, reference, triton
-from .bands import cut_bands, group_factor
 
 # The most preferred first.
 BACKENDS = {
@@ -16,26 +17,6 @@ BACKENDS = {
     "gathered": Backend(gathered.merge, never, never),
     "reference": Backend(reference.merge, never, never),
 }
-
-__all__ = ["cut_bands", "group_factor", "merge_tokens", "rank_tokens"]
-
-
-def rank_tokens(significance: Tensor) -> Tensor:
-    """Indices of the tokens from the least to the most significant; ties keep their row-major order. No gradient.
-
-    Args:
-        significance: one number per token.
-
-    Shape:
-        - significance: `(B, H, W)` or `(B, N)`
-        - returns: `(B, N)`, int64
-
-    Example:
-        >>> import torch
-        >>> rank_tokens(torch.tensor([[[3.0, 1.0], [2.0, 1.0]]])).tolist()
-        [[1, 3, 2, 0]]
-    """
-    return significance.detach().flatten(1).argsort(dim=1, stable=True)
 
 
 def merge_tokens(
@@ -80,23 +61,17 @@ def merge_tokens(
         >>> import torch
         >>> x = torch.arange(4.0).view(1, 4, 1)
         >>> mean_of_two, as_it_is = torch.tensor([0.5, 0.5]), torch.tensor([1.0])
-        >>> summary = merge_tokens(x, rank_tokens(x.squeeze(-1)), [mean_of_two, as_it_is], [torch.zeros(1)] * 2)
+        >>> ranking = torch.tensor([[0, 1, 2, 3]])
+        >>> summary = merge_tokens(x, ranking, [mean_of_two, as_it_is], [torch.zeros(1)] * 2)
         >>> summary.flatten().tolist()
         [0.5, 2.0, 3.0]
 
     Source:
         The paper's "self-guided attention".
     """
-    if x.ndim != 3 or ranking.shape != x.shape[:2]:
-        raise ValueError(
-            f"merge_tokens takes x (B, N, c) and ranking (B, N), got {tuple(x.shape)} and {tuple(ranking.shape)}"
-        )
+    check(x, ranking, len(weights), token_budget)
     if len(weights) != len(biases):
         raise ValueError(f"got {len(weights)} weights and {len(biases)} biases; each band needs one of both")
-    if token_budget is not None and token_budget < len(weights):
-        raise ValueError(
-            f"token_budget is {token_budget}; it must be at least {len(weights)}, one token a band"
-        )
     bands = cut_bands(x.shape[1], tuple(weight.numel() for weight in weights))
     factor = group_factor(bands, token_budget)
     args = (x, ranking, weights, biases, bands, factor)

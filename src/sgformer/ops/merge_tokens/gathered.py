@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .bands import Band
+from ..group_tokens.bands import Band
 
 
 def merge(

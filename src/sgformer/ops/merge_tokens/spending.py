@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .bands import cut_bands, group_factor
+from ..group_tokens.bands import cut_bands, group_factor
 
 
 class Spending(NamedTuple):

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from .. import tiles
+from ..group_tokens.bands import Band
 from ..tiles import jit, padded, tl
-from .bands import Band
 
 MAX_CHANNELS = 512
 # Members of a group that a program reads at a time, at most; numbers in a tile of the backward pass.

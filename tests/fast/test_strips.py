@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from backbone import fill
-from sgformer.backbone import conv_strips, strips
-from sgformer.backbone.blocks import Downsample, GlobalBlock, Stem
+from sgformer.backbone.blocks import GlobalBlock
+from sgformer.backbone.stem import Downsample, Stem
+from sgformer.fast import conv_strips, strips
 from sgformer.ops import pieces
 
 
@@ -14,8 +15,8 @@ def in_strips(monkeypatch):
     """Everything is large, strips are of two rows or few, and what strips computed is counted."""
     monkeypatch.setattr(pieces, "MAX_WHOLE", 0)
     calls = []
-    plain = strips.add_mlp_
-    monkeypatch.setattr(strips, "add_mlp_", lambda *args: calls.append(1) or plain(*args))
+    plain = strips._add_mlp_
+    monkeypatch.setattr(strips, "_add_mlp_", lambda *args: calls.append(1) or plain(*args))
     return calls
 
 
@@ -31,10 +32,10 @@ def test_any_strip_is_right(anew, strip_size, height, width, in_strips, monkeypa
     monkeypatch.setattr(strips, "is_convolution", lambda *args: anew)
     x = torch.randn(2, height, width, 8, dtype=torch.float64)
     model = block()
-    expected = model._add_mlp(x)  # gradients are on, so it goes the plain way
+    expected = model(x)  # gradients are on, so it goes the plain way
     assert not in_strips
     with torch.no_grad():
-        torch.testing.assert_close(model._add_mlp(x.clone()), expected, rtol=0, atol=1e-12)
+        torch.testing.assert_close(model(x), expected, rtol=0, atol=1e-12)
     assert in_strips
 
 
@@ -43,9 +44,9 @@ def test_any_strip_is_right(anew, strip_size, height, width, in_strips, monkeypa
 def test_models_compute_the_same(size, budget, in_strips, monkeypatch):
     monkeypatch.setattr(strips, "STRIP_SIZE", 1000)
     monkeypatch.setattr(strips, "ATTENTION_STRIP_SIZE", 1000)
-    monkeypatch.setattr("sgformer.backbone.attention.ROWS_OF_COARSE_TOKENS", 1)
-    attentions, attend = [], strips.attend
-    monkeypatch.setattr(strips, "attend", lambda *a, **k: attentions.append(1) or attend(*a, **k))
+    monkeypatch.setattr(strips, "ROWS_OF_COARSE_TOKENS", 1)
+    attentions, attend = [], strips._attend
+    monkeypatch.setattr(strips, "_attend", lambda *a, **k: attentions.append(1) or attend(*a, **k))
     model = fill.model("sgformer_test", num_classes=5, token_budget=budget)
     x = fill.picture("strips", 2, *size)
     expected = model(x).detach()
@@ -74,44 +75,17 @@ def test_significance_of_low_precision_is_as_precise(dtype, in_strips, monkeypat
     assert (fast - exact).norm() <= 1.5 * (plain - exact).norm()
 
 
-@pytest.mark.parametrize("layer", ["in_proj", "positional", "proj"])
-def test_hooks_in_an_attention_see_the_whole_map(layer, in_strips):
-    model, seen = fill.model("sgformer_test", num_classes=5), []
-    for block in (model.stages[0].blocks[0], model.stages[0].blocks[1], model.stages[3].blocks[0]):
-        getattr(block.attn, layer).register_forward_hook(lambda *args: seen.append(args[2].shape[1:3]))
-    with torch.no_grad():
-        model(fill.picture("hooks", 1, 128, 96))
-    assert seen == [(32, 24), (32, 24), (4, 3)]
-
-
 def test_low_precision_is_as_precise(in_strips, monkeypatch):
     monkeypatch.setattr(strips, "STRIP_SIZE", 1000)
     x = torch.randn(1, 9, 10, 8, dtype=torch.float64)
     model = block()
     with torch.no_grad():
-        exact = model._add_mlp(x.clone())
+        exact = model(x)
         model.bfloat16()
-        fast = model._add_mlp(x.bfloat16())
+        fast = model(x.bfloat16())
         monkeypatch.setattr(pieces, "MAX_WHOLE", 2**30)
-        plain = model._add_mlp(x.bfloat16())
+        plain = model(x.bfloat16())
     assert (fast - exact).norm() <= 1.5 * (plain - exact).norm()
-
-
-def test_hooks_are_called(in_strips):
-    model, seen = block(), []
-    model.mlp.fc1.register_forward_hook(lambda *args: seen.append(1))
-    with torch.no_grad():
-        model._add_mlp(torch.randn(1, 4, 4, 8, dtype=torch.float64))
-    assert seen
-    assert not in_strips
-
-
-def test_replaced_layers_are_used(in_strips):
-    model = block()
-    model.mlp.fc1 = type("Adapted", (torch.nn.Linear,), {})(8, 24).double()
-    with torch.no_grad():
-        model._add_mlp(torch.randn(1, 4, 4, 8, dtype=torch.float64))
-    assert not in_strips
 
 
 def test_training_and_autocast_go_the_plain_way(in_strips):
@@ -119,8 +93,8 @@ def test_training_and_autocast_go_the_plain_way(in_strips):
     model.float()
     with torch.no_grad():
         with torch.autocast("cpu", torch.bfloat16):
-            model._add_mlp(x.clone())
-        model.train()._add_mlp(x)
+            model(x)
+        model.train()(x)
     assert not in_strips
 
 
@@ -168,12 +142,3 @@ def test_chains_in_strips_are_as_precise(dtype, in_strips, monkeypatch):
         fast = layer(x.to(dtype))
     assert fast.dtype == dtype
     assert (fast - exact).norm() <= 1.5 * (plain - exact).norm()
-
-
-def test_hooks_of_convolutions_are_called(in_strips, monkeypatch):
-    monkeypatch.setattr(conv_strips, "MIN_SIZE", 0)
-    layer, seen = fill.fill_(Stem(3, 8, grid_size=(8, 8))).eval(), []
-    layer.norm2.register_forward_hook(lambda *args: seen.append(1))
-    with torch.no_grad():
-        layer(torch.randn(1, 3, 32, 32))
-    assert seen

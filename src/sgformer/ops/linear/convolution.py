@@ -4,7 +4,7 @@ PyTorch hands products in float32 to MKL, which leaves AVX-512 unused on a proce
 go to oneDNN, which uses it. A linear map is a convolution with a 1x1 kernel, and a list of tokens is a picture of one
 column, or some, with channels last, so neither needs a copy to become the other. `benchmarks/choices.py` measures both.
 
-PyTorch has a setting that does as much for all products (`float32.py`); where it is set, this stands back.
+PyTorch has a setting that does as much for all products (`ops/float32.py`); where it is set, this stands back.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from .dispatch import is_transformed
-from .float32 import is_fast
+from ..dispatch import is_transformed
+from ..float32 import is_fast
 
 # Below so many tokens, or products of numbers, a convolution is no faster.
 MIN_TOKENS = 96
@@ -38,55 +38,57 @@ def _mkl_is_slow(processor: str, instructions: str) -> bool:
 MKL_IS_SLOW = _mkl_is_slow(_processor(), torch.backends.cpu.get_cpu_capability())
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`torch.nn.functional.linear`, as a convolution where that is faster.
+def why_not(x: Tensor, weight: Tensor, bias: Tensor | None) -> str | None:
+    """None, or a sentence: a compiler follows, or the tensors are not what oneDNN takes."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return "a compiler or an exporter follows, which chooses by itself"
+    if any(type(y) not in (Tensor, nn.Parameter) for y in (x, weight)):
+        return "a tensor is of a kind of its own"
+    if any(y.dtype is not torch.float32 or y.device.type != "cpu" for y in (x, weight)):
+        return "it computes in float32 on a CPU"
+    if not torch.backends.mkldnn.enabled or torch.is_autocast_enabled("cpu") or is_transformed():
+        return "oneDNN is turned off, or autocast or a transform of torch.func is on"
+    return None
+
+
+def why_slow(x: Tensor, weight: Tensor, bias: Tensor | None) -> str | None:
+    """None, or a sentence: PyTorch's products are as fast."""
+    if not MKL_IS_SLOW or is_fast():
+        return "PyTorch's own products are fast on this processor, or set to be"
+    tokens = x.shape[:-1].numel()
+    if tokens < MIN_TOKENS or tokens * weight.numel() < MIN_PRODUCTS:
+        return "there is too little to compute"
+    return "the tokens make no pictures" if tokens % _num_pictures() else None
+
+
+def is_convolution(x: Tensor, weight: Tensor) -> bool:
+    """Whether `linear(x, weight)` is computed as a convolution."""
+    return why_not(x, weight, None) is None and why_slow(x, weight, None) is None
+
+
+def project(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The same numbers as `reference.project`.
 
     Shape:
         - x: `(..., c)`; weight: `(c', c)`; bias: `(c',)`
         - returns: `(..., c')`
-
-    Example:
-        >>> linear(torch.ones(2, 5, 3), torch.ones(4, 3)).shape
-        torch.Size([2, 5, 4])
     """
-    if not is_convolution(x, weight):
-        return F.linear(x, weight, bias)
     y = F.conv2d(_as_pictures(x), weight[:, :, None, None], bias)
     return y.permute(0, 2, 3, 1).view(*x.shape[:-1], len(weight))
 
 
 def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
-    """The gradient to `weight` of `linear(x, weight)`; that to `x` is `linear(grad, weight.t())`. Has none itself.
+    """The gradient to the matrix, from that of the result.
 
     Shape:
-        - grad: `(..., c')`; x: `(..., c)`, of the same dtype
+        - grad: `(..., c')`; x: `(..., c)`
         - returns: `(c', c)`
-
-    Example:
-        >>> weight_gradient(torch.ones(2, 5, 4), torch.ones(2, 5, 3)).shape
-        torch.Size([4, 3])
     """
-    weight = grad.new_empty((grad.shape[-1], x.shape[-1]))  # nothing but its shape is used
-    if not is_convolution(x, weight):
-        return grad.flatten(0, -2).t() @ x.flatten(0, -2)
+    weight = grad.new_empty((grad.shape[-1], x.shape[-1], 1, 1))  # nothing but its shape is used
     numbers = [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [False, True, False]
     pictures = _as_pictures(grad), _as_pictures(x)
-    _, of_weight, _ = torch.ops.aten.convolution_backward(*pictures, weight[:, :, None, None], None, *numbers)
-    return of_weight.view(weight.shape)
-
-
-def is_convolution(x: Tensor, weight: Tensor) -> bool:
-    """Whether `linear(x, weight)` is computed as a convolution."""
-    if not MKL_IS_SLOW or torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return False
-    plain = all(type(tensor) in (Tensor, nn.Parameter) for tensor in (x, weight))
-    if not plain or any(y.dtype is not torch.float32 or y.device.type != "cpu" for y in (x, weight)):
-        return False
-    tokens = x.shape[:-1].numel()
-    enough = tokens >= MIN_TOKENS and tokens * weight.numel() >= MIN_PRODUCTS
-    fits = tokens % _num_pictures() == 0
-    usual = torch.backends.mkldnn.enabled and not torch.is_autocast_enabled("cpu") and not is_transformed()
-    return enough and fits and usual and not is_fast()
+    _, of_weight, _ = torch.ops.aten.convolution_backward(*pictures, weight, None, *numbers)
+    return of_weight.view(weight.shape[:2])
 
 
 def _num_pictures() -> int:

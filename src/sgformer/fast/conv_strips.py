@@ -1,12 +1,10 @@
-"""The stem and the downsampling a strip of rows at a time, in prediction on a CPU, where maps outgrow the cache.
+"""The stem and the downsampling a strip of rows at a time, in inference on a CPU, where maps outgrow the cache.
 
 Both are a chain of three convolutions, each with a norm over the whole picture and the first two with a GELU. The norm
 is what stands in the way of strips: it has to see all of a map before the first number leaves it. So a map is gone
 over twice, once for its mean and variance, once to be normalised on the way into the next convolution. What the first
 convolution makes is cheap, and is computed a second time rather than kept; of the second one's output there is one copy
 in memory, where the plain way writes four.
-
-Everything is as in the plain chain, and so are the numbers, up to the order of sums.
 """
 
 from __future__ import annotations
@@ -19,8 +17,10 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..backbone.stem import Downsample, Stem
 from ..ops import gelu_
-from . import strips
+from .conditions import inference_objection, layers_objection
+from .fused import Instead
 
 # Numbers in the largest map of a strip, at most: 4 MB in float32.
 STRIP_SIZE = 2**20
@@ -33,19 +33,35 @@ Rows = Callable[
 ]  # rows [top, bottom) of a map, `(1, c, bottom - top, W)`, anew at each call
 
 
-def pays(x: Tensor, conv: nn.Conv2d) -> bool:
-    """Whether a chain that begins with this convolution is better computed in strips."""
-    if torch.compiler.is_compiling():  # or exporting: to ask for the number of pictures would fix it
-        return False
+def why_not(segment: Stem | Downsample, x: Tensor) -> str | None:
+    """None, or a sentence."""
+    if torch.compiler.is_compiling():  # first: to ask for the batch would hold the compiler to it
+        return "torch.compile follows"
+    conv = segment.conv1
+    if not isinstance(conv, nn.Conv2d):
+        return "conv1 was replaced or changed"
     size = x[0].numel() // conv.in_channels * conv.out_channels // math.prod(conv.stride) if len(x) else 0
-    return size > MIN_SIZE and strips.in_pieces(x, size)
+    if size <= MIN_SIZE:
+        return "the map is small"
+    return inference_objection(x, size) or layers_objection(segment)
+
+
+def stem(stem: Stem, x: Tensor) -> Tensor:
+    """What `Stem` computes."""
+    return Instead(stem, embed=lambda x: downsample(stem, x)).plain(x)
+
+
+def downsample(segment: Stem | Downsample, x: Tensor) -> Tensor:
+    """What `Downsample` computes, and the chain of the same layers in `Stem`."""
+    convs, norms = (tuple(getattr(segment, f"{kind}{i}") for i in (1, 2, 3)) for kind in ("conv", "norm"))
+    return normed_convs(x.contiguous(memory_format=torch.channels_last), convs, norms)
 
 
 def normed_convs(x: Tensor, convs: tuple[nn.Conv2d, ...], norms: tuple[nn.GroupNorm, ...]) -> Tensor:
-    """`norm3(conv3(gelu(norm2(conv2(gelu(norm1(conv1(x))))))))`, picture by picture. No gradient.
+    """`norm3(conv3(gelu(norm2(conv2(gelu(norm1(conv1(x))))))))`, image by image. No gradient.
 
     Args:
-        x: pictures or maps, in channels-last order.
+        x: images or maps, in channels-last order.
         convs: three convolutions with odd kernels, padded to keep the size but for their strides.
         norms: three norms over all channels and places, `GroupNorm(1, c)`.
 

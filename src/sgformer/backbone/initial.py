@@ -1,0 +1,47 @@
+"""The initial values of the released model."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from .stem import Stem
+
+
+def init_released(module: nn.Module) -> None:
+    """Initial values of the released model, for `Module.apply`.
+
+    Linear weights are drawn from a truncated normal of 0.02, convolutions from a normal whose variance is 2 over the
+    number of outputs that an input reaches; biases are 0, norms 1 and 0.
+    """
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Conv2d):
+        fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
+        nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.LayerNorm | nn.GroupNorm):
+        nn.init.ones_(module.weight)
+        nn.init.zeros_(module.bias)
+    elif isinstance(module, Stem):
+        with torch.no_grad():
+            module.pos_embed.copy_(sine_cosine_positions(module.pos_embed.shape[-1], module.grid_size))
+
+
+def sine_cosine_positions(channels: int, grid_size: tuple[int, int]) -> Tensor:
+    """The initial positions: the first half of the channels tells the column, the second the row.
+
+    Shape:
+        - returns: `(1, height * width, channels)`, float64, row-major
+    """
+    quarter = channels // 4
+    frequency = 10000 ** (-torch.arange(quarter, dtype=torch.float64) / quarter)
+    row, column = (torch.arange(n, dtype=torch.float64)[:, None] * frequency for n in grid_size)
+    row = torch.cat((row.sin(), row.cos()), 1)[:, None].expand(-1, grid_size[1], -1)
+    column = torch.cat((column.sin(), column.cos()), 1)[None].expand(grid_size[0], -1, -1)
+    return torch.cat((column, row), -1).reshape(1, -1, 4 * quarter)

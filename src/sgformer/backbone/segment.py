@@ -1,0 +1,52 @@
+"""What a fast way hangs on: a part of the model has a definition, and a table of other ways to compute it.
+
+The definition is `plain`, which is all that one has to read. The table is filled by `sgformer.fast`; every way in it
+computes the numbers of `plain`, and says for itself where it does not serve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+import torch.nn as nn
+from torch.fx import Proxy, Tracer
+
+
+class Way(NamedTuple):
+    """One way to compute a segment.
+
+    Attributes:
+        run: takes a segment and its inputs, and returns what `segment.plain(*inputs)` does.
+        why_not: takes the same and answers None ("take me"), or a sentence that says why not.
+    """
+
+    run: Callable[..., Any]
+    why_not: Callable[..., str | None]
+
+
+class Segment(nn.Module):
+    """A part of the model that is defined by `plain`, and may be computed in other ways.
+
+    Attributes:
+        plain: the definition.
+        ways: of exactly this class, the most preferred first. A subclass begins without any, since its `plain` may be
+            another; so does a class that `torch.nn.utils.parametrize` or FSDP derives.
+    """
+
+    plain: Callable[..., Any]
+    ways: ClassVar[dict[str, Way]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.ways = {}
+
+    def forward(self, *inputs: Any) -> Any:
+        """Takes the first way that serves, or the plain one."""
+        if isinstance(inputs[0], Proxy) and isinstance(tracer := inputs[0].tracer, Tracer):
+            # For `torch.fx`, a segment is one node.
+            return tracer.create_proxy("call_module", tracer.path_of_module(self), inputs, {})
+        for way in self.ways.values():
+            if way.why_not(self, *inputs) is None:
+                return way.run(self, *inputs)
+        return self.plain(*inputs)

@@ -1,0 +1,46 @@
+"""Fast ways to compute what the backbone defines, apart from it: which segment has which, the most preferred first.
+
+A way computes the numbers of its segment's `plain`, or objects. The tests hold every way in these tables to that.
+"""
+
+from ..backbone.attention import GlobalAttention, HybridScaleAttention, SelfGuidedAttention
+from ..backbone.blocks import GlobalBlock, HybridScaleBlock, SelfGuidedBlock
+from ..backbone.mlp import ConvMlp
+from ..backbone.segment import Way
+from ..backbone.stem import Downsample, Stem
+from ..ops.dispatch import plain
+from . import conv_strips, fused, pictures, recomputed, strips
+from .explain import Taken, explain_ways
+
+__all__ = ["Taken", "explain_ways", "plain"]
+
+Stem.ways = {
+    "strips": Way(conv_strips.stem, conv_strips.why_not),
+    "pictures": Way(pictures.run, pictures.why_not),
+    "fused": Way(fused.stem, fused.why_not),
+}
+Downsample.ways = {
+    "strips": Way(conv_strips.downsample, conv_strips.why_not),
+    "fused": Way(fused.chain, fused.why_not),
+}
+ConvMlp.ways = {
+    "recomputed": Way(recomputed.mlp, recomputed.why_not_mlp),
+    "fused": Way(fused.mlp, fused.why_not),
+}
+HybridScaleAttention.ways = {
+    "strips": Way(strips.hybrid_scale, strips.why_not_attention),
+    "fused": Way(fused.attention, fused.why_not),
+}
+SelfGuidedAttention.ways = {
+    "strips": Way(strips.self_guided, strips.why_not_attention),
+    "fused": Way(fused.attention, fused.why_not),
+}
+GlobalAttention.ways = {
+    "strips": Way(strips.all_to_all, strips.why_not_attention),
+    "fused": Way(fused.attention, fused.why_not),
+}
+for _block in (HybridScaleBlock, SelfGuidedBlock, GlobalBlock):
+    _block.ways = {
+        "strips": Way(strips.block, strips.why_not_block),
+        "recomputed": Way(recomputed.block, recomputed.why_not_block),
+    }

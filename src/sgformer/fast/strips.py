@@ -1,0 +1,234 @@
+"""Inference on a CPU a strip of rows at a time, where maps are too large for the cache.
+
+The hidden map of an MLP is four times as large as its input. Written to memory and read again by every operation, it
+costs more time than the products, and most of the memory of a pass. So the MLP of a block, with its norm and residual,
+goes over each image in strips whose hidden rows stay in the cache: no hidden map is ever whole. What the depthwise
+convolution needs of the next strip is one row, and of the last one another: they are computed once and kept, or twice
+where that is faster. An attention goes over the image likewise, once its keys and values are there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..backbone.attention import (
+    WINDOW_SIZE,
+    GlobalAttention,
+    HybridScaleAttention,
+    SelfGuidedAttention,
+    attend,
+    attend_coarsely,
+    spread,
+)
+from ..backbone.blocks import Block
+from ..ops import gelu_, linear, pool_keys, rank_tokens, window_attention
+from ..ops.depthwise_conv.reference import fold_residual
+from ..ops.linear.convolution import is_convolution
+from .conditions import LAYERS, inference_objection, layers_objection, observed_within
+from .fused import Instead, coarse_tokens, project, summary_tokens
+
+# Numbers in the hidden rows of a strip, at most: 4 MB in float32.
+STRIP_SIZE = 2**20
+# Numbers in the rows of a strip of an attention's map, at most.
+ATTENTION_STRIP_SIZE = 2**19
+# Coarse tokens are computed so many rows at a time.
+ROWS_OF_COARSE_TOKENS = 8
+
+
+def why_not_block(block: Block, x: Tensor, *significance: Tensor) -> str | None:
+    """None, or a sentence."""
+    if block.training or block.drop_path2.training:
+        return "it is in training mode"
+    hidden = getattr(getattr(block.mlp, "fc1", None), "out_features", 0)
+    return inference_objection(x, x.numel() // x.shape[-1] * hidden) or layers_objection(block)
+
+
+def block(block: Block, *inputs: Tensor) -> Any:
+    """A block whose MLP goes over the map in strips, in the memory of the map that it is added to."""
+
+    def add(x: Tensor, attended: Tensor) -> Tensor:
+        attended = block.drop_path1(attended)
+        # Nobody else holds what an attention of ours made, unless a hook kept it.
+        is_ours = type(block.attn) in LAYERS and not any(observed_within(block.attn, block.drop_path1))
+        x = attended.add_(x) if is_ours and attended.dtype == x.dtype else x + attended
+        return _add_mlp_(x, block.norm2, block.mlp.fc1, block.mlp.conv, block.mlp.fc2)
+
+    return Instead(block, add=add).plain(*inputs)
+
+
+def _add_mlp_(x: Tensor, norm: nn.LayerNorm, fc1: nn.Linear, conv: nn.Conv2d, fc2: nn.Linear) -> Tensor:
+    """`x + mlp(norm(x))`, a strip of rows at a time, in the memory of `x`. No gradient.
+
+    Args:
+        x: the map; overwritten.
+        norm: before the MLP.
+        fc1: the MLP's first projection.
+        conv: what comes after it.
+        fc2: its second projection.
+
+    Shape:
+        - x, returns: `(B, H, W, c)`
+    """
+    B, H, W, _ = x.shape
+    height = min(H, max(2, STRIP_SIZE // (W * fc1.out_features)))
+    strip = x[:1, :height]
+    hidden_strips = _anew if is_convolution(strip, fc1.weight) else _kept
+    for b in range(B):
+        for top, rows in hidden_strips(x[b], height, norm, fc1):
+            x[b, top : top + height] += project(fc2, _convolve_rows(conv, rows, residual=True, gelu=True))
+    return x
+
+
+def _kept(x: Tensor, height: int, norm: nn.LayerNorm, fc1: nn.Linear) -> Iterator[tuple[int, Tensor]]:
+    """The top of each strip, and its hidden rows with one above and one below, which are kept for the next one.
+
+    Shape:
+        - x: `(H, W, c)`
+        - returns: `(height + 2, W, hidden)`, the last strip's perhaps less high; overwritten by the next
+    """
+    H, W, c = x.shape
+    rows = x.new_empty((height + 2, W, fc1.out_features))
+    rows[0] = 0  # above the map
+    for top in range(0, H, height):
+        bottom = min(top + height, H)
+        first, last = (top + 1 if top else 0), min(bottom + 1, H)  # row `top` came with the strip before
+        if first < last:
+            new_rows = rows[first - top + 1 : last - top + 1].view(-1, fc1.out_features)
+            torch.addmm(fc1.bias, norm(x[first:last]).view(-1, c), fc1.weight.t(), out=new_rows)
+        if last == bottom:
+            rows[bottom - top + 1] = 0  # below the map
+        yield top, rows[: bottom - top + 2]
+        if bottom < H:
+            rows[:2] = rows[height : height + 2]
+
+
+def _anew(x: Tensor, height: int, norm: nn.LayerNorm, fc1: nn.Linear) -> Iterator[tuple[int, Tensor]]:
+    """The same where a convolution makes them, which cannot write beside rows that are there: shared rows twice."""
+    H, above = len(x), x[:0]
+    for top in range(0, H, height):
+        bottom = min(top + height, H)
+        normed = torch.cat((above, norm(x[top : bottom + 1])))
+        rows = project(fc1, normed)
+        yield top, _filled_up(rows, above=top == 0, below=bottom == H)
+        above = normed[-2:-1]  # since the rows themselves are overwritten by now
+
+
+def _filled_up(rows: Tensor, *, above: bool, below: bool) -> Tensor:
+    """Rows with one of zeros above or below them, at the edges of a map."""
+    return F.pad(rows, (0, 0, 0, 0, int(above), int(below))) if above or below else rows
+
+
+def _convolve_rows(conv: nn.Conv2d, rows: Tensor, *, residual: bool, gelu: bool) -> Tensor:
+    """A depthwise convolution of some rows of a map, given with one row above and one below them.
+
+    Args:
+        conv: the convolution.
+        rows: the rows; may be overwritten.
+        residual: whether they are added.
+        gelu: whether a GELU follows.
+
+    Shape:
+        - rows: `(rows + 2, W, c)`
+        - returns: `(rows, W, c)`
+    """
+    weight, folded = fold_residual(rows, conv.weight, residual)
+    x = rows.unsqueeze(0).permute(0, 3, 1, 2)  # in this order: only so it counts as channels last
+    y = F.conv2d(x, weight, conv.bias, padding=(0, 1), groups=conv.groups).squeeze(0).permute(1, 2, 0)
+    y = y.add_(rows[1:-1]) if residual and not folded else y
+    return gelu_(y) if gelu else y
+
+
+def why_not_attention(attn: Any, x: Tensor, *significance: Tensor) -> str | None:
+    """None, or a sentence."""
+    return inference_objection(x, x.numel()) or layers_objection(attn)
+
+
+def hybrid_scale(attn: HybridScaleAttention, x: Tensor) -> tuple[Tensor, Tensor]:
+    """What `HybridScaleAttention` computes."""
+    B, H, W, c = x.shape
+    a = attn.num_heads_half
+    rows = x.split(attn.stride * ROWS_OF_COARSE_TOKENS, 1)
+    coarse, t = pool_keys(torch.cat([coarse_tokens(attn, part) for part in rows], 1), attn.token_budget)
+    kv = project(attn.kv, coarse)  # (B, h, w, c)
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    received = x.new_zeros(coarse.shape[:3], dtype=dtype)
+    significance_local = x.new_empty((B, H, W), dtype=dtype)
+
+    def attend_rows(b: int, top: int, q: Tensor, qkv: Tensor) -> tuple[Tensor, Tensor]:
+        height = q.shape[1]
+        out_global, of_rows = attend_coarsely(q, kv[b : b + 1], a)
+        received[b] += of_rows[0] * (height / H)
+        out_local, significance_local[b, top : top + height] = window_attention(
+            qkv, num_heads=a, size=WINDOW_SIZE
+        )
+        return out_global, out_local
+
+    out = _attend(attn, x, (c // 2, 3 * c // 2, c), attend_rows, multiple=WINDOW_SIZE)
+    return out, (spread(received, x, attn.stride * t) + significance_local) / 2
+
+
+def self_guided(attn: SelfGuidedAttention, x: Tensor, significance: Tensor) -> Tensor:
+    """What `SelfGuidedAttention` computes."""
+    summary = summary_tokens(attn, x.flatten(1, 2), rank_tokens(significance))
+    return _attend_to_keys(attn, x, summary)
+
+
+def all_to_all(attn: GlobalAttention, x: Tensor) -> Tensor:
+    """What `GlobalAttention` computes."""
+    pooled, _ = pool_keys(x, attn.token_budget)
+    return _attend_to_keys(attn, x, pooled)
+
+
+def _attend_to_keys(attn: SelfGuidedAttention | GlobalAttention, x: Tensor, keys: Tensor) -> Tensor:
+    kv = project(attn.kv, keys)
+
+    def attend_rows(b: int, top: int, q: Tensor) -> tuple[Tensor]:
+        return (attend(q, kv[b : b + 1], attn.num_heads),)
+
+    return _attend(attn, x, (x.shape[-1],) * 2, attend_rows)
+
+
+def _attend(
+    attn: Any,
+    x: Tensor,
+    sizes: tuple[int, ...],
+    attend_rows: Callable[..., tuple[Tensor, ...]],
+    *,
+    multiple: int = 1,
+) -> Tensor:
+    """An attention to keys that are known, with its projections and its positional branch, a strip of rows at a time.
+
+    Args:
+        attn: the attention.
+        x: the map.
+        sizes: numbers of channels of the parts that its first projection makes.
+        attend_rows: takes the number of the picture, the first row and the parts of a strip, the last one left out;
+            returns what tokens find, in parts that add up to `c` channels.
+        multiple: of how many rows strips are, except for the last.
+
+    Shape:
+        - x, returns: `(B, H, W, c)`
+    """
+    B, H, W, c = x.shape
+    height = max(1, ATTENTION_STRIP_SIZE // (W * c * multiple)) * multiple
+    out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    weights, biases = attn.in_proj.weight.split(sizes), attn.in_proj.bias.split(sizes)
+    *of_parts, of_branch = zip(weights, biases, strict=True)
+    for b in range(B):
+        for top in range(0, H, height):
+            bottom = min(top + height, H)
+            parts = [linear(x[b : b + 1, top:bottom], *layer) for layer in of_parts]
+            found = attend_rows(b, top, *parts)
+            branch = linear(x[b, max(top - 1, 0) : bottom + 1], *of_branch)
+            branch = _filled_up(branch, above=top == 0, below=bottom == H)
+            y = _convolve_rows(attn.positional, branch, residual=False, gelu=False)
+            for of_y, part in zip(y.split([part.shape[-1] for part in found], -1), found, strict=True):
+                of_y += part[0]
+            out[b, top:bottom] = project(attn.proj, y)
+    return out

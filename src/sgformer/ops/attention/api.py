@@ -1,0 +1,59 @@
+"""`attention`: what one calls. The definition is in `reference.py`."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from .. import by_heads
+from ..dispatch import Backend, choose, explain, never
+from . import products, reference
+
+
+def _by_heads(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return by_heads.attend(q, k, v, q.shape[-1] ** -0.5, sum_weights=False)[0]
+
+
+def _fused(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return F.scaled_dot_product_attention(q, k, v)
+
+
+# The most preferred first.
+BACKENDS = {
+    "by_heads": Backend(_by_heads, by_heads.why_not, by_heads.why_slow),
+    "products": Backend(products.attend, never, products.why_slow),
+    "sdpa": Backend(_fused, never, never),
+    "reference": Backend(reference.attend, never, never),
+}
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, *, backend: str = "auto") -> Tensor:
+    """Softmax attention with scale `d ** -0.5`.
+
+    Args:
+        q: queries.
+        k: keys.
+        v: values.
+        backend: `"reference"`, the plain definition; `"sdpa"`, PyTorch's fused attention; `"products"`, two plain
+            products in the precision of the inputs; `"by_heads"`, one head at a time on a CPU. `"auto"` chooses, and
+            `explain_backends` says why.
+
+    Raises:
+        ValueError: if the backend's name does not fit, or it cannot serve.
+
+    Shape:
+        - q: `(B, a, N, d)`
+        - k, v: `(B, a, M, d)`
+        - returns: `(B, a, N, d)`
+
+    Example:
+        >>> import torch
+        >>> attention(torch.randn(2, 4, 100, 8), torch.randn(2, 4, 5, 8), torch.randn(2, 4, 5, 8)).shape
+        torch.Size([2, 4, 100, 8])
+    """
+    return choose("attention", BACKENDS, backend, q, k, v).run(q, k, v)
+
+
+def explain_backends(q: Tensor, k: Tensor, v: Tensor) -> dict[str, str]:
+    """What each backend of `attention` says to these inputs; `"auto"` takes the first that says yes."""
+    return explain(BACKENDS, q, k, v)

@@ -1,0 +1,5 @@
+"""Linear maps, as convolutions where PyTorch's products are slow."""
+
+from .api import linear, weight_gradient
+
+__all__ = ["linear", "weight_gradient"]

@@ -1,0 +1,21 @@
+"""The definition of `linear` in plain PyTorch."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def project(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`x @ weight.T + bias`; see `linear`."""
+    return F.linear(x, weight, bias)
+
+
+def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
+    """The gradient to the matrix, from that of the result.
+
+    Shape:
+        - grad: `(..., c')`; x: `(..., c)`
+        - returns: `(c', c)`
+    """
+    return grad.flatten(0, -2).t() @ x.flatten(0, -2)

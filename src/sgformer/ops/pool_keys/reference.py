@@ -1,0 +1,24 @@
+"""The definition of `pool_keys` in plain PyTorch."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def pool(keys: Tensor, budget: int | None) -> tuple[Tensor, int]:
+    """The pooled grid, and the side of its cells; see `pool_keys`.
+
+    Shape:
+        - keys: `(B, h, w, c)`
+        - returns: `(B, ceil(h / t), ceil(w / t), c)`, and `t`
+    """
+    h, w = keys.shape[1:3]
+    t = 1
+    if budget is not None:
+        while -(-h // t) * -(-w // t) > budget:
+            t += 1
+    if t == 1:
+        return keys, 1
+    pooled = F.avg_pool2d(keys.permute(0, 3, 1, 2), t, ceil_mode=True, count_include_pad=False)
+    return pooled.permute(0, 2, 3, 1), t

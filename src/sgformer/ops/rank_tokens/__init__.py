@@ -1,0 +1,5 @@
+"""Tokens in the order of their significance."""
+
+from .api import rank_tokens
+
+__all__ = ["rank_tokens"]

@@ -1,0 +1,31 @@
+"""`rank_tokens`: what one calls. The definition is in `reference.py`."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..dispatch import Backend, choose, never
+from . import reference
+
+# The most preferred first.
+BACKENDS = {"reference": Backend(reference.rank, never, never)}
+
+
+def rank_tokens(significance: Tensor, *, backend: str = "auto") -> Tensor:
+    """Indices of the tokens from the least to the most significant; ties keep their row-major order. No gradient.
+
+    Args:
+        significance: one number per token.
+        backend: `"reference"` or `"auto"`.
+
+    Shape:
+        - significance: `(B, H, W)` or `(B, N)`
+        - returns: `(B, N)`, int64
+
+    Example:
+        >>> import torch
+        >>> rank_tokens(torch.tensor([[[3.0, 1.0], [2.0, 1.0]]])).tolist()
+        [[1, 3, 2, 0]]
+    """
+    flat = significance.detach().flatten(1)
+    return choose("rank_tokens", BACKENDS, backend, flat).run(flat)
