@@ -27,8 +27,8 @@ from .export_layers import (
     ExportableSelfGuided,
     ExportableStem,
 )
+from .model import SGFormer
 from .ranking import hold_significance, record_significance
-from .sgformer import SGFormer
 from .stem import Stem
 
 MIN_ANY_SIZE = 128  # below it some bands are shorter than a group, and the numbers of groups become 1
