@@ -49,7 +49,7 @@ def main(root: str) -> None:
     torch.set_num_threads(1)
     rows = [
         {"recipe": recipe, "workers": workers, "pictures_per_second": round(rate(recipe, workers, root))}
-        for recipe in ("imagenette160", "sgformer_s_in1k")
+        for recipe in ("imagenette160", "in1k")
         for workers in (0, 1, 2)
     ]
     machine = json.loads(describe_environment())

@@ -157,10 +157,16 @@ def test_a_budget_is_of_one_request(client):
 
 
 def test_the_budget_of_the_weights_is_where_the_slider_starts():
-    with serving(classifier(kwargs={"token_budget": 21})) as client:
+    with serving(classifier(kwargs={"token_budget": 7})) as client:
         facts = facts_of(client)
-    assert facts["budget"] == 21
-    assert 21 in facts["budgets"]
+        keys = [
+            client.post(photograph(), query)[1]["pairs"][0]["total"].split(", ")[-1]
+            for query in ("", "?token_budget=7", "?token_budget=none", "?token_budget=5", "")
+        ]
+    assert keys[0] == keys[1] == keys[4]  # the model's own number where none is asked for
+    assert len({*keys}) == 3
+    assert facts["budget"] == 7
+    assert 7 in facts["budgets"]
     assert facts["budgets"][-1] is None
     assert facts["budgets"][:-1] == sorted(facts["budgets"][:-1])
 

@@ -1,4 +1,4 @@
-"""Two processes with half a batch each learn what one process learns."""
+"""Two processes that share each batch learn what one process learns."""
 
 import os
 import socket
@@ -93,7 +93,7 @@ def read(folder):
 )
 def test_two_processes_are_one_with_twice_the_batch(alone, tmp_path, how):
     launchers, settings = WAYS[how]
-    folder, printed = train(tmp_path, *launchers(), **{"data.batch_size": 8, **settings})
+    folder, printed = train(tmp_path, *launchers(), **{"data.batch_size": 16, **settings})
     assert not (tmp_path / "smoke-2").exists()
     assert printed.count("epoch 2/2") == 1  # one of them speaks
     assert (folder / "report.html").is_file(), printed

@@ -1,5 +1,6 @@
 """What the section ``trainer`` does to a model before it is trained."""
 
+import contextlib
 import copy
 import warnings
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 import sgformer  # noqa: F401
-from sgformer.engine import fit
+from sgformer.engine import devices, fit
 from sgformer.engine.fit import TrainerOptions, prepare
 from sgformer.tasks.backbones import create_pyramid
 from sgformer.tasks.classification import Classifier
@@ -107,12 +108,9 @@ def test_a_number_of_processes(devices):
 def test_devices_that_are_not_there_are_said_at_once(monkeypatch, num, settings, message):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: num)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    task, options = Task(classifier("test_resnet")), TrainerOptions(**settings)
-    if message is None:
-        prepare(task, options)
-        return
-    with pytest.raises(ValueError, match=message):
-        prepare(task, options)
+    options = TrainerOptions(**settings)
+    with contextlib.nullcontext() if message is None else pytest.raises(ValueError, match=message):
+        devices.check(options.accelerator, options.devices)
 
 
 @pytest.mark.parametrize(
@@ -135,3 +133,17 @@ def test_bfloat16_where_a_processor_has_it(monkeypatch, able, precision):
 def test_a_recipe_that_cuts_up_weights_is_told_so():
     with pytest.raises(ValueError, match=r"trainer\.strategy fsdp.*--trainer\.strategy auto"):
         TrainerOptions(strategy="fsdp")
+
+
+@pytest.mark.parametrize("asked", [8, "8", "0,2"])
+def test_several_processes_on_a_cpu_have_to_be_asked_for(monkeypatch, asked):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(
+        ValueError, match=r"trainer\.devices .*no GPU.*--trainer\.devices 1.*--trainer\.accelerator cpu"
+    ):
+        devices.check("auto", asked)
+    devices.check("cpu", asked)
+    devices.check("auto", "auto")
+    assert devices.num_processes("auto", 3) == 3
+    assert devices.num_processes(asked, 2) == (4 if asked == "0,2" else 16)

@@ -5,7 +5,7 @@ import timm
 
 import sgformer  # noqa: F401
 from sgformer import tasks
-from sgformer.engine import recipe
+from sgformer.engine import devices, recipe
 from sgformer.engine.recipe import RecipeError
 
 PACKAGED = recipe.names()
@@ -146,3 +146,36 @@ def test_every_key_is_explained():
 
     for name in tasks.TASKS:
         walk(tasks.get(name).Recipe)
+
+
+def test_a_recipe_of_a_protocol_takes_the_variant_as_a_key():
+    rates = [parse("in1k", {"model.name": f"sgformer_{size}"}).model.drop_path_rate for size in "tsmb"]
+    assert rates == [0.05, 0.1, 0.2, 0.4]
+    assert parse("in1k", {"model.name": "resnet50", "model.drop_path_rate": 0}).model.drop_path_rate == 0
+    with pytest.raises(ValueError, match=r"drop_path_rate.*none for resnet50.*--model\.drop_path_rate"):
+        parse("in1k", {"model.name": "resnet50"})
+
+
+@pytest.mark.parametrize(
+    ("old", "now"),
+    [
+        ("sgformer_m_in1k", r"in1k --model\.name sgformer_m"),
+        ("detection/mask_rcnn_sgformer_t_coco_3x", r"detection/mask_rcnn_coco_3x --model\.name sgformer_t"),
+        ("upernet_sgformer_b_ade20k", r"upernet_ade20k --model\.name sgformer_b"),
+    ],
+)
+def test_the_old_name_of_a_recipe_names_the_new_one(old, now):
+    with pytest.raises(RecipeError, match=now):
+        recipe.find(old)
+
+
+@pytest.mark.parametrize("name", PACKAGED)
+def test_a_batch_is_shared_by_eight_processes_or_refused(name):
+    size = parse(name).data.batch_size
+    if size % 8:
+        with pytest.raises(
+            ValueError, match=rf"data\.batch_size {size} .*--data\.batch_size {-(-size // 8) * 8}|or "
+        ):
+            devices.share(size, 8)
+    else:
+        assert devices.share(size, 8) * 8 == size

@@ -1,8 +1,10 @@
 """A key given with `--resume` is followed, or refused by its name with the folder as it was."""
 
 import dataclasses
+import logging
 import random
 import typing
+import warnings
 from typing import Any, Literal
 
 import pytest
@@ -158,6 +160,13 @@ def test_a_resumed_run_follows_learning_rate_and_decay(tmp_path):
     groups = torch.load(folder / "last.ckpt", weights_only=True)["optimizer_states"][0]["param_groups"]
     assert max(group["weight_decay"] for group in groups) == 0.5
     assert "lr: 1.0e-05" in (folder / "recipe.yaml").read_text()
+
+
+def test_a_run_leaves_the_filters_and_loggers_of_its_host_as_they_were(tmp_path):
+    loggers = [logging.getLogger(name) for name in ("lightning", "lightning.pytorch", "lightning.fabric")]
+    before = [logger.level for logger in loggers], list(warnings.filters)
+    train("smoke", SETTINGS, out=tmp_path)
+    assert ([logger.level for logger in loggers], list(warnings.filters)) == before
 
 
 def test_a_resume_that_fails_leaves_the_recipe_as_it_was(tmp_path, monkeypatch):

@@ -215,7 +215,7 @@ def test_a_model_and_a_folder_with_other_classes(folders):
         evaluate(model, DataOptions(root=str(folders), image_size=32, workers=0))
 
 
-@pytest.mark.parametrize("name", ["sgformer_s_in1k", "finetune"])
+@pytest.mark.parametrize("name", ["in1k", "finetune"])
 def test_no_draw_of_a_recipe_s_augmentation_fails(name, folders):
     augment = recipe.parse(recipe.find(name), Recipe).data.augment
     transform = data(folders, augment=augment).train_transform()

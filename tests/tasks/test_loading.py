@@ -85,4 +85,13 @@ def test_a_hundred_epochs_leave_no_process_and_no_open_file():
 def test_fewer_samples_than_processes_are_refused_in_every_process(rank, split, purpose):
     message = rf"3 processes and only 2 pictures for {purpose}; set --trainer\.devices 2 or less"
     with pytest.raises(DataError, match=message):
-        make_loader(Numbers(2), split, batch_size=1, workers=0, trainer=Trainer(rank, 3))
+        make_loader(Numbers(2), split, batch_size=3, workers=0, trainer=Trainer(rank, 3))
+
+
+def test_a_batch_that_processes_cannot_share_is_refused_with_those_they_can():
+    with pytest.raises(ValueError, match=r"data\.batch_size 8 .*among 3; set --data\.batch_size 6 or 9"):
+        make_loader(Numbers(20), "train", batch_size=8, workers=0, trainer=Trainer(0, 3))
+    loaders = [
+        make_loader(Numbers(20), "train", batch_size=6, workers=0, trainer=Trainer(i, 3)) for i in range(3)
+    ]
+    assert [len(next(iter(loader))[0]) for loader in loaders] == [2, 2, 2]

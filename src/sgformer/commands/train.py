@@ -58,10 +58,13 @@ def train(
     from lightning.pytorch import seed_everything
     from rich import get_console
 
-    from ..engine import checkpoints, fit
+    from ..engine import checkpoints, devices, fit
 
     console = get_console()
     seed_everything(parsed.seed, workers=True, verbose=False)
+    trainer = parsed.trainer
+    devices.check(trainer.accelerator, trainer.devices)
+    devices.share(parsed.data.batch_size, devices.num_processes(trainer.devices, trainer.num_nodes))
     with ours.waiting("looking through the data ..."):
         task, data = task_module.build(parsed)
     fit.prepare(task, parsed.trainer)

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image
 
@@ -71,14 +71,14 @@ class Tryout:
         }
 
     def compute(
-        self, file: bytes, *, token_budget: int | None = None, score_threshold: float = 0.5
+        self, file: bytes, *, token_budget: int | Literal["own"] | None = "own", score_threshold: float = 0.5
     ) -> dict[str, Any]:
         """Predict, and explain where the model can. For JSON.
 
         Args:
             file: Of a picture.
-            token_budget: The most keys of an attention, None for the paper's numbers; a model without budgets ignores
-                it.
+            token_budget: The most keys of an attention, ``own`` for the model's own number, None for the paper's
+                numbers; a model without budgets ignores it.
             score_threshold: The least score of what is shown, in detection.
 
         Raises:
@@ -90,7 +90,7 @@ class Tryout:
         image.thumbnail((MAX_SEEN, MAX_SEEN), Image.Resampling.LANCZOS)
         settings = {"classification": {"top_k": 5}, "detection": {"score_threshold": score_threshold}}
         if self._budgeted is not None:
-            self._budgeted.set_token_budget(token_budget)
+            self._budgeted.set_token_budget(self._own_budget if token_budget == "own" else token_budget)
         start = perf_counter()
         prediction = self.model.predict(image, **settings.get(self.task, {}))
         predicted = perf_counter()

@@ -41,7 +41,7 @@ def create_app(tryout: Tryout, *, hosts: Sequence[str] = ("*",)) -> Starlette:
 
     ========================================== ==========================================================
     ``GET /``                                  the page
-    ``POST /pictures?token_budget=49``         a picture's file as the body; what `Tryout.compute` says
+    ``POST /pictures?token_budget=49``         a picture's file as the body; what `Tryout.compute` says; none: no budget
     ``GET /pictures/<id>/<view>/<pair>``       what `Tryout.draw` draws
     ========================================== ==========================================================
 
@@ -84,7 +84,7 @@ class _Server:
         if origin is not None and urlsplit(origin).netloc != request.headers["host"]:
             raise HTTPException(403, "a page of another site may not use this server")
         settings: dict[str, Any] = {}
-        for name, read in (("token_budget", int), ("score_threshold", float)):
+        for name, read in (("token_budget", _budget), ("score_threshold", float)):
             if name in request.query_params:
                 try:
                     settings[name] = read(request.query_params[name])
@@ -120,6 +120,10 @@ class _Server:
             raise HTTPException(500, f"cannot be computed: {reason}") from error
         finally:
             self.num_waiting -= 1
+
+
+def _budget(text: str) -> int | None:
+    return None if text == "none" else int(text)
 
 
 async def _body(request: Request) -> bytes:

@@ -3,6 +3,37 @@
 import torch
 
 
+def num_processes(devices: int | str, num_nodes: int = 1) -> int:
+    """How many processes a run has.
+
+    Args:
+        devices: The recipe's: a number, GPUs by number with commas between, or auto for one process a GPU.
+        num_nodes: How many machines.
+    """
+    if devices == "auto":
+        return max(torch.cuda.device_count(), 1) * num_nodes
+    text = str(devices)
+    return (len(text.split(",")) if "," in text else int(text)) * num_nodes
+
+
+def share(batch_size: int, num_processes: int) -> int:
+    """How many pictures of a batch each process takes.
+
+    Raises:
+        ValueError: The processes cannot share the batch equally.
+    """
+    if batch_size % num_processes:
+        lower, upper = (
+            batch_size // num_processes * num_processes,
+            -(-batch_size // num_processes) * num_processes,
+        )
+        raise ValueError(
+            f"data.batch_size {batch_size} is that of all processes together and does not divide among "
+            f"{num_processes}; set --data.batch_size {f'{lower} or ' if lower else ''}{upper}"
+        )
+    return batch_size // num_processes
+
+
 def check(accelerator: str, devices: int | str) -> None:
     """Make sure that there are as many GPUs as asked for, before anything is written.
 
@@ -18,6 +49,11 @@ def check(accelerator: str, devices: int | str) -> None:
     if accelerator in ("gpu", "cuda", "mps") and not mps and (not num or accelerator == "mps"):
         raise ValueError(
             f"trainer.accelerator {accelerator}: PyTorch finds none on this machine; set --trainer.accelerator cpu"
+        )
+    if accelerator == "auto" and not num and not mps and num_processes(devices) > 1:
+        raise ValueError(
+            f"trainer.devices {devices}: PyTorch finds no GPU on this machine; set --trainer.devices 1, or "
+            "--trainer.accelerator cpu for so many processes on the CPU"
         )
     if num and accelerator != "cpu" and isinstance(devices, int) and devices > num:
         raise ValueError(

@@ -1,5 +1,6 @@
 """One training run, from a prepared task and its data to a run folder."""
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import json
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -50,11 +51,11 @@ class TrainerOptions:
         max_epochs: Passes over the training pictures.
         precision: auto is bf16-mixed on a GPU, or a processor, that has instructions for bfloat16; else 32-true.
         accelerator: auto takes a GPU where there is one.
-        devices: How many processes on this machine, or auto for one per GPU; also on a CPU, where two processes of one
-            thread train faster than one of two.
+        devices: How many processes on this machine, or auto for one per GPU; with accelerator cpu also on a CPU, where
+            two processes of one thread train faster than one of two.
         num_nodes: How many machines, each started by torchrun or SLURM.
         strategy: auto is one process, or ddp where there are several.
-        accumulate: Batches per step of the optimizer.
+        accumulate: Batches per step of the optimizer, where a batch of the wanted size does not fit in memory.
         clip_grad: Largest norm of the gradient; null: any.
         ema_decay: Decay of the averaged weights, which are then validated and saved; null: no average.
         checkpoint_minutes: How often a checkpoint is written within an epoch, beside the one after it; null: never.
@@ -138,6 +139,38 @@ def new_folder(out: str | Path, name: str) -> Path:
             number += 1
 
 
+# What Lightning says of devices, worker counts and its other products; a person can act on none of it.
+_SILENT = (
+    {"module": r"lightning\..*_pytree"},
+    {"module": r"lightning\..*", "message": r".*(does not have many workers|exists and is not empty).*"},
+    {"module": r"lightning\..*", "message": r".*number of training batches.*"},
+    # What is logged at the end of a validation was added up over the processes before.
+    {"module": r"lightning\..*", "message": r"It is recommended to use .*sync_dist=True"},
+    # Shards know how many samples each worker gives.
+    {"message": r"Your `IterableDataset` has `__len__` defined"},
+    # Kernels of depthwise convolutions have one shape and many equivalent strides.
+    {"message": r"Grad strides do not match bucket view strides"},
+)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep to what a person can act on; afterwards filters and loggers are as they were."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        for silent in _SILENT:
+            warnings.filterwarnings("ignore", **silent)
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+@_quiet()
 def fit(
     task: LightningModule,
     data: LightningDataModule,
@@ -182,7 +215,6 @@ def fit(
     callbacks = [c for c in (average, StopAtNaN(), *watchers, run, RunProgress(run)) if c]
     callbacks += [SeededSteps(seed), Checkpoints(folder, minutes=options.checkpoint_minutes)]
     callbacks += [ValidateEvery(options.validate_every)] if options.validate_every > 1 else []
-    _quiet()
     trainer = Trainer(
         max_epochs=options.max_epochs,
         precision=_precision(options),
@@ -229,7 +261,6 @@ def prepare(task: LightningModule, options: TrainerOptions) -> None:
     Raises:
         ValueError: Task, backbone or machine do not offer it.
     """
-    devices.check(options.accelerator, options.devices)
     if options.precision == "bf16-mixed" and not devices.has_bfloat16(options.accelerator):
         warnings.warn(
             "there are no instructions for bfloat16 here, so that float32 is probably much faster: "
@@ -338,22 +369,3 @@ def _precision(options: TrainerOptions) -> Any:
     if options.precision != "auto":
         return options.precision
     return "bf16-mixed" if devices.has_bfloat16(options.accelerator) else "32-true"
-
-
-def _quiet() -> None:
-    """Keep to what a person can act on: Lightning announces devices, its other products and worker counts."""
-    warnings.filterwarnings("ignore", module=r"lightning\..*_pytree")
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings(
-        "ignore", module=r"lightning\..*", message=r".*(does not have many workers|exists and is not empty).*"
-    )
-    warnings.filterwarnings("ignore", module=r"lightning\..*", message=r".*number of training batches.*")
-    # What is logged at the end of a validation was added up over the processes before.
-    warnings.filterwarnings(
-        "ignore", module=r"lightning\..*", message=r"It is recommended to use .*sync_dist=True"
-    )
-    # Shards know how many samples each worker gives.
-    warnings.filterwarnings("ignore", message=r"Your `IterableDataset` has `__len__` defined")
-    # Kernels of depthwise convolutions have one shape and many equivalent strides.
-    warnings.filterwarnings("ignore", message=r"Grad strides do not match bucket view strides")

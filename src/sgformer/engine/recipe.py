@@ -42,8 +42,6 @@ def names() -> dict[str, Path]:
 def find(name: str | Path) -> Path:
     """The file of a recipe given by name (``smoke``, ``detection/smoke``) or by path.
 
-    A bare name that several tasks have is classification's, if it has it.
-
     Where several tasks have the name, it is classification's; the others' go by their task: ``segmentation/smoke``.
 
     Raises:
@@ -64,6 +62,10 @@ def find(name: str | Path) -> Path:
     if path.is_file():
         return path
     short = {key.split("/")[1] for key in packaged}
+    # Once there was a file for each variant.
+    variant = re.search(r"sgformer_[tsmb](?=_)", str(name))
+    if variant and (now := str(name).replace(f"{variant[0]}_", "")) in short | packaged.keys():
+        raise RecipeError(f"the recipe {name} is now {now} --model.name {variant[0]}")
     raise RecipeError(
         f"unknown recipe {str(name)!r}{nearest(str(name), short | packaged.keys())} "
         "See them all: sgformer list recipes"

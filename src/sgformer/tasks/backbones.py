@@ -34,19 +34,27 @@ class ModelOptions:
 
     Attributes:
         name: Any model of timm, ours among them; see `sgformer list models`.
-        drop_path_rate: How often residual branches are dropped in training, at the deepest block.
+        drop_path_rate: How often residual branches are dropped in training, at the deepest block; or a rate for each of
+            several models by name.
         kwargs: More arguments of the backbone, such as {token_budget: 64}.
         pretrained: Whether timm downloads trained weights, where it has some.
         weights: A run folder or weights file to start from; its head is kept if the classes are the same.
     """
 
     name: str = "sgformer_s"
-    drop_path_rate: float = 0.0
+    drop_path_rate: float | dict[str, float] = 0.0
     kwargs: dict[str, Plain] = field(default_factory=dict)
     pretrained: bool = False
     weights: str | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(rates := self.drop_path_rate, dict):
+            if self.name not in rates:
+                raise ValueError(
+                    f"model.drop_path_rate has a rate for {', '.join(rates)}, none for {self.name}; set "
+                    "--model.drop_path_rate 0.1, say"
+                )
+            self.drop_path_rate = rates[self.name]
         if self.kwargs.get("in_chans", 3) != 3:
             raise ValueError(
                 f"model.kwargs.in_chans {self.kwargs['in_chans']}: pictures are read as RGB, grey ones too; leave it "

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, default_collate
 
+from ..engine import devices
 from ..engine.sampling import EpochSampler, TrainLoader
 
 
@@ -69,7 +70,7 @@ def make_loader(
     Args:
         dataset: Has a length, takes an index or a `Draw`.
         split: For training or for validation.
-        batch_size: Samples per batch and process.
+        batch_size: Samples per batch of all processes together, which share it equally.
         workers: Processes that prepare samples; None: as many as suit the machine.
         seed: Where order and variation start.
         trainer: Lightning's, which knows how many processes there are; None: one.
@@ -77,9 +78,11 @@ def make_loader(
         likeness: A number for each sample; in training those with near numbers share a batch. None: any do.
 
     Raises:
-        DataError: There are fewer samples than processes.
+        ValueError: There are fewer samples than processes, or these cannot share a batch equally.
     """
     rank, num_processes = share(trainer)
+    train = split == "train"
+    batch_size = devices.share(batch_size, num_processes) if train else max(batch_size // num_processes, 1)
     workers = suitable_workers() if workers is None else workers
     kwargs: dict[str, Any] = {
         "num_workers": workers,
@@ -88,16 +91,16 @@ def make_loader(
         "collate_fn": collate,
     }
     if isinstance(dataset, IterableDataset):  # which knows its process's share itself
-        return DataLoader(dataset, batch_size=batch_size, drop_last=split == "train", **kwargs)
+        return DataLoader(dataset, batch_size=batch_size, drop_last=train, **kwargs)
     length = len(cast(Any, dataset))
     # Lightning lets a process without any skip the end of validation; the others would wait for it.
     if length < num_processes:
-        purpose = "training" if split == "train" else "validation"
+        purpose = "training" if train else "validation"
         raise DataError(
             f"there are {num_processes} processes and only {length} pictures for {purpose}; "
             f"set --trainer.devices {max(length, 1)} or less"
         )
-    if split == "train":
+    if train:
         # A data set smaller than a batch is one batch, of an even number for mixup.
         size = min(batch_size, max(length // num_processes // 2 * 2, 1))
         sampler = EpochSampler(

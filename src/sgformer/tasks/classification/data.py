@@ -11,6 +11,7 @@ from timm.data.transforms_factory import create_transform
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ...engine import devices
 from ...engine.sampling import Draw, drawn
 from ..images import Picture, PictureError, Preprocessing, read_picture
 from ..loading import (
@@ -110,7 +111,7 @@ class DataOptions:
         views: How many views of a picture `sgformer evaluate` looks at, whose probabilities are averaged: 1 is the
             central crop, 2 adds its mirror image, 5 the four corners, 10 the mirror images of the five. Corners differ
             from the centre where crop_fraction is below 1 or the picture no square.
-        batch_size: Pictures per batch of one process; two processes take twice as many per step.
+        batch_size: Pictures per batch of all processes together, which share it equally.
         workers: Processes that read pictures; null: as many as suit the machine.
         augment: How training pictures are varied.
         scenes: How many digit scenes, where those are the source.
@@ -326,7 +327,7 @@ class ClassificationData(LightningDataModule):
                 num_processes=num_processes,
                 epoch=epoch_to_come(self.trainer),
                 workers=suitable_workers() if self.options.workers is None else self.options.workers,
-                batch_size=self.options.batch_size,
+                batch_size=devices.share(self.options.batch_size, num_processes) if train else 1,
             )
         names = self.samples[split].classes
         items = self.samples[split].items

@@ -56,7 +56,7 @@ class DataOptions:
         image_size: What the model sees: how long the shorter side of a picture becomes, and how long the longer one may
             become at most. Small pictures are enlarged.
         multiple: Sides are rounded to multiples of it, for backbones that insist, such as swin on 4.
-        batch_size: Pictures per batch of one process.
+        batch_size: Pictures per batch of all processes together, which share it equally.
         like_together: Whether pictures of like shape share a batch in training, and the drawn length of their shorter
             side, so that most go through the backbone together and little is padded.
         workers: Processes that read pictures; null: as many as suit the machine.

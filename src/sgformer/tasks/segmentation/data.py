@@ -60,7 +60,7 @@ class DataOptions:
         mapping: YAML file that says which ids or colours in masks mean which class; null: ids are as in classes.
         faults: Whether pictures and masks that do not fit together stop the run, or are dropped from it.
         image_size: What the model sees in training, in pixels: one number, or [height, width]; at least 32.
-        batch_size: Pictures per batch of one process.
+        batch_size: Pictures per batch of all processes together, which share it equally.
         workers: Processes that read pictures; null: as many as suit the machine.
         augment: How training pictures are varied.
         inference: How pictures go through the model when it is judged and used. Its shorter_side is also what training
