@@ -1,5 +1,6 @@
 """Two processes that share each batch learn what one process learns."""
 
+import multiprocessing
 import os
 import socket
 import subprocess
@@ -8,6 +9,8 @@ import sys
 import pytest
 import torch
 
+from engine import two_processes
+from engine.killed_runs import started
 from sgformer.engine import weights
 
 SETTINGS = {
@@ -75,6 +78,27 @@ WAYS = {
     "torchrun": (torchrun_on_two_nodes, {"trainer.num_nodes": 2}),
     "slurm": (slurm_on_two_nodes, {"trainer.num_nodes": 2}),
 }
+
+
+@pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="this PyTorch has no gloo")
+@pytest.mark.skipif("forkserver" not in multiprocessing.get_all_start_methods(), reason="no forks here")
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=[pytest.mark.exhaustive] * (case != "segmentation"))
+        for case in two_processes.CASES
+    ],
+)
+def test_the_loss_of_dense_tasks_is_that_over_all_processes(case, tmp_path):
+    processes = [started(two_processes.share, case, rank, tmp_path) for rank in (0, 1)]
+    expected = two_processes.gradients(case)
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    found = torch.load(tmp_path / "found.pt", weights_only=True)
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-6, msg=name)
 
 
 @pytest.fixture(scope="module")

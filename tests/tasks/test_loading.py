@@ -1,6 +1,7 @@
 import multiprocessing
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -24,6 +25,8 @@ class Numbers(Dataset):
 class Trainer:
     def __init__(self, rank, num_processes):
         self.global_rank, self.world_size = rank, num_processes
+        progress = SimpleNamespace(current=SimpleNamespace(processed=0))
+        self.fit_loop = SimpleNamespace(epoch_progress=progress)
 
 
 @pytest.mark.parametrize("num_processes", [1, 2, 3, 5])

@@ -63,7 +63,7 @@ def train(
     console = get_console()
     seed_everything(parsed.seed, workers=True, verbose=False)
     trainer = parsed.trainer
-    devices.check(trainer.accelerator, trainer.devices)
+    devices.check(trainer.accelerator, trainer.devices, sync_batch_norm=trainer.sync_batch_norm)
     devices.share(parsed.data.batch_size, devices.num_processes(trainer.devices, trainer.num_nodes))
     with ours.waiting("looking through the data ..."):
         task, data = task_module.build(parsed)

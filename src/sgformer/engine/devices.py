@@ -1,6 +1,7 @@
 """What a run can compute on, and whether that has instructions for bfloat16."""
 
 import torch
+from torch import Tensor
 
 
 def num_processes(devices: int | str, num_nodes: int = 1) -> int:
@@ -34,17 +35,31 @@ def share(batch_size: int, num_processes: int) -> int:
     return batch_size // num_processes
 
 
-def check(accelerator: str, devices: int | str) -> None:
+def mean_over_processes(values: Tensor) -> Tensor:
+    """The mean of a tensor over the processes of a run; itself where there is one. All take part."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return values
+    total = values.clone()
+    torch.distributed.all_reduce(total)
+    return total / torch.distributed.get_world_size()
+
+
+def check(accelerator: str, devices: int | str, *, sync_batch_norm: bool = False) -> None:
     """Make sure that there are as many GPUs as asked for, before anything is written.
 
     Args:
         accelerator: The recipe's, such as ``gpu``.
         devices: The recipe's, such as 8.
+        sync_batch_norm: The recipe's; PyTorch has it for GPUs alone.
 
     Raises:
         ValueError: There are fewer, or none.
     """
     num = torch.cuda.device_count()
+    if sync_batch_norm and (accelerator == "cpu" or not num):
+        raise ValueError(
+            "trainer.sync_batch_norm: PyTorch takes batch norms over several processes on GPUs alone; set it to false"
+        )
     mps = torch.backends.mps.is_available() and accelerator != "cuda"
     if accelerator in ("gpu", "cuda", "mps") and not mps and (not num or accelerator == "mps"):
         raise ValueError(

@@ -55,6 +55,8 @@ class TrainerOptions:
             two processes of one thread train faster than one of two.
         num_nodes: How many machines, each started by torchrun or SLURM.
         strategy: auto is one process, or ddp where there are several.
+        sync_batch_norm: Whether batch norms take mean and variance over the batch of all processes, not over each one's
+            share; on GPUs alone.
         accumulate: Batches per step of the optimizer, where a batch of the wanted size does not fit in memory.
         clip_grad: Largest norm of the gradient; null: any.
         ema_decay: Decay of the averaged weights, which are then validated and saved; null: no average.
@@ -81,6 +83,7 @@ class TrainerOptions:
     devices: int | str = 1
     num_nodes: int = 1
     strategy: str = "auto"
+    sync_batch_norm: bool = False
     accumulate: int = 1
     clip_grad: float | None = None
     ema_decay: float | None = None
@@ -222,6 +225,7 @@ def fit(
         devices=options.devices,
         num_nodes=options.num_nodes,
         strategy=options.strategy,
+        sync_batchnorm=options.sync_batch_norm,
         use_distributed_sampler=False,  # our loaders know their share
         plugins=[AtomicCheckpointIO()],
         accumulate_grad_batches=options.accumulate,

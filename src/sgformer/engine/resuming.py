@@ -18,6 +18,7 @@ FOLLOWED = (
         "trainer.devices",
         "trainer.num_nodes",
         "trainer.strategy",
+        "trainer.sync_batch_norm",
     ),
     *("trainer.clip_grad", "trainer.ema_decay", "trainer.checkpoint_minutes", "trainer.keep_best"),
     *("trainer.validate_every", "trainer.limit_val_batches", "trainer.significance", "trainer.report"),

@@ -6,9 +6,9 @@ told. And what lies in a crowd, a region of many objects that were not annotated
 background: those places count neither way.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -20,6 +20,8 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import box_area, box_iou
 from torchvision.ops.poolers import MultiScaleRoIAlign, initLevelMapper
+
+from ...engine import devices
 
 # Of the backbone's maps; the pyramid adds one of twice the last stride, for proposals alone.
 STRIDES = (4, 8, 16, 32)
@@ -97,6 +99,29 @@ def in_crowd(boxes: Tensor, crowds: Tensor) -> Tensor:
     )
     shared = (edges[..., 2:] - edges[..., :2]).clamp(min=0).prod(2)  # (n, m)
     return (shared >= IN_CROWD * box_area(boxes)[:, None].clamp(min=1e-6)).any(1)
+
+
+class Sampled:
+    """A sampler of torchvision's that remembers how many places it drew.
+
+    Args:
+        sampler: Draws places, objects and others, of each picture by its labels.
+
+    Attributes:
+        num: Of all pictures of the last batch.
+        num_objects: How many of them are objects.
+    """
+
+    def __init__(self, sampler: Callable[[list[Tensor]], tuple[list[Tensor], list[Tensor]]]) -> None:
+        self.sampler = sampler
+        self.num = self.num_objects = 0
+
+    def __call__(self, labels: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """For each picture which places are drawn, as masks: objects, and others."""
+        objects, others = self.sampler(labels)
+        self.num_objects = sum(int(mask.sum()) for mask in objects)
+        self.num = self.num_objects + sum(int(mask.sum()) for mask in others)
+        return objects, others
 
 
 class Proposals(RegionProposalNetwork):
@@ -186,4 +211,24 @@ def create_heads(options: HeadOptions, *, num_classes: int) -> tuple[RegionPropo
         detections_per_img=options.max_detections,
         **masks,
     )
+    for part in (proposals, regions):
+        part.fg_bg_sampler = Sampled(part.fg_bg_sampler)  # pyright: ignore[reportAttributeAccessIssue]
     return proposals, regions
+
+
+def over_processes(
+    losses: dict[str, Tensor], proposals: RegionProposalNetwork, regions: RoIHeads
+) -> dict[str, Tensor]:
+    """Losses whose mean over the processes of a run is the mean over the places that all of them have drawn.
+
+    torchvision divides each sum by the number of places in the batch of its own process.
+    """
+    first, second = cast(Sampled, proposals.fg_bg_sampler), cast(Sampled, regions.fg_bg_sampler)
+    nums = {
+        **dict.fromkeys(("loss_objectness", "loss_rpn_box_reg"), first.num),
+        **dict.fromkeys(("loss_classifier", "loss_box_reg"), second.num),
+        "loss_mask": second.num_objects,
+    }
+    own = torch.tensor([float(nums[name]) for name in losses], device=next(iter(losses.values())).device)
+    shares = own / devices.mean_over_processes(own).clamp(min=1e-6)
+    return {name: loss * share for (name, loss), share in zip(losses.items(), shares, strict=True)}

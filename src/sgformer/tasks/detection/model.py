@@ -20,7 +20,7 @@ from ..images import Picture, read_picture
 from .augment import resized
 from .data import to_tensor
 from .detections import Detections
-from .heads import STRIDES, HeadOptions, create_heads
+from .heads import STRIDES, HeadOptions, create_heads, over_processes
 from .retina import LEVELS, Retina, create_neck
 
 # Parts that are as wide as there are classes.
@@ -159,7 +159,7 @@ class Detector(nn.Module):
                 return self.retina.losses(maps, batch, objects)
             proposals, losses = self.rpn(batch, maps, objects)
             _, more = self.roi_heads(maps, proposals, sizes, objects)
-        return {**losses, **more}
+            return over_processes({**losses, **more}, self.rpn, self.roi_heads)
 
     def _detect(self, image: Tensor) -> dict[str, Tensor]:
         height, width = int(image.shape[1]), int(image.shape[2])

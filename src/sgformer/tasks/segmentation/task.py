@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from ...engine import devices
 from ...engine.fit import TrainerOptions
 from ...engine.optim import OptimOptions, count_steps, create_optimizer, create_schedule
 from ..backbones import ModelOptions, preprocessing_of
@@ -75,10 +76,13 @@ class SegmentationTask(LightningModule):
         self.confusion = confusion_matrix(len(model.classes))
 
     def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        """What training minimizes, of a batch; 0 where every pixel is ignored."""
+        """What training minimizes, of a batch; 0 where every pixel is ignored.
+
+        Each process divides by the mean number of pixels, so that the mean of the losses is that over all pixels.
+        """
         images, masks = batch
         logits = self.model(images, auxiliary=True)
-        num_pixels = (masks != IGNORE).sum().clamp(min=1)
+        num_pixels = devices.mean_over_processes((masks != IGNORE).sum().float()).clamp(min=1e-6)
         losses = [
             # In float32, whatever the precision of the model.
             cross_entropy(
@@ -252,10 +256,12 @@ def build(recipe: Recipe) -> tuple[SegmentationTask, SegmentationData]:
     """
     preprocessing = preprocessing_of(recipe.model.name, image_size=recipe.data.train_size, crop_fraction=1.0)
     data = SegmentationData(recipe.data, preprocessing, seed=recipe.seed)
-    if min(recipe.data.batch_size, len(data.pictures("train"))) < 2:
+    trainer = recipe.trainer
+    num = 1 if trainer.sync_batch_norm else devices.num_processes(trainer.devices, trainer.num_nodes)
+    if min(recipe.data.batch_size, len(data.pictures("train"))) < 2 * num:
         raise ValueError(
-            "the head normalizes over a batch, which must have two pictures or more: raise --data.batch_size, "
-            "or add training pictures"
+            "the head normalizes over a batch, which must have two pictures or more in each process: raise "
+            "--data.batch_size, add training pictures, or set --trainer.sync_batch_norm true"
         )
     kwargs: dict[str, Any] = dict(recipe.model.kwargs)
     if recipe.model.drop_path_rate:
