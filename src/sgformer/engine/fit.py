@@ -143,7 +143,7 @@ def new_folder(out: str | Path, name: str) -> Path:
 
 
 # What Lightning says of devices, worker counts and its other products; a person can act on none of it.
-_SILENT = (
+_SILENT: tuple[dict[str, Any], ...] = (
     {"module": r"lightning\..*_pytree"},
     {"module": r"lightning\..*", "message": r".*(does not have many workers|exists and is not empty).*"},
     {"module": r"lightning\..*", "message": r".*number of training batches.*"},
