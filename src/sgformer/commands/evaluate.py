@@ -11,6 +11,7 @@ def evaluate(
     overrides: Mapping[str, Any] | None = None,
     *,
     json: str | Path | None = None,
+    coco: str | Path | None = None,
     device: str = "auto",
 ) -> Any:
     """Judge a trained model on the validation pictures.
@@ -19,6 +20,8 @@ def evaluate(
         weights: A run folder (its best weights) or a weights file.
         overrides: Keys of its recipe to change, such as ``{"data.root": "photos"}``.
         json: A file for all numbers.
+        coco: A file for all that was found, in detection: the list of results that pycocotools takes, with the ids of
+            the annotations.
         device: Where to compute; ``auto`` takes a GPU where there is one.
 
     Returns:
@@ -35,7 +38,7 @@ def evaluate(
     from . import console
 
     path = locate(weights)
-    check_writable(json)
+    check_writable(json, coco)
     with console.waiting("loading ..."):
         model = tasks.load(path, device=console.device(device))
     metadata = read_metadata(path)
@@ -47,6 +50,10 @@ def evaluate(
         # Converted and pretrained weights have no recipe of their task; their own picture size is the default then.
         source = {"task": metadata["task"], "data": {"image_size": list(model.preprocessing.image_size)}}
     recipe = recipes.parse(source, task.Recipe, overrides)
+    if coco and (metadata["task"], recipe.data.source) != ("detection", "coco"):
+        raise ValueError(
+            "--coco is for detection on annotations in COCO's format, which have ids; leave it out"
+        )
     report = task.evaluate(
         model,
         recipe.data,
@@ -61,4 +68,6 @@ def evaluate(
         write_atomically(
             json, (json_.dumps({"weights": str(path), **report.to_dict()}, indent=2) + "\n").encode()
         )
+    if coco:
+        write_atomically(coco, (json_.dumps(report.results) + "\n").encode())
     return report

@@ -28,6 +28,7 @@ def predict(
     top_k: int = 3,
     score_threshold: float = 0.5,
     coco: str | Path | None = None,
+    annotations: str | Path | None = None,
     maps: str | Path | None = None,
     window: int | None = None,
     scales: list[float] | None = None,
@@ -50,6 +51,8 @@ def predict(
         score_threshold: The least score of what is shown, in detection.
         coco: A file for all objects, in detection: pictures, categories and annotations as in COCO's format, each with
             its score.
+        annotations: A file in COCO's format that lists these pictures: what is written to ``coco`` is then the list of
+            results that pycocotools takes, with its ids of pictures and classes.
         maps: A folder for class maps, in segmentation: PNG files of the pictures' sizes, whose values are indices of
             classes.
         window: Side of the windows in which pictures are looked at, in segmentation; None: as the model was trained
@@ -84,7 +87,7 @@ def predict(
 
     paths, files = _from_first(plan, rank, num_processes)
     if rank == 0:
-        check_writable(json, csv)
+        check_writable(json, csv, coco)
     name = console.device(device)
     if name == "cuda" and num_processes > 1:
         name = f"cuda:{os.environ.get('LOCAL_RANK', rank)}"
@@ -92,10 +95,18 @@ def predict(
         model = tasks.load(weights, device=name)
     task = read_metadata(locate(weights))["task"]
     semantic = {"window": window, "scales": scales, "flip": flip}
-    meant = dict.fromkeys(("maps", *semantic), "segmentation") | {"coco": "detection"}
-    for name, value in ({"maps": maps, "coco": coco} | semantic).items():
+    meant = dict.fromkeys(("maps", *semantic), "segmentation")
+    meant |= dict.fromkeys(("coco", "annotations"), "detection")
+    for name, value in ({"maps": maps, "coco": coco, "annotations": annotations} | semantic).items():
         if value is not None and task != meant[name]:
             raise ValueError(f"--{name} is for {meant[name]}; these weights are for {task}: leave it out")
+    ids = None
+    if annotations is not None:
+        if coco is None:
+            raise ValueError("--annotations gives the ids of what --coco FILE writes; name that, too")
+        from ..tasks.detection.results import Ids
+
+        ids = Ids(Path(annotations), model.classes, paths)
     settings = {
         "classification": {"top_k": top_k},
         "detection": {"score_threshold": score_threshold},
@@ -119,7 +130,9 @@ def predict(
     if coco:
         from ..tasks.detection.detections import to_coco
 
-        content = to_coco(results, classes=model.classes, category_ids=model.category_ids)
+        content: Any = to_coco(results, classes=model.classes, category_ids=model.category_ids)
+        if ids is not None:
+            content = ids.results(zip(paths, results, strict=True))
         write_atomically(coco, (json_.dumps(content, ensure_ascii=False) + "\n").encode())
     if csv:
         table = io.StringIO()

@@ -17,4 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the verb takes, overrides aside."""
     parser.add_argument("weights", help="a run folder (its best weights) or a weights file")
     parser.add_argument("--json", metavar="FILE", help="also write all numbers to this file")
+    parser.add_argument(
+        "--coco",
+        metavar="FILE",
+        help="detection: also write what was found, the results that pycocotools takes for the same annotations",
+    )
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps; default: a GPU where there is one")

@@ -50,6 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--coco", metavar="FILE", help="detection: also write all objects to this file, in COCO's format"
     )
     parser.add_argument(
+        "--annotations",
+        metavar="FILE",
+        help="detection: with --coco, write the results that pycocotools takes, with the ids of this file",
+    )
+    parser.add_argument(
         "--maps", metavar="FOLDER", help="segmentation: also write class maps, PNG files with a palette"
     )
     parser.add_argument(

@@ -6,12 +6,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from ..images import PictureError, any_size, check_size
+from ..images import PictureError, any_size, check_size, num_pages, upright_size
 from . import masks
 
 # How far a box may reach beyond the image: converters round, and count pixels from 1.
 TOLERANCE = 2.0
-_ORIENTATION = 0x0112  # the EXIF tag; from 5 on, height and width are exchanged
 _KINDS = {str: "text", bool: "true or false", list: "a list", dict: "an object"}
 
 
@@ -27,12 +26,14 @@ class ImageRow(NamedTuple):
         name: Its file, from the folder of the images.
         path: Its file.
         size: (height, width), which are those of the file.
+        pages: How many images are in the file, of which the first is read.
     """
 
     image_id: int | str
     name: str
     path: Path
     size: tuple[int, int]
+    pages: int
 
 
 class ObjectRow(NamedTuple):
@@ -114,7 +115,7 @@ def image_row(row: dict[str, Any], folder: Path) -> ImageRow:
     if not path.is_file():
         raise Fault(f"there is no such file in {folder}")
     try:
-        size, turned = _size(path)
+        size, turned, pages = _opened(path)
     except PictureError as error:  # too large
         raise Fault(error.reason) from error
     except Exception as error:  # a broken header can raise anything
@@ -122,26 +123,25 @@ def image_row(row: dict[str, Any], folder: Path) -> ImageRow:
     if size != (height, width):
         hint = ", turned as its EXIF data say," if turned else ""
         raise Fault(f"the file{hint} has {size[1]}x{size[0]} pixels, the annotations {width}x{height}")
-    return ImageRow(image_id, name, path, size)
+    return ImageRow(image_id, name, path, size, pages)
 
 
 def image_size(path: Path) -> tuple[int, int] | None:
     """(height, width) of an image, turned as its EXIF data say; None where it cannot be read."""
     try:
-        return _size(path)[0]
+        return _opened(path)[0]
     except Exception:  # a broken header can raise anything
         return None
 
 
-def _size(path: Path) -> tuple[tuple[int, int], bool]:
-    """(height, width), and whether they were exchanged by the EXIF data."""
+def _opened(path: Path) -> tuple[tuple[int, int], bool, int]:
+    """(height, width), whether they were exchanged by the EXIF data, and the number of pages."""
     with any_size():
         image = Image.open(path)
     with image:
         check_size(image, str(path))
-        turned = image.getexif().get(_ORIENTATION, 1) >= 5
-        size = (image.width, image.height) if turned else (image.height, image.width)
-        return size, turned
+        size = upright_size(image)
+        return size, size != (image.height, image.width), num_pages(image)
 
 
 def object_row(row: dict[str, Any], size: tuple[int, int], *, with_mask: bool) -> ObjectRow:

@@ -296,8 +296,10 @@ def _entries(
         aliases[entry.image_id] = kept
         if kept != entry.image_id:
             notes["images listed under two ids, read as one with the objects of both"] += 1
-        else:
-            entries[kept] = entry
+            continue
+        entries[kept] = entry
+        if entry.pages > 1:
+            notes["files of several pages, of which the first is read"] += 1
     return entries, aliases
 
 

@@ -66,6 +66,7 @@ class Report:
         num_pictures: How many were judged.
         num_objects: How many objects were in them, crowds aside.
         classes: One row for each class.
+        results: Every object found, as pycocotools takes it, with the ids of images and categories.
         notes: What was left out of the data or not read as it stands, and what cannot be found, a line each.
         precision: Of "Boxes" and "Masks", by the overlap that is asked for, the precision at 101 recalls from 0 to 1;
             the mean of the classes.
@@ -78,6 +79,7 @@ class Report:
     classes: tuple[ClassRow, ...]
     precision: dict[str, dict[str, tuple[float, ...]]]
     notes: tuple[str, ...] = ()
+    results: tuple[Row, ...] = ()
 
     def to_lines(self) -> list[str]:
         """What belongs below the table."""
@@ -251,12 +253,26 @@ class CocoMetric:
         distributed.all_gather_object(parts, self.objects)
         self.objects = [one for part in parts for one in part]
 
+    def results(self, image_ids: Sequence[Any], category_ids: Sequence[int]) -> tuple[Row, ...]:
+        """What was found, a row for each object as pycocotools takes it; label 1 is the first category."""
+        rows = []
+        for image_id, (_, found) in zip(image_ids, self.objects, strict=True):
+            for row in found:
+                row = {**row, "image_id": image_id, "category_id": category_ids[row["category_id"] - 1]}
+                if "segmentation" in row:
+                    row["segmentation"] = {
+                        **row["segmentation"],
+                        "counts": row["segmentation"]["counts"].decode(),
+                    }
+                rows.append(row)
+        return tuple(rows)
+
 
 def _encoded(mask: Tensor) -> Rle:
     return encode(mask.cpu().numpy().astype(bool), 0, 0, (int(mask.shape[0]), int(mask.shape[1])))
 
 
-def make_report(metric: CocoMetric, classes: Sequence[str], notes: Sequence[str] = ()) -> Report:
+def make_report(metric: CocoMetric, classes: Sequence[str]) -> Report:
     """The report of what a metric has collected; label 1 is the first class."""
     numbers, by_label, counts, curves = metric.compute()
 
@@ -281,7 +297,6 @@ def make_report(metric: CocoMetric, classes: Sequence[str], notes: Sequence[str]
             for kind, title in (("box", "Boxes"), ("mask", "Masks"))
             if kind in curves
         },
-        tuple(notes),
     )
 
 

@@ -187,7 +187,7 @@ def evaluate(model: Detector, data: DataOptions, *, progress: Any = iter) -> Rep
     if data.source != "digit_scenes" and (why := module.found["val"].why_nothing()):
         raise DataError(f"{module.found['val'].path}: nothing can be evaluated: {why}")
     metric = CocoMetric(masks=model.heads.masks, max_detections=limit)
-    notes = module.notes()
+    notes, image_ids = module.notes(), []
     device = next(model.parameters()).device
     model.eval()
     before = model.preprocessing
@@ -195,7 +195,9 @@ def evaluate(model: Detector, data: DataOptions, *, progress: Any = iter) -> Rep
     try:
         for images, targets, unreadable in progress(module.val_dataloader()):
             notes += [f"left out: {path}: {reason}" for path, reason in unreadable]
+            image_ids += [target["image_id"] for target in targets]
             metric.update(with_masks(model([image.to(device) for image in images]), images), targets)
     finally:
         model.preprocessing = before
-    return make_report(metric, model.classes, notes)
+    results = metric.results(image_ids, module.category_ids)
+    return replace(make_report(metric, model.classes), notes=tuple(notes), results=results)

@@ -1,0 +1,70 @@
+"""What was found, with the ids of an annotation file: the list that pycocotools' ``loadRes`` takes."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ..loading import DataError, listed
+from . import checks, coco
+
+
+class Ids:
+    """The ids that an annotation file in COCO's format gives to images and classes.
+
+    Args:
+        path: The file; its images need not be at hand.
+        classes: Names of the classes that a detector knows.
+        pictures: Paths of the images that it looks at.
+
+    Raises:
+        DataError: The file is not in the format, or lacks a class or an image.
+    """
+
+    def __init__(self, path: Path, classes: Sequence[str], pictures: Iterable[Path]) -> None:
+        content = coco.read(path, path.parent)
+        ids = {name: number for number, name in coco.categories(content).items()}
+        if unknown := set(classes) - ids.keys():
+            raise DataError(f"{path} has no categories called {listed(unknown)}, which the model knows")
+        self.categories = {name: ids[name] for name in classes}
+        entries: dict[tuple[str, ...], int | str] = {}
+        for row in content.rows["images"]:
+            try:
+                name = checks.text(row, "file_name").replace("\\", "/")
+                entries[PurePosixPath(name).parts] = checks.identity(row, "id")
+            except checks.Fault as fault:
+                raise DataError(f"{path}: image {row.get('id')}: {fault}") from fault
+        pictures = list(pictures)
+        found = {picture: _entry(picture, entries) for picture in pictures}
+        if missing := [str(picture) for picture, image_id in found.items() if image_id is None]:
+            raise DataError(
+                f"{path} lists no image {missing[0]}, nor {len(missing) - 1} others of {len(pictures)}; leave out "
+                "--annotations, or name pictures that it lists"
+            )
+        if twice := [image_id for image_id, count in Counter(found.values()).items() if count > 1]:
+            names = [str(picture) for picture, image_id in found.items() if image_id == twice[0]]
+            raise DataError(f"{path}: {names[0]} and {names[1]} are both image {twice[0]} by their names")
+        self.images = {str(picture): image_id for picture, image_id in found.items()}
+
+    def results(self, found: Iterable[tuple[Path, Mapping[str, Any]]]) -> list[dict[str, Any]]:
+        """A row for each object.
+
+        Args:
+            found: Images, and what `Detections.to_dict` gives for each; one without a list of objects is left out.
+        """
+        return [
+            {
+                "image_id": self.images[str(path)],
+                **{key: value for key, value in row.items() if key != "label"},
+                "category_id": self.categories[row["label"]],
+            }
+            for path, one in found
+            for row in one.get("objects", ())
+        ]
+
+
+def _entry(picture: Path, entries: Mapping[tuple[str, ...], int | str]) -> int | str | None:
+    """The image whose name is the longest end of a path."""
+    parts = picture.absolute().parts
+    ends = (parts[start:] for start in range(len(parts)))
+    return next((entries[end] for end in ends if end in entries), None)
