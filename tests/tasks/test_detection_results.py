@@ -247,7 +247,7 @@ def test_a_cut_off_image_is_left_out_named_and_counted(breaks, tmp_path, capsys)
 
 def test_too_many_cut_off_images_end_the_run(breaks, tmp_path):
     settings = {**SETTINGS, "data.root": str(breaks), "trainer.max_epochs": 3, "data.max_unreadable": 0.01}
-    with pytest.raises(UnreadableError, match="1 of 6 .*data.max_unreadable"):
+    with pytest.raises(UnreadableError, match=r"1 of 6 .*data\.max_unreadable"):
         train("detection/smoke", settings, out=tmp_path / "runs")
 
 
