@@ -66,7 +66,8 @@ REFUSED = {
     "points alone": (first(segmentation=[[5, 5], [7, 7, 9, 9]]), "needs three points"),
     "pairs": (first(segmentation=[[[1, 1], [9, 1], [9, 9]]]), r"is not \[x, y"),
     "no width in float32": (first(bbox=[95.99999, 1, 1e-9, 9]), "covers nothing"),
-    "narrow": (first(bbox=[10, 12, 0.5, 24]), "annotation 1 of image 1 .*at the size of training"),
+    "shares": (first(bbox=[0.1, 0.2, 0.3, 0.4]), "less than a pixel; write pixels, not shares"),
+    "corners": (first(bbox=[30, 40, 80, 60]), "lies outside.*is it .left, top, right, bottom."),
     "width as text": (image(width="96"), r"image 1 \(train/0.jpg\): width '96' is text"),
     "width of half a pixel": (image(width=96.5), "width 96.5 is not a whole number"),
     "no height": (image(height=None), "height is missing"),
@@ -136,7 +137,7 @@ READ = {
     "flat polygon": (first(segmentation=[10, 12, 30, 12, 30, 36, 10, 36]), ""),
     "stray point": (
         first(segmentation=[[10, 12, 30, 12, 30, 36, 10, 36], [50, 5], []]),
-        "parts of polygons with fewer than three points left out: 2",
+        "polygons of which parts with fewer than three points are left out: 1",
     ),
     "twice": (twice, "objects annotated twice, read once: 1"),
     "two ids": (two_ids, "images listed under two ids, read as one with the objects of both: 1"),
@@ -171,6 +172,42 @@ def test_crowds_are_counted_apart_or_taken_as_objects(root):
         in str(read(root))
     )
     assert str(read(root, crowds="objects")) == PLAIN
+
+
+def test_objects_that_vanish_at_the_size_of_training_are_counted(root):
+    change(root, first(bbox=[10, 12, 0.5, 24]))
+    module = read(root)
+    assert "7 + 4 objects" in str(module)
+    assert "size of training, such as annotation 1 of image 1 (train/0.jpg): 1" in str(module)
+    assert len(module.dataset("train")[0][1]["labels"]) == 1
+    assert read(root, image_size=(128, 192)).dataset("train")[0][1]["labels"].tolist() == [1, 2]
+    # Between the pixels that are kept.
+    dot = {"size": [64, 96], "counts": [65 * 31 - 1, 1, 64 * 96 - 65 * 31]}
+    change(root, first(bbox=[10, 12, 20, 24], segmentation=dot))
+    assert "7 + 4 objects" in str(read(root, image_size=(32, 48)))
+
+
+@pytest.mark.parametrize(
+    ("edit", "note"),
+    [
+        (first(attributes={"occluded": False, "rotation": 30.0}), "boxes that say they are rotated"),
+        (first(ignore=1), "objects marked ignore, taken as others: 1"),
+        (first(bbox=[77, 12, 20, 24]), "boxes cut at the edge of the image: 1"),
+        (first(bbox=[10, 12, 60, 50]), "boxes that do not fit their masks"),
+        (lambda c: c["annotations"].pop(0) and c["annotations"].pop(0), "images without objects: 1"),
+        (lambda c: c["categories"][1].update(name="Red "), "names of classes that differ in capitals"),
+    ],
+)
+def test_what_is_not_followed_is_counted(root, edit, note):
+    for split in ("train", "val"):
+        change(root, edit, split)
+    assert f"train: {note}" in str(read(root))
+
+
+def test_a_file_that_is_elsewhere_is_hinted_at(root):
+    change(root, image(file_name="0.jpg"))
+    with pytest.raises(DataError, match=r"no such file in .*images, but .*images/(train|val)/0\.jpg"):
+        read(root)
 
 
 def test_a_class_without_objects_is_named(root):

@@ -1,17 +1,21 @@
 """What each value of an annotation file must be; all formats come here as COCO's rows."""
 
-from pathlib import Path
+from functools import lru_cache
+from pathlib import Path, PureWindowsPath
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from ..images import PictureError, any_size, check_size, num_pages, upright_size
+from ..images import PictureError, any_size, check_size, find_pictures, num_pages, upright_size
 from . import masks
 
 # How far a box may reach beyond the image: converters round, and count pixels from 1.
 TOLERANCE = 2.0
 _KINDS = {str: "text", bool: "true or false", list: "a list", dict: "an object"}
+
+
+STRAYS = "polygons of which parts with fewer than three points are left out"
 
 
 class Fault(ValueError):
@@ -45,7 +49,7 @@ class ObjectRow(NamedTuple):
         crowd: Whether it is a region of many objects.
         area: In pixels: as annotated, else its mask's, else its box's.
         mask: None where masks are not asked for, and for a crowd without one.
-        strays: How many parts of its polygon were left out, which have fewer than three points.
+        notes: What of it was not read as it stands.
     """
 
     category_id: int
@@ -53,7 +57,7 @@ class ObjectRow(NamedTuple):
     crowd: bool
     area: float
     mask: masks.Rle | None
-    strays: int
+    notes: tuple[str, ...]
 
 
 def whole(row: dict[str, Any], key: str) -> int:
@@ -103,6 +107,12 @@ def find_file(folder: Path, name: str) -> Path:
     return path if path.is_file() or "\\" not in name else folder / name.replace("\\", "/")
 
 
+@lru_cache(maxsize=4)
+def _elsewhere(folder: Path) -> dict[str, Path]:
+    """Where below a folder, or beside it, images of a name are, to hint at."""
+    return {path.name: path for path in find_pictures(folder.parent)}
+
+
 def image_row(row: dict[str, Any], folder: Path) -> ImageRow:
     """Check how an image is listed, and its file.
 
@@ -113,7 +123,8 @@ def image_row(row: dict[str, Any], folder: Path) -> ImageRow:
     width, height = whole(row, "width"), whole(row, "height")
     path = find_file(folder, name)
     if not path.is_file():
-        raise Fault(f"there is no such file in {folder}")
+        other = _elsewhere(folder).get(PureWindowsPath(name).name)
+        raise Fault(f"there is no such file in {folder}{f', but {other}' if other else ''}")
     try:
         size, turned, pages = _opened(path)
     except PictureError as error:  # too large
@@ -164,21 +175,41 @@ def object_row(row: dict[str, Any], size: tuple[int, int], *, with_mask: bool) -
         raise Fault(_unlike("area", area, "a number of pixels"))
     box = _box(row.get("bbox"), size)
     segmentation = row.get("segmentation")
-    mask, strays = None, 0
+    mask, notes = None, _notes(row, box, size)
     if with_mask and not segmentation and not crowd:
         raise Fault("has no mask; for boxes alone set --heads.masks false")
     if segmentation and (with_mask or not area):
         try:
             mask, strays = masks.to_rle(segmentation, size)
+            notes += [STRAYS] * (strays > 0 and with_mask)
         except masks.MaskError as error:
             if with_mask:
                 raise Fault(str(error)) from error
     covered = masks.area(mask) if mask else 0
-    if mask and with_mask and not covered:
-        raise Fault("its mask covers no pixel of the image")
-    if not with_mask:
-        mask, strays = None, 0
-    return ObjectRow(category, box, bool(crowd), area or covered or box[2] * box[3], mask, strays)
+    if mask and with_mask:
+        if not covered:
+            raise Fault("its mask covers no pixel of the image")
+        if not masks.fits(mask, box):
+            notes.append("boxes that do not fit their masks; a box is [left, top, width, height]")
+    area = area or covered or box[2] * box[3]
+    return ObjectRow(category, box, bool(crowd), area, mask if with_mask else None, tuple(notes))
+
+
+def _notes(row: dict[str, Any], box: tuple[float, ...], size: tuple[int, int]) -> list[str]:
+    """What a row says that is not followed."""
+    attributes = row.get("attributes")
+    notes = ["boxes cut at the edge of the image"] * (_beyond(box, size) > 0.5)
+    if isinstance(attributes, dict) and attributes.get("rotation"):
+        notes.append("boxes that say they are rotated, read as upright")
+    if row.get("ignore"):
+        notes.append("objects marked ignore, taken as others")
+    return notes
+
+
+def _beyond(box: tuple[float, ...], size: tuple[int, int]) -> float:
+    """How far a box reaches beyond the image."""
+    left, top, width, height = box
+    return max(-left, -top, left + width - size[1], top + height - size[0])
 
 
 def _box(box: Any, size: tuple[int, int]) -> tuple[float, ...]:
@@ -187,8 +218,12 @@ def _box(box: Any, size: tuple[int, int]) -> tuple[float, ...]:
     left, top, width, height = box
     if width <= 0 or height <= 0:
         raise Fault(f"bbox {box} has no {'width' if width <= 0 else 'height'}")
-    if max(-left, -top, left + width - size[1], top + height - size[0]) > TOLERANCE:
-        raise Fault(f"bbox {box} lies outside the image, {size[1]}x{size[0]}")
+    if _beyond(tuple(box), size) > TOLERANCE:
+        corner = max(left, width) <= size[1] and max(top, height) <= size[0] and left < width and top < height
+        hint = "; is it [left, top, right, bottom]? Write width and height" if corner else ""
+        raise Fault(f"bbox {box} lies outside the image, {size[1]}x{size[0]}{hint}")
+    if max(box) <= 1 < min(size):
+        raise Fault(f"bbox {box} is less than a pixel; write pixels, not shares of the image")
     edges = corners([box], size)[0]
     if not (edges[2:] > edges[:2]).all():  # nothing is left of it within the image, or in float32
         raise Fault(f"bbox {box} covers nothing of the image, {size[1]}x{size[0]}")

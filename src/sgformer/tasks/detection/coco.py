@@ -17,6 +17,7 @@ from ..text import read_text
 from . import checks, masks
 from .checks import Fault, ImageRow, ObjectRow
 
+VANISHED = "objects left out, of which nothing is left at the size of training"
 Faults = Literal["error", "drop"]
 Crowds = Literal["ignore", "objects"]
 
@@ -251,19 +252,16 @@ def check(
             notes["objects annotated twice, read once"] += 1
             continue
         seen.add(key)
-        if one.strays:
-            notes["parts of polygons with fewer than three points left out"] += one.strays
+        notes.update(one.notes)
         objects[kept].append(one)
         where[kept].append(row.get("id"))
-    images = []
+    images, vanished = [], []
     for image_id, entry in entries.items():
         image = _annotated(entry, objects[image_id], index)
         if learned and not (left := learned(image) | image.crowds).all():
-            found += [
-                f"{_called(number, entry)}: nothing is left of it at the size of training; enlarge --data.image_size"
-                for number, one in zip(where[image_id], left, strict=True)
-                if not one
-            ]
+            number = where[image_id][int(left.argmin())]
+            vanished.append(_called(number, entry))
+            notes[VANISHED] += int((~left).sum())
             image = image.only(left)
         images.append(image)
     if found and faults == "error":
@@ -271,6 +269,14 @@ def check(
     if not images:
         raise DataError(f"{source.path} has no images that can be used{': ' + first(found) if found else ''}")
     _note_crowds([one for rows in objects.values() for one in rows], notes)
+    notes["images without objects"] = sum(not len(image.labels) for image in images)
+    alike = Counter(" ".join(name.casefold().split()) for name in names.values())
+    notes["names of classes that differ in capitals or blanks alone"] = sum(
+        n for n in alike.values() if n > 1
+    )
+    notes = +notes
+    if vanished:  # with the first of them
+        notes[f"{VANISHED}, such as {vanished[0]}"] = notes.pop(VANISHED)
     return Annotations(source.path, tuple(images), tuple(names.values()), tuple(names), tuple(found), notes)
 
 

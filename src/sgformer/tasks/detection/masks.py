@@ -110,6 +110,14 @@ def area(rle: Rle) -> int:
     return int(_coco().area(rle))
 
 
+def fits(rle: Rle, box: tuple[float, ...]) -> bool:
+    """Whether a box (left, top, width, height) is roughly that of a mask, as small ones never are exactly."""
+    own, given = _coco().toBbox(rle), np.array(box, np.float64)
+    far = np.abs(own - given)
+    far[2:] = np.abs(own[:2] + own[2:] - given[:2] - given[2:])
+    return far.max() <= 6 or float(_coco().iou(own[None], given[None], [0])[0, 0]) >= 0.5
+
+
 def decode(rle: Rle) -> NDArray[np.uint8]:
     """The pixels of a mask, (height, width), 0 and 1."""
     return _coco().decode(rle)

@@ -121,7 +121,9 @@ def _note_files(
         for row in content.rows["images"]
         if isinstance(row.get("file_name"), str)
     }
-    known |= {os.path.normpath(path) for content in contents.values() for path in content.used}
+    known |= {
+        os.path.normpath(path) for content in contents.values() for path in (content.path, *content.used)
+    }
     places = {place for content in contents.values() for place in content.places if place.is_dir()}
     for place in sorted(places):
         if not any(other in place.parents for other in places):

@@ -123,6 +123,8 @@ def read(root: Path, files: Sequence[Path], path: Path, *, images: str, names: S
             if label not in category:
                 faults.append(f"{where}: unknown class {label!r}" if label else f"{where} has no name")
                 continue
+            if _text(thing, "difficult") == "1":
+                notes["objects marked difficult, taken as others"] += 1
             if _rotated(thing):
                 notes["boxes that say they are rotated, read as upright"] += 1
             left, top, right, bottom = (edge or 0.0 for edge in edges)
