@@ -1,12 +1,16 @@
-"""How good pretrained weights are: on 1,000 classes, and as frozen features.
+"""How good pretrained weights are: on 1,000 classes, and as frozen features; and how those that ship are made.
 
-    python benchmarks/pretraining.py measure DATA WEIGHTS... [--size 128]     a result file for each
-    python benchmarks/pretraining.py table                                    the tables in docs/pretraining.md
+    python benchmarks/pretraining.py measure DATA WEIGHTS... [--size 144]    a result file for each
+    python benchmarks/pretraining.py table                                   the table in docs/pretraining.md
+    python benchmarks/pretraining.py ship RUN FILE                           weights in half precision, calibrated
 
 DATA holds photos1000, food10, textures10 and aerial7. WEIGHTS are weights files, runs or packaged names;
 timm:NAME=FILE is a model of timm with weights as a recipe's teacher has them; random:NAME one with initial values.
 Frozen features are judged by a logistic regression on the pooled features of the training pictures, whose penalty is
 chosen by cross-validation on them; validation pictures are only judged.
+
+To ship weights is to divide the head by the temperature at which a run's validation images are most probably what the
+teacher says first. So whatever uses the weights is as sure as it is right, as far as the teacher is.
 """
 
 import argparse
@@ -17,19 +21,25 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import timm
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torchmetrics.classification import MulticlassCalibrationError
 
 import sgformer
+from sgformer.commands.train import to_share
+from sgformer.engine import recipe as recipes
 from sgformer.engine.weights import read_metadata
+from sgformer.tasks import pretrain
 from sgformer.tasks.backbones import preprocessing_of
 from sgformer.tasks.classification import Classifier
+from sgformer.tasks.classification.probe import regress
 from sgformer.tasks.images import Preprocessing, find_pictures, read_picture
 from sgformer.tasks.pretrain.teacher import Teacher, TeacherOptions
 
 RESULTS = Path(__file__).parent / "results" / "pretraining"
+PAGE = Path(__file__).parents[1] / "docs" / "pretraining.md"
 TRANSFER = ("food10", "textures10", "aerial7")
 
 
@@ -76,35 +86,32 @@ def outputs(model: Classifier, paths: list[Path], size: int) -> tuple[Tensor, Te
 
 
 def photos(model: Classifier, folder: Path, size: int) -> dict[str, float]:
-    """Top-1 and top-5 on pictures with ImageNet labels, and how sure the model is."""
+    """Top-1 and top-5 on pictures with ImageNet labels, and how far the model's probabilities are off."""
     with (folder / "val.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     labels = torch.tensor([int(row["label"]) for row in rows])
     logits = outputs(model, [folder / row["file"] for row in rows], size)[1]
     right = logits.topk(5).indices == labels[:, None]
-    return {"top1": right[:, 0].float().mean().item(), "top5": right.any(1).float().mean().item()}
+    sure = MulticlassCalibrationError(len(model.classes), n_bins=15)(logits.softmax(-1), labels)
+    return {
+        "top1": right[:, 0].float().mean().item(),
+        "top5": right.any(1).float().mean().item(),
+        "calibration_error": sure.item(),
+    }
 
 
 def probe(model: Classifier, folder: Path, size: int) -> float:
     """Share of validation pictures that a logistic regression on frozen features names right."""
-    from sklearn.linear_model import LogisticRegressionCV
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
+    classes = tuple(sorted(path.name for path in (folder / "train").iterdir()))
     sets = {}
     for split in ("train", "val"):
         paths = find_pictures(folder / split)
-        sets[split] = outputs(model, paths, size)[0].numpy(), np.array([path.parent.name for path in paths])
-    regression = LogisticRegressionCV(
-        Cs=np.logspace(-4, 0, 9),
-        cv=5,
-        max_iter=2000,
-        scoring="accuracy",
-        use_legacy_attributes=False,
-        l1_ratios=(0,),
-    )
-    fitted: Any = make_pipeline(StandardScaler(), regression).fit(*sets["train"])
-    return float(fitted.score(*sets["val"]))
+        labels = torch.tensor([classes.index(path.parent.name) for path in paths])
+        sets[split] = outputs(model, paths, size)[0], labels
+    penalties = [10 ** (i / 2) for i in range(-8, 1)]
+    weight, bias, _, _ = regress(*sets["train"], classes=classes, penalties=penalties, folds=5)
+    features, labels = sets["val"]
+    return ((features @ weight.T + bias).argmax(-1) == labels).float().mean().item()
 
 
 def measure(data: Path, names: list[str], size: int, out: Path, label: str | None) -> None:
@@ -131,14 +138,71 @@ def measure(data: Path, names: list[str], size: int, out: Path, label: str | Non
         path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
-if __name__ == "__main__":
+def table() -> None:
+    """Write the table in docs/pretraining.md from the result files."""
+    rows = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))]
+    lines = [
+        "| Weights | pixels | 1,000 classes: top-1 | top-5 | food | textures | aerial | mean of the three |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in sorted(rows, key=lambda row: (row["size"], row["probe"]["mean"])):
+        photos = row.get("photos1000")
+        named = [f"{photos[key]:.1%}" if photos else "" for key in ("top1", "top5")]
+        probes = [f"{row['probe'][key]:.1%}" for key in (*TRANSFER, "mean")]
+        lines.append("| " + " | ".join([row["weights"], str(row["size"]), *named, *probes]) + " |")
+    text = PAGE.read_text(encoding="utf-8")
+    start, end = "<!-- results:pretraining -->\n", "<!-- /results:pretraining -->"
+    before, _, rest = text.partition(start)
+    PAGE.write_text(before + start + "\n".join(lines) + "\n" + end + rest.partition(end)[2], encoding="utf-8")
+
+
+@torch.inference_mode()
+def ship(run: Path, file: Path) -> None:
+    """Write a run's last weights in half precision, as sure as the teacher is right."""
+    path = run / "last.safetensors"
+    recipe = recipes.parse(run / "recipe.yaml", pretrain.Recipe)
+    task, data = pretrain.build(recipe)
+    model = sgformer.load(path)
+    task.model = model
+    compared = [
+        task.compare(batch.images, model.preprocessing.image_size)[1:] for batch in data.val_dataloader()
+    ]
+    logits = torch.cat([ours.logits for ours, _ in compared])
+    said = torch.cat([theirs.logits.argmax(-1) for _, theirs in compared])
+    temperatures = [i / 50 for i in range(10, 100)]
+    best = min(temperatures, key=lambda t: cross_entropy(logits / t, said).item())
+    head = model.backbone.get_classifier()  # pyright: ignore
+    head.weight /= best
+    head.bias /= best
+    metrics = {**read_metadata(path)["metrics"], "temperature": best}
+    model.save(file, recipe=to_share(recipe), metrics=metrics, half=True)
+    print(f"temperature {best} on {len(said)} images; {file.stat().st_size / 1e6:.1f} MB")
+
+
+def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("data", type=Path)
-    parser.add_argument("weights", nargs="+")
-    parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--label", help="what to call them, in place of the file's name")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    measuring = verbs.add_parser("measure")
+    measuring.add_argument("data", type=Path)
+    measuring.add_argument("weights", nargs="+")
+    measuring.add_argument("--size", type=int, default=144)
+    measuring.add_argument("--label", help="what to call them, in place of the file's name")
+    measuring.add_argument("--out", type=Path, default=RESULTS)
+    verbs.add_parser("table")
+    shipping = verbs.add_parser("ship")
+    shipping.add_argument("run", type=Path)
+    shipping.add_argument("file", type=Path)
     given = parser.parse_args()
-    measure(given.data, given.weights, given.size, given.out, given.label)
+    if given.verb == "measure":
+        measure(given.data, given.weights, given.size, given.out, given.label)
+    elif given.verb == "ship":
+        ship(given.run, given.file)
+    else:
+        table()
+
+
+if __name__ == "__main__":
+    main()

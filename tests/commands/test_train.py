@@ -12,7 +12,7 @@ from PIL import Image
 
 import sgformer  # noqa: F401
 from sgformer import tasks
-from sgformer.commands.train import _significance, _start, _to_share, train
+from sgformer.commands.train import _significance, _start, to_share, train
 from sgformer.engine import recipe
 
 
@@ -112,7 +112,7 @@ def test_a_hundred_epochs_end_and_leave_nothing_open(tmp_path):
 def test_shared_weights_do_not_tell_where_data_lay(task, given, kept):
     sections = tasks.get(task).Recipe
     given = {"data.root": "photos"} | {f"data.{key}": value for key, value in given.items()}
-    content = _to_share(recipe.parse({"task": task}, sections, given))
+    content = to_share(recipe.parse({"task": task}, sections, given))
     assert {key: content["data"][key] for key in kept} == kept
     assert content["data"]["root"] is None
     recipe.parse(content, sections)

@@ -108,7 +108,7 @@ def train(
             data,
             parsed.trainer,
             folder,
-            recipe=_to_share(parsed),
+            recipe=to_share(parsed),
             seed=parsed.seed,
             watchers=watchers,
             resume=bool(resume),
@@ -140,7 +140,7 @@ def _probe(task_module: Any, parsed: Any, model: Any, data: Any, folder: Path) -
     metrics["seconds"] = round(time.perf_counter() - start, 2)
     write_atomically(folder / "metrics.csv", to_csv([metrics]).encode())
     for name in ("last", "best"):
-        model.save(folder / f"{name}.safetensors", recipe=_to_share(parsed), metrics=metrics)
+        model.save(folder / f"{name}.safetensors", recipe=to_share(parsed), metrics=metrics)
     if parsed.trainer.report:
         _report(folder)
     print(
@@ -205,7 +205,7 @@ def _report(folder: Path) -> None:
         print(f"sgformer: no report.html: {' '.join(str(error).split())}; try: sgformer report {folder}")
 
 
-def _to_share(recipe: Any) -> dict[str, Any]:
+def to_share(recipe: Any) -> dict[str, Any]:
     """A recipe for the metadata of weights, which people pass on: without where the data lay on this machine."""
     from ..engine.recipe import to_dict
 

@@ -1,5 +1,6 @@
 """How a student learns from a teacher, on images without labels."""
 
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,7 @@ class PretrainTask(LightningModule):
                 num_classes=2,  # there are no labels
             )
         self.val_loss, self.val_agreement = MeanMetric(), MeanMetric()
+        self.started = self.teacher_seconds = 0.0
 
     @torch.no_grad()
     def _projector(self) -> Projector:
@@ -140,7 +142,9 @@ class PretrainTask(LightningModule):
             images: (B, 3, height, width).
             size: (height, width) that the student sees.
         """
+        start = time.perf_counter()
         theirs = self.teacher(resized(images, self.teacher.image_size or size), self.model.preprocessing)
+        self.teacher_seconds = time.perf_counter() - start
         ours = signals(self.model.backbone, resized(images, size))
         ours = Signals(*(tensor.float() for tensor in ours))  # whatever the precision of the model
         loss, temperature = images.new_zeros(len(images)), self.weights.temperature
@@ -182,6 +186,21 @@ class PretrainTask(LightningModule):
             self.log("train_loss_step", loss, on_step=True, on_epoch=False)
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch[0]), sync_dist=True)
         return loss
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Starts the clock."""
+        self.started = time.perf_counter()
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Logs how many images a second teacher and student do; on a GPU, which is not waited for, nothing."""
+        if not len(batch.images) or batch.images.is_cuda:
+            return
+        total, num = time.perf_counter() - self.started, len(batch.images)
+        rates = {"teacher": num / self.teacher_seconds, "student": num / (total - self.teacher_seconds)}
+        for name, rate in rates.items():
+            self.log(
+                f"train_{name}_images_s", rate, on_step=False, on_epoch=True, batch_size=num, sync_dist=True
+            )
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """How far the student is from the teacher, and how often both name the same class first."""
