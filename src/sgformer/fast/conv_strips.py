@@ -21,6 +21,7 @@ from ..backbone.stem import Downsample, Stem
 from ..ops import gelu_
 from .conditions import inference_objection, layers_objection
 from .fused import Instead
+from .workers import each
 
 # Numbers in the largest map of a strip, at most: 4 MB in float32.
 STRIP_SIZE = 2**20
@@ -83,8 +84,7 @@ def normed_convs(x: Tensor, convs: tuple[nn.Conv2d, ...], norms: tuple[nn.GroupN
         if out is None:
             out = _new_map(len(x), convs[2], height, width, like=x)
         scale, shift = _measure(made, convs[2], norms[2], height, width, out[b : b + 1])
-        for top, bottom in _strips(height, width, convs[2]):
-            _normalise_(out[b : b + 1, :, top:bottom], scale, shift)
+        _normalise_(out[b : b + 1], scale, shift)
     assert out is not None, "a batch without pictures never comes here"
     return out
 
@@ -122,14 +122,16 @@ def _measure(
     made: Rows, conv: nn.Conv2d, norm: nn.GroupNorm, height: int, width: int, target: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """What the norm multiplies each channel with and adds to it; the rows themselves go to `target`, if any."""
-    total = squares = 0.0  # sums of strips in the map's precision, of the strips in float64
-    for top, bottom in _strips(height, width, conv):
+
+    def of_strip(top: int, bottom: int) -> tuple[float, float]:
         y = made(top, bottom)
         if target is not None:
             target[:, :, top:bottom] = y
         numbers = y.permute(0, 2, 3, 1).flatten().to(torch.promote_types(y.dtype, torch.float32))
-        total += numbers.sum().item()
-        squares += numbers.dot(numbers).item()
+        return numbers.sum().item(), numbers.dot(numbers).item()
+
+    # Sums of strips in the map's precision, of the strips in float64.
+    total, squares = map(sum, zip(*each(of_strip, _strips(height, width, conv)), strict=True))
     count = height * width * conv.out_channels
     mean = total / count
     deviation = (max(squares / count - mean * mean, 0) + norm.eps) ** 0.5

@@ -3,13 +3,14 @@
 The hidden map of an MLP is four times as large as its input. Written to memory and read again by every operation, it
 costs more time than the products, and most of the memory of a pass. So the MLP of a block, with its norm and residual,
 goes over each image in strips whose hidden rows stay in the cache: no hidden map is ever whole. What the depthwise
-convolution needs of the next strip is one row, and of the last one another: they are computed once and kept, or twice
-where that is faster. An attention goes over the image likewise, once its keys and values are there.
+convolution needs of the strips above and below, a row of each, is computed twice. An attention goes over the image
+likewise, once its keys and values are there. Each strip is the work of one thread (`workers.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -29,12 +30,12 @@ from ..backbone.attention import (
 from ..backbone.blocks import Block
 from ..ops import gelu_, linear, pool_keys, rank_tokens, window_attention
 from ..ops.depthwise_conv.reference import fold_residual
-from ..ops.linear.convolution import is_convolution
 from .conditions import LAYERS, inference_objection, layers_objection, observed_within
 from .fused import Instead, coarse_tokens, project, summary_tokens
+from .workers import each
 
-# Numbers in the hidden rows of a strip, at most: 4 MB in float32.
-STRIP_SIZE = 2**20
+# Numbers in the hidden rows of a strip, at most: 8 MB in float32. Smaller ones compute more rows twice.
+STRIP_SIZE = 2**21
 # Numbers in the rows of a strip of an attention's map, at most.
 ATTENTION_STRIP_SIZE = 2**19
 # Coarse tokens are computed so many rows at a time.
@@ -77,46 +78,19 @@ def _add_mlp_(x: Tensor, norm: nn.LayerNorm, fc1: nn.Linear, conv: nn.Conv2d, fc
     """
     B, H, W, _ = x.shape
     height = min(H, max(2, STRIP_SIZE // (W * fc1.out_features)))
-    strip = x[:1, :height]
-    hidden_strips = _anew if is_convolution(strip, fc1.weight) else _kept
-    for b in range(B):
-        for top, rows in hidden_strips(x[b], height, norm, fc1):
-            x[b, top : top + height] += project(fc2, _convolve_rows(conv, rows, residual=True, gelu=True))
+    strips = [(b, top) for b in range(B) for top in range(0, H, height)]
+    # What a strip needs of its neighbours, before they are overwritten.
+    above = [x[b, max(top - 1, 0) : top].clone() for b, top in strips]
+    below = [x[b, top + height : top + height + 1].clone() for b, top in strips]
+
+    def add(b: int, top: int, *neighbours: Tensor) -> None:
+        strip = x[b, top : top + height]
+        rows = project(fc1, norm(torch.cat((neighbours[0], strip, neighbours[1]))))
+        rows = _filled_up(rows, above=top == 0, below=top + height >= H)
+        strip += project(fc2, _convolve_rows(conv, rows, residual=True, gelu=True))
+
+    each(add, [(*strip, *rows) for strip, *rows in zip(strips, above, below, strict=True)])
     return x
-
-
-def _kept(x: Tensor, height: int, norm: nn.LayerNorm, fc1: nn.Linear) -> Iterator[tuple[int, Tensor]]:
-    """The top of each strip, and its hidden rows with one above and one below, which are kept for the next one.
-
-    Shape:
-        - x: `(H, W, c)`
-        - returns: `(height + 2, W, hidden)`, the last strip's perhaps less high; overwritten by the next
-    """
-    H, W, c = x.shape
-    rows = x.new_empty((height + 2, W, fc1.out_features))
-    rows[0] = 0  # above the map
-    for top in range(0, H, height):
-        bottom = min(top + height, H)
-        first, last = (top + 1 if top else 0), min(bottom + 1, H)  # row `top` came with the strip before
-        if first < last:
-            new_rows = rows[first - top + 1 : last - top + 1].view(-1, fc1.out_features)
-            torch.addmm(fc1.bias, norm(x[first:last]).view(-1, c), fc1.weight.t(), out=new_rows)
-        if last == bottom:
-            rows[bottom - top + 1] = 0  # below the map
-        yield top, rows[: bottom - top + 2]
-        if bottom < H:
-            rows[:2] = rows[height : height + 2]
-
-
-def _anew(x: Tensor, height: int, norm: nn.LayerNorm, fc1: nn.Linear) -> Iterator[tuple[int, Tensor]]:
-    """The same where a convolution makes them, which cannot write beside rows that are there: shared rows twice."""
-    H, above = len(x), x[:0]
-    for top in range(0, H, height):
-        bottom = min(top + height, H)
-        normed = torch.cat((above, norm(x[top : bottom + 1])))
-        rows = project(fc1, normed)
-        yield top, _filled_up(rows, above=top == 0, below=bottom == H)
-        above = normed[-2:-1]  # since the rows themselves are overwritten by now
 
 
 def _filled_up(rows: Tensor, *, above: bool, below: bool) -> Tensor:
@@ -153,23 +127,23 @@ def hybrid_scale(attn: HybridScaleAttention, x: Tensor) -> tuple[Tensor, Tensor]
     """What `HybridScaleAttention` computes."""
     B, H, W, c = x.shape
     a = attn.num_heads_half
-    rows = x.split(attn.stride * ROWS_OF_COARSE_TOKENS, 1)
-    coarse, t = pool_keys(torch.cat([coarse_tokens(attn, part) for part in rows], 1), attn.token_budget)
+    rows = zip(x.split(attn.stride * ROWS_OF_COARSE_TOKENS, 1))
+    coarse = torch.cat(each(functools.partial(coarse_tokens, attn), rows), 1)
+    coarse, t = pool_keys(coarse, attn.token_budget)
     kv = project(attn.kv, coarse)  # (B, h, w, c)
     dtype = torch.promote_types(x.dtype, torch.float32)
-    received = x.new_zeros(coarse.shape[:3], dtype=dtype)
     significance_local = x.new_empty((B, H, W), dtype=dtype)
 
-    def attend_rows(b: int, top: int, q: Tensor, qkv: Tensor) -> tuple[Tensor, Tensor]:
+    def attend_rows(b: int, top: int, q: Tensor, qkv: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         height = q.shape[1]
-        out_global, of_rows = attend_coarsely(q, kv[b : b + 1], a)
-        received[b] += of_rows[0] * (height / H)
+        out_global, received = attend_coarsely(q, kv[b : b + 1], a)
         out_local, significance_local[b, top : top + height] = window_attention(
             qkv, num_heads=a, size=WINDOW_SIZE
         )
-        return out_global, out_local
+        return (out_global, out_local), received[0] * (height / H)
 
-    out = _attend(attn, x, (c // 2, 3 * c // 2, c), attend_rows, multiple=WINDOW_SIZE)
+    out, received = _attend(attn, x, (c // 2, 3 * c // 2, c), attend_rows, multiple=WINDOW_SIZE)
+    received = torch.stack(received).unflatten(0, (B, -1)).sum(1)  # (B, h, w)
     return out, (spread(received, x, attn.stride * t) + significance_local) / 2
 
 
@@ -188,20 +162,20 @@ def all_to_all(attn: GlobalAttention, x: Tensor) -> Tensor:
 def _attend_to_keys(attn: SelfGuidedAttention | GlobalAttention, x: Tensor, keys: Tensor) -> Tensor:
     kv = project(attn.kv, keys)
 
-    def attend_rows(b: int, top: int, q: Tensor) -> tuple[Tensor]:
-        return (attend(q, kv[b : b + 1], attn.num_heads),)
+    def attend_rows(b: int, top: int, q: Tensor) -> tuple[tuple[Tensor], None]:
+        return (attend(q, kv[b : b + 1], attn.num_heads),), None
 
-    return _attend(attn, x, (x.shape[-1],) * 2, attend_rows)
+    return _attend(attn, x, (x.shape[-1],) * 2, attend_rows)[0]
 
 
 def _attend(
     attn: Any,
     x: Tensor,
     sizes: tuple[int, ...],
-    attend_rows: Callable[..., tuple[Tensor, ...]],
+    attend_rows: Callable[..., tuple[tuple[Tensor, ...], Any]],
     *,
     multiple: int = 1,
-) -> Tensor:
+) -> tuple[Tensor, list[Any]]:
     """An attention to keys that are known, with its projections and its positional branch, a strip of rows at a time.
 
     Args:
@@ -209,8 +183,11 @@ def _attend(
         x: the map.
         sizes: numbers of channels of the parts that its first projection makes.
         attend_rows: takes the number of the picture, the first row and the parts of a strip, the last one left out;
-            returns what tokens find, in parts that add up to `c` channels.
+            returns what tokens find, in parts that add up to `c` channels, and what else is to be known of the strip.
         multiple: of how many rows strips are, except for the last.
+
+    Returns:
+        The map, and what else was to be known of each strip, image by image from top to bottom.
 
     Shape:
         - x, returns: `(B, H, W, c)`
@@ -220,15 +197,17 @@ def _attend(
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     weights, biases = attn.in_proj.weight.split(sizes), attn.in_proj.bias.split(sizes)
     *of_parts, of_branch = zip(weights, biases, strict=True)
-    for b in range(B):
-        for top in range(0, H, height):
-            bottom = min(top + height, H)
-            parts = [linear(x[b : b + 1, top:bottom], *layer) for layer in of_parts]
-            found = attend_rows(b, top, *parts)
-            branch = linear(x[b, max(top - 1, 0) : bottom + 1], *of_branch)
-            branch = _filled_up(branch, above=top == 0, below=bottom == H)
-            y = _convolve_rows(attn.positional, branch, residual=False, gelu=False)
-            for of_y, part in zip(y.split([part.shape[-1] for part in found], -1), found, strict=True):
-                of_y += part[0]
-            out[b, top:bottom] = project(attn.proj, y)
-    return out
+
+    def of_strip(b: int, top: int) -> Any:
+        bottom = min(top + height, H)
+        parts = [linear(x[b : b + 1, top:bottom], *layer) for layer in of_parts]
+        found, more = attend_rows(b, top, *parts)
+        branch = linear(x[b, max(top - 1, 0) : bottom + 1], *of_branch)
+        branch = _filled_up(branch, above=top == 0, below=bottom == H)
+        y = _convolve_rows(attn.positional, branch, residual=False, gelu=False)
+        for of_y, part in zip(y.split([part.shape[-1] for part in found], -1), found, strict=True):
+            of_y += part[0]
+        out[b, top:bottom] = project(attn.proj, y)
+        return more
+
+    return out, each(of_strip, [(b, top) for b in range(B) for top in range(0, H, height)])

@@ -1,7 +1,7 @@
 """Attention on a CPU a head and some queries at a time: plain products and a softmax on weights that stay in the cache.
 
-For large maps this is faster than kernels that take all heads at once, where something is wanted of the weights
-(`key_mean_attention`), or where products are faster as convolutions than in PyTorch's fused kernel.
+For large maps this is faster than kernels that take all heads at once, where something is wanted of the weights, as in
+`key_mean_attention`. Where nothing is, PyTorch's fused kernel is.
 """
 
 from __future__ import annotations
@@ -16,12 +16,9 @@ from .linear.convolution import is_convolution
 CHUNK_WEIGHTS = 2**21
 # Convolutions want many queries at a time: 16 MB where there are more keys than this.
 MANY_KEYS = 1024
-# From so many weights a head, and so many keys, on it pays where products are convolutions.
-MIN_WEIGHTS = 2**20
-MIN_KEYS = 128
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, *, sum_weights: bool) -> tuple[Tensor, Tensor]:
+def attend(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """Softmax attention, and the weights that each key receives from all queries of all heads together. No gradient.
 
     Args:
@@ -29,7 +26,6 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, *, sum_weights: bool) 
         k: keys.
         v: values.
         scale: of the scores.
-        sum_weights: whether that is wanted; else it is zero.
 
     Shape:
         - q: `(B, a, N, d)`; k, v: `(B, a, M, d)`
@@ -55,26 +51,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, *, sum_weights: bool) 
                     weights = torch.mm(part, keys.t(), out=buffer[: len(part)])
                     torch.softmax(weights, -1, out=weights)
                     torch.mm(weights, values, out=out_part)
-                if sum_weights:
-                    total[b] += weights.sum(0)
+                total[b] += weights.sum(0)
     return out, total
-
-
-def why_not(q: Tensor, k: Tensor, v: Tensor) -> str | None:
-    """None, or a sentence: it has no gradient."""
-    if torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v)):
-        return "it has no gradient"
-    return None
-
-
-def why_slow(q: Tensor, k: Tensor, v: Tensor) -> str | None:
-    """None, or a sentence: PyTorch's fused attention is as fast."""
-    if not is_convolution(q, k[:1, 0]):
-        return "products are not convolutions here"
-    N, M = q.shape[2], k.shape[2]
-    if M < MIN_KEYS or N * M < MIN_WEIGHTS:
-        return "there are few weights in a head"
-    return None
 
 
 def new_output(q: Tensor) -> Tensor:

@@ -5,13 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import by_heads
 from ..dispatch import Backend, choose, explain, never
 from . import products, reference
-
-
-def _by_heads(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    return by_heads.attend(q, k, v, q.shape[-1] ** -0.5, sum_weights=False)[0]
 
 
 def _fused(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -20,7 +15,6 @@ def _fused(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 # The most preferred first.
 BACKENDS = {
-    "by_heads": Backend(_by_heads, by_heads.why_not, by_heads.why_slow),
     "products": Backend(products.attend, never, products.why_slow),
     "sdpa": Backend(_fused, never, never),
     "reference": Backend(reference.attend, never, never),
@@ -35,8 +29,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, backend: str = "auto") -> Tens
         k: keys.
         v: values.
         backend: `"reference"`, the plain definition; `"sdpa"`, PyTorch's fused attention; `"products"`, two plain
-            products in the precision of the inputs; `"by_heads"`, one head at a time on a CPU. `"auto"` chooses, and
-            `explain_backends` says why.
+            products in the precision of the inputs. `"auto"` chooses, and `explain_backends` says why.
 
     Raises:
         ValueError: if the backend's name does not fit, or it cannot serve.

@@ -59,7 +59,7 @@ def _chunk_of(mask: Tensor | None, images: slice, queries: slice) -> Tensor | No
 def _forward(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     if mask is None and _one_head_at_a_time(q, k):
         with torch.autocast("cpu", enabled=False):
-            out, key_sum = by_heads.attend(q, k, v, scale, sum_weights=True)
+            out, key_sum = by_heads.attend(q, k, v, scale)
         return out, (key_sum / num_queries(q, mask)).to(q.dtype)
     out = by_heads.new_output(q)
     # In float64, so that the error does not grow with the number of chunks; Apple's GPUs have none.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .. import by_heads
 from ..attention.reference import scaled_scores
 
 # Up to this many weights (64 MB in float32) keeping them all is cheaper than computing them twice.
@@ -56,6 +55,4 @@ def why_slow(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None)
     needs_weights = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
     if q.device.type == "cpu" and weights > MAX_CACHED_WEIGHTS and mask is None and not needs_weights:
         return f"it would write {weights:,} attention weights to memory and read them again, for no gradient"
-    if mask is None and not needs_weights and by_heads.why_slow(q, k, v) is None:
-        return "products are faster as convolutions here, one head at a time"
     return None

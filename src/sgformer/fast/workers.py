@@ -1,0 +1,77 @@
+"""Pieces of work shared out to threads, each of which works through its own alone.
+
+Left to itself, PyTorch has all threads work at each operation, and at its end they wait for the slowest, busily: on a
+machine that others use, too, the slowest is one whose core was given away, and all others burn theirs until it comes
+back. There are thousands of operations in a large map. Here a thread takes a strip of the map, or an image, through all
+operations by itself, and sleeps where there is nothing to do. The threads are kept; those of a user are left as they
+are.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+_lock = threading.Lock()
+
+
+def each(task: Callable[..., T], pieces: Iterable[Sequence[Any]]) -> list[T]:
+    """What the task returns for each of the pieces, in their order.
+
+    As many threads as PyTorch would use work at them, each with PyTorch's operations to itself. Which thread takes which
+    piece changes nothing of the results. Within a mode of PyTorch's, or its profiler, which see one thread only, that
+    thread does it all. No gradient.
+
+    Args:
+        task: must not care which pieces are done.
+        pieces: its arguments.
+    """
+    pieces = list(pieces)
+    threads = torch.get_num_threads()
+    if threads == 1 or len(pieces) < 2 or _watched():
+        return [task(*piece) for piece in pieces]
+    inference = torch.is_inference_mode_enabled()
+
+    def run(piece: Sequence[Any]) -> T:
+        with torch.inference_mode(inference), torch.no_grad():
+            return task(*piece)
+
+    with _lock:
+        pool = _pool(threads)
+    return list(pool.map(run, pieces))
+
+
+@functools.cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """That many threads, in each of which PyTorch uses one."""
+    pool = ThreadPoolExecutor(threads, "sgformer")
+    all_there = threading.Barrier(threads)
+
+    def begin() -> None:
+        torch.set_num_threads(1)  # of this thread, and of those that begin later
+        torch.get_num_threads()  # settles it for this thread, which would else take over what is set below
+        all_there.wait()
+
+    for started in [pool.submit(begin) for _ in range(threads)]:
+        started.result()
+    torch.set_num_threads(threads)  # so that the latter have what they would have had
+    return pool
+
+
+if hasattr(os, "register_at_fork"):  # a process that was forked has none of the threads
+    os.register_at_fork(after_in_child=_pool.cache_clear)
+
+
+def _watched() -> bool:
+    """Whether something sees the operations of this thread alone."""
+    stacks = (getattr(torch._C, f"_len_torch_{kind}_stack", None) for kind in ("dispatch", "function"))
+    profiled = getattr(torch._C._autograd, "_profiler_enabled", None)
+    return any(tells is None or tells() for tells in (*stacks, profiled))
