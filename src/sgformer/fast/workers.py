@@ -26,9 +26,9 @@ _lock = threading.Lock()
 def each(task: Callable[..., T], pieces: Iterable[Sequence[Any]]) -> list[T]:
     """What the task returns for each of the pieces, in their order.
 
-    As many threads as PyTorch would use work at them, each with PyTorch's operations to itself. Which thread takes which
-    piece changes nothing of the results. Within a mode of PyTorch's, or its profiler, which see one thread only, that
-    thread does it all. No gradient.
+    As many threads as PyTorch would use work at them, each with PyTorch's operations to itself. Which thread takes
+    which piece changes nothing of the results. Within a mode of PyTorch's, or its profiler, which see one thread only,
+    that thread does it all. No gradient.
 
     Args:
         task: must not care which pieces are done.
