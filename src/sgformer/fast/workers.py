@@ -73,5 +73,5 @@ if hasattr(os, "register_at_fork"):  # a process that was forked has none of the
 def _watched() -> bool:
     """Whether something sees the operations of this thread alone."""
     stacks = (getattr(torch._C, f"_len_torch_{kind}_stack", None) for kind in ("dispatch", "function"))
-    profiled = getattr(torch._C._autograd, "_profiler_enabled", None)
+    profiled = getattr(getattr(torch._C, "_autograd", None), "_profiler_enabled", None)
     return any(tells is None or tells() for tells in (*stacks, profiled))
