@@ -202,3 +202,17 @@ def test_a_box_that_is_turned_is_counted(root):
     )
     path.write_text(path.read_text().replace("</object>", turned))
     assert read_voc(root).notes == {"boxes that say they are rotated, read as upright": 1}
+
+
+def test_pixels_may_count_from_zero(root):
+    make_voc(root)
+    path = root / "Annotations" / "0.xml"
+    text = path.read_text()
+    for edge, old, new in (("xmin", 11, 0), ("ymin", 13, 0), ("xmax", 30, 20), ("ymax", 36, 24)):
+        text = text.replace(f"<{edge}>{old}<", f"<{edge}>{new}<")
+    path.write_text(text)
+    files = voc.find(root, "Annotations")
+    for first, box in ((1, [-1, -1, 21, 25]), (0, [0, 0, 20, 24])):
+        found = voc.read(root, files, root, images="JPEGImages", names=["red"], first_pixel=first)
+        assert found.rows["annotations"][0]["bbox"] == box
+        assert any("--data.first_pixel 0" in note for note in found.notes) == (first == 1)

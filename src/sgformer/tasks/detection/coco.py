@@ -200,7 +200,7 @@ def note_ids(sources: list[Content], keep: Iterable[str] = ()) -> None:
             rows.remove(row)
             source.notes[f"supercategory {row['name']!r} without objects, no class"] = 1
         if any(row.get("id") == 0 for row in rows):
-            source.notes["category ids from 0 on, as labelme2coco writes them"] = 1
+            source.notes["category ids from 0 on"] = 1
 
 
 def check(

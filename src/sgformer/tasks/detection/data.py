@@ -64,6 +64,8 @@ class DataOptions:
             them out.
         crowds: What crowds (iscrowd 1) are: ignore, regions that count neither way, or objects like others, which some
             tools write as crowds.
+        first_pixel: voc: where pixels count from: 1 as in the challenge; 0, with right and bottom as edges, as CVAT and
+            Label Studio write them.
         max_unreadable: Share of the images that may turn out to be unreadable before the run stops; all are named in
             unreadable.csv.
         augment: How training pictures are varied.
@@ -81,6 +83,7 @@ class DataOptions:
     workers: int | None = None
     invalid: coco.Faults = "error"
     crowds: coco.Crowds = "ignore"
+    first_pixel: Literal[0, 1] = 1
     max_unreadable: float = 0.01
     augment: AugmentOptions = field(default_factory=AugmentOptions)
     scenes: ScenesOptions = field(default_factory=ScenesOptions)
@@ -317,6 +320,7 @@ class DetectionData(LightningDataModule):
             masks=self.masks,
             invalid=options.invalid,
             crowds=options.crowds,
+            first_pixel=options.first_pixel,
             classes=classes,
             learned=self._learned,
         )

@@ -56,6 +56,7 @@ def read(
     masks: bool,
     invalid: coco.Faults = "error",
     crowds: coco.Crowds = "ignore",
+    first_pixel: int = 1,
     classes: Sequence[str] | None = None,
     learned: Callable[[coco.Annotated], Any] | None = None,
 ) -> dict[Split, coco.Annotations]:
@@ -68,6 +69,7 @@ def read(
         masks: Whether each object must have a mask.
         invalid: Whether a fault is an error, or what has it is left out.
         crowds: Whether crowds count neither way, or are objects like others.
+        first_pixel: Where pixels count from in VOC's format.
         classes: The names that a model knows. Only VOC's format asks for them, which has no list of its own; None:
             all that occur in these splits.
         learned: Says which objects of a training image are left at the size of training.
@@ -86,7 +88,9 @@ def read(
         elif source == "yolo":
             contents[split] = yolo.read(root, split, images=images, names=named[split])
         else:
-            contents[split] = voc.read(root, xml[split], path, images=str(images), names=names)
+            contents[split] = voc.read(
+                root, xml[split], path, images=str(images), names=names, first_pixel=first_pixel
+            )
     if source == "coco":
         coco.note_ids(list(contents.values()), classes or ())
     found: dict[Split, coco.Annotations] = {

@@ -70,7 +70,15 @@ def classes(files: Sequence[Path]) -> tuple[str, ...]:
     return tuple(sorted(names - {""}))
 
 
-def read(root: Path, files: Sequence[Path], path: Path, *, images: str, names: Sequence[str]) -> Content:
+def read(
+    root: Path,
+    files: Sequence[Path],
+    path: Path,
+    *,
+    images: str,
+    names: Sequence[str],
+    first_pixel: int = 1,
+) -> Content:
     """Read XML files.
 
     The image is the one that the file names, or the one with the file's name. Pixels count from 1, and a box holds
@@ -82,6 +90,8 @@ def read(root: Path, files: Sequence[Path], path: Path, *, images: str, names: S
         path: Where they are listed.
         images: The folder of the images, from the root.
         names: Of the classes.
+        first_pixel: Where pixels count from: 1 as in the challenge, or 0, and right and bottom are then edges of the
+            box instead of its last pixels.
     """
     folder = root / images
     stems = _images(folder)
@@ -128,7 +138,14 @@ def read(root: Path, files: Sequence[Path], path: Path, *, images: str, names: S
             if _rotated(thing):
                 notes["boxes that say they are rotated, read as upright"] += 1
             left, top, right, bottom = (edge or 0.0 for edge in edges)
-            box = [left - 1, top - 1, right - left + 1, bottom - top + 1]
+            box = [
+                left - first_pixel,
+                top - first_pixel,
+                right - left + first_pixel,
+                bottom - top + first_pixel,
+            ]
+            if first_pixel and min(left, top) < 1:
+                notes["boxes from pixel 0 on; if pixels count from 0, set --data.first_pixel 0"] += 1
             rows["annotations"].append(
                 {"id": where, "image_id": image_id, "category_id": category[label], "bbox": box}
             )
