@@ -17,7 +17,7 @@ from sgformer.engine.weights import WeightsError
 from sgformer.tasks import images
 from sgformer.tasks.backbones import ModelOptions
 from sgformer.tasks.classification import ClassificationData, Classifier, Recipe, build, evaluate
-from sgformer.tasks.classification.data import AugmentOptions, DataOptions
+from sgformer.tasks.classification.options import AugmentOptions, DataOptions
 from sgformer.tasks.classification.task import ClassificationTask
 from sgformer.tasks.images import Preprocessing
 from sgformer.tasks.loading import Batch, DataError, Unreadable, collate_readable

@@ -11,9 +11,10 @@ from PIL import Image, ImageOps
 from mask_folders import CLASSES, make_mask_folders
 from sgformer.tasks.images import Preprocessing, read_picture
 from sgformer.tasks.loading import DataError
-from sgformer.tasks.segmentation.data import DataOptions, SegmentationData
+from sgformer.tasks.segmentation.data import SegmentationData
 from sgformer.tasks.segmentation.mapping import read_classes, read_mapping
 from sgformer.tasks.segmentation.masks import IGNORE, Coding
+from sgformer.tasks.segmentation.options import DataOptions
 
 SIX = Coding.plain([f"c{i}" for i in range(6)])
 ORIENTATION = 0x0112

@@ -16,12 +16,14 @@ from sgformer.explain import significance_maps
 from sgformer.tasks.backbones import ModelOptions
 from sgformer.tasks.classification import Classifier
 from sgformer.tasks.images import Preprocessing
-from sgformer.tasks.loading import make_loader
+from sgformer.tasks.loading import Batch, make_loader
 from sgformer.tasks.segmentation import Recipe, Report, Segmenter, SemanticMap, build, evaluate, worst
-from sgformer.tasks.segmentation.data import AugmentOptions, DataOptions, SegmentationData
+from sgformer.tasks.segmentation.augment import AugmentOptions
+from sgformer.tasks.segmentation.data import Judged, SegmentationData
 from sgformer.tasks.segmentation.inference import InferenceOptions
 from sgformer.tasks.segmentation.masks import IGNORE
 from sgformer.tasks.segmentation.model import HeadOptions
+from sgformer.tasks.segmentation.options import DataOptions
 from sgformer.tasks.segmentation.task import confusion_matrix, count
 
 PREPROCESSING = Preprocessing(image_size=(32, 32), crop_fraction=1.0)
@@ -205,7 +207,7 @@ def test_it_learns_one_batch(root, head):
     batch = next(iter(module.train_dataloader()))
     learn(task, batch, steps=40)
     task.eval()
-    images, masks = batch
+    images, masks = batch.images, batch.targets
     with torch.inference_mode():
         right = (task.model(images).argmax(1) == masks)[masks != IGNORE]
     assert right.float().mean() > 0.9
@@ -213,7 +215,7 @@ def test_it_learns_one_batch(root, head):
 
 def test_a_batch_without_a_labelled_pixel(root):
     task, _ = prepared(root)
-    loss = task.loss((torch.randn(2, 3, 32, 32), torch.full((2, 32, 32), IGNORE)))
+    loss = task.loss(Batch(torch.randn(2, 3, 32, 32), torch.full((2, 32, 32), IGNORE)))
     loss.backward()
     assert loss.item() == 0
     assert all(p.grad is None or torch.isfinite(p.grad).all() for p in task.parameters())
@@ -291,7 +293,7 @@ def test_evaluation_does_not_depend_on_batches_nor_processes(root, trained):
         for picture, mask in make_loader(
             module.pictures("val"), "val", batch_size=1, workers=0, trainer=process, collate=lambda x: x[0]
         ):
-            count(model, ([picture], [torch.from_numpy(mask)]), confusion)
+            count(model, Judged([picture], [torch.from_numpy(mask)]), confusion)
         counts += confusion.compute()
     assert counts.tolist() == [list(row) for row in reports[0].counts]
 
@@ -302,7 +304,7 @@ def test_pictures_that_are_ignored_altogether(tmp_path):
     whole = evaluate(model, options(root))
     counts = confusion_matrix(3)
     pictures = SegmentationData(options(root), PREPROCESSING).pictures("val")
-    count(model, ([pictures[0][0]], [torch.from_numpy(pictures[0][1])]), counts)
+    count(model, Judged([pictures[0][0]], [torch.from_numpy(pictures[0][1])]), counts)
     mask = root / "annotations" / "val" / "0.png"
     Image.fromarray(np.full_like(np.asarray(Image.open(mask)), IGNORE)).save(mask)
     report = evaluate(model, options(root))

@@ -12,9 +12,10 @@ from sgformer.engine.sampling import Draw
 from sgformer.tasks.images import Preprocessing
 from sgformer.tasks.loading import DataError
 from sgformer.tasks.segmentation.augment import Augment, AugmentOptions
-from sgformer.tasks.segmentation.data import DataOptions, ScenesOptions, SegmentationData
+from sgformer.tasks.segmentation.data import SegmentationData
 from sgformer.tasks.segmentation.mapping import read_classes, read_mapping
 from sgformer.tasks.segmentation.masks import IGNORE, Coding, colours_for
+from sgformer.tasks.segmentation.options import DataOptions, ScenesOptions
 
 PREPROCESSING = Preprocessing(image_size=(32, 32), crop_fraction=1.0)
 

@@ -295,20 +295,25 @@ def find(pictures: list[str]) -> list[Path]:
     Raises:
         ValueError: A folder or a pattern has no pictures.
     """
-    from ..tasks.images import find_pictures
+    from ..tasks.images import describe_left_out, look_through
 
     paths: dict[Path, None] = {}
     names = [line.rstrip("\n") for name in pictures for line in (sys.stdin if name == "-" else [name])]
     for name in filter(None, names):
-        path = Path(name)
+        path, there = Path(name), ""
         if path.is_dir():
-            found = find_pictures(path)
+            found, left_out = look_through(path)
+            if left_out:
+                there = describe_left_out(left_out)
+                print(f"sgformer: left out of {printable(name)}: {there}", file=sys.stderr)
         elif path.exists() or not glob.has_magic(name):
             found = [path]  # one that does not exist is reported with the others that cannot be read
         else:
             found = _matches(path)
         if not found:
-            raise ValueError(f"no pictures in {name}; expected .jpg, .png and the like")
+            raise ValueError(
+                f"no pictures in {name}{there and f', but {there}'}; expected .jpg, .png and the like"
+            )
         paths |= dict.fromkeys(found)
     if not paths:
         raise ValueError("no pictures: standard input names none")

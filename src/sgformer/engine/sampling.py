@@ -82,6 +82,8 @@ class EpochSampler(Sampler[Draw]):
         rank: Which process this is.
         num_processes: How many there are.
         likeness: A number for each sample. Those with near numbers then share a batch, and a ``batch_seed``; None: any.
+        weights: How often each sample is drawn, relative to the others, in an epoch of the same length; a sample comes
+            as often as that says, rounded down or up. None: once.
     """
 
     def __init__(
@@ -93,9 +95,11 @@ class EpochSampler(Sampler[Draw]):
         rank: int = 0,
         num_processes: int = 1,
         likeness: Sequence[float] | None = None,
+        weights: Sequence[float] | None = None,
     ) -> None:
         self.length, self.batch_size, self.seed = length, batch_size, seed
         self.likeness = None if likeness is None else torch.tensor(likeness, dtype=torch.float64)
+        self.weights = None if weights is None else torch.tensor(weights, dtype=torch.float64)
         self.rank, self.num_processes = rank, num_processes
         self.epoch = self.first_batch = 0
 
@@ -116,6 +120,8 @@ class EpochSampler(Sampler[Draw]):
         # A list, not a generator: a loader with workers asks for it before the epoch begins, one without after.
         generator = torch.Generator().manual_seed(fold(self.seed, self.epoch))
         order = torch.randperm(self.length, generator=generator)
+        if self.weights is not None:
+            order = _drawn_by_weight(order, self.weights, generator)
         width = self.num_processes * self.batch_size
         batches = order[: self.num_batches * width].view(self.num_batches, width)
         if self.likeness is not None:
@@ -124,8 +130,27 @@ class EpochSampler(Sampler[Draw]):
         draws = []
         for number in range(self.first_batch, self.num_batches):
             shared = None if self.likeness is None else fold(self.seed, self.epoch, number, 1)
-            draws += [Draw(index, fold(self.seed, self.epoch, index), shared) for index in mine[number]]
+            for place, index in enumerate(mine[number]):
+                # A sample that comes more than once in an epoch is varied anew each time.
+                again = () if self.weights is None else (number, self.rank, place)
+                draws.append(Draw(index, fold(self.seed, self.epoch, index, *again), shared))
         return iter(draws)
+
+
+def _drawn_by_weight(order: Tensor, weights: Tensor, generator: torch.Generator) -> Tensor:
+    """As many samples, each as often as its weight says: at even distances along the sum of the sorted weights.
+
+    Args:
+        order: Indices of all samples, in mixed order.
+        weights: Of each index.
+        generator: Mixes what was drawn.
+    """
+    order = order[weights[order].argsort(stable=True)]  # so that the numbers of each weight hardly vary, too
+    ends = weights[order].cumsum(0)
+    start = torch.rand((), generator=generator, dtype=torch.float64)
+    places = (torch.arange(len(order), dtype=torch.float64) + start) * (ends[-1] / len(order))
+    taken = order[torch.searchsorted(ends, places, right=True).clamp(max=len(order) - 1)]
+    return taken[torch.randperm(len(taken), generator=generator)]
 
 
 def _like_together(batches: Tensor, likeness: Tensor, generator: torch.Generator) -> Tensor:

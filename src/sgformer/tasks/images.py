@@ -3,12 +3,13 @@
 import io
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -20,8 +21,25 @@ from torchvision.transforms import CenterCrop, FiveCrop
 
 # Files in a folder that count as pictures; a file named by hand may have any name.
 SUFFIXES = frozenset(
-    ".avif .bmp .gif .jfif .jp2 .jpeg .jpg .pbm .pgm .png .ppm .tif .tiff .webp".split()  # noqa: SIM905
+    ".apng .avif .bmp .dib .gif .j2c .j2k .jfif .jp2 .jpe .jpeg .jpf .jpg .jpx .mpo .pbm .pcx .pgm .png .pnm .ppm "  # noqa: SIM905
+    ".qoi .tga .tif .tiff .webp".split()
 )
+# Those that are pictures, too, and that Pillow cannot read.
+FOREIGN = frozenset(
+    ".arw .cr2 .cr3 .dcm .dng .exr .hdr .heic .heif .hif .jxl .nef .npy .orf .psd .raf .raw .rw2 .svg".split()  # noqa: SIM905
+)
+# What systems put beside pictures, in lower case.
+_JUNK = {
+    "@eadir",
+    "__macosx",
+    "#recycle",
+    "$recycle.bin",
+    "system volume information",
+    "lost+found",
+    "__pycache__",
+}
+_JUNK |= {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
+_THUMBNAILS = {"thumbnails", "thumbs", "_thumbs"}
 MAX_PIXELS = 200_000_000
 MAX_PIXELS_SETTING = "SGFORMER_MAX_PIXELS"
 
@@ -85,15 +103,72 @@ def read_picture(
         return _open(str(path), file, path.stat().st_size, shorter_side, max_pixels)
 
 
+class Found(NamedTuple):
+    """What lies in a folder and the folders below it.
+
+    Attributes:
+        pictures: Sorted.
+        left_out: How many files are no pictures that can be read, by suffix or another reason.
+    """
+
+    pictures: list[Path]
+    left_out: Counter[str]
+
+
+def look_through(folder: Path) -> Found:
+    """The pictures in a folder and all folders below it, linked ones too, and what else lies there.
+
+    Hidden files and what systems leave in folders, such as ``@eaDir`` and ``__MACOSX``, are passed over. A folder that
+    is reached twice, through links, is looked through once. Folders called ``thumbnails`` are left out, and counted.
+    """
+    pictures: list[Path] = []
+    left_out: Counter[str] = Counter()
+    seen = {_number(parent) for parent in folder.resolve().parents}  # a link to one of them leads in a circle
+    for place, folders, files in os.walk(folder, followlinks=True):
+        if (here := _number(place)) in seen:
+            left_out["folders linked twice"] += 1
+            folders.clear()
+            continue
+        seen.add(here)
+        folders[:] = sorted(name for name in folders if not is_junk(name))
+        below = Path(place).relative_to(folder).parts
+        thumbnails = any(part.lower() in _THUMBNAILS for part in below)
+        for name in files:
+            path = Path(place, name)
+            if is_junk(name):
+                continue
+            if path.suffix.lower() not in SUFFIXES:
+                left_out[path.suffix.lower() or "without a suffix"] += 1
+            elif thumbnails:
+                left_out["in folders of thumbnails"] += 1
+            elif path.is_file():
+                pictures.append(path)
+            else:
+                left_out["broken links"] += 1
+    return Found(sorted(pictures), left_out)
+
+
+def _number(folder: str | Path) -> tuple[int, int]:
+    """What tells a folder from all others, by whatever links it is reached."""
+    entry = os.stat(folder)
+    return entry.st_dev, entry.st_ino
+
+
 def find_pictures(folder: Path) -> list[Path]:
-    """The pictures in a folder and the folders below it, sorted, hidden ones left out."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
-    )
+    """The pictures in a folder and the folders below it, see `look_through`."""
+    return look_through(folder).pictures
+
+
+def is_junk(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, or left there by a system or an archive."""
+    return name.startswith(".") or name.lower() in _JUNK
+
+
+def describe_left_out(left_out: Mapping[str, int]) -> str:
+    """Numbers and kinds of files, such as ``20 .heic, 3 .txt``, and what to do about pictures among them."""
+    kinds = sorted(left_out.items(), key=lambda pair: (-pair[1], pair[0]))
+    words = ", ".join(f"{number} {kind}" for kind, number in kinds)
+    return words + " (convert pictures to JPEG or PNG)" * any(kind in FOREIGN for kind in left_out)
 
 
 @dataclass(frozen=True, kw_only=True)

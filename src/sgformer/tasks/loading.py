@@ -1,15 +1,17 @@
 """What the data of all tasks share: loaders that know their process's share, and errors that name the remedy."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, default_collate
 
 from ..engine import devices
 from ..engine.sampling import EpochSampler, TrainLoader
+from .images import is_junk
 
 
 class DataError(ValueError):
@@ -33,7 +35,7 @@ class Batch(NamedTuple):
 
     Attributes:
         images: (B, 3, height, width); B is 0 where none could be read.
-        targets: (B,), int64.
+        targets: (B,), int64; of masks (B, height, width).
         unreadable: Those left out; `engine.callbacks.CountUnreadable` names and counts them.
     """
 
@@ -61,6 +63,7 @@ def make_loader(
     trainer: Any = None,
     collate: Callable[[list[Any]], Any] | None = None,
     likeness: Sequence[float] | None = None,
+    weights: Sequence[float] | None = None,
 ) -> DataLoader[Any]:
     """Batches of this process's share of a data set.
 
@@ -76,6 +79,7 @@ def make_loader(
         trainer: Lightning's, which knows how many processes there are; None: one.
         collate: How samples become a batch; None: stacked.
         likeness: A number for each sample; in training those with near numbers share a batch. None: any do.
+        weights: How often each sample is drawn in training, relative to the others; None: equally often.
 
     Raises:
         ValueError: There are fewer samples than processes, or these cannot share a batch equally.
@@ -104,7 +108,13 @@ def make_loader(
         # A data set smaller than a batch is one batch, of an even number for mixup.
         size = min(batch_size, max(length // num_processes // 2 * 2, 1))
         sampler = EpochSampler(
-            length, batch_size=size, seed=seed, rank=rank, num_processes=num_processes, likeness=likeness
+            length,
+            batch_size=size,
+            seed=seed,
+            rank=rank,
+            num_processes=num_processes,
+            likeness=likeness,
+            weights=weights,
         )
         # Data workers start before Lightning calls `set_epoch`.
         sampler.set_epoch(epoch_to_come(trainer))
@@ -112,6 +122,11 @@ def make_loader(
     # Every num_processes-th sample: each is judged once, by one process.
     mine = Subset(dataset, range(rank, length, num_processes))
     return DataLoader(mine, batch_size=batch_size, **kwargs)
+
+
+def no_loss(model: nn.Module) -> Tensor:
+    """The loss where no image could be read: zero, from all weights, since other processes wait for the step."""
+    return 0.0 * torch.stack([w.float().sum() for w in model.parameters() if w.requires_grad]).sum()
 
 
 def share(trainer: Any) -> tuple[int, int]:
@@ -159,3 +174,9 @@ def listed(names: Iterable[str]) -> str:
     """The first five names, and how many more there are."""
     names = sorted(names)
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def unused(root: Path, used: Collection[str]) -> list[str]:
+    """A note on what lies in a folder beside what is used of it; empty where nothing does."""
+    names = [path.name for path in root.iterdir() if path.name not in used and not is_junk(path.name)]
+    return [f"not used in {root}: {listed(names)}"] if names else []

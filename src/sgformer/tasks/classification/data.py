@@ -1,11 +1,12 @@
-"""Labelled pictures as batches: what a recipe may ask for, variation, and the share of each process."""
+"""Labelled pictures as batches: variation, and the share of each process."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import numpy as np
 from lightning.pytorch import LightningDataModule
+from numpy.typing import NDArray
 from PIL import Image
 from timm.data.transforms_factory import create_transform
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ...engine import devices
 from ...engine.sampling import Draw, drawn
+from ..balance import draw_weights, drawn_evenly
 from ..images import Picture, PictureError, Preprocessing, read_picture
 from ..loading import (
     DataError,
@@ -21,145 +23,15 @@ from ..loading import (
     epoch_to_come,
     listed,
     make_loader,
-    pair,
     share,
     spread,
     suitable_workers,
+    unused,
 )
 from ..text import read_lines
 from . import sources
+from .options import DataOptions
 from .shards import Shards, find_shards
-
-
-@dataclass(kw_only=True)
-class AugmentOptions:
-    """How training pictures are varied.
-
-    Attributes:
-        crop_scale: Least and greatest share of the picture's area that a random crop covers.
-        crop_ratio: Least and greatest width to height of a crop, before it is resized to the image size.
-        flip: How often a picture is mirrored; 0 where left and right mean something.
-        color_jitter: How far brightness, contrast and saturation may change.
-        rand_augment: A policy in timm's words, such as rand-m9-mmax9-mstd0.5-inc1; null: none.
-        erase: How often a random rectangle is replaced by noise.
-        mixup: Strength of mixing two pictures, as the alpha of a Beta distribution; 0: never.
-        cutmix: The same for pasting a part of one into another; with both, each batch draws one of them.
-        mix_prob: Share of batches in which there is mixup or cutmix at all.
-        mix_epochs: After how many epochs mixup and cutmix end, so that the last ones see pictures as they are; null:
-            never.
-    """
-
-    crop_scale: tuple[float, float] = (0.35, 1.0)
-    crop_ratio: tuple[float, float] = (0.75, 1.3333)
-    flip: float = 0.5
-    color_jitter: float = 0.0
-    rand_augment: str | None = None
-    erase: float = 0.0
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    mix_prob: float = 1.0
-    mix_epochs: int | None = None
-
-    @property
-    def mixes(self) -> bool:
-        """Whether labels are ever mixed."""
-        return (self.mixup > 0 or self.cutmix > 0) and self.mix_prob > 0
-
-
-@dataclass(kw_only=True)
-class ScenesOptions:
-    """How many digit scenes.
-
-    Attributes:
-        num_train: Pictures for training.
-        num_val: Pictures for validation.
-        size: Their height and width before any crop.
-        seed: Which ones.
-    """
-
-    num_train: int = 4000
-    num_val: int = 1000
-    size: int = 96
-    seed: int = 0
-
-
-@dataclass(kw_only=True)
-class DataOptions:
-    """Which pictures, how large, how many at once.
-
-    Attributes:
-        source: folders (train/<class>/ and val/<class>/ in root); imagenet (as released: the same, where val may be
-            one folder with a list of labels); list (tables of paths and labels); torchvision (a set that it knows by
-            name); npz (train.npz and val.npz in root); shards (WebDataset); digit_scenes, which are made on the spot
-            and need no download.
-        root: The folder that holds it all.
-        val_labels: imagenet: the list of labels, a line `file class` each.
-        train_list: list: a CSV or Parquet file with the columns path and label.
-        val_list: list: the same for validation.
-        dataset: torchvision: the name of the set, such as CIFAR10.
-        download: torchvision: whether to fetch it where it is not there yet.
-        train_shards: shards: files, such as 'shards/train-*.tar'.
-        val_shards: shards: the same for validation.
-        num_train: shards: how many pictures an epoch of training has.
-        classes: shards: a file with a class name a line.
-        max_unreadable: Share of the pictures that may be unreadable before the run stops; all are named in
-            unreadable.csv.
-        image_size: What the model sees, in pixels: one number, or [height, width]; at least 32.
-        eval_image_size: The same when it is judged and used; null: no other. Random crops magnify what they show,
-            so that a model trained with them often does better on somewhat larger pictures.
-        crop_fraction: How much of the shorter side validation keeps; null: what the model is known to like.
-        views: How many views of a picture `sgformer evaluate` looks at, whose probabilities are averaged: 1 is the
-            central crop, 2 adds its mirror image, 5 the four corners, 10 the mirror images of the five. Corners differ
-            from the centre where crop_fraction is below 1 or the picture no square.
-        batch_size: Pictures per batch of all processes together, which share it equally.
-        workers: Processes that read pictures; null: as many as suit the machine.
-        augment: How training pictures are varied.
-        scenes: How many digit scenes, where those are the source.
-    """
-
-    source: Literal["folders", "imagenet", "list", "torchvision", "npz", "shards", "digit_scenes"] = "folders"
-    root: str | None = None
-    val_labels: str | None = None
-    train_list: str | None = None
-    val_list: str | None = None
-    dataset: str | None = None
-    download: bool = False
-    train_shards: str | None = None
-    val_shards: str | None = None
-    num_train: int = 1_281_167
-    classes: str | None = None
-    max_unreadable: float = 0.01
-    image_size: int | tuple[int, int] = 224
-    eval_image_size: int | tuple[int, int] | None = None
-    crop_fraction: float | None = None
-    views: Literal[1, 2, 5, 10] = 1
-    batch_size: int = 64
-    workers: int | None = None
-    augment: AugmentOptions = field(default_factory=AugmentOptions)
-    scenes: ScenesOptions = field(default_factory=ScenesOptions)
-
-    @property
-    def train_size(self) -> tuple[int, int]:
-        """(height, width) in training."""
-        return pair(self.image_size)
-
-    @property
-    def eval_size(self) -> tuple[int, int]:
-        """(height, width) when judged and used."""
-        return pair(self.eval_image_size or self.image_size)
-
-    def __post_init__(self) -> None:
-        if min(self.train_size) < 32:
-            height, width = self.train_size
-            raise ValueError(
-                f"data.image_size {height}x{width} is too small: models of stride 32 need at least 32x32"
-            )
-        if self.batch_size < 1:
-            raise ValueError(f"data.batch_size {self.batch_size} must be at least 1")
-        if self.augment.mixes and self.batch_size % 2:
-            raise ValueError(
-                f"data.batch_size {self.batch_size} is odd; mixup and cutmix work on pairs, so make it even"
-            )
 
 
 class Pictures(Dataset[Any]):
@@ -203,6 +75,9 @@ class ClassificationData(LightningDataModule):
         seed: Where the order and the variation of training pictures start.
         views: How many views there are of a validation picture, see `Preprocessing.transform`.
 
+    Attributes:
+        notes: What lies there and is not used, and what else is unusual.
+
     Raises:
         DataError: The pictures or labels are not as they must be.
     """
@@ -220,17 +95,26 @@ class ClassificationData(LightningDataModule):
         super().__init__()
         self.options, self.preprocessing, self.seed, self.views = options, preprocessing, seed, views
         self.names: dict[str, str] = {}
+        self.notes: list[str] = []
+        self._weights: list[float] | None = None
         self.samples: dict[sources.Split, sources.Samples] = {}
         if options.source == "shards":
             self.classes = _several(classes or _class_list(options))
+            if options.balanced and "train" in splits:
+                self.train_labels()
             for split in splits:
                 find_shards(self._pattern(split))
             return
         for split in splits:
             self.samples[split] = self._find(split)
             self.names |= self.samples[split].names
+            self.notes += self.samples[split].notes
         if len(self.samples) > 1:
             sources.compare(self.samples, options.root)
+        if options.source == "folders":
+            self.notes += unused(
+                _root(options), {*splits, "train", "val", "classes.txt", "LOC_synset_mapping.txt"}
+            )
         names = self.samples[splits[0]].classes
         if classes is not None and (unknown := set(names) - set(classes)):
             raise DataError(
@@ -238,10 +122,16 @@ class ClassificationData(LightningDataModule):
                 "Name a data folder with the model's own classes"
             )
         self.classes = _several(classes or names)
+        if options.balanced and "train" in splits:
+            labels = self.train_labels()
+            holds = labels[:, None] == np.arange(len(self.classes))
+            self._weights = weights = draw_weights(holds).tolist()
+            self.notes.append(drawn_evenly(self.classes, holds, weights))
 
     def __str__(self) -> str:
         counts = [str(len(samples.items)) for samples in self.samples.values()]
-        return f"{len(self.classes)} classes, {' + '.join(counts) or self.options.num_train} pictures"
+        notes = "".join(f"; {note}" for note in self.notes)
+        return f"{len(self.classes)} classes, {' + '.join(counts) or self.options.num_train} pictures{notes}"
 
     def examples(self, num: int = 6) -> list[Image.Image]:
         """A few validation pictures as a model sees them, to watch it by; of shards none."""
@@ -287,6 +177,20 @@ class ClassificationData(LightningDataModule):
             raise DataError(f"which shards? --data.{split}_shards 'FOLDER/{split}-*.tar'")
         return pattern
 
+    def train_labels(self) -> NDArray[np.int64]:
+        """The class index of each training picture.
+
+        Raises:
+            DataError: They are in shards, which are not looked through.
+        """
+        if "train" not in self.samples:
+            raise DataError(
+                "shards do not say how many pictures a class has; leave out data.balanced, and give "
+                "loss.weights by name"
+            )
+        items = self._items("train")
+        return np.array([items[i][1] for i in range(len(items))], np.int64)
+
     def train_transform(self) -> Callable[[Image.Image], Tensor]:
         """A new crop and variation at each call."""
         augment = self.options.augment
@@ -329,11 +233,14 @@ class ClassificationData(LightningDataModule):
                 workers=suitable_workers() if self.options.workers is None else self.options.workers,
                 batch_size=devices.share(self.options.batch_size, num_processes) if train else 1,
             )
-        names = self.samples[split].classes
-        items = self.samples[split].items
-        if names != self.classes:  # the model has more classes, or another order
-            items = _Renumbered(items, [self.classes.index(name) for name in names])
-        return Pictures(items, transform, shorter_side)
+        return Pictures(self._items(split), transform, shorter_side)
+
+    def _items(self, split: sources.Split) -> sources.Items:
+        names, items = self.samples[split].classes, self.samples[split].items
+        if names == self.classes:
+            return items
+        # The model has more classes, or another order.
+        return _Renumbered(items, [self.classes.index(name) for name in names])
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Mixed order; a last batch that is not full is left out."""
@@ -352,6 +259,7 @@ class ClassificationData(LightningDataModule):
             seed=self.seed,
             trainer=self.trainer,
             collate=collate_readable,
+            weights=self._weights if split == "train" else None,
         )
 
 

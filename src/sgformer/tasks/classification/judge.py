@@ -14,8 +14,9 @@ from torchmetrics.classification import (
 )
 
 from ..loading import DataError, Unreadable
-from .data import ClassificationData, DataOptions
+from .data import ClassificationData
 from .model import Classifier
+from .options import DataOptions
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Report:
             calibration error, 15 bins).
         confusion: Number of pictures by true class (row) and named class (column).
         classes: Per class its name, number of pictures, share named right, and what it is else taken for.
+        notes: What was left out or is unusual, a sentence each.
     """
 
     top1: float
@@ -40,6 +42,7 @@ class Report:
     calibration_error: float
     confusion: tuple[tuple[int, ...], ...]
     classes: tuple[tuple[str, int, float, str | None], ...]
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -72,7 +75,7 @@ class Report:
         ]
         if self.num_unreadable:
             lines.append(f"unreadable pictures: {self.num_unreadable}")
-        return lines
+        return [*lines, *self.notes]
 
 
 @torch.inference_mode()
@@ -135,6 +138,7 @@ def evaluate(model: Classifier, data: DataOptions, *, progress: Any = iter) -> R
         calibration_error=calibration.compute().item(),
         confusion=tuple(map(tuple, counts.tolist())),
         classes=tuple(rows),
+        notes=tuple(module.notes),
     )
 
 

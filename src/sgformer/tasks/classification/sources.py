@@ -6,6 +6,7 @@ path, or bytes, or whatever `images.read_picture` takes. Everything is looked th
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from ..digit_scenes import DigitScenes
-from ..images import SUFFIXES, Picture, find_pictures
+from ..images import SUFFIXES, Picture, describe_left_out, find_pictures, is_junk, look_through
 from ..loading import DataError, listed, spread
 from ..text import read_lines, read_text
 
@@ -37,11 +38,13 @@ class Samples:
         classes: What the class indices mean.
         items: (picture, class index).
         names: What to call a class to people, where that differs.
+        notes: What lies there and is not used, and what else is unusual.
     """
 
     classes: tuple[str, ...]
     items: Items
     names: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def folders(root: Path, split: Split) -> Samples:
@@ -52,27 +55,38 @@ def folders(root: Path, split: Split) -> Samples:
     folder = root / split
     if not folder.is_dir():
         raise DataError(f"{root} has no folder {split!r}; {_instead(root, split)}")
-    names = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    entries = [path for path in sorted(folder.iterdir()) if not is_junk(path.name)]
+    names = [path for path in entries if path.is_dir()]
     if not names:
         raise DataError(f"{folder} has no class folders; expected {folder}/<class>/ with pictures")
     if odd := [path.name for path in names if any("\udc80" <= letter <= "\udcff" for letter in path.name)]:
         raise DataError(f"the class folder {odd[0]!a} in {folder} has a name that is no UTF-8; rename it")
-    classes = {path.name: find_pictures(path) for path in names}
-    empty = [name for name, pictures in classes.items() if not pictures]
-    if len(empty) == len(classes):
+    found = {path.name: look_through(path) for path in names}
+    left_out = sum((one.left_out for one in found.values()), Counter[str]())
+    there = f", but {describe_left_out(left_out)}" if left_out else ""
+    empty = [name for name, one in found.items() if not one.pictures]
+    if len(empty) == len(found):
         raise DataError(
-            f"there are no pictures in the class folders of {folder}; expected .jpg, .png and the like"
+            f"there are no pictures in the class folders of {folder}{there}; expected .jpg, .png and the like"
         )
     if empty:
-        raise DataError(f"no pictures in {folder} for {listed(empty)}; add some, or remove the folders")
-    items = [(path, index) for index, paths in enumerate(classes.values()) for path in paths]
-    return Samples(tuple(classes), items, _names(root))
+        raise DataError(
+            f"no pictures in {folder} for {listed(empty)}{there}; add some, or remove the folders"
+        )
+    items = [(path, index) for index, one in enumerate(found.values()) for path in one.pictures]
+    notes = [f"left out of {split}: {describe_left_out(left_out)}"] if left_out else []
+    if beside := Counter(path.suffix.lower() or path.name for path in entries if path not in names):
+        notes.append(f"left out, in no class folder of {split}: {describe_left_out(beside)}")
+    return Samples(tuple(found), items, _names(root), tuple(notes))
 
 
 def _instead(root: Path, split: Split) -> str:
     """What may have been meant by a folder without its splits."""
     if root.name in ("train", "val"):
         return f"name the folder above it: --data.root {root.parent}"
+    other = [name for name in ("valid", "validation", "test") if (root / name).is_dir()]
+    if split == "val" and other:
+        return f"rename {root / other[0]} to {split}, or link it"
     if any(path.suffix.lower() in SUFFIXES for path in root.glob("*/*")):
         return (
             f"it seems to hold the classes themselves: move some pictures of each to {root}/train/<class>/ and the "

@@ -1,9 +1,11 @@
 """How a classifier is trained."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule
 from timm.data.mixup import Mixup
@@ -16,9 +18,11 @@ from ...engine.callbacks import CountUnreadable
 from ...engine.fit import TrainerOptions
 from ...engine.optim import OptimOptions, count_steps, create_optimizer, create_schedule
 from ..backbones import ModelOptions, kwargs_of, preprocessing_of
-from ..loading import Batch
-from .data import AugmentOptions, ClassificationData, DataOptions
+from ..balance import ClassWeights, class_weights, describe
+from ..loading import Batch, no_loss
+from .data import ClassificationData
 from .model import Classifier
+from .options import AugmentOptions, DataOptions
 from .probe import ProbeOptions
 
 
@@ -28,9 +32,12 @@ class LossOptions:
 
     Attributes:
         label_smoothing: Share of the target that is spread over all classes.
+        weights: balanced, so that all classes weigh the same whatever their numbers of training pictures; or weights by
+            class, such as {cat: 2}, 1 for others; null: none.
     """
 
     label_smoothing: float = 0.1
+    weights: ClassWeights = None
 
 
 @dataclass(kw_only=True)
@@ -66,16 +73,26 @@ class ClassificationTask(LightningModule):
         loss: The recipe's section ``loss``.
         optim: The recipe's section ``optim``.
         augment: For mixup and cutmix, which need whole batches.
+        weights: Of each class in the loss; None: all the same.
     """
+
+    weights: Tensor | None
 
     monitor = "val_top1"
 
     def __init__(
-        self, model: Classifier, *, loss: LossOptions, optim: OptimOptions, augment: AugmentOptions
+        self,
+        model: Classifier,
+        *,
+        loss: LossOptions,
+        optim: OptimOptions,
+        augment: AugmentOptions,
+        weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.label_smoothing = loss.label_smoothing
+        self.register_buffer("weights", None if weights is None else torch.tensor(weights), persistent=False)
         self.optim = optim
         num_classes = len(model.classes)
         self.mix, self.mix_epochs = None, augment.mix_epochs
@@ -95,19 +112,16 @@ class ClassificationTask(LightningModule):
         """What training minimizes, of a batch."""
         images, targets = batch.images, batch.targets
         if not len(images):
-            return self._zero()
+            return no_loss(self.model)
         if self.mix and (self.mix_epochs is None or self.current_epoch < self.mix_epochs):
             even = (
                 len(images) // 2 * 2
             )  # pictures are mixed in pairs; one may be missing where a file is damaged
             images, targets = self.mix(images[:even], targets[:even]) if even else (images, targets)
         # In float32, whatever the precision of the model.
-        return cross_entropy(self.model(images).float(), targets, label_smoothing=self.label_smoothing)
-
-    def _zero(self) -> Tensor:
-        """The loss where no picture could be read: zero, from all weights, since other processes wait for the step."""
-        weights = [weight for weight in self.model.parameters() if weight.requires_grad]
-        return 0.0 * torch.stack([weight.float().sum() for weight in weights]).sum()
+        return cross_entropy(
+            self.model(images).float(), targets, weight=self.weights, label_smoothing=self.label_smoothing
+        )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch, logged."""
@@ -167,7 +181,15 @@ def build(recipe: Recipe) -> tuple[ClassificationTask, ClassificationData]:
         )
     if recipe.model.weights:
         model.start_from(recipe.model.weights)
-    task = ClassificationTask(model, loss=recipe.loss, optim=recipe.optim, augment=recipe.data.augment)
+    counts = np.zeros(len(data.classes))
+    if recipe.loss.weights == "balanced":
+        counts = np.bincount(data.train_labels(), minlength=len(data.classes))
+    weights = class_weights(recipe.loss.weights, data.classes, counts)
+    if weights:
+        data.notes.append(describe("loss weights", dict(zip(data.classes, weights, strict=True))))
+    task = ClassificationTask(
+        model, loss=recipe.loss, optim=recipe.optim, augment=recipe.data.augment, weights=weights
+    )
     return task, data
 
 

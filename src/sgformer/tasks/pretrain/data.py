@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from ...engine.sampling import Draw, fold
 from ..classification import sources
-from ..classification.data import AugmentOptions, Pictures, ScenesOptions
+from ..classification.data import Pictures
+from ..classification.options import AugmentOptions, ScenesOptions
 from ..images import Preprocessing, find_pictures
 from ..loading import DataError, Unreadable, collate_readable, make_loader, pair, spread
 

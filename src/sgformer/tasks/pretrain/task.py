@@ -16,8 +16,8 @@ from ...engine.callbacks import CountUnreadable
 from ...engine.fit import TrainerOptions
 from ...engine.optim import OptimOptions, count_steps, create_optimizer, create_schedule
 from ..backbones import ModelOptions, kwargs_of, preprocessing_of
-from ..classification.data import AugmentOptions
 from ..classification.model import Classifier
+from ..classification.options import AugmentOptions
 from ..loading import Batch
 from .data import DataOptions, PretrainData
 from .model import Projector, Signals, resized, signals

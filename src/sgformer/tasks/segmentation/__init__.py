@@ -3,7 +3,7 @@
 from .data import SegmentationData
 from .model import Segmenter
 from .prediction import SemanticMap
-from .task import Recipe, Report, SegmentationTask, build, evaluate
+from .task import Recipe, Report, SegmentationTask, build, evaluate, watchers
 from .worst import worst
 
 load = Segmenter.from_weights
@@ -18,5 +18,6 @@ __all__ = [
     "build",
     "evaluate",
     "load",
+    "watchers",
     "worst",
 ]

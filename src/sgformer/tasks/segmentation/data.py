@@ -1,8 +1,7 @@
 """Pictures with a mask each, or digit scenes made on the spot, as batches."""
 
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,87 +13,17 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
 
 from ...engine.sampling import Draw, drawn
+from ..balance import draw_weights, drawn_evenly
 from ..digit_scenes import DigitScenes
-from ..images import Preprocessing, read_picture
-from ..loading import DataError, listed, make_loader, pair, spread
-from .augment import Augment, AugmentOptions
-from .inference import InferenceOptions
+from ..images import PictureError, Preprocessing, read_picture
+from ..loading import DataError, Unreadable, collate_readable, listed, make_loader, spread
+from .augment import Augment
 from .layouts import Layout, Sample, Split, ade20k, check, cityscapes, folders, read_mask
 from .masks import IGNORE, Coding
+from .options import DataOptions
 
 # From which share on ignored pixels are mentioned.
 NOTED = 0.1
-
-
-@dataclass(kw_only=True)
-class ScenesOptions:
-    """How many digit scenes.
-
-    Attributes:
-        num_train: Pictures for training.
-        num_val: Pictures for validation.
-        size: Their height and width.
-        num_digits: Least and most digits in a picture.
-        seed: Which ones.
-    """
-
-    num_train: int = 4000
-    num_val: int = 400
-    size: int = 96
-    num_digits: tuple[int, int] = (1, 3)
-    seed: int = 0
-
-
-@dataclass(kw_only=True)
-class DataOptions:
-    """Which pictures, how large, how many at once.
-
-    Attributes:
-        source: folders of pictures and masks; ade20k or cityscapes as released; or digit_scenes, which are made on the
-            spot and need no download.
-        root: The folder that holds all the others.
-        images: Folder of the pictures in it, {split} standing for train and val; for folders only, as the next two.
-            Without {split} all pictures lie together, and the masks say which belong to a split.
-        masks: Folder of the masks: PNG files with the pictures' names, whose values are class ids, 255 being ignored.
-        classes: File with a class name on each line.
-        mapping: YAML file that says which ids or colours in masks mean which class; null: ids are as in classes.
-        faults: Whether pictures and masks that do not fit together stop the run, or are dropped from it.
-        image_size: What the model sees in training, in pixels: one number, or [height, width]; at least 32.
-        batch_size: Pictures per batch of all processes together, which share it equally.
-        workers: Processes that read pictures; null: as many as suit the machine.
-        augment: How training pictures are varied.
-        inference: How pictures go through the model when it is judged and used. Its shorter_side is also what training
-            pictures are resized to before they are varied.
-        scenes: How many digit scenes, where those are the source.
-    """
-
-    source: Literal["folders", "ade20k", "cityscapes", "digit_scenes"] = "folders"
-    root: str | None = None
-    images: str = "images/{split}"
-    masks: str = "annotations/{split}"
-    classes: str = "classes.txt"
-    mapping: str | None = None
-    faults: Literal["stop", "drop"] = "stop"
-    image_size: int | tuple[int, int] = 512
-    batch_size: int = 16
-    workers: int | None = None
-    augment: AugmentOptions = field(default_factory=AugmentOptions)
-    inference: InferenceOptions = field(default_factory=InferenceOptions)
-    scenes: ScenesOptions = field(default_factory=ScenesOptions)
-
-    @property
-    def train_size(self) -> tuple[int, int]:
-        """(height, width) in training."""
-        return pair(self.image_size)
-
-    def __post_init__(self) -> None:
-        if min(self.train_size) < 32:
-            height, width = self.train_size
-            raise ValueError(
-                f"data.image_size {height}x{width} is too small: models of stride 32 need at least 32x32"
-            )
-        if self.batch_size < 1:
-            raise ValueError(f"data.batch_size {self.batch_size} must be at least 1")
 
 
 class Masked(Dataset[tuple[Image.Image, NDArray[np.uint8]]]):
@@ -109,7 +38,10 @@ class Masked(Dataset[tuple[Image.Image, NDArray[np.uint8]]]):
     def __getitem__(self, index: int) -> tuple[Image.Image, NDArray[np.uint8]]:
         sample = self.samples[index]
         picture = read_picture(sample.picture)
-        return picture, read_mask(sample, self.coding, (picture.height, picture.width))[0]
+        mask, _ = read_mask(sample, self.coding, (picture.height, picture.width))
+        if mask.shape != (picture.height, picture.width):
+            raise DataError(f"{sample.mask} is no longer as large as its picture; start again")
+        return picture, mask
 
 
 class MaskedScenes(Dataset[tuple[Image.Image, NDArray[np.uint8]]]):
@@ -131,13 +63,46 @@ class MaskedScenes(Dataset[tuple[Image.Image, NDArray[np.uint8]]]):
         return self.made[index]
 
 
-class Varied(Dataset[tuple[Tensor, Tensor]]):
+class Judged(NamedTuple):
+    """Pictures and masks for validation, and those that should have been among them.
+
+    Attributes:
+        pictures: RGB, of any sizes.
+        masks: (H, W) each.
+        unreadable: Those left out; `engine.callbacks.CountUnreadable` names and counts them.
+    """
+
+    pictures: list[Image.Image]
+    masks: list[Tensor]
+    unreadable: tuple[Unreadable, ...] = ()
+
+
+class Readable(Dataset[Any]):
+    """Pictures with their class maps; one whose file was damaged or lost since it was checked comes as `Unreadable`."""
+
+    def __init__(self, pictures: "Masked | MaskedScenes") -> None:
+        self.pictures = pictures
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self.pictures[index]
+        except PictureError as error:
+            return Unreadable(error.path, error.reason)
+        except DataError as error:
+            assert isinstance(self.pictures, Masked)
+            return Unreadable(str(self.pictures.samples[index].mask), str(error))
+
+
+class Varied(Dataset[Any]):
     """Crops for training: pictures (3, height, width), normalised, and masks (height, width) of indices."""
 
     def __init__(
         self, pictures: "Masked | MaskedScenes", augment: Augment, preprocessing: Preprocessing
     ) -> None:
-        self.pictures, self.augment = pictures, augment
+        self.pictures, self.augment = Readable(pictures), augment
         self.mean, self.std = (
             torch.tensor(values)[:, None, None] for values in (preprocessing.mean, preprocessing.std)
         )
@@ -145,8 +110,10 @@ class Varied(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self.pictures)
 
-    def __getitem__(self, index: int | Draw) -> tuple[Tensor, Tensor]:
-        picture, mask = self.pictures[drawn(index)]
+    def __getitem__(self, index: int | Draw) -> tuple[Tensor, Tensor] | Unreadable:
+        if isinstance(sample := self.pictures[drawn(index)], Unreadable):
+            return sample
+        picture, mask = sample
         pixels, indices = self.augment(tv_tensors.Image(picture), tv_tensors.Mask(torch.from_numpy(mask)))
         return (pixels.float() / 255 - self.mean) / self.std, indices.long()
 
@@ -199,6 +166,10 @@ class SegmentationData(LightningDataModule):
             self.coding = layout.coding
             for split in splits:
                 self.samples[split] = self._checked(layout, root, split)
+        self._weights: list[float] | None = None
+        if options.balanced and "train" in splits:
+            self._weights = weights = draw_weights(self.train_counts()).tolist()
+            self.notes.append(drawn_evenly(self.coding.classes, self.train_counts(), weights))
         self.palette = self.coding.palette
         if classes is not None:
             self.coding = self.coding.reordered(classes)
@@ -211,7 +182,8 @@ class SegmentationData(LightningDataModule):
         return f"{len(self.classes)} classes, {' + '.join(map(str, counts))} pictures{dropped}{notes}"
 
     def _checked(self, layout: Layout, root: Path, split: Split) -> list[Sample]:
-        samples, faults = layout.find(root, split)
+        samples, faults, notes = layout.find(root, split)
+        self.notes += notes
         looked = check(samples, layout.coding)
         faults |= looked.faults
         if faults and self.options.faults == "stop":
@@ -272,8 +244,28 @@ class SegmentationData(LightningDataModule):
 
     def examples(self, num: int = 6) -> list[Image.Image]:
         """A few validation pictures, cut to the size in training, to watch a model by."""
-        pictures, (height, width) = self.pictures("val"), self.options.train_size
-        return [ImageOps.fit(pictures[i][0], (width, height)) for i in spread(len(pictures), num)]
+        pictures, (height, width) = Readable(self.pictures("val")), self.options.train_size
+        samples = [pictures[i] for i in spread(len(pictures), num)]
+        return [ImageOps.fit(one[0], (width, height)) for one in samples if not isinstance(one, Unreadable)]
+
+    @property
+    def num_pictures(self) -> int:
+        """Training and validation pictures together."""
+        if self.options.source == "digit_scenes":
+            return self.options.scenes.num_train + self.options.scenes.num_val
+        return sum(map(len, self.samples.values()))
+
+    def train_counts(self) -> NDArray[np.int64]:
+        """Pixels of each class in each training picture, (pictures, classes).
+
+        Raises:
+            DataError: The pictures are made on the spot.
+        """
+        if "train" not in self.counts:
+            raise DataError(
+                "digit scenes are not counted; leave out data.balanced, and give loss.weights by name"
+            )
+        return self.counts["train"][:, :-1]
 
     def augment(self) -> Augment:
         """A new variation at each call."""
@@ -287,11 +279,12 @@ class SegmentationData(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Mixed order; a last batch that is not full is left out."""
-        return self._loader(Varied(self.pictures("train"), self.augment(), self.preprocessing), "train")
+        varied = Varied(self.pictures("train"), self.augment(), self.preprocessing)
+        return self._loader(varied, "train", collate=collate_readable)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Every picture once, in order."""
-        return self._loader(self.pictures("val"), "val", collate=_listed)
+        return self._loader(Readable(self.pictures("val")), "val", collate=_judged)
 
     def _loader(self, dataset: Dataset[Any], split: Split, collate: Any = None) -> DataLoader[Any]:
         return make_loader(
@@ -302,6 +295,7 @@ class SegmentationData(LightningDataModule):
             seed=self.seed,
             trainer=self.trainer,
             collate=collate,
+            weights=self._weights if split == "train" else None,
         )
 
 
@@ -311,10 +305,11 @@ def _with_object(coding: Coding, absent: list[str]) -> dict[str, int]:
     return ids | {absent[-1]: IGNORE}
 
 
-def _listed(
-    samples: list[tuple[Image.Image, NDArray[np.uint8]]],
-) -> tuple[list[Image.Image], list[Tensor]]:
-    return [picture for picture, _ in samples], [torch.from_numpy(mask) for _, mask in samples]
+def _judged(samples: list[Any]) -> Judged:
+    unreadable = tuple(sample for sample in samples if isinstance(sample, Unreadable))
+    readable = [sample for sample in samples if not isinstance(sample, Unreadable)]
+    masks = [torch.from_numpy(mask) for _, mask in readable]
+    return Judged([picture for picture, _ in readable], masks, unreadable)
 
 
 def _root(options: DataOptions) -> Path:

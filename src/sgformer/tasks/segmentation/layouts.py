@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..images import find_pictures
+from ..images import describe_left_out, look_through
 from ..loading import DataError
 from ..text import read_lines
 from .mapping import read_classes, read_mapping
@@ -60,6 +60,7 @@ class Layout:
         splits: What the splits are called there.
         picture_ending: What ends the names of pictures, before the suffix.
         mask_ending: The same of masks; files with another ending are something else.
+        noted: Whether what else lies in the folders is worth a note; in sets as released it is known.
     """
 
     images: str
@@ -68,9 +69,10 @@ class Layout:
     splits: Mapping[str, str] = field(default_factory=lambda: {"train": "train", "val": "val"})
     picture_ending: str = ""
     mask_ending: str = ""
+    noted: bool = True
 
-    def find(self, root: Path, split: Split) -> tuple[list[Sample], dict[str, str]]:
-        """The samples of a split, and what lacks its counterpart: file and reason.
+    def find(self, root: Path, split: Split) -> tuple[list[Sample], dict[str, str], list[str]]:
+        """The samples of a split; what lacks its counterpart, file and reason; and what else lies there, as notes.
 
         Raises:
             DataError: A folder is missing, or has nothing in it.
@@ -80,8 +82,8 @@ class Layout:
             root / self.images.format(split=name),
             root / self.masks.format(split=name),
         )
-        pictures, alike = _by_name(image_folder, self.picture_ending)
-        masks, faults = _by_name(mask_folder, self.mask_ending)
+        pictures, alike, notes = _by_name(image_folder, self.picture_ending)
+        masks, faults, more = _by_name(mask_folder, self.mask_ending)
         faults |= alike
         faults |= {
             str(masks[name]): f"has no picture in {image_folder}" for name in masks.keys() - pictures.keys()
@@ -89,9 +91,8 @@ class Layout:
         if "{split}" in self.images:  # every picture of this folder is one of the split
             missing = pictures.keys() - masks.keys()
             faults |= {str(pictures[name]): f"has no mask in {mask_folder}" for name in missing}
-        return [
-            Sample(pictures[name], masks[name]) for name in sorted(masks.keys() & pictures.keys())
-        ], faults
+        samples = [Sample(pictures[name], masks[name]) for name in sorted(masks.keys() & pictures.keys())]
+        return samples, faults, list(dict.fromkeys(notes + more)) if self.noted else []
 
 
 def folders(root: Path, *, images: str, masks: str, classes: str, mapping: str | None) -> Layout:
@@ -124,7 +125,9 @@ def ade20k(root: Path) -> Layout:
     classes = tuple(a if first.count(a) == 1 else name for a, name in zip(first, names, strict=True))
     coding = Coding(classes=classes, ids={0: IGNORE, **{i + 1: i for i in range(len(classes))}})
     splits = {"train": "training", "val": "validation"}
-    return Layout(images="images/{split}", masks="annotations/{split}", coding=coding, splits=splits)
+    return Layout(
+        images="images/{split}", masks="annotations/{split}", coding=coding, splits=splits, noted=False
+    )
 
 
 def cityscapes() -> Layout:
@@ -140,6 +143,7 @@ def cityscapes() -> Layout:
         coding=Coding(classes=tuple(CITYSCAPES), ids=ids),
         picture_ending="_leftImg8bit",
         mask_ending="_gtFine_labelIds",
+        noted=False,
     )
 
 
@@ -214,20 +218,23 @@ def check(samples: list[Sample], coding: Coding) -> Looked:
     return looked
 
 
-def _by_name(folder: Path, ending: str) -> tuple[dict[str, Path], dict[str, str]]:
-    """Pictures of a folder and those below it by their path in it, without suffix and ending; and those left over.
+def _by_name(folder: Path, ending: str) -> tuple[dict[str, Path], dict[str, str], list[str]]:
+    """Pictures of a folder and those below it by their path in it, without suffix and ending; faults; and notes.
 
-    Left over are files whose name another one has, with another suffix: which of them belongs to a mask cannot be told.
+    At fault are files whose name another one has, with another suffix: which of them belongs to a mask cannot be told.
     """
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}; see --data.root, --data.images and --data.masks")
-    paths = [path for path in find_pictures(folder) if path.stem.endswith(ending)]
+    pictures, left_out = look_through(folder)
+    paths = [path for path in pictures if path.stem.endswith(ending)]
+    there = f", but {describe_left_out(left_out)}" if left_out else ""
     if not paths:
-        raise DataError(f"there are no pictures in {folder}; expected .png, .jpg and the like")
+        raise DataError(f"there are no pictures in {folder}{there}; expected .png, .jpg and the like")
+    notes = [f"left out of {folder}: {describe_left_out(left_out)}"] if left_out else []
     found: dict[str, Path] = {}
     faults = {}
     for path in paths:
         name = path.relative_to(folder).with_suffix("").as_posix().removesuffix(ending)
         if (other := found.setdefault(name, path)) != path:
             faults[str(path)] = f"has the name of {other}, but for the suffix; keep one of them"
-    return found, faults
+    return found, faults, notes

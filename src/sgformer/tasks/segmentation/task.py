@@ -2,22 +2,27 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from lightning.pytorch import LightningModule
-from PIL import Image
+from lightning.pytorch import Callback, LightningModule
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from ...engine import devices
+from ...engine.callbacks import CountUnreadable
 from ...engine.fit import TrainerOptions
 from ...engine.optim import OptimOptions, count_steps, create_optimizer, create_schedule
 from ..backbones import ModelOptions, preprocessing_of
-from .data import DataOptions, SegmentationData
+from ..balance import ClassWeights, class_weights, describe
+from ..loading import Batch, DataError, no_loss
+from .data import Judged, SegmentationData
 from .masks import IGNORE
 from .model import HeadOptions, Segmenter
+from .options import DataOptions
 
 
 @dataclass(kw_only=True)
@@ -27,10 +32,13 @@ class LossOptions:
     Attributes:
         auxiliary: Weight of the same for the auxiliary head, where there is one.
         label_smoothing: Share of the target that is spread over all classes.
+        weights: balanced, so that all classes weigh the same whatever their numbers of training pixels; or weights by
+            class, such as {pole: 2}, 1 for others; null: none.
     """
 
     auxiliary: float = 0.4
     label_smoothing: float = 0.0
+    weights: ClassWeights = None
 
 
 @dataclass(kw_only=True)
@@ -65,47 +73,66 @@ class SegmentationTask(LightningModule):
         model: What is trained.
         loss: The recipe's section ``loss``.
         optim: The recipe's section ``optim``.
+        weights: Of each class in the loss; None: all the same.
     """
 
     monitor = "val_miou"
+    weights: Tensor | None
 
-    def __init__(self, model: Segmenter, *, loss: LossOptions, optim: OptimOptions) -> None:
+    def __init__(
+        self,
+        model: Segmenter,
+        *,
+        loss: LossOptions,
+        optim: OptimOptions,
+        weights: Sequence[float] | None = None,
+    ) -> None:
         super().__init__()
+        self.register_buffer("weights", None if weights is None else torch.tensor(weights), persistent=False)
         self.model, self.optim = model, optim
         self.auxiliary, self.label_smoothing = loss.auxiliary, loss.label_smoothing
         self.confusion = confusion_matrix(len(model.classes))
 
-    def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+    def loss(self, batch: Batch) -> Tensor:
         """What training minimizes, of a batch; 0 where every pixel is ignored.
 
-        Each process divides by the mean number of pixels, so that the mean of the losses is that over all pixels.
+        Each process divides by the mean number of pixels, or sum of their weights, so that the mean of the losses is
+        that over all pixels.
         """
-        images, masks = batch
+        images, masks = batch.images, batch.targets
+        if len(images) == 1:  # the others could not be read; the head normalizes over two or more
+            images, masks = images.repeat(2, 1, 1, 1), masks.repeat(2, 1, 1)
+        judged = masks[masks != IGNORE]
+        total = torch.ones_like(judged).sum() if self.weights is None else self.weights[judged].sum()
+        total = devices.mean_over_processes(total.float()).clamp(min=1e-6)
+        if not len(images):
+            return no_loss(self.model)
         logits = self.model(images, auxiliary=True)
-        num_pixels = devices.mean_over_processes((masks != IGNORE).sum().float()).clamp(min=1e-6)
         losses = [
             # In float32, whatever the precision of the model.
             cross_entropy(
                 each.float(),
                 masks,
+                weight=self.weights,
                 ignore_index=IGNORE,
                 reduction="sum",
                 label_smoothing=self.label_smoothing,
             )
-            / num_pixels
+            / total
             for each in logits
         ]
         return losses[0] + self.auxiliary * sum(losses[1:])
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch, logged."""
         loss = self.loss(batch)
         # Apart, so that processes wait for each other's number once an epoch only.
-        self.log("train_loss_step", loss, on_step=True, on_epoch=False)
+        if len(batch.images):
+            self.log("train_loss_step", loss, on_step=True, on_epoch=False)
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch[0]), sync_dist=True)
         return loss
 
-    def validation_step(self, batch: tuple[list[Image.Image], list[Tensor]], batch_idx: int) -> None:
+    def validation_step(self, batch: Judged, batch_idx: int) -> None:
         """Counts which class each pixel has and which it was given."""
         count(self.model, batch, self.confusion)
 
@@ -164,6 +191,7 @@ class Report:
         num_pictures: How many pictures were judged.
         classes: Each class.
         counts: Pixels by true class (rows) and given class (columns).
+        notes: What was left out or is unusual, a sentence each.
     """
 
     miou: float
@@ -172,9 +200,12 @@ class Report:
     num_pictures: int
     classes: tuple[ClassReport, ...]
     counts: tuple[tuple[int, ...], ...]
+    notes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, counts: Tensor, names: Sequence[str], *, num_pictures: int = 0) -> "Report":
+    def of(
+        cls, counts: Tensor, names: Sequence[str], *, num_pictures: int = 0, notes: Sequence[str] = ()
+    ) -> "Report":
         """From a confusion matrix (classes, classes) of pixels, true classes in rows."""
         counts = counts.cpu()
         total = max(int(counts.sum()), 1)
@@ -200,6 +231,7 @@ class Report:
             num_pictures=num_pictures,
             classes=tuple(rows),
             counts=tuple(tuple(row) for row in counts.tolist()),
+            notes=tuple(notes),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -220,7 +252,12 @@ class Report:
             "pixel_accuracy": round(self.pixel_accuracy, 6),
             "num_pictures": self.num_pictures,
         }
-        return {**numbers, "classes": rows, "confusion": [list(row) for row in self.counts]}
+        confusion = [list(row) for row in self.counts]
+        return {**numbers, "classes": rows, "confusion": confusion, "notes": list(self.notes)}
+
+    def to_lines(self) -> list[str]:
+        """For people, below the table: what was left out or is unusual."""
+        return list(self.notes)
 
     def to_table(self) -> tuple[Sequence[str], list[Sequence[str]]]:
         """For people: column heads and rows, the last one for all classes together."""
@@ -239,11 +276,9 @@ def confusion_matrix(num_classes: int) -> MulticlassConfusionMatrix:
     return MulticlassConfusionMatrix(num_classes, ignore_index=IGNORE, validate_args=False)
 
 
-def count(
-    model: Segmenter, batch: tuple[list[Image.Image], list[Tensor]], confusion: MulticlassConfusionMatrix
-) -> None:
+def count(model: Segmenter, batch: Judged, confusion: MulticlassConfusionMatrix) -> None:
     """Add the pixels of pictures to a confusion matrix, one picture at a time, at the pictures' own sizes."""
-    for picture, mask in zip(*batch, strict=True):
+    for picture, mask in zip(batch.pictures, batch.masks, strict=True):
         given = torch.from_numpy(model.indices(picture)).to(confusion.device)
         confusion.update(given.flatten().long(), mask.to(confusion.device).flatten().long())
 
@@ -278,7 +313,18 @@ def build(recipe: Recipe) -> tuple[SegmentationTask, SegmentationData]:
     )
     if recipe.model.weights:
         model.start_from(recipe.model.weights)
-    return SegmentationTask(model, loss=recipe.loss, optim=recipe.optim), data
+    pixels = data.train_counts().sum(0) if recipe.loss.weights == "balanced" else np.zeros(len(data.classes))
+    weights = class_weights(recipe.loss.weights, data.classes, pixels)
+    if weights:
+        data.notes.append(describe("loss weights", dict(zip(data.classes, weights, strict=True))))
+    return SegmentationTask(model, loss=recipe.loss, optim=recipe.optim, weights=weights), data
+
+
+def watchers(recipe: Recipe, data: SegmentationData, folder: Path) -> list[Callback]:
+    """Callbacks for a run: the count of pictures that cannot be read."""
+    return [
+        CountUnreadable(folder, num_pictures=data.num_pictures, max_share=recipe.data.max_unreadable),
+    ]
 
 
 @torch.inference_mode()
@@ -297,11 +343,14 @@ def evaluate(model: Segmenter, data: DataOptions, *, progress: Any = iter) -> Re
     model.inference = data.inference
     confusion = confusion_matrix(len(model.classes)).to(next(model.parameters()).device)
     model.eval()
-    num_pictures = 0
+    num_pictures, notes = 0, [*module.notes]
     for batch in progress(module.val_dataloader()):
+        notes += [f"left out: {path}: {reason}" for path, reason in batch.unreadable]
         count(model, batch, confusion)
-        num_pictures += len(batch[0])
-    return Report.of(confusion.compute(), model.classes, num_pictures=num_pictures)
+        num_pictures += len(batch.pictures)
+    if not num_pictures:
+        raise DataError(f"none of {len(notes)} pictures can be read: {notes[-1]}")
+    return Report.of(confusion.compute(), model.classes, num_pictures=num_pictures, notes=notes)
 
 
 def _mean(values: Sequence[float | None]) -> float:

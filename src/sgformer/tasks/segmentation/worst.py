@@ -6,10 +6,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from .data import DataOptions, SegmentationData
+from ..loading import Unreadable
+from .data import Readable, SegmentationData
 from .inference import prepare, resize, scaled_size
 from .masks import IGNORE
 from .model import Segmenter
+from .options import DataOptions
 from .prediction import SemanticMap
 
 # The longer side of each of the pictures, and the most that is given to see significance in, in pixels.
@@ -32,12 +34,14 @@ def worst(
         (3, height, width); and a line about it. The worst first.
     """
     module = SegmentationData(data, model.preprocessing, classes=model.classes, splits=("val",))
-    dataset = module.pictures("val")
+    dataset = Readable(module.pictures("val"))
     model.inference = data.inference
     model.eval()
     found: list[tuple[float, int]] = []
     for index in range(len(dataset)):
-        picture, mask = dataset[index]
+        if isinstance(sample := dataset[index], Unreadable):
+            continue
+        picture, mask = sample
         if (wrong := _wrong(model.indices(picture), mask)).any():
             found.append((float(wrong.sum() / (mask != IGNORE).sum()), index))
     shown = []
