@@ -81,7 +81,7 @@ def test_help_and_lists(capsys):
     printed = capsys.readouterr().out
     assert all(verb in printed for verb in VERBS)
     assert all(name in printed for name in recipe.names())
-    assert "sgformer_s" in printed
+    assert re.search(r"sgformer_s +22\.5M +4\.78", printed)
 
 
 def test_recipes_that_fit_a_pattern(capsys):

@@ -12,8 +12,8 @@ def list_(what: str = "models", pattern: str | None = None) -> None:
         ValueError: No model fits the pattern.
     """
     import timm
-    import torch
 
+    from ..benchmark import measure
     from . import console
 
     names = timm.list_models(pattern or "sgformer*")
@@ -21,7 +21,11 @@ def list_(what: str = "models", pattern: str | None = None) -> None:
         raise ValueError(f"no model fits {pattern!r}; try sgformer list models '*'")
     rows = []
     for name in names:
-        with torch.device("meta"):  # no memory, and no time for initial values
-            model = timm.create_model(name)
-        rows.append((name, f"{sum(parameter.numel() for parameter in model.parameters()) / 1e6:.1f}M"))
-    console.table(("model", "parameters"), rows)
+        case = measure.Case(name, 224, 224)
+        try:
+            parameters, gmacs = measure.count(case)
+            rows.append((name, f"{parameters:.1f}M", f"{gmacs:.2f}"))
+        except Exception:  # one of timm's that does not compute without values
+            model = measure.create(case, device="meta")
+            rows.append((name, f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f}M", ""))
+    console.table(("model", "parameters", "GMACs at 224"), rows)
