@@ -15,6 +15,7 @@ FROM_OUTSIDE = {
     "DESIGN.md": "DESIGN.md",
     "CONTRIBUTING.md": "CONTRIBUTING.md",
     "CHANGELOG.md": "CHANGELOG.md",
+    "findings/README.md": "FINDINGS.md",
     "src/sgformer/weights/README.md": "MODEL_CARD.md",
 }
 
