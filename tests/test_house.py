@@ -20,10 +20,11 @@ PACKAGE = ROOT / "src" / "sgformer"
 ARROWS: dict[str, set[str]] = {
     "ops": set(),
     "engine": set(),
-    "explain": set(),
+    "lettering": set(),
+    "explain": {"lettering"},
     "backbone": {"ops"},
     "fast": {"backbone", "ops"},
-    "tasks": {"engine"},
+    "tasks": {"engine", "lettering"},
     "report": set(),
     "export": {"backbone.exporting", "lazy tasks"},
     "benchmark": {""},

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from ..lettering import font_for
+
 Picture = Image.Image | NDArray[np.uint8]
 
 # matplotlib's inferno (CC0) at every fifteenth of its 256 steps; the straight lines between stay within 2 %.
@@ -145,7 +147,8 @@ def contact_sheet(
     if not columns:
         raise ValueError("a contact sheet needs at least one cell")
     gap, line = max(8, text_size * 2 // 3), round(text_size * 1.4)
-    font, large = ImageFont.load_default(text_size), ImageFont.load_default(round(text_size * 1.35))
+    words = [title or "", note or "", *headings, *(cell.caption for row in rows for cell in row)]
+    font, large = font_for(words, text_size), font_for(words, round(text_size * 1.35))
     pictures = [[_fit(_as_image(cell.picture), cell_size) for cell in row] for row in rows]
     widths = [max(row[i].width for row in pictures if i < len(row)) for i in range(columns)]
     widths = [max(width, round(text_size * 6.5)) for width in widths]  # room for a few words

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any, overload
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
 from ...engine import weights
+from ...lettering import font_for, written
 from ..backbones import adapt_inputs, create_backbone
 from ..images import Picture, Preprocessing, read_picture
 
@@ -20,9 +21,11 @@ class Prediction:
 
     Attributes:
         top: (class name, probability), the most probable first.
+        numbers: The index of each of these classes.
     """
 
     top: tuple[tuple[str, float], ...]
+    numbers: tuple[int, ...] = ()
 
     @property
     def label(self) -> str:
@@ -44,8 +47,10 @@ class Prediction:
         size = max(12, image.width // 40)
         strip = Image.new("RGB", (image.width, image.height + 2 * size), "white")
         strip.paste(image)
-        font = ImageFont.load_default(size)
-        ImageDraw.Draw(strip).text((size // 2, image.height + size // 2), self.summary(), "black", font)
+        pairs = zip(self.top, self.numbers or range(len(self.top)), strict=True)
+        words = ", ".join(f"{written(label, number)} {score:.1%}" for (label, score), number in pairs)
+        place = size // 2, image.height + size // 2
+        ImageDraw.Draw(strip).text(place, words, "black", font_for([words], size))
         return strip
 
     def to_dict(self) -> dict[str, Any]:
@@ -186,8 +191,9 @@ class Classifier(nn.Module):
     def _name(self, logits: Tensor, top_k: int) -> Iterator[Prediction]:
         scores = logits.float().softmax(-1)
         for values, indices in zip(*scores.topk(min(top_k, len(self.classes))), strict=True):
-            pairs = zip(indices.tolist(), values.tolist(), strict=True)
-            yield Prediction(tuple((self.name_of(index), value) for index, value in pairs))
+            numbers = tuple(indices.tolist())
+            names = map(self.name_of, numbers)
+            yield Prediction(tuple(zip(names, values.tolist(), strict=True)), numbers)
 
     def name_of(self, index: int) -> str:
         """What to call a class to people."""

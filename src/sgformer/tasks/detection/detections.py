@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ...lettering import written
 from ..images import Picture, read_picture
 from .draw import draw
 from .masks import area, encode_found, paste
@@ -93,7 +94,8 @@ class Detections:
                 f"the picture has {image.height}x{image.width} pixels, the one that was looked at had "
                 f"{self.size[0]}x{self.size[1]}; give the same"
             )
-        captions = [f"{label} {score:.0%}" for label, score in zip(self.labels, self.scores, strict=True)]
+        names = [written(label, id_) for label, id_ in zip(self.labels, self.category_ids, strict=True)]
+        captions = [f"{name} {score:.0%}" for name, score in zip(names, self.scores, strict=True)]
 
         shapes = self.mask_shapes
 

@@ -4,7 +4,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from ...lettering import Font, font_for
 
 # Told apart by any eye (Okabe and Ito's), without black.
 COLOURS = (
@@ -51,7 +53,7 @@ def draw(
     image = image.copy() if masks is None else _blended(image, masks, float(scale), colours)
     pen = ImageDraw.Draw(image)
     unit = max(image.size) / LONGER_SIDE
-    width, font = max(1, round(2 * unit)), ImageFont.load_default(max(11, round(14 * unit)))
+    width, font = max(1, round(2 * unit)), font_for(captions, max(11, round(14 * unit)))
     order = range(len(boxes) - 1, -1, -1)  # the surest last, so that nothing covers it
     for place in order:
         left, top, right, bottom = (float(value) * scale for value in boxes[place])
@@ -91,7 +93,7 @@ def _caption(
     box: NDArray[np.float32],
     words: str,
     colour: tuple[int, int, int],
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    font: Font,
     size: tuple[int, int],
 ) -> None:
     """Above the box where there is room, else within it; never beyond the picture."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision.ops import box_area, box_iou
 from torchvision.transforms.v2.functional import normalize, resize, to_dtype
 
+from ...lettering import written
 from ..loading import Unreadable
 from .data import DataOptions, DetectionData
 from .draw import draw
@@ -52,8 +53,9 @@ def worst(model: Detector, data: DataOptions, *, num: int = 12) -> list[tuple[Im
     for _, _, index in sorted(found, reverse=True)[:num]:
         image, target = dataset[index]
         boxes, labels, missed = details[index]
-        names = [f"not {model.classes[label - 1]}" for label in labels.tolist()]
-        names += [f"missed {model.classes[label - 1]}" for label in target["labels"][missed].tolist()]
+        words = [written(name, id_) for name, id_ in zip(model.classes, model.category_ids, strict=True)]
+        names = [f"not {words[label - 1]}" for label in labels.tolist()]
+        names += [f"missed {words[label - 1]}" for label in target["labels"][missed].tolist()]
         drawn = draw(
             Image.fromarray(image.permute(1, 2, 0).numpy()),
             np.concatenate([boxes.numpy(), target["boxes"][missed].numpy()]),

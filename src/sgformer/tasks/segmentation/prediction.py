@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from ...engine.weights import write_atomically
+from ...lettering import font_for, written
 from ..images import Picture, read_picture
 from .masks import Colour
 
@@ -91,8 +92,9 @@ class SemanticMap:
             ValueError: The picture is of another size than the map.
         """
         blended = self.paint(picture, opacity=opacity)
+        places = {name: self.classes.index(name) for name in self.shares}
         return _with_legend(
-            blended, [(self.palette[self.classes.index(n)], n, s) for n, s in self.shares.items()]
+            blended, [(self.palette[places[n]], written(n, places[n]), s) for n, s in self.shares.items()]
         )
 
     def paint(self, picture: Picture, *, opacity: float = 0.6, longest: int = MAX_DRAWN) -> Image.Image:
@@ -134,7 +136,7 @@ def _outlined(image: Image.Image, colours: NDArray[np.uint8]) -> Image.Image:
 def _with_legend(image: Image.Image, rows: Sequence[tuple[Colour, str, float]]) -> Image.Image:
     """A column to the right: a patch of each colour, its class and share; as many as there is room for."""
     text = max(11, min(20, round(image.height / 24)))
-    line, font = round(text * 1.6), ImageFont.load_default(text)
+    line, font = round(text * 1.6), font_for((name for _, name, _ in rows), text)
     room = max(1, (max(image.height, 6 * line) - line // 2) // line)
     lines = [(colour, f"{name}  {share:.1%}") for colour, name, share in rows[:room]]
     if len(rows) > room:
