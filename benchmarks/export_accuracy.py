@@ -14,7 +14,7 @@ import onnxruntime
 import torch
 
 import sgformer
-from sgformer.export.files import about_exported, open_exported
+from sgformer.export.formats import about_exported, open_exported
 from sgformer.tasks.images import find_pictures, read_picture
 
 RESULTS = Path(__file__).parent / "results"

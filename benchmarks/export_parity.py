@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from backbone.fill import fill_  # noqa: E402  from tests/
 from sgformer.commands import export  # noqa: E402
-from sgformer.export import check, files, parts  # noqa: E402
+from sgformer.export import check, formats, parts  # noqa: E402
 from sgformer.tasks.classification.model import Classifier  # noqa: E402
 from sgformer.tasks.images import Preprocessing  # noqa: E402
 
@@ -62,7 +62,7 @@ def rows(name: str, folder: Path):
     fill_(model.backbone)
     model.save(folder / "weights.safetensors")
     path = export.export(folder / "weights.safetensors", folder / f"model.{suffix}")
-    part, run = parts.part_of(model, topk=False), files.open_exported(path)
+    part, run = parts.part_of(model), formats.open_exported(path)
     for batch, height, width in check.CHECKED:
         x = check.pictures(max(2, batch), 3, height, width)
         given = run(x)

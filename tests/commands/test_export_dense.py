@@ -5,7 +5,7 @@ import torch
 
 from backbone import fill
 from sgformer.commands import export
-from sgformer.export import check, files, parts
+from sgformer.export import check, formats, parts
 from sgformer.tasks.images import Preprocessing
 
 pytest.importorskip("onnxruntime", reason="what checks and runs the exported files")
@@ -59,7 +59,7 @@ MODELS = {
 @pytest.mark.parametrize("name", MODELS)
 @torch.no_grad()
 def test_the_exported_form_computes_what_the_model_computes(name):
-    part = parts.part_of(MODELS[name]().double(), topk=True, convs=True, pyramid=name == "detector")
+    part = parts.part_of(MODELS[name]().double(), convs=True, pyramid=name == "detector")
     for batch, height, width in [(1, 224, 224), (2, 160, 208), (1, 333, 250), (1, 65, 100)]:
         x = check.pictures(batch, 3, height, width).double()
         given = part.module(x)
@@ -77,9 +77,9 @@ def test_a_segmenter_of_one_size(tmp_path):
     model.save(tmp_path / "weights.safetensors")
     path = export.export(tmp_path / "weights.safetensors", tmp_path / "model.pt2", size="65x100")
     x = check.pictures(2, 3, 65, 100)
-    logits, *_ = given = files.open_exported(path)(x)
+    logits, *_ = given = formats.open_exported(path)(x)
     assert logits.shape == (2, 4, 65, 100)
-    for difference, scale in check.differences(parts.part_of(model, topk=False), x, given).values():
+    for difference, scale in check.differences(parts.part_of(model), x, given).values():
         assert difference < 1e-4 * max(1, scale)
 
 
@@ -92,11 +92,11 @@ def test_a_segmenter_with_open_sizes(tmp_path, head):
     suffix = ".onnx" if head == "upernet" else ".pt2"
     path = export.export(tmp_path / "weights.safetensors", tmp_path / f"model{suffix}", max_size=512)
     x = check.pictures(2, 3, 131, 397)
-    logits, *_ = given = files.open_exported(path)(x)
+    logits, *_ = given = formats.open_exported(path)(x)
     assert logits.shape == (2, 4, 131, 397)
-    for difference, scale in check.differences(parts.part_of(model, topk=True), x, given).values():
+    for difference, scale in check.differences(parts.part_of(model), x, given).values():
         assert difference < 1e-4 * max(1, scale)
-    about = files.about_exported(path)
+    about = formats.about_exported(path)
     assert about["task"] == "segmentation"
     assert about["palette"] == [list(colour) for colour in model.palette]
 
@@ -107,8 +107,8 @@ def test_a_detectors_pyramid(tmp_path):
     path = export.export(
         tmp_path / "weights.safetensors", tmp_path / "model.onnx", size="96x130", pyramid=True
     )
-    maps = files.open_exported(path)(torch.zeros(2, 3, 96, 130))[:5]
+    maps = formats.open_exported(path)(torch.zeros(2, 3, 96, 130))[:5]
     assert [tuple(map_.shape[2:]) for map_ in maps] == [(24, 33), (12, 17), (6, 9), (3, 5), (2, 3)]
-    about = files.about_exported(path)
+    about = formats.about_exported(path)
     assert (about["task"], about["part"]) == ("detection", "pyramid")
     assert about["outputs"][:5] == ["stride4", "stride8", "stride16", "stride32", "stride64"]

@@ -10,7 +10,7 @@ from torch import nn
 
 from backbone import fill
 from sgformer.commands import export
-from sgformer.export import check, detector, files, parts
+from sgformer.export import check, detector, formats, parts
 from sgformer.tasks.images import read_picture
 
 pytest.importorskip("pycocotools", reason="detection needs pycocotools")
@@ -49,7 +49,7 @@ def make(kind="mask", classes=CLASSES, **options):
 
 def lists(model, x):
     """What the exportable form finds in a picture, and what the model does."""
-    part = parts.part_of(model, topk=True, convs=True)
+    part = parts.part_of(model, convs=True)
     with torch.no_grad():
         return part, part.module(x)[: len(part.outputs)], part.reference(x)
 
@@ -109,7 +109,7 @@ def test_lists_are_compared_by_objects():
 def test_a_check_without_objects_says_so(monkeypatch):
     """And with objects it judges, here what is followed, in place of a file."""
     model = make()
-    part = parts.part_of(model, topk=True)
+    part = parts.part_of(model)
     monkeypatch.setattr(check, "open_exported", lambda path: torch.no_grad()(part.module))
     assert check.verify("", part, fixed=(96, 96), largest=(96, 96)) < 1e-4
     with torch.no_grad():
@@ -138,14 +138,14 @@ def exported(tmp_path_factory):
 @pytest.mark.exhaustive
 def test_a_file_finds_what_the_model_finds(exported):
     model, path = exported
-    part, run = parts.part_of(model, topk=True), files.open_exported(path)
+    part, run = parts.part_of(model), formats.open_exported(path)
     for size in [(131, 397), (512, 512), (128, 128)]:
         x = check.pictures(1, 3, *size)
         given = run(x)
         assert (given[2] > 0).sum() == 100
         for name, (difference, scale) in check.differences(part, x, given).items():
             assert difference < 1e-4 * max(1, scale), name
-    about = files.about_exported(path)
+    about = formats.about_exported(path)
     assert (about["task"], about["part"], about["batch"], about["max_detections"]) == (
         "detection",
         "objects",
@@ -182,7 +182,7 @@ def test_a_program_for_pytorch_with_a_retinanet(tmp_path):
     model = make("retina")
     model.save(tmp_path / "weights.safetensors")
     path = export.export(tmp_path / "weights.safetensors", tmp_path / "model.pt2", size="160x208")
-    boxes, labels, scores, *_ = files.open_exported(path)(check.pictures(1, 3, 160, 208))
+    boxes, labels, scores, *_ = formats.open_exported(path)(check.pictures(1, 3, 160, 208))
     assert boxes.shape == (100, 4)
     assert labels.dtype == torch.int64
     assert (scores > 0.05).all()

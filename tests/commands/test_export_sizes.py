@@ -1,13 +1,17 @@
 """Exported files that take any size: against the model on several, and at the ends of their range."""
 
+import operator
+
 import pytest
 import torch
 
 from backbone import fill
 from sgformer.backbone import exporting
+from sgformer.backbone.export_layers import rank
 from sgformer.backbone.exporting import Exportable, resize_matrix
-from sgformer.export import check, files, parts
-from sgformer.ops import pool_keys
+from sgformer.export import check, formats, parts, tracing
+from sgformer.export.formats import onnx_file, torch_program
+from sgformer.ops import pool_keys, rank_tokens
 from sgformer.ops.group_tokens import cut_bands, group_factor
 from sgformer.tasks.classification.model import Classifier
 from sgformer.tasks.images import Preprocessing
@@ -22,7 +26,7 @@ SIZES = [(128, 128), (160, 208), (224, 224), (333, 250), (130, 401)]
 def test_any_size_computes_what_the_model_computes(size, options):
     model, x = fill.model("sgformer_test", num_classes=5, **options), fill.picture("export", 2, *size)
     for onnx in (False, True):
-        logits, *maps = Exportable(model, topk=onnx, convs=onnx)(x)
+        logits, *maps = Exportable(model, convs=onnx)(x)
         torch.testing.assert_close(logits, model(x), rtol=0, atol=1e-11)
         for ours, theirs in zip(maps, model.forward_significance(x), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-11)
@@ -43,7 +47,7 @@ def test_every_variant_computes_the_same(variant, size):
     """In float64, what is followed by the exporters; files of every variant: benchmarks/export_parity.py."""
     model, x = fill.model(variant, num_classes=5), fill.picture("export", 1, *size)
     for onnx in (False, True):
-        logits, *maps = Exportable(model, topk=onnx, convs=onnx)(x)
+        logits, *maps = Exportable(model, convs=onnx)(x)
         torch.testing.assert_close(logits, model(x), rtol=0, atol=1e-10)
         assert len(maps) == exporting.num_maps(model) > 0
 
@@ -70,9 +74,30 @@ def test_one_size_computes_what_the_model_computes(size, budget):
     model = fill.model("sgformer_test", num_classes=5, token_budget=budget)
     x = fill.picture("export", 2, *size)
     for onnx in (False, True):
-        torch.testing.assert_close(
-            Exportable(model, topk=onnx, convs=onnx)(x)[0], model(x), rtol=0, atol=1e-11
-        )
+        torch.testing.assert_close(Exportable(model, convs=onnx)(x)[0], model(x), rtol=0, atol=1e-11)
+
+
+def test_equal_significance_is_ranked_in_row_major_order():
+    """By whole numbers that no two tokens share, so that no runtime can break ties in its own way."""
+    generator = torch.Generator().manual_seed(0)
+    for few in (1, 3, 400):
+        significance = torch.randint(few, (2, 30, 40), generator=generator).float()
+        assert torch.equal(rank(significance), rank_tokens(significance))
+
+
+@torch.no_grad()
+def test_nothing_in_an_exported_program_is_left_to_a_runtime():
+    """No sort, since few runtimes have a stable one; no rank above 5; no division of sizes other than of integers."""
+    model = fill.model("sgformer_test", num_classes=5, depths=(2, 0, 0, 1)).float()
+    shape = {2: torch.export.Dim("height", min=128, max=512), 3: torch.export.Dim("width", min=128, max=512)}
+    x = torch.zeros(2, 3, 160, 224)
+    for convs in (False, True):
+        module = Exportable(model, convs=convs)
+        for node in torch.export.export(module, (x,), dynamic_shapes=(shape,), strict=False).graph.nodes:
+            assert "sort" not in str(node.target)
+            assert node.target is not operator.truediv
+            value = node.meta.get("val")
+            assert not isinstance(value, torch.Tensor) or value.ndim <= 5, node
 
 
 @pytest.mark.parametrize(("old", "new"), [(56, 56), (56, 40), (7, 20), (5, 3), (1, 4)])
@@ -99,14 +124,15 @@ def test_one_file_takes_every_size_of_its_range(tmp_path, suffix, budget):
     options = {"depths": (2, 0, 0, 1), "token_budget": budget}
     model = Classifier("sgformer_test", classes=list("abc"), preprocessing=preprocessing, kwargs=options)
     fill.fill_(model.eval().backbone)
-    part = parts.part_of(model, topk=suffix == ".onnx", convs=suffix == ".onnx")
+    part = parts.part_of(model, convs=suffix == ".onnx")
     smallest, largest = (128, 128), (512, 512)
-    program = files.trace(part.module, 3, fixed=None, smallest=smallest, largest=largest)
+    program = tracing.trace(part.module, 3, fixed=None, smallest=smallest, largest=largest)
     path = tmp_path / f"any{suffix}"
-    write = files.write_onnx if suffix == ".onnx" else files.write_program
-    write(path, program, {"outputs": part.names, "sizes": {"smallest": smallest, "largest": largest}})
+    write = onnx_file.write if suffix == ".onnx" else torch_program.write
+    sizes = {"smallest": smallest, "largest": largest}
+    write(path, program, {"outputs": part.names, "precision": "float32", "sizes": sizes})
     assert check.verify(path, part, fixed=None, largest=largest) < 1e-4
-    run = files.open_exported(path)
+    run = formats.open_exported(path)
     for batch, *size in [(1, 128, 128), (3, 512, 512), (2, 128, 512), (1, 131, 397)]:
         x = fill.picture("range", batch, *size).float()
         for difference, scale in check.differences(part, x, run(x)).values():

@@ -81,9 +81,12 @@ def resize_matrix(old: int, new: Any, *, like: Tensor) -> Tensor:
     """What PyTorch's bicubic resize of one side computes, as a matrix `(new, old)`."""
     a = -0.75
     dtype = torch.promote_types(like.dtype, torch.float32)
-    where = (torch.arange(new, dtype=dtype, device=like.device) + 0.5) * (old / new) - 0.5
-    first = where.floor()
-    t = where - first
+    # Place i of the new side is (2i + 1) * old / (2 * new) - 1 / 2; in integers, which all runtimes divide alike.
+    twice = 2 * torch.full((1,), new, device=like.device)
+    where = (2 * torch.arange(new, device=like.device) + 1) * old + twice // 2  # over `twice`, and 1 too high
+    first = where // twice
+    t = (where - first * twice).to(dtype) / twice.to(dtype)
+    first = (first - 1).to(dtype)
     near = [1 + t, t, 1 - t, 2 - t]
     weights = [
         ((a * n - 5 * a) * n + 8 * a) * n - 4 * a if far else ((a + 2) * n - (a + 3)) * n * n + 1

@@ -114,7 +114,7 @@ class ExportableStem(nn.Module):
         grid = stem.pos_embed.unflatten(1, stem.grid_size).squeeze(0)  # (rows, columns, c)
         down = resize_matrix(stem.grid_size[0], x.shape[1], like=grid)
         right = resize_matrix(stem.grid_size[1], x.shape[2], like=grid)
-        positions = right @ torch.tensordot(down, grid, 1)  # (H, W, c)
+        positions = right @ (down @ grid.flatten(1)).unflatten(1, grid.shape[1:])  # (H, W, c)
         return stem.norm(x) + positions
 
 
@@ -196,21 +196,8 @@ class ExportableHybridScale(nn.Module):
         return out, received.index_select(1, row).index_select(2, column)
 
     def _attend_local(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        _, H, W, c = x.shape
-        a, size = self.attn.num_heads_half, WINDOW_SIZE
-        padded = _fill_up(x, size)
-        q, k, v = (
-            _cut(project(padded).unflatten(-1, (a, -1)), size).flatten(4, 5)
-            for project in (self.local_q, self.local_k, self.local_v)
-        )  # (B, h, w, a, 49, d) each
-        exists = _cut(_fill_up(torch.ones_like(x[:1, :, :, :1]), size).unsqueeze(-1), size)
-        exists = exists.flatten(3)[:, :, :, None, None]  # (1, h, w, 1, 1, 49), 1 where there is a token
-        scores = (q * (c // 2 // a) ** -0.5) @ k.mT
-        weights = _softmax(scores.masked_fill(exists == 0, torch.finfo(scores.dtype).min))
-        out = (weights.to(v.dtype) @ v).unflatten(4, (size, size))
-        received = (exists.to(weights.dtype) @ weights).mean((3, 4))  # (B, h, w, 49)
-        received = received.unflatten(3, (size, size))[:, :, :, None, :, :, None]
-        return _join(out, H, W), _join(received, H, W).squeeze(-1)
+        projected = (project(x) for project in (self.local_q, self.local_k, self.local_v))
+        return attend_windows(*projected, num_heads=self.attn.num_heads_half, size=WINDOW_SIZE)
 
 
 class ExportableSelfGuided(nn.Module):
@@ -218,7 +205,6 @@ class ExportableSelfGuided(nn.Module):
 
     Args:
         attn: holds its layers.
-        rank: from significance `(B, H, W)` to the tokens `(B, N)` in their order.
         convs: the form.
 
     Shape:
@@ -227,10 +213,10 @@ class ExportableSelfGuided(nn.Module):
         - returns: `(B, H, W, c)`
     """
 
-    def __init__(self, attn: SelfGuidedAttention, *, rank: Any, convs: bool) -> None:
+    def __init__(self, attn: SelfGuidedAttention, *, convs: bool) -> None:
         super().__init__()
         c = attn.proj.in_features
-        self.attn, self.rank = attn, rank
+        self.attn = attn
         self.q, self.positional = (
             Rows(attn.in_proj, 0, c),
             Positional(attn.in_proj, c, attn.positional, convs=convs),
@@ -248,7 +234,7 @@ class ExportableSelfGuided(nn.Module):
         N = H * W
         bands = cut_bands(N, self.attn.group_sizes)
         t = factor_for(bands, self.attn.token_budget)
-        ranking = self.rank(significance)
+        ranking = rank(significance)
         offset = torch.arange(B, device=x.device).unsqueeze(1) * N
         tokens = x.flatten(0, 2)  # (B * N, c)
         summary = []
@@ -266,6 +252,25 @@ class ExportableSelfGuided(nn.Module):
                 groups = members.unflatten(1, ((length + r * t - 1) // (r * t), r, t)).mean(3)
             summary.append((cast(Tensor, f.weight) @ groups).squeeze(2) + cast(Tensor, f.bias))
         return torch.cat(summary, 1)
+
+
+def rank(significance: Tensor) -> Tensor:
+    """As `rank_tokens`, by `topk`, which runtimes have: a stable sort is in few, and each breaks ties in its own way.
+
+    Equal values are numbered as one run, from the least on. Run and place together are a whole number that no two
+    tokens share, and by it they are ranked once more.
+    """
+    flat = significance.flatten(1)
+    N = flat.shape[1]
+    values, place = flat.topk(N, dim=1, largest=False, sorted=True)
+    later, earlier = torch.arange(1, N, device=flat.device), torch.arange(N - 1, device=flat.device)
+    rises = (values.index_select(1, later) > values.index_select(1, earlier)).to(values.dtype)
+    run = F.pad(
+        rises.cumsum(1), (1, 0)
+    ).long()  # summed as floats, exact to 2**24: some runtimes sum nothing else
+    # From -N * N / 2 to N * N / 2, which 32 bits hold up to 1024x1024, for runtimes that have no more.
+    order = ((run - N // 2) * N + place).topk(N, dim=1, largest=False, sorted=True).indices
+    return place.gather(1, order)
 
 
 class ExportableGlobal(nn.Module):
@@ -313,20 +318,42 @@ def _softmax(scores: Tensor) -> Tensor:
     return (scores.float() if scores.dtype.itemsize < 4 else scores).softmax(-1)
 
 
-def _fill_up(x: Tensor, size: int) -> Tensor:
-    """A map `(B, H, W, c)` with zeros at its edges, so that squares of a side fill it."""
-    _, H, W, _ = x.shape
+def attend_windows(q: Tensor, k: Tensor, v: Tensor, *, num_heads: int, size: int) -> tuple[Tensor, Tensor]:
+    """As `window_attention`: always filled up and masked, in tensors of at most five dimensions.
+
+    Shape:
+        - q, k, v: `(B, H, W, c)`
+        - returns: `(B, H, W, c)` and `(B, H, W)`
+    """
+    _, H, W, c = q.shape
+    d = c // num_heads
+    exists = _cut(
+        torch.ones_like(q[:1, :, :, :1]), size, 1
+    )  # (h * w, 1, size * size, 1): 1 where there is a token
+    q, k, v = (_cut(x, size, num_heads) for x in (q * d**-0.5, k, v))  # (B * h * w, a, size * size, d) each
+    scores = (q @ k.mT).unflatten(0, (-1, exists.shape[0]))
+    # Adding, since some runtimes compare no floats: a score loses all weight, or nothing at all.
+    hidden = (exists.mT - 1) * (-torch.finfo(scores.dtype).min / 2)
+    weights = _softmax(scores + hidden)  # (B, h * w, a, size * size, size * size)
+    received = (exists.mT.to(weights.dtype) @ weights).mean(2)  # (B, h * w, 1, size * size)
+    out = weights.to(v.dtype).flatten(0, 1) @ v
+    return _join(out, H, W, size), _join(received.flatten(0, 1).unsqueeze(-1), H, W, size).squeeze(-1)
+
+
+def _cut(x: Tensor, size: int, num_heads: int) -> Tensor:
+    """Windows `(B * h * w, a, size * size, d)` of a map `(B, H, W, a * d)`, filled up with zeros at its edges."""
+    _, H, W, c = x.shape
     down, right = (H + size - 1) // size * size - H, (W + size - 1) // size * size - W
-    return F.pad(x, (0, 0, 0, right, 0, down))
+    x = F.pad(x, (0, 0, 0, right, 0, down)).flatten(0, 1).unflatten(0, (-1, size)).unflatten(2, (-1, size))
+    x = x.transpose(1, 2).flatten(2, 3).flatten(0, 1)  # (B * h * w, size * size, c)
+    return x.unflatten(2, (num_heads, c // num_heads)).transpose(1, 2)
 
 
-def _cut(x: Tensor, size: int) -> Tensor:
-    """Windows `(B, h, w, a, size, size, d)` of a map `(B, H, W, a, d)` that they fill."""
-    return x.unflatten(2, (-1, size)).unflatten(1, (-1, size)).permute(0, 1, 3, 5, 2, 4, 6)
-
-
-def _join(windows: Tensor, height: Any, width: Any) -> Tensor:
-    """The map `(B, height, width, a * d)` from which `_cut` made windows."""
-    x = windows.permute(0, 1, 4, 2, 5, 3, 6).flatten(5, 6).flatten(3, 4).flatten(1, 2)
+def _join(windows: Tensor, height: Any, width: Any, size: int) -> Tensor:
+    """The map `(B, height, width, a * d)` from whose windows `(B * h * w, a, size * size, d)` came."""
+    rows, columns = (height + size - 1) // size, (width + size - 1) // size
+    x = windows.transpose(1, 2).flatten(2)  # (B * h * w, size * size, c)
+    x = x.unflatten(1, (size, size)).unflatten(0, (-1, columns)).transpose(1, 2)
+    x = x.flatten(2, 3).flatten(0, 1).unflatten(0, (-1, rows * size))
     row, column = torch.arange(height, device=x.device), torch.arange(width, device=x.device)
     return x.index_select(1, row).index_select(2, column)

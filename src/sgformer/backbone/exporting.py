@@ -59,7 +59,6 @@ class ExportableFeatures(nn.Module):
 
     Args:
         model: a model, or whatever holds its stem and stages, a `features_only` one for instance.
-        topk: rank by `topk` over all tokens in place of a stable sort, which ONNX does not have.
         convs: projections beside convolutions are convolutions, too: faster in ONNX Runtime, slower in PyTorch.
 
     Shape:
@@ -67,16 +66,15 @@ class ExportableFeatures(nn.Module):
         - returns: `(B, c, H, W)` of each stage, and `(B, H, W)` for each pair
     """
 
-    def __init__(self, model: nn.Module, *, topk: bool = False, convs: bool = False) -> None:
+    def __init__(self, model: nn.Module, *, convs: bool = False) -> None:
         super().__init__()
         model = copy.deepcopy(model).eval()
         (stem,) = (module for module in model.modules() if isinstance(module, Stem))
-        rank = rank_by_topk if topk else rank_by_sort
         self.starts, self.stages, self.norms = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         for stage in (module for module in model.modules() if isinstance(module, Stage)):
             start = stage.downsample if len(self.starts) else stem
             self.starts.append(ExportableStem(start, convs=convs))  # pyright: ignore
-            self.stages.append(nn.ModuleList(_Block(block, rank=rank, convs=convs) for block in stage.blocks))
+            self.stages.append(nn.ModuleList(_Block(block, convs=convs) for block in stage.blocks))
             self.norms.append(stage.norm)
 
     def forward(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
@@ -95,7 +93,7 @@ class ExportableFeatures(nn.Module):
 class _Block(nn.Module):
     """A block of a stage; significance is added to the list of maps, or the last one is used."""
 
-    def __init__(self, block: nn.Module, *, rank, convs: bool) -> None:
+    def __init__(self, block: nn.Module, *, convs: bool) -> None:
         super().__init__()
         self.norm1, self.norm2 = block.norm1, block.norm2
         self.mlp = ExportableMlp(block.mlp, convs=convs)  # pyright: ignore
@@ -103,7 +101,7 @@ class _Block(nn.Module):
         if isinstance(block, HybridScaleBlock):
             self.attn = ExportableHybridScale(block.attn, convs=convs)  # pyright: ignore
         elif isinstance(block, SelfGuidedBlock):
-            self.attn = ExportableSelfGuided(block.attn, rank=rank, convs=convs)  # pyright: ignore
+            self.attn = ExportableSelfGuided(block.attn, convs=convs)  # pyright: ignore
         else:
             assert isinstance(block, GlobalBlock)
             self.attn = ExportableGlobal(block.attn, convs=convs)  # pyright: ignore
@@ -129,23 +127,12 @@ class Exportable(nn.Module):
         - returns: `(B, num_classes)`, and `(B, H, W)` for each pair
     """
 
-    def __init__(self, model: SGFormer, *, topk: bool = False, convs: bool = False) -> None:
+    def __init__(self, model: SGFormer, *, convs: bool = False) -> None:
         super().__init__()
-        self.features = ExportableFeatures(model, topk=topk, convs=convs)
+        self.features = ExportableFeatures(model, convs=convs)
         self.head = copy.deepcopy(model.head).eval()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Classifies, and tells what it finds significant."""
         features, maps = self.features(x)
         return (self.head(features[-1]), *maps)
-
-
-def rank_by_sort(significance: Tensor) -> Tensor:
-    """As `rank_tokens`."""
-    return significance.flatten(1).argsort(dim=1, stable=True)
-
-
-def rank_by_topk(significance: Tensor) -> Tensor:
-    """As `rank_tokens` where nothing ties; ONNX has no stable sort, and its runtime breaks ties as that would."""
-    flat = significance.flatten(1)
-    return flat.topk(flat.shape[1], dim=1, largest=False, sorted=True).indices

@@ -1,8 +1,10 @@
-"""``sgformer export WEIGHTS OUT.onnx`` or ``OUT.pt2``."""
+"""``sgformer export WEIGHTS OUT``: a file that runs without this package, of the kind that its suffix names."""
 
 import os
 import re
+import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 MAX_SIZE = 1024
@@ -24,7 +26,8 @@ def export(
     Args:
         weights: A run folder (its best weights) or a weights file.
         out: The file to write; its ending says what kind.
-        size: (height, width), one number for both, or text such as ``160x208``; None: any size from 128x128.
+        size: (height, width), one number for both, or text such as ``160x208``; None: any size from 128x128 where the
+            kind of file can, otherwise what the model was evaluated at.
         max_size: The largest height and width, where the size is open, rounded up to a multiple of 512; None: 1024, or
             what the model was evaluated at.
         half: Whether it computes in float16; a detector's heads remain in float32.
@@ -36,33 +39,56 @@ def export(
 
     Raises:
         ExportError: The model has no SG-Former, or its file does not agree with it. Then none is left.
+        ModuleNotFoundError: What writes or runs such files is not installed.
         ValueError: The weights cannot be used, or an argument is out of range.
     """
     out = Path(out)
-    if out.suffix not in (".onnx", ".pt2"):
-        raise ValueError(f"the file to write is called {out}; its name must end in .onnx or .pt2")
-    onnx = out.suffix == ".onnx"
-    if int8 and (half or not onnx):
+    from ..export.formats import format_of
+
+    kind = format_of(out)
+    if int8 and (half or out.suffix != ".onnx"):
         raise ValueError("--int8 is for .onnx files alone, and not together with --half")
+    if half and out.suffix not in (".onnx", ".pt2"):
+        raise ValueError(f"--half is for .onnx and .pt2 files, not for {out.suffix}")
+    if max_size is not None and not kind.open_sizes:
+        raise ValueError(f"{out.suffix} files take pictures of one size; give --size in place of --max-size")
     fixed = parse_size(size)
 
     from .. import tasks
     from ..backbone.exporting import MIN_ANY_SIZE
-    from ..export.check import verify
-    from ..export.files import OPSET, trace, write_onnx, write_program
+    from ..export.check import checked_on, verify
     from ..export.int8 import quantise
-    from ..export.parts import part_of
+    from ..export.parts import ExportError, part_of
+    from ..export.tracing import trace
 
     if max_size is not None:
         _range(fixed, max_size, MIN_ANY_SIZE)  # before anything is loaded
+    kind.require()
     model = tasks.load(weights)
-    convs = onnx and not (int8 or half)  # int8 rounds matrix products; half is for GPUs, which turn no maps
-    part = part_of(model, topk=onnx, convs=convs, half=half, pyramid=pyramid)
+    convs = kind.convs and not (
+        int8 or half
+    )  # int8 rounds matrix products; half is for GPUs, which turn no maps
+    part = part_of(model, convs=convs, half=half, pyramid=pyramid)
+    if "scores" in part.outputs and not kind.lists:
+        raise ExportError(
+            f"{out.suffix} files cannot list objects; give --pyramid for the maps alone, or write .onnx or .pt2"
+        )
+    if not kind.open_sizes:
+        part = replace(part, batch=1, about={**part.about, "batch": 1})
+        if fixed is None and part.about["task"] == "detection":
+            raise ValueError(f"{out.suffix} files take pictures of one size; give --size")
+        fixed = fixed or part.about["preprocessing"]["image_size"]
     smallest, largest = _range(
         fixed, max_size or max(MAX_SIZE, *part.about["preprocessing"]["image_size"]), MIN_ANY_SIZE
     )
     precision = "float16" if half else "float32"
-    about = {**part.about, "sizes": {"smallest": list(smallest), "largest": list(largest)}}
+    about = {
+        **part.about,
+        "sizes": {"smallest": list(smallest), "largest": list(largest)},
+        "checked": checked_on(
+            part, kind, fixed=fixed, largest=largest, precision="int8" if int8 else precision
+        ),
+    }
     print(f"following the model {'at ' + _times(fixed) if fixed else 'with open sizes'} ...", flush=True)
     program = trace(
         part.module, part.channels, fixed=fixed, smallest=smallest, largest=largest, batch=part.batch
@@ -70,20 +96,29 @@ def export(
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
         path = Path(folder) / out.name
-        (write_onnx if onnx else write_program)(path, program, about)
-        print("checking it against the model ...", flush=True)
-        difference = verify(path, part, fixed=fixed, largest=largest, precision=precision)
-        if int8:
-            path, precision = quantise(path), "int8"
+        kind.writer.write(path, program, about)
+        held = "not run here"
+        if kind.runs_here:
+            print(f"checking it against the model in {kind.runtime} ...", flush=True)
+            if int8:
+                quantise(path)
+                precision = "int8"
             difference = verify(path, part, fixed=fixed, largest=largest, precision=precision)
-        os.replace(path, out)
+            held = f"largest difference in {kind.runtime}: {difference:.1e} of the largest value, with the ranking held"
+        size_of = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
+        _keep(Path(folder), out)
     takes = _times(fixed) if fixed else f"{_times(smallest)} to {_times(largest)}"
-    print(
-        f"{model.name} -> {out} ({out.stat().st_size / 1e6:.1f} MB, {precision}{f', opset {OPSET}' if onnx else ''}), "
-        f"pictures of {takes}. Largest difference: {difference:.1e} of the largest value, with "
-        "the ranking held."
-    )
+    print(f"{model.name} -> {out} ({size_of / 1e6:.1f} MB, {precision}), pictures of {takes}; {held}.")
     return out
+
+
+def _keep(folder: Path, out: Path) -> None:
+    """Moves what was written to its place, what belongs beside the file before the file itself."""
+    for made in sorted(folder.iterdir(), key=lambda path: path.name == out.name):
+        place = out.with_name(made.name)
+        if place.is_dir():
+            shutil.rmtree(place)
+        os.replace(made, place)
 
 
 def parse_size(size: str | int | tuple[int, int] | None) -> tuple[int, int] | None:

@@ -3,14 +3,16 @@
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..backbone.exporting import hold_significance, record_significance
-from .files import Size, open_exported
+from .formats import Format, open_exported
 from .parts import ExportError, Part
+from .tracing import Size
 
 # Pictures on which a file must agree with the model before it is kept, as (batch, height, width).
 CHECKED = ((1, 224, 224), (3, 160, 208), (1, 333, 250), (2, 416, 352))
@@ -41,12 +43,9 @@ def verify(
         ExportError: They differ by more than rounding does.
     """
     run = open_exported(path)
-    sizes = [(1, *fixed), (3, *fixed)] if fixed else CHECKED
     worst, objects = 0.0, 0
-    for batch, height, width in sizes:
-        if height > largest[0] or width > largest[1]:
-            continue
-        x = pictures(part.batch or batch, part.channels, height, width)
+    for batch, height, width in _sizes(part, fixed=fixed, largest=largest):
+        x = pictures(batch, part.channels, height, width)
         given = run(x)
         if "scores" in part.outputs:
             objects += int((given[part.outputs.index("scores")] > 0).sum())
@@ -65,6 +64,26 @@ def verify(
             stacklevel=2,
         )
     return worst
+
+
+def checked_on(
+    part: Part, kind: Format, *, fixed: Size | None, largest: Size, precision: str
+) -> dict[str, Any]:
+    """What a file says of its check, which a file that is kept has passed."""
+    if not kind.runs_here:
+        return {"runtime": None}
+    return {
+        "runtime": kind.runtime,
+        "pictures": [list(size) for size in _sizes(part, fixed=fixed, largest=largest)],
+        "tolerance": TOLERANCE[precision],
+    }
+
+
+def _sizes(part: Part, *, fixed: Size | None, largest: Size) -> list[tuple[int, int, int]]:
+    """On which (batch, height, width) a file is checked."""
+    sizes = [(1, *fixed), (3, *fixed)] if fixed else CHECKED
+    fit = [(part.batch or b, h, w) for b, h, w in sizes if h <= largest[0] and w <= largest[1]]
+    return list(dict.fromkeys(fit))
 
 
 @torch.no_grad()

@@ -2,11 +2,12 @@
 
 import json
 import logging
+import os
 from pathlib import Path
 
 
-def quantise(path: Path) -> Path:
-    """Another file, beside an ONNX file, whose matrix products with weights are in 8 bits.
+def quantise(path: Path) -> None:
+    """Rounds the weights of an ONNX file's matrix products to 8 bits.
 
     Weights are rounded once, each output channel on a scale of its own; what they are multiplied with is rounded when
     the file runs, on a scale that is found then (*dynamic* quantisation), so no pictures are needed here. Products of
@@ -36,4 +37,4 @@ def quantise(path: Path) -> Path:
     entry = model.metadata_props.add()
     entry.key, entry.value = "sgformer", json.dumps(about)
     onnx.save(model, str(out))
-    return out
+    os.replace(out, path)

@@ -58,14 +58,11 @@ class Part:
         return [*self.outputs, *(f"significance{i + 1}" for i in range(maps))]
 
 
-def part_of(
-    model: Any, *, topk: bool, convs: bool = False, half: bool = False, pyramid: bool = False
-) -> Part:
+def part_of(model: Any, *, convs: bool = False, half: bool = False, pyramid: bool = False) -> Part:
     """What of a trained model goes into a file: all of it, or of a detector the pyramid.
 
     Args:
         model: What `tasks.load` gives.
-        topk: As of `ExportableFeatures`.
         convs: As of `ExportableFeatures`.
         half: Whether the file computes in float16.
         pyramid: Whether a detector's heads are left out.
@@ -79,7 +76,7 @@ def part_of(
     task, make = next((task, make) for kind, task, make in _TASKS if type(model).__name__ == kind)
     if pyramid and task != "detection":
         raise ValueError(f"--pyramid is for detectors; {model.name} is for {task}, leave it out")
-    part: Part = make(model, _Form(topk=topk, convs=convs, half=half, pyramid=pyramid))
+    part: Part = make(model, _Form(convs=convs, half=half, pyramid=pyramid))
     about = {
         "format": 1,
         "task": task,
@@ -99,7 +96,6 @@ def part_of(
 class _Form:
     """How a part is to be computed; see `part_of`."""
 
-    topk: bool
     convs: bool
     half: bool
     pyramid: bool
@@ -107,7 +103,7 @@ class _Form:
     @property
     def features(self) -> dict[str, bool]:
         """For `ExportableFeatures`."""
-        return {"topk": self.topk, "convs": self.convs}
+        return {"convs": self.convs}
 
     def precise(self, module: nn.Module) -> nn.Module:
         """In float16 if that is asked for."""
@@ -195,9 +191,9 @@ class ExportablePyramid(nn.Module):
           `(B, H, W)` for each pair
     """
 
-    def __init__(self, model: "Detector", *, topk: bool = False, convs: bool = False) -> None:
+    def __init__(self, model: "Detector", *, convs: bool = False) -> None:
         super().__init__()
-        self.features = ExportableFeatures(model.backbone, topk=topk, convs=convs)
+        self.features = ExportableFeatures(model.backbone, convs=convs)
         self.neck = copy.deepcopy(model.neck).eval()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -216,9 +212,9 @@ class ExportableSegmenter(nn.Module):
         - returns: `(B, classes, height, width)`, and `(B, H, W)` for each pair
     """
 
-    def __init__(self, model: "Segmenter", *, topk: bool = False, convs: bool = False) -> None:
+    def __init__(self, model: "Segmenter", *, convs: bool = False) -> None:
         super().__init__()
-        self.features = ExportableFeatures(model.backbone, topk=topk, convs=convs)
+        self.features = ExportableFeatures(model.backbone, convs=convs)
         self.decoder = copy.deepcopy(model.decoder).eval()
         self.classifier = copy.deepcopy(model.classifier)
         self.fuse = self._upernet if model.options.name == "upernet" else self._semantic_fpn

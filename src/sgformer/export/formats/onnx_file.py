@@ -1,78 +1,32 @@
-"""Exported files: followed, written, opened, and what they say of themselves."""
+"""ONNX files, for ONNX Runtime and whatever else reads ONNX."""
 
-import contextlib
-import io
 import json
-import logging
+import math
 import re
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from ..tracing import quiet
+from . import Run
 
 OPSET = 20
-MAX_BATCH = 1024
-EXAMPLE = (2, 224, 256)  # what the model is traced with
-Size = tuple[int, int]
-Run = Callable[[Tensor], Sequence[Tensor]]
 
 
-def trace(
-    module: nn.Module,
-    channels: int,
-    *,
-    fixed: Size | None,
-    smallest: Size,
-    largest: Size,
-    batch: int | None = None,
-) -> Any:
-    """Follow a module with symbols for the number of pictures, and for their height and width, unless fixed.
-
-    Args:
-        module: What to follow.
-        channels: Of a picture.
-        fixed: The one (height, width), or None for any from `smallest` to `largest`.
-        smallest: Least (height, width).
-        largest: Greatest (height, width).
-        batch: The one number of pictures, or None for any.
-
-    Returns:
-        A `torch.export.ExportedProgram`.
-    """
-    Dim = torch.export.Dim
-    shape: dict[int, Any] = {} if batch else {0: Dim("batch", min=1, max=MAX_BATCH)}
-    if not fixed:
-        shape |= {2: Dim("height", min=smallest[0], max=largest[0])}
-        shape |= {3: Dim("width", min=smallest[1], max=largest[1])}
-    some, height, width = EXAMPLE
-    height, width = fixed or (min(height, largest[0]), min(width, largest[1]))
-    with torch.no_grad(), _quiet():
-        program = torch.export.export(
-            module,
-            (torch.zeros(batch or some, channels, height, width),),
-            dynamic_shapes=(shape,),
-            strict=False,
-            prefer_deferred_runtime_asserts_over_guards=True,
-        )
-    for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # it has paths of this machine in it
-    return program
-
-
-def write_program(path: Path, program: Any, about: dict[str, Any]) -> None:
-    """A `.pt2` file, for `torch.export.load`."""
-    torch.export.save(program, path, extra_files={"sgformer": json.dumps(about)})
-
-
-def write_onnx(path: Path, program: Any, about: dict[str, Any]) -> None:
+def write(path: Path, program: Any, about: dict[str, Any]) -> None:
     """An `.onnx` file that refuses sizes outside its range."""
     import onnx
     import onnxruntime  # noqa: F401  the check needs it: better to miss it now than after the work
 
-    with torch.no_grad(), _quiet():
+    onnx.save(model_of(program, about), str(path))
+
+
+def model_of(program: Any, about: dict[str, Any]) -> Any:
+    """The same as an `onnx.ModelProto`."""
+    with torch.no_grad(), quiet():
         exported = torch.onnx.export(
             program,
             (),
@@ -85,32 +39,22 @@ def write_onnx(path: Path, program: Any, about: dict[str, Any]) -> None:
         assert exported is not None
         _simplify(exported.model)
     model = exported.model_proto
-    for thing in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
+    for thing in (*model.graph.node, *model.graph.input, *model.graph.output):
         del thing.metadata_props[:]  # where in which program it comes from: a third of a small model's file
+    del model.graph.value_info[
+        :
+    ]  # what lies between: every runtime infers it, and tract holds the file to it
     _name_sizes(model)
+    if about["precision"] == "float32":
+        _write_out_gelu(model)
     _check_sizes(model, about["sizes"]["smallest"], about["sizes"]["largest"])
     entry = model.metadata_props.add()
     entry.key, entry.value = "sgformer", json.dumps({**about, "opset": OPSET})
-    onnx.save(model, str(path))
+    return model
 
 
-def open_exported(path: str | Path, *, threads: int = 0) -> Run:
-    """An exported file as a function from prepared pictures to all that it gives, on the CPU.
-
-    Args:
-        path: What `export` wrote.
-        threads: Of ONNX Runtime; 0: its own choice.
-    """
-    path = Path(path)
-    if path.suffix == ".pt2":
-        module = torch.export.load(path).module()
-
-        def run(x: Tensor) -> Sequence[Tensor]:
-            with torch.no_grad():
-                return module(x)
-
-        return run
-
+def open_file(path: Path, threads: int) -> Run:
+    """The file in ONNX Runtime."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -118,22 +62,46 @@ def open_exported(path: str | Path, *, threads: int = 0) -> Run:
     options.log_severity_level = 3  # errors; it warns of what it cannot compute ahead in float16
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
-    def run_onnx(x: Tensor) -> Sequence[Tensor]:
+    def run(x: Tensor) -> Sequence[Tensor]:
         return [torch.from_numpy(array) for array in session.run(None, {"pictures": x.numpy()})]
 
-    return run_onnx
+    return run
 
 
-def about_exported(path: str | Path) -> dict[str, Any]:
-    """The metadata of an exported file: classes, preprocessing, sizes and names."""
-    if Path(path).suffix == ".pt2":
-        files = {"sgformer": ""}
-        torch.export.load(Path(path), extra_files=files)
-        return json.loads(files["sgformer"])
+def read_about(path: Path) -> dict[str, Any]:
+    """The file's metadata."""
     import onnx
 
     model = onnx.load(str(path), load_external_data=False)
     return json.loads({entry.key: entry.value for entry in model.metadata_props}["sgformer"])
+
+
+def _write_out_gelu(model: Any) -> None:
+    """`(x / 2) * (1 + erf(x / sqrt(2)))` in place of each `Gelu`.
+
+    ONNX Runtime makes one operation of it again. MNN does not, and is exact then: its own GELU is an approximation, and
+    so is what it makes of `x * (1 + erf(x / sqrt(2))) / 2`.
+    """
+    from onnx import TensorProto, helper
+
+    nodes = []
+    for node in model.graph.node:
+        if node.op_type != "Gelu":
+            nodes.append(node)
+            continue
+        (x,), (y,) = node.input, node.output
+        steps = [
+            ("Mul", [x, "gelu_half"], f"{y}/half"),
+            ("Div", [x, "gelu_root"], f"{y}/scaled"),
+            ("Erf", [f"{y}/scaled"], f"{y}/erf"),
+            ("Add", [f"{y}/erf", "gelu_one"], f"{y}/share"),
+            ("Mul", [f"{y}/half", f"{y}/share"], y),
+        ]
+        nodes += [helper.make_node(kind, inputs, [output]) for kind, inputs, output in steps]
+    for name, value in {"half": 0.5, "one": 1.0, "root": math.sqrt(2)}.items():
+        model.graph.initializer.append(helper.make_tensor(f"gelu_{name}", TensorProto.FLOAT, [], [value]))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
 
 
 def _simplify(model: Any) -> None:
@@ -169,7 +137,7 @@ def _name_sizes(model: Any) -> None:
         for dim, name in zip(dims, ("batch", "", "height", "width"), strict=True)
         if dim.dim_param
     }
-    values = [*model.graph.input, *model.graph.output, *model.graph.value_info]
+    values = [*model.graph.input, *model.graph.output]
     for dim in (dim for value in values for dim in value.type.tensor_type.shape.dim if dim.dim_param):
         dim.dim_param = re.sub(r"[A-Za-z_]\w*", lambda found: names.get(found[0], found[0]), dim.dim_param)
 
@@ -220,25 +188,6 @@ def _check_sizes(model: Any, smallest: Sequence[int], largest: Sequence[int]) ->
         )
         for kind, inputs, output in steps
     ]
-    checked = model.graph.value_info.add()
-    checked.CopyFrom(model.graph.input[0])
-    checked.name = "sizes_pictures"
     kept = list(model.graph.node)
     del model.graph.node[:]
     model.graph.node.extend([*nodes, *kept])
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the notes that exporters write for their own developers; errors are raised as ever."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)

@@ -1,0 +1,119 @@
+"""The kinds of files that `sgformer export` writes: what each needs, how it is written, and how it is run."""
+
+import importlib
+import importlib.metadata
+import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+Run = Callable[[Tensor], Sequence[Tensor]]
+
+
+class Writer(Protocol):
+    """What the module of a format has."""
+
+    def write(self, path: Path, program: Any, about: dict[str, Any]) -> None:
+        """Writes a `torch.export.ExportedProgram`, and what the file says of itself."""
+
+    def open_file(self, path: Path, threads: int) -> Run:
+        """The file as a function from prepared pictures to all that it gives, on the CPU."""
+        ...
+
+    def read_about(self, path: Path) -> dict[str, Any]:
+        """What the file says of itself."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """A kind of file.
+
+    Attributes:
+        module: Of this package.
+        packages: That are imported to write it and to run it, each with the name by which it is installed; the last one
+            runs it.
+        extra: Of sgformer, which installs them.
+        convs: Whether projections beside convolutions are convolutions, too; see `ExportableFeatures`.
+        open_sizes: Whether a file may take pictures of many sizes, in batches.
+        lists: Whether it may find objects: it has `NonMaxSuppression` and `RoiAlign`.
+        runs_here: Whether its runtime is to be had on this system, so that a file is checked.
+    """
+
+    module: str
+    packages: dict[str, str]
+    extra: str
+    convs: bool = False
+    open_sizes: bool = False
+    lists: bool = False
+    runs_here: bool = True
+
+    @property
+    def writer(self) -> Writer:
+        """The module."""
+        return importlib.import_module(f".{self.module}", __name__)  # pyright: ignore[reportReturnType]
+
+    def require(self) -> None:
+        """Raises an error if a package is not installed."""
+        missing = [
+            name for name, package in self.packages.items() if importlib.util.find_spec(package) is None
+        ]
+        if missing:
+            raise ModuleNotFoundError(
+                f"{self.module} files need {' and '.join(missing)}: pip install 'sgformer[{self.extra}]'",
+                name=missing[0],
+            )
+
+    @property
+    def runtime(self) -> str:
+        """What runs its files, with its version."""
+        name = list(self.packages)[-1]
+        return f"{name} {importlib.metadata.version(name)}"
+
+
+FORMATS = {
+    ".onnx": Format(
+        module="onnx_file",
+        packages={"onnx": "onnx", "onnxscript": "onnxscript", "onnxruntime": "onnxruntime"},
+        extra="export",
+        convs=True,
+        open_sizes=True,
+        lists=True,
+    ),
+    ".pt2": Format(
+        module="torch_program", packages={"torch": "torch"}, extra="train", open_sizes=True, lists=True
+    ),
+}
+
+
+def format_of(path: str | Path) -> Format:
+    """The kind of a file, by its suffix.
+
+    Raises:
+        ValueError: There is no such kind.
+    """
+    suffix = Path(path).suffix
+    if suffix not in FORMATS:
+        *most, last = FORMATS
+        raise ValueError(
+            f"the file to write is called {path}; its name must end in {', '.join(most)} or {last}"
+        )
+    return FORMATS[suffix]
+
+
+def open_exported(path: str | Path, *, threads: int = 0) -> Run:
+    """An exported file as a function from prepared pictures to all that it gives, on the CPU.
+
+    Args:
+        path: What `export` wrote.
+        threads: Of the runtime; 0: its own choice.
+    """
+    return format_of(path).writer.open_file(Path(path), threads)
+
+
+def about_exported(path: str | Path) -> dict[str, Any]:
+    """The metadata of an exported file: classes, preprocessing, sizes and names."""
+    return format_of(path).writer.read_about(Path(path))

@@ -1,0 +1,73 @@
+"""A module followed with symbols in place of sizes: what every kind of file is made from."""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+MAX_BATCH = 1024
+EXAMPLE = (2, 224, 256)  # what the model is traced with
+Size = tuple[int, int]
+
+
+def trace(
+    module: nn.Module,
+    channels: int,
+    *,
+    fixed: Size | None,
+    smallest: Size,
+    largest: Size,
+    batch: int | None = None,
+) -> Any:
+    """Follow a module with symbols for the number of pictures, and for their height and width, unless fixed.
+
+    Args:
+        module: What to follow.
+        channels: Of a picture.
+        fixed: The one (height, width), or None for any from `smallest` to `largest`.
+        smallest: Least (height, width).
+        largest: Greatest (height, width).
+        batch: The one number of pictures, or None for any.
+
+    Returns:
+        A `torch.export.ExportedProgram`.
+    """
+    Dim = torch.export.Dim
+    shape: dict[int, Any] = {} if batch else {0: Dim("batch", min=1, max=MAX_BATCH)}
+    if not fixed:
+        shape |= {2: Dim("height", min=smallest[0], max=largest[0])}
+        shape |= {3: Dim("width", min=smallest[1], max=largest[1])}
+    some, height, width = EXAMPLE
+    height, width = fixed or (min(height, largest[0]), min(width, largest[1]))
+    with torch.no_grad(), quiet():
+        program = torch.export.export(
+            module,
+            (torch.zeros(batch or some, channels, height, width),),
+            dynamic_shapes=(shape,),
+            strict=False,
+            prefer_deferred_runtime_asserts_over_guards=True,
+        )
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # it has paths of this machine in it
+    return program
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the notes that exporters write for their own developers; errors are raised as ever."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
