@@ -1,5 +1,6 @@
 """`sgformer export`: files of one size, what travels in them, what is refused. Open sizes: test_export_sizes.py."""
 
+import dataclasses
 import zipfile
 from pathlib import Path
 
@@ -161,6 +162,29 @@ def test_an_onnx_file_suits_other_runtimes(exported):
     assert not graph.value_info
     assert "Erf" in {node.op_type for node in graph.node}
     assert "Gelu" not in {node.op_type for node in graph.node}
+
+
+def test_an_openvino_file_computes_what_the_model_computes(weights, tmp_path, capsys):
+    pytest.importorskip("openvino", reason="what checks and runs the file")
+    out = export.export(weights, tmp_path / "model.xml", size=96)
+    assert "in openvino" in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.bin", "model.xml"]
+    assert 0 < verify(out, weights) < 1e-4
+    about = formats.about_exported(out)
+    assert about["classes"] == CLASSES
+    assert about["checked"]["runtime"].startswith("openvino ")
+    with pytest.raises(RuntimeError, match="shape"):
+        formats.open_exported(out)(torch.zeros(1, 3, 96, 97))
+
+
+def test_a_runtime_that_is_not_installed_is_named_with_its_extra(weights, tmp_path, monkeypatch, capsys):
+    kind = dataclasses.replace(formats.FORMATS[".xml"], packages={"openvino": "no_such_package"})
+    monkeypatch.setitem(formats.FORMATS, ".xml", kind)
+    assert run(["export", str(weights), str(tmp_path / "model.xml")]) != 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "openvino" in line
+    assert "sgformer[openvino]" in line
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_sizes_have_names_in_the_file(exported):

@@ -89,11 +89,10 @@ def test_equal_significance_is_ranked_in_row_major_order():
 def test_nothing_in_an_exported_program_is_left_to_a_runtime():
     """No sort, since few runtimes have a stable one; no rank above 5; no division of sizes other than of integers."""
     model = fill.model("sgformer_test", num_classes=5, depths=(2, 0, 0, 1)).float()
-    shape = {2: torch.export.Dim("height", min=128, max=512), 3: torch.export.Dim("width", min=128, max=512)}
-    x = torch.zeros(2, 3, 160, 224)
     for convs in (False, True):
         module = Exportable(model, convs=convs)
-        for node in torch.export.export(module, (x,), dynamic_shapes=(shape,), strict=False).graph.nodes:
+        program = tracing.trace(module, 3, fixed=None, smallest=(128, 128), largest=(512, 512))
+        for node in program.graph.nodes:
             assert "sort" not in str(node.target)
             assert node.target is not operator.truediv
             value = node.meta.get("val")

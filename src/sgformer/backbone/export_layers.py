@@ -325,35 +325,39 @@ def attend_windows(q: Tensor, k: Tensor, v: Tensor, *, num_heads: int, size: int
         - q, k, v: `(B, H, W, c)`
         - returns: `(B, H, W, c)` and `(B, H, W)`
     """
-    _, H, W, c = q.shape
-    d = c // num_heads
-    exists = _cut(
-        torch.ones_like(q[:1, :, :, :1]), size, 1
-    )  # (h * w, 1, size * size, 1): 1 where there is a token
-    q, k, v = (_cut(x, size, num_heads) for x in (q * d**-0.5, k, v))  # (B * h * w, a, size * size, d) each
-    scores = (q @ k.mT).unflatten(0, (-1, exists.shape[0]))
+    B, H, W, c = q.shape
+    M = size * size
+    exists = _cut(torch.ones_like(q[:1, :, :, :1]), size, 1)  # (h * w, 1, M, 1): 1 where there is a token
+    num_windows = exists.shape[0]
+    q, k, v = (
+        _cut(x, size, num_heads) for x in (q * (c // num_heads) ** -0.5, k, v)
+    )  # (B * h * w, a, M, d) each
+    scores = (q @ k.mT).reshape(B, num_windows, num_heads, M, M)
     # Adding, since some runtimes compare no floats: a score loses all weight, or nothing at all.
     hidden = (exists.mT - 1) * (-torch.finfo(scores.dtype).min / 2)
-    weights = _softmax(scores + hidden)  # (B, h * w, a, size * size, size * size)
-    received = (exists.mT.to(weights.dtype) @ weights).mean(2)  # (B, h * w, 1, size * size)
-    out = weights.to(v.dtype).flatten(0, 1) @ v
-    return _join(out, H, W, size), _join(received.flatten(0, 1).unsqueeze(-1), H, W, size).squeeze(-1)
+    weights = _softmax(scores + hidden)
+    received = (exists.mT.to(weights.dtype) @ weights).mean(2)  # (B, h * w, 1, M)
+    out = weights.to(v.dtype).reshape(B * num_windows, num_heads, M, M) @ v
+    received = received.reshape(B * num_windows, 1, M, 1)
+    return _join(out, B, H, W, size), _join(received, B, H, W, size).squeeze(-1)
 
 
 def _cut(x: Tensor, size: int, num_heads: int) -> Tensor:
     """Windows `(B * h * w, a, size * size, d)` of a map `(B, H, W, a * d)`, filled up with zeros at its edges."""
     _, H, W, c = x.shape
-    down, right = (H + size - 1) // size * size - H, (W + size - 1) // size * size - W
-    x = F.pad(x, (0, 0, 0, right, 0, down)).flatten(0, 1).unflatten(0, (-1, size)).unflatten(2, (-1, size))
-    x = x.transpose(1, 2).flatten(2, 3).flatten(0, 1)  # (B * h * w, size * size, c)
+    h, w = (H + size - 1) // size, (W + size - 1) // size
+    x = F.pad(x, (0, 0, 0, w * size - W, 0, h * size - H))
+    # By `unflatten`, in which `torch.export` sees that sizes it does not know divide.
+    x = x.unflatten(1, (h, size)).flatten(0, 1).unflatten(2, (w, size))  # (B * h, size, w, size, c)
+    x = x.transpose(1, 2).flatten(2, 3).flatten(0, 1)
     return x.unflatten(2, (num_heads, c // num_heads)).transpose(1, 2)
 
 
-def _join(windows: Tensor, height: Any, width: Any, size: int) -> Tensor:
+def _join(windows: Tensor, batch: Any, height: Any, width: Any, size: int) -> Tensor:
     """The map `(B, height, width, a * d)` from whose windows `(B * h * w, a, size * size, d)` came."""
-    rows, columns = (height + size - 1) // size, (width + size - 1) // size
-    x = windows.transpose(1, 2).flatten(2)  # (B * h * w, size * size, c)
-    x = x.unflatten(1, (size, size)).unflatten(0, (-1, columns)).transpose(1, 2)
-    x = x.flatten(2, 3).flatten(0, 1).unflatten(0, (-1, rows * size))
-    row, column = torch.arange(height, device=x.device), torch.arange(width, device=x.device)
-    return x.index_select(1, row).index_select(2, column)
+    h, w = (height + size - 1) // size, (width + size - 1) // size
+    row = torch.arange(height, device=windows.device).unsqueeze(1)
+    column = torch.arange(width, device=windows.device)
+    place = (row // size * w + column // size) * size**2 + row % size * size + column % size  # of each token
+    x = windows.transpose(1, 2).flatten(2).unflatten(0, (batch, h * w)).flatten(1, 2)
+    return x.index_select(1, place.flatten()).unflatten(1, (height, width))

@@ -86,6 +86,13 @@ FORMATS = {
     ".pt2": Format(
         module="torch_program", packages={"torch": "torch"}, extra="train", open_sizes=True, lists=True
     ),
+    ".xml": Format(
+        module="openvino_ir",
+        packages={"onnx": "onnx", "onnxscript": "onnxscript", "openvino": "openvino"},
+        extra="openvino",
+        convs=True,
+        open_sizes=True,
+    ),
 }
 
 
