@@ -18,7 +18,7 @@ def write(path: Path, program: Any, about: dict[str, Any]) -> None:
     OpenVINO reads the program as ONNX: what it makes of a `torch.export` program is slower, and has no rule for some
     open sizes.
     """
-    import openvino
+    import openvino  # pyright: ignore[reportMissingImports]
 
     model = openvino.Core().read_model(onnx_file.model_of(program, about, refuses=False).SerializeToString())
     smallest, largest = about["sizes"]["smallest"], about["sizes"]["largest"]
@@ -32,7 +32,7 @@ def write(path: Path, program: Any, about: dict[str, Any]) -> None:
 
 def open_file(path: Path, threads: int) -> Run:
     """The file in OpenVINO on the CPU, told to compute in float32: by itself it takes bfloat16 where there is some."""
-    import openvino
+    import openvino  # pyright: ignore[reportMissingImports]
 
     core = openvino.Core()
     options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
@@ -49,6 +49,6 @@ def open_file(path: Path, threads: int) -> Run:
 
 def read_about(path: Path) -> dict[str, Any]:
     """The file's metadata."""
-    import openvino
+    import openvino  # pyright: ignore[reportMissingImports]
 
     return json.loads(openvino.Core().read_model(str(path)).get_rt_info("sgformer").astype(str))
