@@ -32,7 +32,7 @@ ARROWS: dict[str, set[str]] = {
         *("", "tasks", "engine", "explain", "report", "export", "benchmark"),
         *("backbone.official", "backbone.exporting"),
     },
-    "__init__": {"backbone", "fast", "ops", "lazy tasks"},
+    "__init__": {"backbone", "fast", "ops", "lazy tasks", "lazy commands"},
     "__main__": set(),
 }
 MAX_LINES = 400

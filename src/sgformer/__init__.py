@@ -9,33 +9,59 @@ Example:
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .backbone import SGFormer, hold_significance
 from .fast import plain
 from .ops.float32 import fast_float32
 
 if TYPE_CHECKING:
-    from .tasks.classification.model import Classifier
+    from .commands.evaluate import evaluate
+    from .commands.predict import predict
+    from .commands.train import train
+    from .tasks.kept import Kept
 
 __version__ = "0.1.0.dev0"
 
-__all__ = ["SGFormer", "__version__", "fast_float32", "hold_significance", "load", "plain"]
+__all__ = [
+    "SGFormer",
+    "__version__",
+    "evaluate",
+    "fast_float32",
+    "hold_significance",
+    "load",
+    "plain",
+    "predict",
+    "train",
+]
 
 
-def load(weights: str | Path) -> Classifier:
+def load(weights: str | Path, *, device: str = "cpu") -> Kept:
     """The trained model in a weights file or a run folder, ready to predict; no code in the file is run.
 
-    Needs the extra `train`.
+    Needs the extra `predict`; of the libraries for training, none.
 
     Args:
-        weights: a file that `sgformer train` or `sgformer convert` wrote, or a run folder, for its best weights.
+        weights: A file that `sgformer train` or `sgformer convert` wrote, a run folder, for its best weights, or the
+            name of weights that ship, such as ``sgformer_t``.
+        device: Where the model goes, such as ``cpu`` or ``cuda``.
+
+    Returns:
+        A `Classifier`, `Detector` or `Segmenter`, in evaluation mode.
 
     Raises:
-        ValueError: if the file is damaged or of another kind.
-        FileNotFoundError: if there is none.
+        ValueError: The file is damaged or of another kind.
+        FileNotFoundError: There is none.
     """
     from .tasks import load
 
-    return load(weights)
+    return load(weights, device=device)
+
+
+def __getattr__(name: str) -> Any:
+    """The commands as functions, imported when they are asked for, since they need more packages."""
+    if name in ("evaluate", "predict", "train"):
+        return getattr(importlib.import_module(f".commands.{name}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -83,7 +83,7 @@ def photograph(width=120, height=90, kind="PNG"):
 
 @contextmanager
 def serving(model, task="classification"):
-    app = web.create_app(Tryout(model, task=task), hosts=["127.0.0.1", "localhost"])
+    app = web.create_app(Tryout(model), hosts=["127.0.0.1", "localhost"])
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
@@ -287,7 +287,7 @@ def test_it_survives_many_uploads(client):
 
 
 def test_large_pictures_are_shrunk(model):
-    tryout = Tryout(model, task="classification")
+    tryout = Tryout(model)
     file = io.BytesIO()
     Image.new("RGB", (3000, 1500)).save(file, "JPEG")
     said = tryout.compute(file.getvalue())

@@ -21,10 +21,10 @@ from sgformer.tasks.detection import Recipe, build, evaluate
 from sgformer.tasks.detection.data import AugmentOptions, DataOptions, DetectionData
 from sgformer.tasks.detection.heads import HeadOptions
 from sgformer.tasks.detection.masks import decode
+from sgformer.tasks.detection.mistakes import mistakes, worst
 from sgformer.tasks.detection.model import Detector, Preprocessing
 from sgformer.tasks.detection.report import NUMBERS, CocoMetric, make_report
 from sgformer.tasks.detection.task import create_detector, with_masks
-from sgformer.tasks.detection.worst import mistakes, worst
 
 HEADS = HeadOptions(
     channels=16, box_channels=32, anchor_sizes=(16, 24, 32, 64, 128), num_proposals=50, num_sampled=32

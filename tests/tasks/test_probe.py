@@ -61,7 +61,7 @@ def test_a_probe_is_an_ordinary_classifier(folder, weights, tmp_path):
 def test_two_classes_have_the_probabilities_of_the_regression():
     from sklearn.linear_model import LogisticRegression
 
-    from sgformer.tasks.classification.probe import regress
+    from sgformer.tasks.classification.probing import regress
 
     features = torch.randn(60, 5, dtype=torch.float64)
     labels = (features[:, 0] + torch.randn(60) > 0).long()

@@ -34,16 +34,18 @@ def convert(
     if not source.exists():
         raise FileNotFoundError(f"no file at {source}; check the path")
     if source.is_dir() or source.suffix == ".safetensors":
-        from ..engine.weights import locate, read_metadata
         from ..tasks import load
 
-        model, metadata = load(source), read_metadata(locate(source))
+        model = load(source)
         if names:
+            from ..tasks.classification.model import Classifier
             from ..tasks.classification.sources import read_names
 
+            if not isinstance(model, Classifier):
+                raise ValueError(f"--names is for classifiers; {source} is for {model.task}: leave it out")
             model.names = read_names(Path(names))
-        model.save(out, recipe=metadata["recipe"], metrics=metadata["metrics"], half=half)
-        print(f"{metadata['model']['name']}, {len(model.classes)} classes -> {out}")
+        model.save(out, recipe=model.metadata["recipe"], metrics=model.metadata["metrics"], half=half)
+        print(f"{model.name}, {len(model.classes)} classes -> {out}")
         return out
     model = _released(source, ema=ema)
     model.save(out, half=half)

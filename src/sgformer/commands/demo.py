@@ -88,14 +88,11 @@ def draw(weights: str | Path, *, accuracy: float, num_judged: int) -> tuple[Imag
 
     from .. import tasks
     from ..engine.recipe import parse
-    from ..engine.weights import locate, read_metadata
     from ..explain import Cell, contact_sheet
     from ..tasks.digit_scenes import DigitScenes
 
-    path = locate(weights)
-    model = tasks.load(path)
-    metadata = read_metadata(path)
-    options = parse(metadata["recipe"], tasks.get(metadata["task"]).Recipe).data.scenes
+    model = tasks.load(weights)
+    options = parse(model.metadata["recipe"], tasks.get(model.task).Recipe).data.scenes
     validation = DigitScenes("val", options.num_val, size=options.size, seed=options.seed)
 
     scenes = [validation[i] for i in range(min(64, len(validation)))]

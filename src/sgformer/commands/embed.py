@@ -45,7 +45,7 @@ def embed(
     from rich.progress import track
 
     from .. import tasks
-    from ..engine.weights import check_writable, locate, read_metadata, write_atomically
+    from ..engine.weights import check_writable, write_atomically
     from ..tasks.images import PictureError, read_picture
     from . import console
     from .predict import find, printable
@@ -53,9 +53,9 @@ def embed(
     paths = find(pictures)
     check_writable(out)
     with console.waiting("loading ..."):
-        model = tasks.load(weights, device=console.device(device))
+        model: Any = tasks.load(weights, device=console.device(device))
     if not hasattr(model, "embed"):
-        task = read_metadata(locate(weights))["task"]
+        task = model.task
         raise ValueError(f"these weights are for {task}; features are those of a classifier")
     names: list[str] = []
     found: list[Any] = []

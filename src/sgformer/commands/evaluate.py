@@ -34,23 +34,22 @@ def evaluate(
 
     from .. import tasks
     from ..engine import recipe as recipes
-    from ..engine.weights import check_writable, locate, read_metadata, write_atomically
+    from ..engine.weights import check_writable, locate, write_atomically
     from . import console
 
     path = locate(weights)
     check_writable(json, coco)
     with console.waiting("loading ..."):
         model = tasks.load(path, device=console.device(device))
-    metadata = read_metadata(path)
-    task = tasks.get(metadata["task"])
-    source: Path | dict[str, Any] = metadata["recipe"]
+    task = tasks.get(model.task)
+    source: Path | Any = model.metadata["recipe"]
     if source and Path(weights).is_dir() and (Path(weights) / "recipe.yaml").is_file():
         source = Path(weights) / "recipe.yaml"  # also knows where the data lie
-    if metadata["recipe"].get("task") != metadata["task"]:
+    if model.metadata["recipe"].get("task") != model.task:
         # Converted and pretrained weights have no recipe of their task; their own picture size is the default then.
-        source = {"task": metadata["task"], "data": {"image_size": list(model.preprocessing.image_size)}}
+        source = {"task": model.task, "data": {"image_size": list(model.preprocessing.image_size)}}
     recipe = recipes.parse(source, task.Recipe, overrides)
-    if coco and (metadata["task"], recipe.data.source) != ("detection", "coco"):
+    if coco and (model.task, recipe.data.source) != ("detection", "coco"):
         raise ValueError(
             "--coco is for detection on annotations in COCO's format, which have ids; leave it out"
         )
@@ -62,8 +61,8 @@ def evaluate(
         ),
     )
     console.table(*report.to_table())
-    if hasattr(report, "to_lines"):
-        print("", *report.to_lines(), sep="\n")
+    if lines := report.to_lines():
+        print("", *lines, sep="\n")
     if json:
         write_atomically(
             json, (json_.dumps({"weights": str(path), **report.to_dict()}, indent=2) + "\n").encode()

@@ -74,7 +74,7 @@ def predict(
     rank, num_processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
     from .. import tasks
-    from ..engine.weights import check_writable, locate, read_metadata, write_atomically
+    from ..engine.weights import check_writable, write_atomically
     from . import console
 
     folders = {"draw": Path(draw) if draw else None, "maps": Path(maps) if maps else None}
@@ -92,8 +92,8 @@ def predict(
     if name == "cuda" and num_processes > 1:
         name = f"cuda:{os.environ.get('LOCAL_RANK', rank)}"
     with console.waiting("loading ..."):
-        model = tasks.load(weights, device=name)
-    task = read_metadata(locate(weights))["task"]
+        model: Any = tasks.load(weights, device=name)
+    task = model.task
     semantic = {"window": window, "scales": scales, "flip": flip}
     meant = dict.fromkeys(("maps", *semantic), "segmentation")
     meant |= dict.fromkeys(("coco", "annotations"), "detection")

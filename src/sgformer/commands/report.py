@@ -69,17 +69,17 @@ def _judged(task: Any, model: Any, recipe: Any) -> list[Any]:
     from .. import report as pages
 
     judged = task.evaluate(model, recipe.data)
-    lines = pages.lines(judged.to_lines()) if hasattr(judged, "to_lines") else ""
+    lines = pages.lines(judged.to_lines())
     sections = [pages.Section("How the best weights do", pages.table(*judged.to_table()) + lines)]
     if (confusion := judged.to_dict().get("confusion")) is not None:
         # All of them: some may have no validation pictures.
-        names = list(map(getattr(model, "name_of", model.classes.__getitem__), range(len(confusion))))
+        names = list(map(model.name_of, range(len(confusion))))
         sections.append(pages.Section("What is taken for what", pages.matrix(confusion, names)))
-    if getattr(judged, "precision", None):
-        sections.append(pages.Section("Precision and recall", pages.precision_recall(judged.precision)))
-    if hasattr(task, "worst") and (worst := task.worst(model, recipe.data)):
+    if curves := judged.precision_recall():
+        sections.append(pages.Section("Precision and recall", pages.precision_recall(curves)))
+    if worst := task.worst(model, recipe.data):
         # Where colours mean classes, which is which.
-        legend = pages.legend(model.classes, model.palette) if hasattr(model, "palette") else ""
+        legend = pages.legend(model.classes, model.palette) if model.palette else ""
         shown = pages.gallery(_with_significance(model, worst))
         sections.append(pages.Section("The worst mistakes", legend + shown))
     return sections

@@ -36,7 +36,6 @@ def serve(
     from PIL import Image
 
     from .. import tasks
-    from ..engine.weights import locate, read_metadata
     from . import console
     from .tryout import Tryout
     from .web import create_app
@@ -45,7 +44,7 @@ def serve(
     with listening:
         model = tasks.load(weights, device=console.device(device))
         model.predict(Image.new("RGB", (224, 224)))  # the first is slow; no visitor shall wait for it
-        tryout = Tryout(model, task=read_metadata(locate(weights))["task"])
+        tryout = Tryout(model)
         app = create_app(tryout, hosts=[_in_url(name) for name in LOOPBACK] if host in LOOPBACK else ["*"])
         config = uvicorn.Config(app, log_level="warning", limit_concurrency=MAX_CONNECTIONS, lifespan="off")
         shown = "localhost" if host in ("0.0.0.0", "::") else _in_url(host)

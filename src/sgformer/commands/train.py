@@ -78,7 +78,7 @@ def train(
         folder = fit.new_folder(out, recipes.run_name(path))
     else:
         folder = Path(out)  # callbacks that write in the others ask the first one
-    watchers = task_module.watchers(parsed, data, folder) if hasattr(task_module, "watchers") else []
+    watchers = task_module.watchers(parsed, data, folder)
     if not fit.is_first_process():
         console.quiet = True
     elif resume:

@@ -14,6 +14,7 @@ from ..explain import Pair
 from ..explain.explanation import VIEWS
 from ..explain.page import ABOUT, describe_pair
 from ..tasks.images import read_picture
+from ..tasks.kept import Kept
 from .explain import budgeted, explain_picture
 
 MAX_PIXELS = 64_000_000  # of an upload: 200 MB when decoded
@@ -45,11 +46,10 @@ class Tryout:
 
     Args:
         model: What `sgformer.load` gives.
-        task: Its task, as in the metadata of the weights.
     """
 
-    def __init__(self, model: Any, *, task: str) -> None:
-        self.model, self.task = model, task
+    def __init__(self, model: Kept) -> None:
+        self.model, self.task = model, model.task
         self._results: OrderedDict[str, _Result] = OrderedDict()
         self._budgeted = budgeted(model)
         self._explains = any(hasattr(module, "forward_spending") for module in model.modules())

@@ -5,13 +5,12 @@ What a task's folder offers, so that the commands need to know no more:
 =========================== ==========================================================================
 ``Recipe``                  a dataclass of dataclasses, the sections of its recipes
 ``build(recipe)``           a LightningModule with ``.model`` and ``.monitor``, and a LightningDataModule
-``load(weights)``           the model that people keep: ``predict``, ``save``
-``evaluate(model, data)``   a report: ``to_dict()``, ``to_table()``, and ``to_lines()`` where more belongs below; a
-                            task whose models are another's has none
+``Kept``                    the model that people keep, a `kept.Kept`: ``predict``, ``save``, ``from_weights``
+``evaluate(model, data)``   a report, a `kept.BaseReport`; a task whose models are another's has none
 =========================== ==========================================================================
 
 The data module has ``examples()``: a few validation pictures of one size, to watch a model by.
-``watchers(recipe, data, folder)`` may give callbacks for the run, and need not be there.
+``watchers(recipe, data, folder)`` gives callbacks for the run.
 
 ``model.predict(picture, **settings)`` takes whatever `images.read_picture` does, or a list of it, and gives a
 prediction for each: ``summary()`` is a line for people, ``to_dict()`` for JSON, ``draw(picture)`` a picture of it.
@@ -19,9 +18,14 @@ The LightningModule has ``loss(batch)``, which `engine` calls once more to find 
 """
 
 import importlib
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .kept import Kept
 
 # Task to module, as text: a task is imported when it is asked for.
 TASKS = {
@@ -45,7 +49,7 @@ def get(name: str) -> ModuleType:
     return importlib.import_module(TASKS[name])
 
 
-def load(weights: str | Path, *, device: str = "cpu") -> Any:
+def load(weights: str | Path, *, device: str = "cpu") -> "Kept":
     """A trained model, ready to predict, from a run folder or a weights file.
 
     Args:
@@ -53,14 +57,29 @@ def load(weights: str | Path, *, device: str = "cpu") -> Any:
         device: Where the model goes, such as ``cpu`` or ``cuda``.
 
     Returns:
-        What the task keeps; for classification a `Classifier`, in evaluation mode.
-    """
-    from ..engine.weights import WeightsError, locate, read_metadata
+        What the task keeps, such as a `Classifier`, in evaluation mode.
 
-    path = locate(weights)
-    task = read_metadata(path).get("task")
-    if task not in TASKS:
-        raise WeightsError(
-            f"{path} is for the task {task!r}, which this version does not know; update sgformer"
-        )
-    return get(task).load(path).to(device)
+    Raises:
+        WeightsError: The file is damaged, or of a task that this version does not know.
+    """
+    from .kept import restore
+
+    return restore(weights, lambda task: get(task).Kept if task in TASKS else None).to(device)
+
+
+def lazily(package: str, places: Mapping[str, str]) -> Callable[[str], Any]:
+    """A package's ``__getattr__``, which imports names from their modules when they are asked for.
+
+    Args:
+        package: The package's name.
+        places: Each name's module within it.
+    """
+
+    def __getattr__(name: str) -> Any:
+        if name not in places:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(f"{package}.{places[name]}"), name)
+        setattr(sys.modules[package], name, value)  # asked for once
+        return value
+
+    return __getattr__

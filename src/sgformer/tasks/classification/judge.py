@@ -13,6 +13,7 @@ from torchmetrics.classification import (
     MulticlassConfusionMatrix,
 )
 
+from ..kept import BaseReport
 from ..loading import DataError, Unreadable
 from .data import ClassificationData
 from .model import Classifier
@@ -20,7 +21,7 @@ from .options import DataOptions
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(BaseReport):
     """How good a classifier is.
 
     Attributes:

@@ -1,9 +1,9 @@
 """What people keep of a trained classifier: a model that takes pictures and gives names."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Self, overload
 
 import torch
 from PIL import Image, ImageDraw
@@ -13,6 +13,7 @@ from ...engine import weights
 from ...lettering import font_for, written
 from ..backbones import adapt_inputs, create_backbone
 from ..images import Picture, Preprocessing, read_picture
+from ..kept import Kept
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Prediction:
         return {"label": self.label, "score": round(self.score, 6), "top": top}
 
 
-class Classifier(nn.Module):
+class Classifier(Kept):
     """A timm backbone together with the names of its classes and how pictures are prepared for it.
 
     Args:
@@ -88,6 +89,8 @@ class Classifier(nn.Module):
         >>> model.predict(Image.new("RGB", (300, 200))).label in ("cat", "dog")
         True
     """
+
+    task = "classification"
 
     def __init__(
         self,
@@ -199,53 +202,24 @@ class Classifier(nn.Module):
         """What to call a class to people."""
         return self.names.get(self.classes[index], self.classes[index])
 
-    def save(
-        self,
-        path: str | Path,
-        *,
-        recipe: Mapping[str, Any] | None = None,
-        metrics: Mapping[str, float] | None = None,
-        half: bool = False,
-    ) -> None:
-        """Write everything needed to use the model again to one safetensors file.
+    @property
+    def saved(self) -> nn.Module:
+        """The timm model, whose names are its own."""
+        return self.backbone
 
-        Args:
-            path: Where to; an existing file is replaced atomically.
-            recipe: How it was trained, for people.
-            metrics: How good it is, for people.
-            half: Whether to keep the numbers in half precision (float16), in half the space.
-        """
-        metadata = {
-            "task": "classification",
-            "model": {"name": self.name, "kwargs": self.kwargs},
-            "classes": self.classes,
-            "names": self.names,
-            "preprocessing": asdict(self.preprocessing),
-            "recipe": recipe or {},
-            "metrics": metrics or {},
-        }
-        weights.save(path, self.backbone.state_dict(), metadata, half=half)
+    def describe(self) -> dict[str, Any]:
+        """What to call the classes to people."""
+        return {"names": self.names}
 
     @classmethod
-    def from_weights(cls, path: str | Path) -> "Classifier":
-        """Read back what `save` wrote, in evaluation mode.
-
-        Args:
-            path: A weights file, or a run folder for its best.
-
-        Raises:
-            WeightsError: The file is damaged, is for something else, or its names and shapes do not fit.
-        """
-        return weights.restore(
-            path,
-            lambda metadata: cls(
-                metadata["model"]["name"],
-                classes=metadata["classes"],
-                names=metadata.get("names"),
-                preprocessing=Preprocessing(**metadata["preprocessing"]),
-                kwargs=metadata["model"]["kwargs"],
-            ),
-            part=lambda model: model.backbone,
+    def from_metadata(cls, metadata: Mapping[str, Any]) -> Self:
+        """A classifier as a weights file's metadata describe it, with any values."""
+        return cls(
+            metadata["model"]["name"],
+            classes=metadata["classes"],
+            names=metadata.get("names"),
+            preprocessing=Preprocessing(**metadata["preprocessing"]),
+            kwargs=metadata["model"]["kwargs"],
         )
 
     def start_from(self, path: str | Path) -> None:

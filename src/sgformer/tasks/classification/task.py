@@ -23,7 +23,7 @@ from ..loading import Batch, no_loss
 from .data import ClassificationData
 from .model import Classifier
 from .options import AugmentOptions, DataOptions
-from .probe import ProbeOptions
+from .probing import ProbeOptions
 
 
 @dataclass(kw_only=True)

@@ -4,12 +4,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 Target = dict[str, Any]
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """8 bits (3, height, width) from an RGB picture."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
 @dataclass(kw_only=True)

@@ -19,7 +19,7 @@ from ..digit_scenes import DigitScenes
 from ..images import PictureError, read_picture
 from ..loading import DataError, Unreadable, listed, make_loader, pair, spread
 from . import coco, sources
-from .augment import Augment, AugmentOptions, Target
+from .augment import Augment, AugmentOptions, Target, to_tensor
 from .masks import area, decode
 from .sources import Split, SplitOptions
 
@@ -98,11 +98,6 @@ class DataOptions:
             raise ValueError(
                 f"data.batch_size {self.batch_size} and data.multiple {self.multiple} must be at least 1"
             )
-
-
-def to_tensor(image: Image.Image) -> Tensor:
-    """8 bits (3, height, width) from an RGB picture."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
 class Batch(NamedTuple):

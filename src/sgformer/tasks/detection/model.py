@@ -4,12 +4,12 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Self, overload
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import BatchNorm1d, BatchNorm2d, SyncBatchNorm
 from torch.nn.functional import pad
-from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 from torchvision.transforms.v2.functional import resize
@@ -17,8 +17,8 @@ from torchvision.transforms.v2.functional import resize
 from ...engine import weights
 from ..backbones import create_pyramid, preprocessing_of
 from ..images import Picture, read_picture
-from .augment import resized
-from .data import to_tensor
+from ..kept import Kept
+from .augment import resized, to_tensor
 from .detections import Detections
 from .heads import STRIDES, HeadOptions, create_heads, over_processes
 from .retina import LEVELS, Retina, create_neck
@@ -64,7 +64,7 @@ class Preprocessing:
         return resized(size, shorter=shorter, longest=longest, multiple=self.multiple)
 
 
-class Detector(nn.Module):
+class Detector(Kept):
     """Mask R-CNN, Faster R-CNN or RetinaNet of torchvision's parts over the feature pyramid of any timm backbone.
 
     No picture is ever padded before the backbone, whose attention is global and would see it. Pictures of one size go
@@ -102,6 +102,7 @@ class Detector(nn.Module):
         4
     """
 
+    task = "detection"
     mean: Tensor
     std: Tensor
 
@@ -138,7 +139,7 @@ class Detector(nn.Module):
         super().train(mode)
         if self.freeze_batch_norm:
             for module in self.backbone.modules():
-                if isinstance(module, _BatchNorm):
+                if isinstance(module, BatchNorm1d | BatchNorm2d | SyncBatchNorm):
                     module.eval()
         return self
 
@@ -242,54 +243,20 @@ class Detector(nn.Module):
             limit=len(places) if len(places) >= self.heads.max_detections else None,
         )
 
-    def save(
-        self,
-        path: str | Path,
-        *,
-        recipe: Mapping[str, Any] | None = None,
-        metrics: Mapping[str, float] | None = None,
-        half: bool = False,
-    ) -> None:
-        """Write everything needed to use the model again to one safetensors file.
-
-        Args:
-            path: Where to; an existing file is replaced atomically.
-            recipe: How it was trained, for people.
-            metrics: How good it is, for people.
-            half: Whether to keep the numbers in half precision (float16), in half the space.
-        """
-        metadata = {
-            "task": "detection",
-            "model": {"name": self.name, "kwargs": self.kwargs},
-            "heads": asdict(self.heads),
-            "classes": self.classes,
-            "category_ids": self.category_ids,
-            "preprocessing": asdict(self.preprocessing),
-            "recipe": recipe or {},
-            "metrics": metrics or {},
-        }
-        weights.save(path, self.state_dict(), metadata, half=half)
+    def describe(self) -> dict[str, Any]:
+        """The heads, and the ids of the classes."""
+        return {"heads": asdict(self.heads), "category_ids": self.category_ids}
 
     @classmethod
-    def from_weights(cls, path: str | Path) -> "Detector":
-        """Read back what `save` wrote, in evaluation mode.
-
-        Args:
-            path: A weights file, or a run folder for its best.
-
-        Raises:
-            WeightsError: The file is damaged, is for something else, or its names and shapes do not fit.
-        """
-        return weights.restore(
-            path,
-            lambda metadata: cls(
-                metadata["model"]["name"],
-                classes=metadata["classes"],
-                preprocessing=Preprocessing(**metadata["preprocessing"]),
-                heads=HeadOptions(**metadata["heads"]),
-                category_ids=metadata["category_ids"],
-                kwargs=metadata["model"]["kwargs"],
-            ),
+    def from_metadata(cls, metadata: Mapping[str, Any]) -> Self:
+        """A detector as a weights file's metadata describe it, with any values."""
+        return cls(
+            metadata["model"]["name"],
+            classes=metadata["classes"],
+            preprocessing=Preprocessing(**metadata["preprocessing"]),
+            heads=HeadOptions(**metadata["heads"]),
+            category_ids=metadata["category_ids"],
+            kwargs=metadata["model"]["kwargs"],
         )
 
     def start_from(self, path: str | Path) -> None:

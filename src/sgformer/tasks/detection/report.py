@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..kept import BaseReport
 from .masks import Rle, encode
 
 Row = dict[str, Any]
@@ -57,7 +58,7 @@ class ClassRow:
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(BaseReport):
     """How good a detector is.
 
     Attributes:
@@ -104,6 +105,10 @@ class Report:
             "classes": rows,
             "notes": list(self.notes),
         }
+
+    def precision_recall(self) -> Any:
+        """Its curves."""
+        return self.precision
 
     def to_table(self) -> tuple[Sequence[str], list[Sequence[str]]]:
         """For people: column heads and rows, the last ones for all classes together."""

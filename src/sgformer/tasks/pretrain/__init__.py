@@ -5,6 +5,6 @@ from .data import PretrainData
 from .task import PretrainTask, Recipe, build, watchers
 from .teacher import Teacher
 
-load = Classifier.from_weights
+Kept = Classifier
 
-__all__ = ["PretrainData", "PretrainTask", "Recipe", "Teacher", "build", "load", "watchers"]
+__all__ = ["Kept", "PretrainData", "PretrainTask", "Recipe", "Teacher", "build", "watchers"]

@@ -35,7 +35,7 @@ class DataOptions:
         image_size: What the student sees in training, in pixels: one number, or [height, width]; at least 32.
         eval_image_size: The same when it is judged and used; null: no other.
         crop_fraction: How much of the shorter side validation keeps; null: what the model is known to like.
-        batch_size: Images per batch of one process.
+        batch_size: Images per batch of all processes together, which share it equally.
         workers: Processes that read images; null: as many as suit the machine.
         augment: How training images are varied. Teacher and student see the same crops and mixtures.
         scenes: How many digit scenes, where those are the source.

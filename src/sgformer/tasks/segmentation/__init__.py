@@ -1,14 +1,35 @@
 """What is where in the picture? A class for each pixel, learned from masks, on any timm backbone with maps."""
 
-from .data import SegmentationData
+from typing import TYPE_CHECKING
+
+from .. import lazily
 from .model import Segmenter
 from .prediction import SemanticMap
-from .task import Recipe, Report, SegmentationTask, build, evaluate, watchers
-from .worst import worst
 
-load = Segmenter.from_weights
+if TYPE_CHECKING:
+    from .data import SegmentationData
+    from .mistakes import worst
+    from .task import Recipe, Report, SegmentationTask, build, evaluate, watchers
+
+Kept = Segmenter
+
+# What needs the training libraries is imported when it is asked for.
+__getattr__ = lazily(
+    __name__,
+    {
+        "SegmentationData": "data",
+        "Recipe": "task",
+        "Report": "task",
+        "SegmentationTask": "task",
+        "build": "task",
+        "evaluate": "task",
+        "watchers": "task",
+        "worst": "mistakes",
+    },
+)
 
 __all__ = [
+    "Kept",
     "Recipe",
     "Report",
     "SegmentationData",
@@ -17,7 +38,6 @@ __all__ = [
     "SemanticMap",
     "build",
     "evaluate",
-    "load",
     "watchers",
     "worst",
 ]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, Self, overload
 
 import numpy as np
 import timm
@@ -16,6 +16,7 @@ from torch.nn.functional import interpolate, pad
 from ...engine import weights
 from ..backbones import create_pyramid
 from ..images import Picture, Preprocessing, read_picture
+from ..kept import Kept
 from .inference import STRIDE, InferenceOptions, Progress, class_map
 from .masks import Colour, colours_for
 from .prediction import SemanticMap
@@ -105,7 +106,7 @@ class SemanticFPN(nn.Module):
 HEADS: dict[str, type[UPerNet] | type[SemanticFPN]] = {"upernet": UPerNet, "semantic_fpn": SemanticFPN}
 
 
-class Segmenter(nn.Module):
+class Segmenter(Kept):
     """A timm backbone with a head that gives each pixel a class.
 
     Args:
@@ -128,6 +129,8 @@ class Segmenter(nn.Module):
     Raises:
         ValueError: The model is unknown, has no such maps, or does not take an argument.
     """
+
+    task = "segmentation"
 
     def __init__(
         self,
@@ -291,56 +294,25 @@ class Segmenter(nn.Module):
         options = options or self.inference
         return class_map(self.scores, picture, self.preprocessing, options, device=device, progress=progress)
 
-    def save(
-        self,
-        path: str | Path,
-        *,
-        recipe: Mapping[str, Any] | None = None,
-        metrics: Mapping[str, float] | None = None,
-        half: bool = False,
-    ) -> None:
-        """Write everything needed to use the model again to one safetensors file.
-
-        Args:
-            path: Where to; an existing file is replaced atomically.
-            recipe: How it was trained, for people.
-            metrics: How good it is, for people.
-            half: Whether to keep the numbers in half precision (float16), in half the space.
-        """
-        metadata = {
-            "task": "segmentation",
-            "model": {"name": self.name, "kwargs": self.kwargs},
+    def describe(self) -> dict[str, Any]:
+        """The head, how pictures go through it, and the colours."""
+        return {
             "head": asdict(self.options),
             "inference": asdict(self.inference),
-            "classes": self.classes,
             "palette": self.palette,
-            "preprocessing": asdict(self.preprocessing),
-            "recipe": recipe or {},
-            "metrics": metrics or {},
         }
-        weights.save(path, self.state_dict(), metadata, half=half)
 
     @classmethod
-    def from_weights(cls, path: str | Path) -> "Segmenter":
-        """Read back what `save` wrote, in evaluation mode.
-
-        Args:
-            path: A weights file, or a run folder for its best.
-
-        Raises:
-            WeightsError: The file is damaged, is for something else, or its names and shapes do not fit.
-        """
-        return weights.restore(
-            path,
-            lambda metadata: cls(
-                metadata["model"]["name"],
-                classes=metadata["classes"],
-                preprocessing=Preprocessing(**metadata["preprocessing"]),
-                kwargs=metadata["model"]["kwargs"],
-                head=HeadOptions(**metadata["head"]),
-                inference=InferenceOptions(**metadata["inference"]),
-                palette=metadata["palette"],
-            ),
+    def from_metadata(cls, metadata: Mapping[str, Any]) -> Self:
+        """A segmenter as a weights file's metadata describe it, with any values."""
+        return cls(
+            metadata["model"]["name"],
+            classes=metadata["classes"],
+            preprocessing=Preprocessing(**metadata["preprocessing"]),
+            kwargs=metadata["model"]["kwargs"],
+            head=HeadOptions(**metadata["head"]),
+            inference=InferenceOptions(**metadata["inference"]),
+            palette=metadata["palette"],
         )
 
     def start_from(self, path: str | Path) -> None:

@@ -18,6 +18,7 @@ from ...engine.fit import TrainerOptions
 from ...engine.optim import OptimOptions, count_steps, create_optimizer, create_schedule
 from ..backbones import ModelOptions, preprocessing_of
 from ..balance import ClassWeights, class_weights, describe
+from ..kept import BaseReport
 from ..loading import Batch, DataError, no_loss
 from .data import Judged, SegmentationData
 from .masks import IGNORE
@@ -181,7 +182,7 @@ class ClassReport:
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(BaseReport):
     """How good a segmenter is.
 
     Attributes:
