@@ -158,7 +158,38 @@ def test_a_list_may_repeat_itself(root, tmp_path):
     rows = [f"{path},{name}" for path, name in pictures(root, "train")]
     (tmp_path / "twice.csv").write_text("\n".join(["path,label", *rows, rows[0]]))
     table = str(tmp_path / "twice.csv")
-    assert str(module(source="list", train_list=table, val_list=table)) == "3 classes, 13 + 13 pictures"
+    text = str(module(source="list", train_list=table, val_list=table))
+    assert text.startswith("3 classes, 13 + 13 pictures; 1 rows of")
+    assert "12 pictures are in training and in validation" in text
+
+
+def test_tables_as_tools_write_them(root, tmp_path):
+    rows = [(str(path.relative_to(root)), name) for path, name in pictures(root, "train")]
+    table = tmp_path / "t.csv"
+    for text in (
+        "\n".join(["label ; path", *(f"{name} ; {path}" for path, name in rows)]),
+        "\ufeffpath\tlabel\textra\n" + "\n".join(f"{path}\t{name}\t1" for path, name in rows),
+        "path,label\r\n" + "\r\n".join(f"{path.replace('/', chr(92))},{name}" for path, name in rows),
+    ):
+        table.write_text(text)
+        found = listing(str(table), "train", root, None)
+        assert found.classes == NAMES
+        assert [
+            (os.path.relpath(str(path), root), found.classes[label]) for path, label in found.items
+        ] == rows
+    table.write_text(f"path,label\n{rows[0][0]},red, small\n")
+    with pytest.raises(DataError, match=r"line 2 of .* more cells"):
+        listing(str(table), "train", root, None)
+    table.write_text("path,label\n" + "".join(f"{path},{name}\n" for path, name in rows) + "gone.png,red\n")
+    with pytest.raises(DataError, match=r"names 1 of 13 pictures that do not exist, such as .*gone\.png"):
+        listing(str(table), "train", root, None)
+    found = listing(str(table), "train", root, (*NAMES, "violet"), max_missing=0.1)
+    assert len(found.items) == 12
+    assert "1 pictures of" in found.notes[0]
+    assert f"not in {table}: violet" in found.notes
+    table.write_text(f"path,label\n{rows[0][0]},red\ntrain/red/../{rows[0][0][6:]},blue\n")
+    with pytest.raises(DataError, match="a picture has one class"):
+        listing(str(table), "train", root, None)
 
 
 def test_a_class_folder_whose_name_is_no_text(root, tmp_path):

@@ -111,6 +111,10 @@ class ClassificationData(LightningDataModule):
             self.notes += self.samples[split].notes
         if len(self.samples) > 1:
             sources.compare(self.samples, options.root)
+        if options.source == "list" and len(self.samples) == 2:
+            ours, theirs = ({str(path) for path, _ in one.items} for one in self.samples.values())
+            if both := len(ours & theirs):
+                self.notes.append(f"{both} pictures are in training and in validation")
         if options.source == "folders":
             self.notes += unused(
                 _root(options), {*splits, "train", "val", "classes.txt", "LOC_synset_mapping.txt"}
@@ -160,7 +164,7 @@ class ClassificationData(LightningDataModule):
                 table = options.train_list if split == "train" else options.val_list
                 known = self.samples["train"].classes if "train" in self.samples else None
                 root = Path(options.root).expanduser() if options.root else None
-                return sources.listing(table, split, root, known)
+                return sources.listing(table, split, root, known, max_missing=options.max_unreadable)
             case "imagenet":
                 return sources.imagenet(_root(options), split, options.val_labels)
             case "npz":

@@ -25,9 +25,9 @@ SHUFFLE = 2000
 class Shards(IterableDataset[Any]):
     """Samples of tar files, in which ``name.jpg`` and ``name.cls`` belong together.
 
-    A label is a class index or a class name. Each process and worker reads other shards. In training their order
-    follows from seed and epoch, and every worker gives the same number of samples, from a second pass where its
-    shards hold fewer. A resumed run goes on with the next epoch, not within one.
+    A label is a class index or a class name, and a name where a class is called by a number. Each process and worker
+    reads other shards. In training their order follows from seed and epoch, and every worker gives the same number of
+    samples, from a second pass where its shards hold fewer. A resumed run goes on with the next epoch, not within one.
 
     Args:
         pattern: Files, such as ``shards/train-*.tar`` or ``shards/train-{000..146}.tar``; also URLs in braces.
@@ -135,7 +135,9 @@ class Shards(IterableDataset[Any]):
             yield self.transform(image), torch.tensor(label)
 
     def _label(self, text: str, name: str) -> int:
-        label = int(text) if text.isdigit() else self.index.get(text, -1)
+        # Where classes are called by numbers, labels are names.
+        named = text in self.index or any(name.isdigit() for name in self.index)
+        label = self.index.get(text, -1) if named else int(text) if text.isdigit() else -1
         if not 0 <= label < len(self.index):
             raise DataError(f"{name} has the label {text!r}, which is none of the {len(self.index)} classes")
         return label

@@ -4,10 +4,8 @@ Each source gives the same thing, `Samples`: the classes, and (picture, class in
 path, or bytes, or whatever `images.read_picture` takes. Everything is looked through before anything is trained.
 """
 
-import csv
-import io
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -15,9 +13,10 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from ..digit_scenes import DigitScenes
-from ..images import SUFFIXES, Picture, describe_left_out, find_pictures, is_junk, look_through
-from ..loading import DataError, listed, spread
-from ..text import read_lines, read_text
+from ..images import SUFFIXES, Picture, describe_left_out, is_junk, look_through
+from ..loading import DataError, listed
+from ..text import read_lines
+from .tables import check_labels, read_table
 
 Split = Literal["train", "val"]
 
@@ -104,7 +103,8 @@ def imagenet(root: Path, split: Split, val_labels: str | None) -> Samples:
     """
     if split == "train" or any(path.is_dir() for path in _entries(root / split)):
         return folders(root, split)
-    pictures = find_pictures(root / split)
+    pictures, left_out = look_through(root / split)
+    notes = [f"left out of {split}: {describe_left_out(left_out)}"] if left_out else []
     classes = folders(root, "train").classes if (root / "train").is_dir() else None
     if val_labels is None:
         raise DataError(
@@ -115,7 +115,7 @@ def imagenet(root: Path, split: Split, val_labels: str | None) -> Samples:
     words = [line.replace(",", " ").split() for line in lines]
     if words and words[0][0].lower() in ("imageid", "file", "path", "image"):
         words = words[1:]
-    by_name = _labels(((Path(word[0]).stem, word[1]) for word in words if len(word) > 1), val_labels)
+    by_name = check_labels(((Path(word[0]).stem, word[1]) for word in words if len(word) > 1), val_labels)
     if by_name:
         missing = [path.name for path in pictures if path.stem not in by_name]
         if missing:
@@ -123,6 +123,8 @@ def imagenet(root: Path, split: Split, val_labels: str | None) -> Samples:
                 f"{val_labels} has no label for {listed(missing)}; name the list that belongs to {root / split}"
             )
         labels = [by_name[path.stem] for path in pictures]
+        if unused := len(by_name) - len({path.stem for path in pictures}):
+            notes.append(f"{unused} lines of {val_labels} name no picture")
     elif len(words) == len(pictures):
         labels = [word[0] for word in words]
     else:
@@ -130,65 +132,28 @@ def imagenet(root: Path, split: Split, val_labels: str | None) -> Samples:
             f"{val_labels} has {len(words)} lines for {len(pictures)} pictures in {root / split}; "
             "it must have a line each"
         )
-    return _named(list(zip(pictures, labels, strict=True)), classes, val_labels)
+    return _named(list(zip(pictures, labels, strict=True)), classes, val_labels, notes)
 
 
-def listing(path: str | None, split: Split, root: Path | None, classes: tuple[str, ...] | None) -> Samples:
-    """A table with the columns ``path`` and ``label``: CSV, or Parquet (through pandas).
+def listing(
+    path: str | None,
+    split: Split,
+    root: Path | None,
+    classes: tuple[str, ...] | None,
+    *,
+    max_missing: float = 0.0,
+) -> Samples:
+    """A table with the columns ``path`` and ``label``, see `tables.read_table`.
 
     Args:
-        path: The table. Paths in it are relative to ``root``, or to the table's own folder.
+        path: The table.
         split: What it is for, for the message.
         root: Where relative paths start.
         classes: The classes, where another table fixes them; else all labels of this one, sorted.
+        max_missing: Which share of the pictures may be missing.
     """
-    if path is None:
-        raise DataError(f"which pictures? Name a CSV or Parquet file: --data.{split}_list FILE")
-    table = Path(path).expanduser()
-    if not table.is_file():
-        raise DataError(f"there is no file {table}; check --data.{split}_list")
-    if table.suffix.lower() == ".parquet":
-        import pandas
-
-        frame = pandas.read_parquet(table).convert_dtypes()  # whole numbers stay so where some are missing
-        frame = frame.astype(object).where(frame.notna(), "")
-        columns, rows = list(frame.columns), frame.to_dict("records")
-    else:
-        try:
-            reader = csv.DictReader(io.StringIO(read_text(table)))
-            rows = list(reader)
-            columns = list(reader.fieldnames or ())
-        except csv.Error as error:
-            raise DataError(f"{table} is no CSV file ({error}); save it as one") from error
-    if not {"path", "label"} <= set(columns):
-        raise DataError(f"{table} has the columns {', '.join(columns)}; it must have `path` and `label`")
-    if not rows:
-        raise DataError(f"{table} has no rows; it must have one for each picture")
-    base = root or table.parent
-    texts = [["" if row[name] is None else str(row[name]) for name in ("path", "label")] for row in rows]
-    pairs = [(base / path, label.strip()) for path, label in texts]
-    for number, (picture, label) in enumerate(pairs, 1):
-        if not label or picture == base:
-            raise DataError(f"row {number} of {table} has no {'path' if label else 'label'}; complete it")
-    _labels(pairs, table)
-    some = [pairs[i][0] for i in spread(len(pairs), 16)]
-    if not any(picture.is_file() for picture in some):
-        raise DataError(
-            f"{table} names pictures that do not exist, such as {some[0]}; set --data.root to the folder that its "
-            f"paths start from (now {base})"
-        )
-    return _named(pairs, classes, str(table))
-
-
-def _labels(pairs: Iterable[tuple[Any, str]], source: str | Path) -> dict[Any, str]:
-    """The label of each picture; a table may repeat itself, but not contradict itself."""
-    labels: dict[Any, str] = {}
-    for picture, label in pairs:
-        if labels.setdefault(picture, label) != label:
-            raise DataError(
-                f"{source} calls {picture} both {labels[picture]} and {label}; a picture has one class: remove a line"
-            )
-    return labels
+    pairs, notes = read_table(path, split, root, max_missing=max_missing)
+    return _named(pairs, classes, str(path), notes)
 
 
 def packed(root: Path, split: Split) -> Samples:
@@ -291,14 +256,18 @@ def compare(found: dict[Split, Samples], root: str | None) -> None:
         raise DataError(f"the classes{where} differ, {'; '.join(faults)}. Both must have the same folders")
 
 
-def _named(pairs: Sequence[tuple[Path, str]], classes: tuple[str, ...] | None, source: str) -> Samples:
-    classes = classes or tuple(sorted({label for _, label in pairs}))
+def _named(
+    pairs: Sequence[tuple[Path, str]], classes: tuple[str, ...] | None, source: str, notes: Sequence[str]
+) -> Samples:
+    there = {label for _, label in pairs}
+    classes = classes or tuple(sorted(there))
     index = {name: i for i, name in enumerate(classes)}
-    if unknown := {label for _, label in pairs} - index.keys():
+    if unknown := there - index.keys():
         raise DataError(
             f"{source} has labels that are no class: {listed(unknown)}; the classes are {listed(classes)}"
         )
-    return Samples(classes, [(path, index[label]) for path, label in pairs])
+    absent = [f"not in {source}: {listed(set(classes) - there)}"] if set(classes) - there else []
+    return Samples(classes, [(path, index[label]) for path, label in pairs], notes=(*notes, *absent))
 
 
 def _names(root: Path) -> dict[str, str]:

@@ -1,0 +1,130 @@
+"""Tables of pictures and their labels: CSV, TSV, Parquet."""
+
+import csv
+import io
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ..loading import DataError, listed
+from ..text import read_text
+
+Pairs = list[tuple[Path, str]]
+
+
+def read_table(
+    path: str | None, split: str, root: Path | None, *, max_missing: float = 0.0
+) -> tuple[Pairs, list[str]]:
+    """The pictures of a table with the columns ``path`` and ``label``, with their labels, and notes.
+
+    Args:
+        path: The table: CSV with commas, semicolons or tabs, or Parquet (through pandas). Paths in it are relative to
+            ``root``, or to the table's own folder; backslashes are taken for slashes where that finds a picture.
+        split: What it is for, for the message.
+        root: Where relative paths start.
+        max_missing: Which share of the pictures may be missing; they are left out, and counted in the notes.
+
+    Raises:
+        DataError: The table is not like that, contradicts itself, or names pictures that do not exist.
+    """
+    if path is None:
+        raise DataError(f"which pictures? Name a CSV or Parquet file: --data.{split}_list FILE")
+    table = Path(path).expanduser()
+    if not table.is_file():
+        raise DataError(f"there is no file {table}; check --data.{split}_list")
+    rows = _parquet(table) if table.suffix.lower() == ".parquet" else _csv(table)
+    if not rows:
+        raise DataError(f"{table} has no rows; it must have one for each picture")
+    base = root or table.parent
+    for number, (picture, label) in enumerate(rows, 1):
+        if not label or not picture:
+            raise DataError(f"row {number} of {table} has no {'path' if label else 'label'}; complete it")
+    found = _Folders()
+    pairs = [(found.resolve(base, picture), label) for picture, label in rows]
+    check_labels(((os.path.normpath(picture), label) for picture, label in pairs), table)
+    there = [pair for pair in pairs if pair[0] in found]
+    missing = len(pairs) - len(there)
+    if missing > max_missing * len(pairs):
+        first = next(picture for picture, _ in pairs if picture not in found)
+        raise DataError(
+            f"{table} names {missing} of {len(pairs)} pictures that do not exist, such as {first}; set --data.root to "
+            f"the folder that its paths start from (now {base}), or correct the table"
+        )
+    notes = [f"{missing} pictures of {table} do not exist"] if missing else []
+    if twice := len(there) - len({os.path.normpath(picture) for picture, _ in there}):
+        notes.append(f"{twice} rows of {table} repeat a picture")
+    return there, notes
+
+
+def check_labels(pairs: Iterable[tuple[Any, str]], source: str | Path) -> dict[Any, str]:
+    """The label of each picture; a table may repeat itself, but not contradict itself."""
+    labels: dict[Any, str] = {}
+    for picture, label in pairs:
+        if labels.setdefault(picture, label) != label:
+            raise DataError(
+                f"{source} calls {picture} both {labels[picture]} and {label}; a picture has one class: remove a line"
+            )
+    return labels
+
+
+class _Folders:
+    """Which files there are; each folder is read once, since to ask for a million files one by one takes long."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, set[str]] = {}
+
+    def __contains__(self, path: Path) -> bool:
+        folder = str(path.parent)
+        if folder not in self.names:
+            try:
+                self.names[folder] = set(os.listdir(folder))
+            except OSError:
+                self.names[folder] = set()
+        return path.name in self.names[folder] or (bool(self.names[folder]) and path.is_file())
+
+    def resolve(self, base: Path, name: str) -> Path:
+        path = base / name
+        if "\\" in name and path not in self and (other := base / name.replace("\\", "/")) in self:
+            return other
+        return path
+
+
+def _csv(table: Path) -> list[tuple[str, str]]:
+    text = read_text(table)
+    heads = text.split("\n", 1)[0]
+    delimiter = next((mark for mark in ",;\t" if mark in heads), ",")
+    try:
+        reader = csv.DictReader(io.StringIO(text), delimiter=delimiter)
+        columns = _columns(reader.fieldnames or (), table)
+        rows = []
+        for row in reader:
+            if None in row:
+                raise DataError(
+                    f"line {reader.line_num} of {table} has more cells than columns; put names with {delimiter!r} in "
+                    "quotes"
+                )
+            rows.append(tuple((row[name] or "").strip() for name in columns))
+    except csv.Error as error:
+        raise DataError(f"{table} is no CSV file ({error}); save it as one") from error
+    return rows
+
+
+def _parquet(table: Path) -> list[tuple[str, str]]:
+    import pandas
+
+    frame = pandas.read_parquet(table).convert_dtypes()  # whole numbers stay so where some are missing
+    frame = frame.astype(object).where(frame.notna(), "")
+    columns = _columns(list(frame.columns), table)
+    return [
+        (str(path).strip(), str(label).strip())
+        for path, label in zip(*(frame[c] for c in columns), strict=True)
+    ]
+
+
+def _columns(names: Iterable[Any], table: Path) -> list[Any]:
+    """The columns ``path`` and ``label``, whatever blanks are around their names."""
+    found = {str(name).strip(): name for name in names}
+    if not {"path", "label"} <= found.keys():
+        raise DataError(f"{table} has the columns {listed(found)}; it must have `path` and `label`")
+    return [found["path"], found["label"]]
