@@ -19,12 +19,12 @@ def two_at_a_time(monkeypatch):
     calls = []
 
     def two(x, size):
-        at_once = pieces.few_pictures(x, size)
+        at_once = pieces.few_images(x, size)
         calls.append(at_once)
         return at_once and 2
 
-    for module in ("sgformer.ops.convolved_projection", "sgformer.fast.pictures"):
-        monkeypatch.setattr(sys.modules[module], "few_pictures", two)
+    for module in ("sgformer.ops.convolved_projection", "sgformer.fast.batches"):
+        monkeypatch.setattr(sys.modules[module], "few_images", two)
     return calls
 
 
@@ -36,11 +36,11 @@ def with_gradients(function, inputs):
 
 def test_how_many_pictures_fit():
     x = torch.zeros(8, 1)
-    assert pieces.few_pictures(x, pieces.MAX_BATCH) is None
-    assert pieces.few_pictures(x, 4 * pieces.PIECE) == 2
-    assert pieces.few_pictures(x, 100 * pieces.PIECE) == 1
-    assert pieces.few_pictures(x[:1], 100 * pieces.PIECE) is None  # a single picture is not cut
-    assert pieces.few_pictures(x.to("meta"), 4 * pieces.PIECE) is None
+    assert pieces.few_images(x, pieces.MAX_BATCH) is None
+    assert pieces.few_images(x, 4 * pieces.PIECE) == 2
+    assert pieces.few_images(x, 100 * pieces.PIECE) == 1
+    assert pieces.few_images(x[:1], 100 * pieces.PIECE) is None  # a single picture is not cut
+    assert pieces.few_images(x.to("meta"), 4 * pieces.PIECE) is None
 
 
 @pytest.mark.parametrize("prepared", [False, True])

@@ -29,15 +29,15 @@ MIN_BUDGET = 3
 class SGFormer(nn.Module):
     """SG-Former: a pyramid of four stages whose attention is global, and spends its keys where they matter.
 
-    Takes pictures of any size from 32x32, of any aspect ratio, and never resizes them. Significance ranks the tokens,
+    Takes images of any size from 32x32, of any aspect ratio, and never resizes them. Significance ranks the tokens,
     and rounding can swap neighbours in a ranking: in float32 and below, two ways to compute the same thing differ by
     more than rounding alone would explain. In float64 they agree; `hold_significance` makes them comparable below.
 
     Args:
-        in_chans: channels of the picture.
+        in_chans: channels of the image.
         num_classes: classes of the head; 0 for none.
         global_pool: pooling before the head: `"avg"`, `"max"`, `"avgmax"`, `"catavgmax"`, or `""` for none.
-        img_size: (height, width) in pixels, or one number for both, that the grid of positions is made for. Pictures
+        img_size: (height, width) in pixels, or one number for both, that the grid of positions is made for. Images
             of any other size get it resized.
         depths: number of blocks of each stage; even in all but the last.
         channels: `c` of each stage.
@@ -45,7 +45,7 @@ class SGFormer(nn.Module):
         strides: `s` of each stage; None for plain global attention.
         mlp_ratio: hidden channels of the MLPs over `c`.
         token_budget: the most keys and values that a query may look at beside its own window, at least 3; the cost of
-            attention is then linear in the number of pixels. None for the paper's numbers, which grow with the picture.
+            attention is then linear in the number of pixels. None for the paper's numbers, which grow with the image.
             Weights do not depend on it: change it on a built model with `set_token_budget`.
         drop_rate: dropout before the head.
         drop_path_rate: drop path rate of the last block; it rises linearly from 0 over all blocks.
@@ -132,7 +132,7 @@ class SGFormer(nn.Module):
         record_arguments(self, token_budget=token_budget)
 
     def set_input_size(self, img_size: int | tuple[int, int]) -> None:
-        """Resizes the grid of positions for pictures of this (height, width); no other weight depends on the size."""
+        """Resizes the grid of positions for images of this (height, width); no other weight depends on the size."""
         stem, grid_size = self.stem, grid_of(img_size)
         old = stem.pos_embed
         positions = resize_positions(old.detach(), stem.grid_size, grid_size)
@@ -203,7 +203,7 @@ class SGFormer(nn.Module):
         image is 1 (within a few per cent where strides do not divide the map). No gradient.
 
         Args:
-            x: pictures.
+            x: images.
 
         Returns:
             For each pair of blocks a map of its stage's size, in float32 or better.
@@ -226,7 +226,7 @@ class SGFormer(nn.Module):
         """For each pair of blocks, in order, how many tokens are merged into one where a token is. No gradient.
 
         Args:
-            x: pictures `(B, in_chans, height, width)`.
+            x: images `(B, in_chans, height, width)`.
             maps: what `forward_significance` says of them, where it was asked already.
 
         Returns:
@@ -250,7 +250,7 @@ class SGFormer(nn.Module):
         """Feature maps of stages, as timm's other backbones give them.
 
         Args:
-            x: pictures `(B, in_chans, height, width)`.
+            x: images `(B, in_chans, height, width)`.
             indices: the last n stages if a number, those named if a list, all if None.
             norm: without effect, each stage ends with its norm.
             stop_early: skip the stages after the last one wanted.
@@ -294,7 +294,7 @@ def check_size(x: Tensor) -> Tensor:
     """Returns the images, or raises ValueError where they are too small."""
     if x.shape[-2] < MIN_SIZE or x.shape[-1] < MIN_SIZE:
         raise ValueError(
-            f"the picture is {x.shape[-2]}x{x.shape[-1]} (height x width); SG-Former needs at least "
+            f"the image is {x.shape[-2]}x{x.shape[-1]} (height x width); SG-Former needs at least "
             f"{MIN_SIZE}x{MIN_SIZE}: enlarge or pad it"
         )
     return x

@@ -9,14 +9,14 @@ from ..backbone.mlp import ConvMlp
 from ..backbone.segment import Way
 from ..backbone.stem import Downsample, Stem
 from ..ops.dispatch import plain
-from . import conv_strips, fused, pictures, recomputed, strips
+from . import batches, conv_strips, fused, recomputed, strips
 from .explain import Taken, explain_ways
 
 __all__ = ["Taken", "explain_ways", "plain"]
 
 Stem.ways = {
     "strips": Way(conv_strips.stem, conv_strips.why_not),
-    "pictures": Way(pictures.run, pictures.why_not),
+    "few_images": Way(batches.run, batches.why_not),
     "fused": Way(fused.stem, fused.why_not),
 }
 Downsample.ways = {

@@ -85,7 +85,7 @@ def normed_convs(x: Tensor, convs: tuple[nn.Conv2d, ...], norms: tuple[nn.GroupN
             out = _new_map(len(x), convs[2], height, width, like=x)
         scale, shift = _measure(made, convs[2], norms[2], height, width, out[b : b + 1])
         _normalise_(out[b : b + 1], scale, shift)
-    assert out is not None, "a batch without pictures never comes here"
+    assert out is not None, "a batch without images never comes here"
     return out
 
 

@@ -182,7 +182,7 @@ def _attend(
         attn: the attention.
         x: the map.
         sizes: numbers of channels of the parts that its first projection makes.
-        attend_rows: takes the number of the picture, the first row and the parts of a strip, the last one left out;
+        attend_rows: takes the number of the image, the first row and the parts of a strip, the last one left out;
             returns what tokens find, in parts that add up to `c` channels, and what else is to be known of the strip.
         multiple: of how many rows strips are, except for the last.
 

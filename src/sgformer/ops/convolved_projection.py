@@ -12,7 +12,7 @@ from torch import Tensor
 from .depthwise_conv import depthwise_conv, gelu_gradient, gradients
 from .first_order import first_order
 from .linear import linear, weight_gradient
-from .pieces import few_pictures
+from .pieces import few_images
 from .recomputed import Prepare, Prepared, bias_gradient
 
 
@@ -75,7 +75,7 @@ class _ConvolvedProjection(torch.autograd.Function):
         ctx.save_for_backward(x, conv_weight, conv_bias, weight, *parameters)
         ctx.prepared = None if prepare is _as_it_is else Prepared(prepare, x.device.type)
         ctx.dtype_of_bias = bias.dtype
-        ctx.at_once = few_pictures(x, x[..., 0].numel() * weight.shape[1])
+        ctx.at_once = few_images(x, x[..., 0].numel() * weight.shape[1])
 
         def project(x: Tensor) -> Tensor:
             hidden = prepare(x, *parameters)

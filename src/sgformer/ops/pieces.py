@@ -14,9 +14,9 @@ from .dispatch import is_transformed
 
 # A map of more numbers than this is cut: 4 MB in float32.
 MAX_WHOLE = 2**20
-# A batch whose largest map has more is computed a few pictures at a time: 8 MB.
+# A batch whose largest map has more is computed a few images at a time: 8 MB.
 MAX_BATCH = 2**21
-# Numbers in the largest map of a few pictures that are computed together: 4 MB in float32.
+# Numbers in the largest map of a few images that are computed together: 4 MB in float32.
 PIECE = 2**20
 
 
@@ -32,8 +32,8 @@ def pays(x: Tensor, size: int) -> bool:
     )
 
 
-def few_pictures(x: Tensor, size: int) -> int | None:
-    """How many pictures of a batch are better computed together, where the largest map of all has `size` numbers.
+def few_images(x: Tensor, size: int) -> int | None:
+    """How many images of a batch are better computed together, where the largest map of all has `size` numbers.
 
     None for all of them.
     """

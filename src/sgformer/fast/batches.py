@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..backbone.stem import Stem
-from ..ops.pieces import few_pictures
+from ..ops.pieces import few_images
 from .conditions import layers_objection, mode_objection
 from .fused import Instead, chain
 
@@ -32,4 +32,4 @@ def run(stem: Stem, x: Tensor) -> Tensor:
 
 def _at_once(stem: Stem, x: Tensor) -> int | None:
     size = x.numel() // stem.conv1.in_channels * stem.conv1.out_channels // 4
-    return few_pictures(x, size)
+    return few_images(x, size)
