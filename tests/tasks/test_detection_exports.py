@@ -87,6 +87,11 @@ def test_entries_that_are_not_used_are_named(root):
     assert "entries of data.yaml not used (colour, test): 2" in str(read(root, "yolo"))
 
 
+def test_a_path_of_another_machine_is_said(root):
+    yaml(root, path="/content/datasets/set")
+    assert "path of data.yaml that is no folder here; data.root is taken: 1" in str(read(root, "yolo"))
+
+
 def test_names_are_text_as_they_stand(root):
     names = ["on", "off"]
     (root / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [on, off]\n")

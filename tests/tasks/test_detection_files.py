@@ -84,6 +84,10 @@ REFUSED = {
     "area of NaN": (first(area=float("nan")), f"{AREA} nan is not a number"),
     "area below zero": (first(area=-4), f"{AREA} -4 is not"),
     "iscrowd": (first(iscrowd="0"), "annotation 1 of image 1 .*iscrowd '0' is neither 0 nor 1"),
+    "iscrowd of a list": (first(iscrowd=[]), r"iscrowd \[\] is neither"),
+    "empty area": (first(area=""), "area is empty"),
+    "id": (first(id=[1]), r"id \[1\] is a list"),
+    "empty name": (image(file_name=" "), "file_name is empty"),
     "iscrowd of two": (first(iscrowd=2), "iscrowd 2 is neither"),
 }
 
@@ -191,6 +195,11 @@ def test_objects_that_vanish_at_the_size_of_training_are_counted(root):
     ("edit", "note"),
     [
         (first(attributes={"occluded": False, "rotation": 30.0}), "boxes that say they are rotated"),
+        (first(id=2), "annotation ids that are there more than once: 1"),
+        (
+            lambda c: c["annotations"].append({**c["annotations"][0], "id": 99, "category_id": 2}),
+            "boxes of another class at the same place, both kept: 1",
+        ),
         (first(ignore=1), "objects marked ignore, taken as others: 1"),
         (first(bbox=[77, 12, 20, 24]), "boxes cut at the edge of the image: 1"),
         (first(bbox=[10, 12, 60, 50]), "boxes that do not fit their masks"),

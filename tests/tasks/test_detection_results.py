@@ -155,11 +155,18 @@ def test_where_nothing_can_be_evaluated_the_last_epoch_is_kept(tmp_path, capsys)
     path.write_text(json.dumps(json.loads(path.read_text()) | {"annotations": []}))
     settings = {**SETTINGS, "data.root": str(root), "trainer.max_epochs": 2}
     run = train("detection/smoke", settings, out=tmp_path / "runs")
-    assert "nothing can be evaluated" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "nothing can be evaluated" in said
+    assert "nan" not in said.splitlines()[1]
     assert not (run / "best.safetensors").exists()
     assert (run / "last.safetensors").is_file()
     with pytest.raises(DataError, match="nothing can be evaluated: there are 2 images and no objects"):
         evaluate(run, device="cpu")
+
+
+def test_a_key_that_evaluation_does_not_follow_is_refused(run):
+    with pytest.raises(ValueError, match=r"--heads\.max_detections is not followed"):
+        evaluate(run, {"heads.max_detections": 300}, device="cpu")
 
 
 # ---- many objects

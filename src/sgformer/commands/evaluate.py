@@ -37,6 +37,11 @@ def evaluate(
     from ..engine.weights import check_writable, locate, write_atomically
     from . import console
 
+    if others := [key for key in overrides or {} if not key.startswith("data.")]:
+        raise ValueError(
+            f"--{others[0]} is not followed here: evaluation takes keys of data alone, all else is the weights' own; "
+            "leave it out"
+        )
     path = locate(weights)
     check_writable(json, coco)
     with console.waiting("loading ..."):

@@ -95,8 +95,8 @@ def text(row: dict[str, Any], key: str) -> str:
 
 
 def _unlike(key: str, value: Any, wanted: str) -> str:
-    if value is None:
-        return f"{key} is missing"
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return f"{key} is {'missing' if value is None else 'empty'}"
     kind = f" is {_KINDS[type(value)]}" if type(value) in _KINDS else ""
     return f"{key} {masks.shown(value)}{kind or ' is'}{',' if kind else ''} not {wanted}"
 
@@ -167,10 +167,12 @@ def object_row(row: dict[str, Any], size: tuple[int, int], *, with_mask: bool) -
         Fault: A value is of another type, the box is empty or outside the image, or the mask cannot be read or covers
             no pixel.
     """
-    category, crowd = whole(row, "category_id"), row.get("iscrowd") or 0
+    if row.get("id") is not None:
+        identity(row, "id")
+    category, crowd, area = whole(row, "category_id"), row.get("iscrowd"), row.get("area")
+    crowd, area = 0 if crowd is None else crowd, 0 if area is None else area
     if isinstance(crowd, str | list | dict) or crowd not in (0, 1):
         raise Fault(f"iscrowd {masks.shown(crowd)} is neither 0 nor 1")
-    area = row.get("area") or 0
     if not masks.is_number(area) or area < 0:
         raise Fault(_unlike("area", area, "a number of pixels"))
     box = _box(row.get("bbox"), size)

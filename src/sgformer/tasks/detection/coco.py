@@ -231,6 +231,7 @@ def check(
     objects: dict[int | str, list[ObjectRow]] = {image_id: [] for image_id in entries}
     where: dict[int | str, list[Any]] = {image_id: [] for image_id in entries}  # the objects' own ids
     seen: set[tuple[Any, ...]] = set()
+    labels: dict[tuple[Any, ...], int] = {}
     for row in source.rows["annotations"]:
         entry = None
         try:
@@ -252,6 +253,8 @@ def check(
             notes["objects annotated twice, read once"] += 1
             continue
         seen.add(key)
+        if labels.setdefault((kept, one.box), one.category_id) != one.category_id:
+            notes["boxes of another class at the same place, both kept"] += 1
         notes.update(one.notes)
         objects[kept].append(one)
         where[kept].append(row.get("id"))
@@ -269,6 +272,8 @@ def check(
     if not images:
         raise DataError(f"{source.path} has no images that can be used{': ' + first(found) if found else ''}")
     _note_crowds([one for rows in objects.values() for one in rows], notes)
+    ids = Counter(masks.shown(row["id"]) for row in source.rows["annotations"] if "id" in row)
+    notes["annotation ids that are there more than once"] = sum(count > 1 for count in ids.values())
     notes["images without objects"] = sum(not len(image.labels) for image in images)
     alike = Counter(" ".join(name.casefold().split()) for name in names.values())
     notes["names of classes that differ in capitals or blanks alone"] = sum(

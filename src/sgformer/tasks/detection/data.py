@@ -280,12 +280,11 @@ class DetectionData(LightningDataModule):
             said = [f"{what}: {count}" for what, count in found.notes.items()]
             if found.faults:
                 said.insert(0, f"{len(found.faults)} faults left out: {coco.first(found.faults)}")
-            if absent := [
-                name for name, count in zip(found.classes, found.counts(), strict=True) if not count
-            ]:
-                said.append(f"no object of {listed(absent)}")
+            absent = [name for name, count in zip(found.classes, found.counts(), strict=True) if not count]
             if split == "val" and (why := found.why_nothing()):
                 said.append(f"nothing can be evaluated, {why}; the last epoch's weights are kept")
+            elif absent:
+                said.append(f"no object of {listed(absent)}")
             most = max(int((~image.crowds).sum()) for image in found.images)
             if self.max_detections is not None and most > self.max_detections:
                 said.append(

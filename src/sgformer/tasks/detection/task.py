@@ -1,6 +1,5 @@
 """How a detector is trained and judged."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -95,8 +94,10 @@ class DetectionTask(LightningModule):
         """Compares, over all processes."""
         for kind, values in self.metric.compute().numbers.items():
             for name in ("ap", "ap50"):
-                # Where there is nothing to find, no epoch is the best, and the last one's weights count.
-                self.log(f"val_{kind}_{name}", values.get(name, math.nan), sync_dist=True)
+                if (
+                    name in values
+                ):  # else there is nothing to find, no epoch is the best, and the last one counts
+                    self.log(f"val_{kind}_{name}", values[name], sync_dist=True)
         self.metric = self._metric()
 
     def configure_optimizers(self) -> Any:

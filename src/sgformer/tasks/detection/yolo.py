@@ -83,6 +83,8 @@ def read(root: Path, split: str, *, images: str | None, names: str) -> Content:
             raise DataError(f"there is no folder {beside} with the labels of {place}")
     if unknown := sorted(set(about.content) - _KNOWN):
         notes[f"entries of {about.path.name} not used ({', '.join(unknown)})"] = len(unknown)
+    if about.content.get("path") and not (_path(about) and (root / about.content["path"]).is_dir()):
+        notes[f"path of {about.path.name} that is no folder here; data.root is taken"] = 1
     rows: dict[str, Any] = {
         "images": [],
         "annotations": [],
