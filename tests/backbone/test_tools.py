@@ -156,3 +156,20 @@ def test_second_derivatives_are_right_or_refused(x):
         (again,) = torch.autograd.grad(model(x).sum(), x)
     slope = (again.square().sum() - penalty.detach()) / step
     assert float(weights[name].grad[0, 0]) == pytest.approx(float(slope), rel=1e-3)
+
+
+@torch.no_grad()
+def test_no_property_of_a_tensor_stands_in_a_trace(x):
+    """nncf copies the functions that it traced, and the getter of `Tensor.mT` cannot be copied."""
+    copied = []
+
+    class Copy(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            copied.append(function)
+            if getattr(function, "__self__", None) in (torch.Tensor.mT, torch.Tensor.T):
+                raise AssertionError("a transposed view is taken by .mT or .T")
+            return function(*args, **(kwargs or {}))
+
+    with sgformer.plain(), Copy():
+        fill.model("sgformer_test", num_classes=5)(x)
+    assert copied

@@ -179,7 +179,9 @@ class SelfGuidedAttention(Segment):
     def summary_tokens(self, x: Tensor, ranking: Tensor) -> Tensor:
         """Tokens `(B, N, c)` merged by their ranking `(B, N)`, the finer the more significant they are: `(B, M, c)`."""
         groups = group_tokens(x, ranking, self.group_sizes, token_budget=self.token_budget)
-        merged = [f(members.mT).squeeze(-1) for f, members in zip(self.merge, groups, strict=True)]
+        merged = [
+            f(members.transpose(-2, -1)).squeeze(-1) for f, members in zip(self.merge, groups, strict=True)
+        ]
         return torch.cat(merged, 1)
 
     def spend(self, significance: Tensor) -> Spending:

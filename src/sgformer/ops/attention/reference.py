@@ -32,6 +32,6 @@ def scaled_products(q: Tensor, k: Tensor, scale: float) -> Tensor:
     M = k.shape[-2]
     unused = q.new_empty(())
     scores = torch.baddbmm(
-        unused, q.reshape(-1, N, d), k.reshape(-1, M, d).mT, beta=0, alpha=scale
+        unused, q.reshape(-1, N, d), k.reshape(-1, M, d).transpose(1, 2), beta=0, alpha=scale
     )  # one pass less over the scores than a product and a factor
     return scores.view(*leading, N, M)
