@@ -146,8 +146,8 @@ def _run(arguments: list[str]) -> int:
         return 0
     with _starting():
         does = importlib.import_module(f"sgformer.commands.{verb}")
-    import sgformer
-
+    sgformer = importlib.import_module("sgformer")
+    sgformer.fast.keep_freed_memory()
     with sgformer.fast_float32():
         code = (getattr(does, verb, None) or getattr(does, f"{verb}_"))(**values)
     return code if isinstance(code, int) else 0

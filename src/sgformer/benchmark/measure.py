@@ -69,6 +69,7 @@ def step_of(case: Case) -> Callable[[], None]:
 
     Of a case with fast products, the setting holds for the whole process from here on.
     """
+    sgformer.fast.keep_freed_memory()
     if case.float32 == "fast":
         sgformer.fast_float32()
     torch.manual_seed(0)

@@ -9,10 +9,11 @@ from ..backbone.mlp import ConvMlp
 from ..backbone.segment import Way
 from ..backbone.stem import Downsample, Stem
 from ..ops.dispatch import plain
+from ..ops.pieces import keep_freed_memory
 from . import batches, conv_strips, fused, recomputed, strips
 from .explain import Taken, explain_ways
 
-__all__ = ["Taken", "explain_ways", "plain"]
+__all__ = ["Taken", "explain_ways", "keep_freed_memory", "plain"]
 
 Stem.ways = {
     "strips": Way(conv_strips.stem, conv_strips.why_not),

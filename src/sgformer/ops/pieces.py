@@ -20,6 +20,16 @@ MAX_BATCH = 2**21
 PIECE = 2**20
 
 
+def keep_freed_memory() -> None:
+    """Lets the C library of Linux keep freed memory rather than give it back, and get it anew a moment later.
+
+    For programs, which own their process: the command line calls it, no import does. It holds until the process ends.
+    In one measurement, training steps of `sgformer_t` took a seventh to a fifth less processor time with it.
+    """
+    # It gives back what is larger than anything that was freed before, up to 32 MB. These are 31 MB, never touched.
+    torch.empty(31 * 2**20, dtype=torch.uint8, device="cpu")
+
+
 def pays(x: Tensor, size: int) -> bool:
     """Whether a map of `size` numbers, on the device of `x`, is better cut."""
     return (
