@@ -177,6 +177,17 @@ def test_an_openvino_file_computes_what_the_model_computes(weights, tmp_path, ca
         formats.open_exported(out)(torch.zeros(1, 3, 96, 97))
 
 
+@pytest.mark.parametrize(("suffix", "package"), [(".tflite", "litert_torch"), (".pte", "executorch")])
+def test_a_file_for_phones_computes_what_the_model_computes(weights, tmp_path, suffix, package):
+    pytest.importorskip(package, reason="what writes and runs the file")
+    out = export.export(weights, tmp_path / f"model{suffix}")  # at the size that the model was evaluated at
+    part = dataclasses.replace(parts.part_of(Classifier.from_weights(weights)), batch=1)
+    assert 0 < check.verify(out, part, fixed=(96, 96), largest=(96, 96)) < 1e-4
+    about = formats.about_exported(out)
+    assert (about["classes"], about["batch"]) == (CLASSES, 1)
+    assert about["sizes"]["largest"] == [96, 96]
+
+
 def test_a_runtime_that_is_not_installed_is_named_with_its_extra(weights, tmp_path, monkeypatch, capsys):
     kind = dataclasses.replace(formats.FORMATS[".xml"], packages={"openvino": "no_such_package"})
     monkeypatch.setitem(formats.FORMATS, ".xml", kind)

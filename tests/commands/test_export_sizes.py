@@ -7,12 +7,14 @@ import torch
 
 from backbone import fill
 from sgformer.backbone import exporting
-from sgformer.backbone.export_layers import rank
-from sgformer.backbone.exporting import Exportable, resize_matrix
+from sgformer.backbone.exporting import Exportable
 from sgformer.export import check, formats, parts, tracing
 from sgformer.export.formats import onnx_file, torch_program
 from sgformer.ops import pool_keys, rank_tokens
 from sgformer.ops.group_tokens import cut_bands, group_factor
+from sgformer.ops.group_tokens.exportable import count_factor
+from sgformer.ops.pool_keys.exportable import count_side, pool_cells
+from sgformer.ops.resize_positions.exportable import resize_matrix
 from sgformer.tasks.classification.model import Classifier
 from sgformer.tasks.images import Preprocessing
 
@@ -58,13 +60,13 @@ def test_what_a_budget_asks_for_is_counted_as_it_is_searched(budget):
     for tokens in [1, 5, 60, 784, 1234, 3136, 65_536]:
         for sizes in [(196, 56, 28), (49, 14, 7), (2, 1)]:
             bands = cut_bands(tokens, sizes)
-            assert int(exporting.count_factor(bands, budget)) == group_factor(bands, budget)
+            assert int(count_factor(bands, budget)) == group_factor(bands, budget)
     for height, width in [(1, 1), (3, 7), (28, 42), (32, 32), (5, 64)]:
         keys = torch.randn(2, height, width, 3, dtype=torch.float64)
         expected, side = pool_keys(keys, budget)
-        counted = exporting.count_side(height, width, budget)
+        counted = count_side(height, width, budget)
         assert int(counted) == side
-        torch.testing.assert_close(exporting.pool_cells(keys, counted), expected, rtol=0, atol=1e-12)
+        torch.testing.assert_close(pool_cells(keys, counted), expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("size", [(32, 32), (33, 47), (97, 130)])
@@ -82,7 +84,7 @@ def test_equal_significance_is_ranked_in_row_major_order():
     generator = torch.Generator().manual_seed(0)
     for few in (1, 3, 400):
         significance = torch.randint(few, (2, 30, 40), generator=generator).float()
-        assert torch.equal(rank(significance), rank_tokens(significance))
+        assert torch.equal(rank_tokens(significance, backend="exportable"), rank_tokens(significance))
 
 
 @torch.no_grad()
@@ -97,6 +99,20 @@ def test_nothing_in_an_exported_program_is_left_to_a_runtime():
             assert node.target is not operator.truediv
             value = node.meta.get("val")
             assert not isinstance(value, torch.Tensor) or value.ndim <= 5, node
+
+
+@pytest.mark.parametrize("strict", [False, pytest.param(True, marks=pytest.mark.exhaustive)])
+@torch.no_grad()
+def test_the_model_exports_itself_with_open_sizes(strict):
+    """By nothing but PyTorch, for whoever takes the model as a part of their own."""
+    model = fill.model("sgformer_test", num_classes=5, depths=(2, 2, 0, 1))
+    open_ = {0: torch.export.Dim("batch", min=1, max=64)}
+    open_ |= {i: torch.export.Dim(name, min=128, max=1024) for i, name in ((2, "height"), (3, "width"))}
+    x = torch.zeros(2, 3, 224, 256, dtype=torch.float64)
+    program = torch.export.export(model, (x,), dynamic_shapes=(open_,), strict=strict)
+    for batch, *size in [(1, 128, 128), (3, 160, 209)]:
+        x = fill.picture("export", batch, *size)
+        torch.testing.assert_close(program.module()(x), model(x), rtol=0, atol=1e-11)
 
 
 @pytest.mark.parametrize(("old", "new"), [(56, 56), (56, 40), (7, 20), (5, 3), (1, 4)])

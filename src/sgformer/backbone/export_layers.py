@@ -8,23 +8,27 @@ between a convolution and a matrix product it has to be turned.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..ops.attention.exportable import attend
 from ..ops.depthwise_conv.reference import fold_residual
-from ..ops.group_tokens import cut_bands
+from ..ops.group_tokens.exportable import group
+from ..ops.key_mean_attention.exportable import attend as attend_and_measure
+from ..ops.pool_keys.exportable import pool
+from ..ops.rank_tokens.exportable import rank
+from ..ops.resize_positions.exportable import resize
+from ..ops.window_attention.exportable import attend_windows
 from .attention import (
     WINDOW_SIZE,
     GlobalAttention,
     HybridScaleAttention,
     SelfGuidedAttention,
 )
-from .export_counts import factor_for, pool
-from .export_counts import resize_matrix as resize_matrix
 from .mlp import ConvMlp
 from .stem import Downsample, Stem
 
@@ -111,11 +115,8 @@ class ExportableStem(nn.Module):
         x = x.permute(0, 2, 3, 1)
         if (stem := self.stem) is None:
             return x
-        grid = stem.pos_embed.unflatten(1, stem.grid_size).squeeze(0)  # (rows, columns, c)
-        down = resize_matrix(stem.grid_size[0], x.shape[1], like=grid)
-        right = resize_matrix(stem.grid_size[1], x.shape[2], like=grid)
-        positions = right @ (down @ grid.flatten(1)).unflatten(1, grid.shape[1:])  # (H, W, c)
-        return stem.norm(x) + positions
+        positions = resize(stem.pos_embed, stem.grid_size, (x.shape[1], x.shape[2]))
+        return stem.norm(x) + positions.unflatten(1, x.shape[1:3])
 
 
 class ExportableMlp(nn.Module):
@@ -188,9 +189,9 @@ class ExportableHybridScale(nn.Module):
         kv = self.kv(coarse).flatten(1, 2).unflatten(-1, (2, a, d))  # (B, M, 2, a, d)
         k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, a, M, d) each
         q = self.q(x).flatten(1, 2).unflatten(-1, (a, d)).transpose(1, 2)  # (B, a, N, d)
-        weights = _softmax((q * d**-0.5) @ k.mT)
-        out = (weights.to(v.dtype) @ v).transpose(1, 2).flatten(2).unflatten(1, (H, W))
-        received = weights.mean((1, 2)).unflatten(-1, (h, w)) * (h * w)
+        attended, received = attend_and_measure(q, k, v, d**-0.5, None)
+        out = attended.transpose(1, 2).flatten(2).unflatten(1, (H, W))
+        received = received.unflatten(-1, (h, w)) * (h * w)
         row = torch.arange(H, device=x.device) // (s * t)
         column = torch.arange(W, device=x.device) // (s * t)
         return out, received.index_select(1, row).index_select(2, column)
@@ -230,47 +231,14 @@ class ExportableSelfGuided(nn.Module):
 
     def _merge(self, x: Tensor, significance: Tensor) -> Tensor:
         """The summary tokens `(B, M, c)`."""
-        B, H, W, _ = x.shape
-        N = H * W
-        bands = cut_bands(N, self.attn.group_sizes)
-        t = factor_for(bands, self.attn.token_budget)
-        ranking = rank(significance)
-        offset = torch.arange(B, device=x.device).unsqueeze(1) * N
-        tokens = x.flatten(0, 2)  # (B * N, c)
-        summary = []
-        for (start, length, r), f in zip(bands, self.attn.merge, strict=True):
-            if isinstance(length, int) and length == 0:
-                continue
-            place = torch.arange((length + r * t - 1) // (r * t) * (r * t), device=x.device)
-            # The last group goes on from the band's start. The length is a tensor because ONNX divides by no symbol.
-            place = place % torch.full((1,), length, device=x.device) + start
-            members = F.embedding(ranking.index_select(1, place) + offset, tokens)
-            # (B, groups, r, c): a member is one token, or the mean of t.
-            if isinstance(t, int) and t == 1:
-                groups = members.unflatten(1, (-1, r))
-            else:
-                groups = members.unflatten(1, ((length + r * t - 1) // (r * t), r, t)).mean(3)
-            summary.append((cast(Tensor, f.weight) @ groups).squeeze(2) + cast(Tensor, f.bias))
+        members = group(
+            x.flatten(1, 2), rank(significance.flatten(1)), self.attn.group_sizes, self.attn.token_budget
+        )
+        summary = [
+            (cast(Tensor, f.weight) @ of_band).squeeze(2) + cast(Tensor, f.bias)
+            for of_band, f in zip(members, self.attn.merge, strict=True)
+        ]
         return torch.cat(summary, 1)
-
-
-def rank(significance: Tensor) -> Tensor:
-    """As `rank_tokens`, by `topk`, which runtimes have: a stable sort is in few, and each breaks ties in its own way.
-
-    Equal values are numbered as one run, from the least on. Run and place together are a whole number that no two
-    tokens share, and by it they are ranked once more.
-    """
-    flat = significance.flatten(1)
-    N = flat.shape[1]
-    values, place = flat.topk(N, dim=1, largest=False, sorted=True)
-    later, earlier = torch.arange(1, N, device=flat.device), torch.arange(N - 1, device=flat.device)
-    rises = (values.index_select(1, later) > values.index_select(1, earlier)).to(values.dtype)
-    run = F.pad(
-        rises.cumsum(1), (1, 0)
-    ).long()  # summed as floats, exact to 2**24: some runtimes sum nothing else
-    # From -N * N / 2 to N * N / 2, which 32 bits hold up to 1024x1024, for runtimes that have no more.
-    order = ((run - N // 2) * N + place).topk(N, dim=1, largest=False, sorted=True).indices
-    return place.gather(1, order)
 
 
 class ExportableGlobal(nn.Module):
@@ -309,55 +277,4 @@ def _attend(q: Tensor, kv: Tensor, num_heads: int) -> Tensor:
     k, v = (
         kv.unflatten(-1, (2, num_heads, c // num_heads)).permute(2, 0, 3, 1, 4).unbind(0)
     )  # (B, a, M, d) each
-    weights = _softmax((q * (c // num_heads) ** -0.5) @ k.mT)
-    return (weights.to(v.dtype) @ v).transpose(1, 2).flatten(2).unflatten(1, (H, W))
-
-
-def _softmax(scores: Tensor) -> Tensor:
-    """Over the last dimension, in float32 where the scores are in less."""
-    return (scores.float() if scores.dtype.itemsize < 4 else scores).softmax(-1)
-
-
-def attend_windows(q: Tensor, k: Tensor, v: Tensor, *, num_heads: int, size: int) -> tuple[Tensor, Tensor]:
-    """As `window_attention`: always filled up and masked, in tensors of at most five dimensions.
-
-    Shape:
-        - q, k, v: `(B, H, W, c)`
-        - returns: `(B, H, W, c)` and `(B, H, W)`
-    """
-    B, H, W, c = q.shape
-    M = size * size
-    exists = _cut(torch.ones_like(q[:1, :, :, :1]), size, 1)  # (h * w, 1, M, 1): 1 where there is a token
-    num_windows = exists.shape[0]
-    q, k, v = (
-        _cut(x, size, num_heads) for x in (q * (c // num_heads) ** -0.5, k, v)
-    )  # (B * h * w, a, M, d) each
-    scores = (q @ k.mT).reshape(B, num_windows, num_heads, M, M)
-    # Adding, since some runtimes compare no floats: a score loses all weight, or nothing at all.
-    hidden = (exists.mT - 1) * (-torch.finfo(scores.dtype).min / 2)
-    weights = _softmax(scores + hidden)
-    received = (exists.mT.to(weights.dtype) @ weights).mean(2)  # (B, h * w, 1, M)
-    out = weights.to(v.dtype).reshape(B * num_windows, num_heads, M, M) @ v
-    received = received.reshape(B * num_windows, 1, M, 1)
-    return _join(out, B, H, W, size), _join(received, B, H, W, size).squeeze(-1)
-
-
-def _cut(x: Tensor, size: int, num_heads: int) -> Tensor:
-    """Windows `(B * h * w, a, size * size, d)` of a map `(B, H, W, a * d)`, filled up with zeros at its edges."""
-    _, H, W, c = x.shape
-    h, w = (H + size - 1) // size, (W + size - 1) // size
-    x = F.pad(x, (0, 0, 0, w * size - W, 0, h * size - H))
-    # By `unflatten`, in which `torch.export` sees that sizes it does not know divide.
-    x = x.unflatten(1, (h, size)).flatten(0, 1).unflatten(2, (w, size))  # (B * h, size, w, size, c)
-    x = x.transpose(1, 2).flatten(2, 3).flatten(0, 1)
-    return x.unflatten(2, (num_heads, c // num_heads)).transpose(1, 2)
-
-
-def _join(windows: Tensor, batch: Any, height: Any, width: Any, size: int) -> Tensor:
-    """The map `(B, height, width, a * d)` from whose windows `(B * h * w, a, size * size, d)` came."""
-    h, w = (height + size - 1) // size, (width + size - 1) // size
-    row = torch.arange(height, device=windows.device).unsqueeze(1)
-    column = torch.arange(width, device=windows.device)
-    place = (row // size * w + column // size) * size**2 + row % size * size + column % size  # of each token
-    x = windows.transpose(1, 2).flatten(2).unflatten(0, (batch, h * w)).flatten(1, 2)
-    return x.index_select(1, place.flatten()).unflatten(1, (height, width))
+    return attend(q, k, v).transpose(1, 2).flatten(2).unflatten(1, (H, W))

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from .attention import SelfGuidedAttention
 from .blocks import GlobalBlock, HybridScaleBlock, SelfGuidedBlock, Stage
-from .export_counts import count_factor, count_side, pool_cells, resize_matrix
 from .export_layers import (
     ExportableGlobal,
     ExportableHybridScale,
@@ -37,13 +36,9 @@ __all__ = [
     "MIN_ANY_SIZE",
     "Exportable",
     "ExportableFeatures",
-    "count_factor",
-    "count_side",
     "hold_significance",
     "num_maps",
-    "pool_cells",
     "record_significance",
-    "resize_matrix",
 ]
 
 

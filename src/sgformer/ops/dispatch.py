@@ -102,6 +102,11 @@ def is_exporting() -> bool:
     return _exporting()
 
 
+def unless_exporting(*args: Any) -> str | None:
+    """The `why_slow` of a backend that is for exported programs, in which sizes may be unknown."""
+    return None if is_exporting() else "it is for torch.export, where sizes may be unknown"
+
+
 def is_transformed() -> bool:
     """Whether this runs within a transform of `torch.func`, such as `grad` or `vmap`."""
     return torch._C._functorch.peek_interpreter_stack() is not None  # pyright: ignore[reportAttributeAccessIssue]

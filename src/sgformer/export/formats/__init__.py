@@ -93,6 +93,12 @@ FORMATS = {
         convs=True,
         open_sizes=True,
     ),
+    ".tflite": Format(
+        module="litert",
+        packages={"litert-torch": "litert_torch", "ai-edge-litert": "ai_edge_litert"},
+        extra="litert",
+    ),
+    ".pte": Format(module="executorch_program", packages={"executorch": "executorch"}, extra="executorch"),
 }
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..dispatch import Backend, choose, is_exporting, never
-from . import reference
+from ..dispatch import Backend, choose, is_exporting, never, unless_exporting
+from . import exportable, reference
 
 # The most preferred first.
-BACKENDS = {"reference": Backend(reference.group, never, never)}
+BACKENDS = {
+    "exportable": Backend(exportable.group, never, unless_exporting),
+    "reference": Backend(reference.group, never, never),
+}
 
 
 def group_tokens(
@@ -30,7 +33,7 @@ def group_tokens(
         group_sizes: `r` of each band, from the least to the most significant.
         token_budget: the most groups that there may be, at least one a band. Where there would be more, each group
             holds `t` times as many tokens, and a member is the mean of `t` consecutive ones.
-        backend: `"reference"` or `"auto"`.
+        backend: `"reference"`, `"exportable"` for exported programs, or `"auto"`.
 
     Raises:
         ValueError: if the budget is too small for one group a band, or shapes do not fit.

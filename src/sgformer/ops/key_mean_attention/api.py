@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..dispatch import Backend, choose, explain, never
-from . import chunked, reference, sdpa, triton
+from ..dispatch import Backend, choose, explain, never, unless_exporting
+from . import chunked, exportable, reference, sdpa, triton
 
 # The most preferred first.
 BACKENDS = {
+    "exportable": Backend(exportable.attend, exportable.why_not, unless_exporting),
     "triton": Backend(triton.attend, triton.why_not, triton.why_slow),
     "sdpa": Backend(sdpa.attend, sdpa.why_not, sdpa.why_slow),
     "reference": Backend(reference.attend, never, reference.why_slow),

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..dispatch import Backend, choose, never
-from . import reference
+from ..dispatch import Backend, choose, never, unless_exporting
+from . import exportable, reference
 
 # The most preferred first.
-BACKENDS = {"reference": Backend(reference.pool, never, never)}
+BACKENDS = {
+    "exportable": Backend(exportable.pool, never, unless_exporting),
+    "reference": Backend(reference.pool, never, never),
+}
 
 
 def pool_keys(keys: Tensor, budget: int | None, *, backend: str = "auto") -> tuple[Tensor, int]:
@@ -17,7 +20,7 @@ def pool_keys(keys: Tensor, budget: int | None, *, backend: str = "auto") -> tup
     Args:
         keys: the grid.
         budget: the most tokens that there may be; None for any number.
-        backend: `"reference"` or `"auto"`.
+        backend: `"reference"`, `"exportable"` for exported programs, or `"auto"`.
 
     Returns:
         The pooled grid, and `t`, the smallest side of a cell that keeps to the budget.

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..dispatch import Backend, choose, never
-from . import reference
+from ..dispatch import Backend, choose, never, unless_exporting
+from . import exportable, reference
 
 # The most preferred first.
-BACKENDS = {"reference": Backend(reference.rank, never, never)}
+BACKENDS = {
+    "exportable": Backend(exportable.rank, never, unless_exporting),
+    "reference": Backend(reference.rank, never, never),
+}
 
 
 def rank_tokens(significance: Tensor, *, backend: str = "auto") -> Tensor:
@@ -16,7 +19,7 @@ def rank_tokens(significance: Tensor, *, backend: str = "auto") -> Tensor:
 
     Args:
         significance: one number per token.
-        backend: `"reference"` or `"auto"`.
+        backend: `"reference"`, `"exportable"` for exported programs, or `"auto"`.
 
     Shape:
         - significance: `(B, H, W)` or `(B, N)`

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..dispatch import Backend, choose, never
-from . import reference
+from ..dispatch import Backend, choose, never, unless_exporting
+from . import exportable, reference
 
 # The most preferred first.
-BACKENDS = {"reference": Backend(reference.resize, never, never)}
+BACKENDS = {
+    "exportable": Backend(exportable.resize, never, unless_exporting),
+    "reference": Backend(reference.resize, never, never),
+}
 
 
 def resize_positions(
@@ -20,7 +23,7 @@ def resize_positions(
         pos_embed: positions, row-major.
         old: (height, width) of the grid that they are of.
         new: (height, width) of the grid that is wanted.
-        backend: `"reference"` or `"auto"`.
+        backend: `"reference"`, `"exportable"` for exported programs, or `"auto"`.
 
     Shape:
         - pos_embed: `(1, N, c)`

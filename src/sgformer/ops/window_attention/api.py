@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..dispatch import Backend, choose, explain, never
-from . import edges_apart, reference, triton
+from ..dispatch import Backend, choose, explain, never, unless_exporting
+from . import edges_apart, exportable, reference, triton
 
 # The most preferred first.
 BACKENDS = {
+    "exportable": Backend(exportable.attend, never, unless_exporting),
     "triton": Backend(triton.attend, triton.why_not, triton.why_slow),
     "edges_apart": Backend(edges_apart.attend, edges_apart.why_not, edges_apart.why_slow),
     "reference": Backend(reference.attend, never, never),

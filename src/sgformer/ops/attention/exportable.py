@@ -1,0 +1,22 @@
+"""`attention` for `torch.export`: two products and a softmax, which every runtime has."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The same numbers as `reference.attend`.
+
+    Shape:
+        - q: `(B, a, N, d)`; k, v: `(B, a, M, d)`
+        - returns: `(B, a, N, d)`
+    """
+    return weights(q, k, q.shape[-1] ** -0.5).to(v.dtype) @ v
+
+
+def weights(q: Tensor, k: Tensor, scale: float) -> Tensor:
+    """The weights `(B, a, N, M)`, in float32 or better."""
+    scores = (q * scale) @ k.mT
+    return scores.to(torch.promote_types(scores.dtype, torch.float32)).softmax(-1)

@@ -1,0 +1,27 @@
+"""`key_mean_attention` for `torch.export`, where the numbers of queries and keys may be unknown."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..attention.exportable import weights
+from ..dispatch import unless_exporting
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The same numbers as `reference.attend`, without a mask.
+
+    Shape:
+        - q: `(B, a, N, d)`; k, v: `(B, a, M, d)`
+        - returns: `(B, a, N, d)` and `(B, M)`
+    """
+    received = weights(q, k, scale)
+    return received.to(v.dtype) @ v, received.detach().mean((1, 2))
+
+
+def why_not(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None) -> str | None:
+    """None, or a sentence: there is a mask."""
+    return None if mask is None else "it takes no mask"
+
+
+why_slow = unless_exporting

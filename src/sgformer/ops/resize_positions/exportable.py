@@ -1,0 +1,48 @@
+"""`resize_positions` for `torch.export`: as two matrix products, since few runtimes resize as PyTorch does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def resize(pos_embed: Tensor, old: tuple[int, int], new: tuple[Any, Any]) -> Tensor:
+    """The same numbers as `reference.resize`, within rounding.
+
+    Shape:
+        - pos_embed: `(1, N, c)`
+        - returns: `(1, N', c)`
+    """
+    if all(isinstance(side, int) for side in new) and old == tuple(new):
+        return pos_embed
+    grid = pos_embed.squeeze(0).unflatten(0, old)  # (rows, columns, c)
+    grid = grid.to(torch.promote_types(grid.dtype, torch.float32))
+    down, right = (resize_matrix(before, after, like=grid) for before, after in zip(old, new, strict=True))
+    resized = right @ (down @ grid.flatten(1)).unflatten(1, grid.shape[1:])
+    return resized.flatten(0, 1).unsqueeze(0).to(pos_embed.dtype)
+
+
+def resize_matrix(old: int, new: Any, *, like: Tensor) -> Tensor:
+    """What PyTorch's bicubic resize of one side computes, as a matrix `(new, old)`."""
+    a = -0.75
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    # Place i of the new side is (2i + 1) * old / (2 * new) - 1 / 2; in integers, which all runtimes divide alike.
+    twice = 2 * torch.full((1,), new, device=like.device)
+    where = (2 * torch.arange(new, device=like.device) + 1) * old + twice // 2  # over `twice`, and 1 too high
+    first = where // twice
+    t = (where - first * twice).to(dtype) / twice.to(dtype)
+    first = (first - 1).to(dtype)
+    near = [1 + t, t, 1 - t, 2 - t]
+    weights = [
+        ((a * n - 5 * a) * n + 8 * a) * n - 4 * a if far else ((a + 2) * n - (a + 3)) * n * n + 1
+        for n, far in zip(near, (True, False, False, True), strict=True)
+    ]
+    column = torch.arange(old, dtype=dtype, device=like.device)
+    places = [(first + k).clamp(0, old - 1) for k in (-1, 0, 1, 2)]
+    taps = [
+        (place.unsqueeze(1) == column).to(dtype) * weight.unsqueeze(1)
+        for place, weight in zip(places, weights, strict=True)
+    ]
+    return (taps[0] + taps[1] + taps[2] + taps[3]).to(like.dtype)
