@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN    := .venv/bin
 
-.PHONY: demo test test-exhaustive check docs gpu venv clean
+.PHONY: demo test test-exhaustive test-oldest check docs gpu venv clean
 .DELETE_ON_ERROR:
 # Without compiled files each start of Python would compile PyTorch anew, for many seconds.
 unexport PYTHONDONTWRITEBYTECODE
@@ -15,6 +15,14 @@ test: venv  ## Run the tests, a process and a thread for each core.
 
 test-exhaustive: venv  ## The same with every case of what is slow: half an hour on two cores.
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal -m ""
+
+OLDEST := .venv-oldest/bin
+test-oldest:  ## With the oldest versions that pyproject.toml allows: ops, backbone, a short run of each task, an export.
+	test -x $(OLDEST)/python || $(PYTHON) -m venv .venv-oldest
+	$(OLDEST)/python -m pip install --quiet --no-compile --constraint constraints-oldest.txt \
+		--editable '.[detection,segmentation,export,demo]' 'pytest>=8.3'
+	OMP_NUM_THREADS=1 $(OLDEST)/pytest tests/ops tests/backbone -k "not compil"  # torch.compile: constraints.txt
+	OMP_NUM_THREADS=1 $(OLDEST)/pytest tests/test_oldest.py -m ""
 
 check: venv  ## Lint, formatting and types.
 	$(BIN)/ruff check .
@@ -38,4 +46,4 @@ venv: .venv/installed
 	touch $@
 
 clean:  ## Remove the environment and everything that was built.
-	rm -rf .venv build dist site .pytest_cache .ruff_cache
+	rm -rf .venv .venv-oldest build dist site .pytest_cache .ruff_cache
