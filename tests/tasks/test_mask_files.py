@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from mask_folders import CLASSES, make_mask_folders
-from sgformer.tasks.images import Preprocessing, read_picture
+from sgformer.tasks.images import PictureError, Preprocessing, read_picture
 from sgformer.tasks.loading import DataError
 from sgformer.tasks.segmentation.data import SegmentationData
 from sgformer.tasks.segmentation.mapping import read_classes, read_mapping
@@ -286,3 +286,44 @@ def test_class_tables_of_roboflow_and_labelme(tmp_path):
     assert read_classes(path).classes == ("_background_", "cat")
     assert not read_classes(path).by_custom
     assert set(CLASSES) == set(read_classes(write(tmp_path / "c.txt", "\n".join(CLASSES))).classes)
+
+
+def test_masks_beside_their_pictures(tmp_path):
+    """As Roboflow exports: one folder for both, and a table of the classes in it."""
+    for split in ("train", "val"):
+        (tmp_path / split).mkdir()
+        for i in range(2):
+            Image.new("RGB", (9, 7)).save(tmp_path / split / f"{i}_jpg.rf.1a.jpg")
+            Image.fromarray(np.arange(63, dtype=np.uint8).reshape(7, 9) % 2).save(
+                tmp_path / split / f"{i}_jpg.rf.1a_mask.png"
+            )
+        write(tmp_path / split / "_classes.csv", "Pixel Value, Class\n0, background\n1, cat\n")
+    module = data(
+        tmp_path, images="{split}", masks="{split}", mask_ending="_mask", classes="train/_classes.csv"
+    )
+    assert str(module).startswith("2 classes, 2 + 2 pictures")
+    assert set(np.unique(module.pictures("val")[1][1])) == {0, 1}
+
+
+def test_pictures_without_a_mask_in_any_split_are_counted(tmp_path):
+    root = make_mask_folders(tmp_path)
+    for path in sorted((root / "images").rglob("*.png")):
+        path.rename(root / "images" / path.name if path.parent.name == "train" else path)
+    for path in (root / "annotations/val").iterdir():
+        path.unlink()
+    (root / "annotations/train/5.png").rename(root / "annotations/val/5.png")
+    for path in [*(root / "images/val").iterdir(), root / "annotations/train/4.png"]:
+        path.unlink()
+    module = data(root, images="images")
+    assert f"4 + 1 pictures; 1 pictures of {root / 'images'} have no mask in any split" in str(module)
+
+
+def test_a_fourth_band_is_not_dropped(tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    for dtype in (np.uint8, np.uint16):
+        bands = np.full((7, 9, 4), 99, dtype)
+        tifffile.imwrite(tmp_path / "b.tif", bands, photometric="rgb", extrasamples=["unspecified"])
+        with pytest.raises(PictureError, match="4 bands"):
+            read_picture(tmp_path / "b.tif")
+        tifffile.imwrite(tmp_path / "b.tif", bands, photometric="rgb", extrasamples=["unassalpha"])
+        assert read_picture(tmp_path / "b.tif").size == (9, 7)

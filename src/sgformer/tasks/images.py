@@ -281,6 +281,8 @@ def _decode(
     image: Image.Image, name: str, *, shorter_side: int | None, max_pixels: int | None
 ) -> Image.Image:
     check_size(image, name, max_pixels=max_pixels)
+    if (bands := _num_bands(image)) > 3:
+        raise PictureError(name, f"has {bands} bands, and models take RGB; save three of them")
     try:
         if shorter_side is not None:
             # Only JPEG does anything here. Twice what is needed: our own resize still decides the result.
@@ -315,6 +317,14 @@ def check_size(image: Image.Image, name: str, *, max_pixels: int | None = None) 
             f"has {width} x {height} pixels, {width * height / 1e6:.0f} million; the limit is "
             f"{limit / 1e6:.0f}: shrink it{remedy}",
         )
+
+
+def _num_bands(image: Image.Image) -> int:
+    """Colour channels of a TIFF that says RGB and has more, as satellites' have; Pillow would drop the fourth."""
+    tags = getattr(image, "tag_v2", {})
+    alpha = {1, 2} & {*np.atleast_1d(tags.get(338, ()))}  # ExtraSamples
+    rgb = image.format == "TIFF" and tags.get(262) == 2 and not alpha
+    return int(tags.get(277, 1)) if rgb else 1
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:

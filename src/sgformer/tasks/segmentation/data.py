@@ -15,7 +15,7 @@ from torchvision import tv_tensors
 from ...engine.sampling import Draw, drawn
 from ..balance import draw_weights, drawn_evenly
 from ..digit_scenes import DigitScenes
-from ..images import PictureError, Preprocessing, read_picture
+from ..images import PictureError, Preprocessing, find_pictures, read_picture
 from ..loading import DataError, Unreadable, collate_readable, listed, make_loader, spread
 from .augment import Augment
 from .layouts import Layout, Sample, Split, ade20k, check, cityscapes, folders, read_mask
@@ -166,6 +166,16 @@ class SegmentationData(LightningDataModule):
             self.coding = layout.coding
             for split in splits:
                 self.samples[split] = self._checked(layout, root, split)
+            if "{split}" not in layout.images and len(splits) > 1:
+                used = {sample.picture for samples in self.samples.values() for sample in samples}
+                if (
+                    rest := set(find_pictures(root / layout.images))
+                    - used
+                    - {Path(path) for path in self.dropped}
+                ):
+                    self.notes.append(
+                        f"{len(rest)} pictures of {root / layout.images} have no mask in any split"
+                    )
         self._weights: list[float] | None = None
         if options.balanced and "train" in splits:
             self._weights = weights = draw_weights(self.train_counts()).tolist()
@@ -335,4 +345,5 @@ def _layout(options: DataOptions, root: Path) -> Layout:
         masks=options.masks,
         classes=options.classes,
         mapping=options.mapping,
+        mask_ending=options.mask_ending,
     )

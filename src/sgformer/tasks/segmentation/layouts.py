@@ -82,7 +82,8 @@ class Layout:
             root / self.images.format(split=name),
             root / self.masks.format(split=name),
         )
-        pictures, alike, notes = _by_name(image_folder, self.picture_ending)
+        beside = self.mask_ending if image_folder == mask_folder else ""
+        pictures, alike, notes = _by_name(image_folder, self.picture_ending, unlike=beside)
         masks, faults, more = _by_name(mask_folder, self.mask_ending)
         faults |= alike
         faults |= {
@@ -95,7 +96,9 @@ class Layout:
         return samples, faults, list(dict.fromkeys(notes + more)) if self.noted else []
 
 
-def folders(root: Path, *, images: str, masks: str, classes: str, mapping: str | None) -> Layout:
+def folders(
+    root: Path, *, images: str, masks: str, classes: str, mapping: str | None, mask_ending: str = ""
+) -> Layout:
     """Pictures in one folder, masks of the same names in another.
 
     Args:
@@ -104,9 +107,10 @@ def folders(root: Path, *, images: str, masks: str, classes: str, mapping: str |
         masks: Folder of the masks.
         classes: File with a class name a line; not needed with a mapping.
         mapping: File that says what ids or colours mean, see `read_mapping`.
+        mask_ending: What the names of masks have more than those of pictures, before the suffix.
     """
     coding = read_mapping(mapping) if mapping else read_classes(root / classes)
-    return Layout(images=images, masks=masks, coding=coding)
+    return Layout(images=images, masks=masks, coding=coding, mask_ending=mask_ending)
 
 
 def ade20k(root: Path) -> Layout:
@@ -218,15 +222,19 @@ def check(samples: list[Sample], coding: Coding) -> Looked:
     return looked
 
 
-def _by_name(folder: Path, ending: str) -> tuple[dict[str, Path], dict[str, str], list[str]]:
+def _by_name(
+    folder: Path, ending: str, *, unlike: str = ""
+) -> tuple[dict[str, Path], dict[str, str], list[str]]:
     """Pictures of a folder and those below it by their path in it, without suffix and ending; faults; and notes.
 
-    At fault are files whose name another one has, with another suffix: which of them belongs to a mask cannot be told.
+    What ends in ``unlike`` is left to the masks. At fault are files whose name another one has, with another suffix:
+    which of them belongs to a mask cannot be told.
     """
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}; see --data.root, --data.images and --data.masks")
     pictures, left_out = look_through(folder)
     paths = [path for path in pictures if path.stem.endswith(ending)]
+    paths = [path for path in paths if not (unlike and path.stem.endswith(unlike))]
     there = f", but {describe_left_out(left_out)}" if left_out else ""
     if not paths:
         raise DataError(f"there are no pictures in {folder}{there}; expected .png, .jpg and the like")

@@ -38,6 +38,8 @@ class DataOptions:
         images: Folder of the pictures in it, {split} standing for train and val; for folders only, as the next two.
             Without {split} all pictures lie together, and the masks say which belong to a split.
         masks: Folder of the masks: PNG files with the pictures' names, whose values are class ids, 255 being ignored.
+        mask_ending: What the names of masks have more than those of their pictures, before the suffix, such as _mask;
+            they may lie in one folder then.
         classes: File with a class name on each line.
         mapping: YAML file that says which ids or colours in masks mean which class; null: ids are as in classes.
         faults: Whether pictures and masks that do not fit together stop the run, or are dropped from it.
@@ -57,6 +59,7 @@ class DataOptions:
     root: str | None = None
     images: str = "images/{split}"
     masks: str = "annotations/{split}"
+    mask_ending: str = ""
     classes: str = "classes.txt"
     mapping: str | None = None
     faults: Literal["stop", "drop"] = "stop"
