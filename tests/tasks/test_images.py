@@ -242,12 +242,13 @@ def test_pillows_own_limit_does_not_hold_for_masks_and_sizes(tmp_path, monkeypat
 
 def test_pillows_own_limit_does_not_hold_for_detection(tmp_path, monkeypatch):
     pytest.importorskip("pycocotools")
-    from sgformer.tasks.detection.coco import _picture_fault, picture_size
+    from sgformer.tasks.detection.checks import Fault, image_row, image_size
 
     Image.new("L", (30, 20)).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    assert picture_size(tmp_path / "a.png") == (20, 30)
+    assert image_size(tmp_path / "a.png") == (20, 30)
     entry = {"id": 1, "file_name": "a.png", "width": 30, "height": 20}
-    assert _picture_fault(entry, tmp_path) is None
+    assert image_row(entry, tmp_path).size == (20, 30)
     monkeypatch.setenv(MAX_PIXELS_SETTING, "599")
-    assert f"{MAX_PIXELS_SETTING}=600" in _picture_fault(entry, tmp_path)
+    with pytest.raises(Fault, match=f"{MAX_PIXELS_SETTING}=600"):
+        image_row(entry, tmp_path)
