@@ -21,11 +21,13 @@ pytest.importorskip("onnxruntime", reason="what checks and runs the exported fil
 pytest.importorskip("onnxscript", reason="what torch exports to ONNX with")
 
 CLASSES = ["cat", "dog", "Hühnerhaus"]
+NAMES = {"cat": "a cat", "dog": "a dog", "Hühnerhaus": "Stall"}
 
 
 def save_weights(path, name="sgformer_test", **kwargs):
     preprocessing = Preprocessing(image_size=(96, 96), crop_fraction=0.9, mean=(0.5, 0.4, 0.3))
     model = Classifier(name, classes=CLASSES, preprocessing=preprocessing, kwargs=kwargs)
+    model.names = NAMES
     if name.startswith("sgformer"):
         fill_(model.backbone)  # outputs that depend on the picture
     model.save(path)
@@ -243,15 +245,24 @@ def test_other_models_are_refused(tmp_path, capsys):
     assert "test_resnet is no SG-Former" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("kind", ["rgb", "turned", "transparent", "16 bits", "palette"])
 def test_the_script_in_the_docs_runs_without_this_package(
-    weights, exported, tmp_path, onnx_script, run_alone
+    weights, exported, tmp_path, onnx_script, run_alone, kind
 ):
-    """Its answer is that of `predict`, on a picture that has to be resized and cropped."""
+    """Its answer is that of `predict`, on a picture that has to be resized and cropped, of every kind."""
     values = np.random.default_rng(0).integers(0, 256, (12, 20, 3), np.uint8)
+    image, exif = Image.fromarray(values).resize((333, 200), Image.Resampling.BICUBIC), Image.Exif()
+    if kind == "turned":
+        exif[274] = 6
+    elif kind == "transparent":
+        image.putalpha(image.getchannel("G"))
+    elif kind == "16 bits":
+        image = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 200)
+    elif kind == "palette":
+        image = image.quantize(12)
     picture = tmp_path / "picture.png"
-    Image.fromarray(values).resize((333, 200), Image.Resampling.BICUBIC).save(picture)
+    image.save(picture, exif=exif)
     prediction = Classifier.from_weights(weights).predict(picture)
-    printed = run_alone(onnx_script, exported, picture)
-    label, score = printed.rsplit(" ", 1)
+    label, score = run_alone(onnx_script, exported, picture).rsplit(" ", 1)
     assert label == prediction.label
     assert float(score) == pytest.approx(prediction.score, abs=2e-3)

@@ -118,7 +118,7 @@ def _classifier(model: "Classifier", form: _Form) -> Part:
         backbone=backbone,
         outputs=("logits",),
         channels=backbone.in_chans,
-        about={},
+        about={"names": [model.names.get(name, name) for name in model.classes]},
     )
 
 
