@@ -34,12 +34,12 @@ def test_batches_of_folders(root):
     module = data(root)
     assert module.classes == CLASSES
     assert str(module) == "3 classes, 6 + 3 pictures"
-    images, masks = next(iter(module.train_dataloader()))
+    images, masks, _ = next(iter(module.train_dataloader()))
     assert images.shape == (4, 3, 32, 32)
     assert images.dtype == torch.float32
     assert masks.shape == (4, 32, 32)
     assert set(masks.unique().tolist()) <= {0, 1, 2, IGNORE}
-    pictures, maps = next(iter(module.val_dataloader()))
+    pictures, maps, _ = next(iter(module.val_dataloader()))
     assert [(p.height, p.width) for p in pictures] == [tuple(m.shape) for m in maps]
     assert sorted({p.size for p in pictures}) == [(45, 61), (64, 48)]
 
