@@ -1,4 +1,4 @@
-"""Result files of training runs, and the tables that README and docs show of them.
+"""Result files of training runs, and the tables that the docs show of them.
 
     python benchmarks/training_results.py add RUN_FOLDER NAME    a run folder becomes a result file
     python benchmarks/training_results.py tables                 result files become tables, where the marks are
@@ -22,7 +22,6 @@ import yaml
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "training"
 PAGES = (
-    "README.md",
     "docs/initialisation.md",
     "docs/training.md",
     "docs/detection.md",

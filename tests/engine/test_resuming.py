@@ -42,7 +42,7 @@ def other_value(kind: Any, value: Any, rng: random.Random) -> Any:
     if isinstance(value, bool):
         return not value
     if isinstance(value, int | float):
-        return rng.choice([value + 1, value * 2 + 1]) if isinstance(value, int) else value * 0.75 + 0.001
+        return rng.choice([value + 2, value * 2 + 2]) if isinstance(value, int) else value * 0.75 + 0.001
     if isinstance(value, str):
         return f"{value}x"
     if isinstance(value, list | tuple):

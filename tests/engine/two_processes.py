@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 import sgformer  # noqa: F401
+from sgformer.tasks.loading import Batch
 
 
 def segmentation() -> tuple[Any, list[Any]]:
@@ -20,10 +21,8 @@ def segmentation() -> tuple[Any, list[Any]]:
     model = Segmenter("sgformer_test", classes=["a", "b"], preprocessing=preprocessing, head=head)
     masks = torch.randint(0, 2, (2, 64, 64))
     masks[1, 5:] = 255
-    return SegmentationTask(model, loss=LossOptions(), optim=OptimOptions()), [
-        torch.randn(2, 3, 64, 64),
-        masks,
-    ]
+    batch = [torch.randn(2, 3, 64, 64), masks]
+    return SegmentationTask(model, loss=LossOptions(), optim=OptimOptions()), batch
 
 
 def detection(kind: str) -> tuple[Any, list[Any]]:
@@ -68,7 +67,7 @@ def gradients(case: str, part: slice = slice(None)) -> dict[str, torch.Tensor]:
     """Loss and gradients of a part of the batch; weights and batch are the same in every call."""
     torch.manual_seed(0)
     task, batch = CASES[case]()
-    loss = task.train().loss([each[part] for each in batch])
+    loss = task.train().loss(Batch(*(each[part] for each in batch)))
     loss.backward()
     found = {name: p.grad for name, p in task.named_parameters() if p.grad is not None}
     return {"loss": loss.detach(), **found}

@@ -30,7 +30,8 @@ def share(batch_size: int, num_processes: int) -> int:
         )
         raise ValueError(
             f"data.batch_size {batch_size} is that of all processes together and does not divide among "
-            f"{num_processes}; set --data.batch_size {f'{lower} or ' if lower else ''}{upper}"
+            f"{num_processes} (trainer.devices times trainer.num_nodes); set --data.batch_size "
+            f"{f'{lower} or ' if lower else ''}{upper}"
         )
     return batch_size // num_processes
 

@@ -1,5 +1,6 @@
 """What a resumed run may change: each recipe key is followed, or refused by name before anything is written."""
 
+import dataclasses
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ def changes(own: Any, now: Any) -> dict[str, tuple[Any, Any]]:
         own: The parsed recipe of a run.
         now: The same with overrides.
     """
-    before, after = _flat(to_dict(own)), _flat(to_dict(now))
+    before, after = _flat(own), _flat(now)
     names = dict.fromkeys([*before, *after])
     return {key: (before.get(key), after.get(key)) for key in names if before.get(key) != after.get(key)}
 
@@ -96,12 +97,13 @@ def _follows(key: str, own: Any, now: Any) -> bool:
     return any(fnmatchcase(key, pattern) for pattern in FOLLOWED)
 
 
-def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Sections as dotted keys; what the free dictionaries `kwargs` hold is one value."""
+def _flat(section: Any, prefix: str = "") -> dict[str, Any]:
+    """The keys of a recipe and its sections, dotted; what a free dictionary such as `kwargs` holds is one value."""
     flat: dict[str, Any] = {}
-    for name, value in content.items():
-        if isinstance(value, dict) and name != "kwargs":
-            flat |= _flat(value, f"{prefix}{name}.")
+    for name, value in to_dict(section).items():
+        inner = getattr(section, name)
+        if dataclasses.is_dataclass(inner):
+            flat |= _flat(inner, f"{prefix}{name}.")
         else:
             flat[prefix + name] = value
     return flat
