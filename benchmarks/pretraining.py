@@ -9,8 +9,8 @@ timm:NAME=FILE is a model of timm with weights as a recipe's teacher has them; r
 Frozen features are judged by a logistic regression on the pooled features of the training pictures, whose penalty is
 chosen by cross-validation on them; validation pictures are only judged.
 
-To ship weights is to divide the head by the temperature at which a run's validation images are most probably what the
-teacher says first. So whatever uses the weights is as sure as it is right, as far as the teacher is.
+To ship weights is to divide the head by the temperature at which its probabilities of a run's validation images are
+closest to the teacher's, by cross-entropy. So whatever uses the weights is as sure as the teacher is, on average.
 """
 
 import argparse
@@ -158,7 +158,7 @@ def table() -> None:
 
 @torch.inference_mode()
 def ship(run: Path, file: Path) -> None:
-    """Write a run's last weights in half precision, as sure as the teacher is right."""
+    """Write a run's last weights in half precision, as sure as the teacher is."""
     path = run / "last.safetensors"
     recipe = recipes.parse(run / "recipe.yaml", pretrain.Recipe)
     task, data = pretrain.build(recipe)
@@ -168,8 +168,8 @@ def ship(run: Path, file: Path) -> None:
         task.compare(batch.images, model.preprocessing.image_size)[1:] for batch in data.val_dataloader()
     ]
     logits = torch.cat([ours.logits for ours, _ in compared])
-    said = torch.cat([theirs.logits.argmax(-1) for _, theirs in compared])
-    temperatures = [i / 50 for i in range(10, 100)]
+    said = torch.cat([theirs.logits.softmax(-1) for _, theirs in compared])
+    temperatures = [i / 50 for i in range(10, 150)]
     best = min(temperatures, key=lambda t: cross_entropy(logits / t, said).item())
     head = model.backbone.get_classifier()  # pyright: ignore
     head.weight /= best

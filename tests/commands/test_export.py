@@ -266,3 +266,10 @@ def test_the_script_in_the_docs_runs_without_this_package(
     label, score = run_alone(onnx_script, exported, picture).rsplit(" ", 1)
     assert label == prediction.label
     assert float(score) == pytest.approx(prediction.score, abs=2e-3)
+
+
+def test_a_pytorch_too_old_to_export_is_named(weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.export, "export", lambda module, args, *, dynamic_shapes, strict: None)
+    with pytest.raises(ValueError, match="newer PyTorch"):
+        export.export(weights, tmp_path / "tiny.pt2")
+    assert not list(tmp_path.iterdir())

@@ -1,6 +1,7 @@
 """A module followed with symbols in place of sizes: what every kind of file is made from."""
 
 import contextlib
+import inspect
 import io
 import logging
 import warnings
@@ -36,7 +37,15 @@ def trace(
 
     Returns:
         A `torch.export.ExportedProgram`.
+
+    Raises:
+        ValueError: This PyTorch is too old to follow a module with open sizes.
     """
+    if "prefer_deferred_runtime_asserts_over_guards" not in inspect.signature(torch.export.export).parameters:
+        raise ValueError(
+            f"exporting needs a newer PyTorch than {torch.__version__}, which cannot leave sizes open: "
+            "pip install --upgrade torch"
+        )
     Dim = torch.export.Dim
     shape: dict[int, Any] = {} if batch else {0: Dim("batch", min=1, max=MAX_BATCH)}
     if not fixed:
