@@ -23,7 +23,7 @@ from typing import Any
 
 import timm
 import torch
-from sgformer.tasks.classification.probe import regress
+from sgformer.tasks.classification.probing import regress
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torchmetrics.classification import MulticlassCalibrationError
