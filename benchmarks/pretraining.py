@@ -23,7 +23,6 @@ from typing import Any
 
 import timm
 import torch
-from sgformer.tasks.classification.probing import regress
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torchmetrics.classification import MulticlassCalibrationError
@@ -35,6 +34,7 @@ from sgformer.engine.weights import read_metadata
 from sgformer.tasks import pretrain
 from sgformer.tasks.backbones import preprocessing_of
 from sgformer.tasks.classification import Classifier
+from sgformer.tasks.classification.probing import regress
 from sgformer.tasks.images import Preprocessing, find_pictures, read_picture
 from sgformer.tasks.pretrain.teacher import Teacher, TeacherOptions
 
