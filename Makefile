@@ -7,7 +7,7 @@ BIN    := .venv/bin
 # Without compiled files each start of Python would compile PyTorch anew, for many seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-demo: venv  ## Train a small SG-Former on embedded pictures (about four minutes on two cores) and draw what it sees.
+demo: venv  ## Train a small SG-Former on embedded images (about four minutes on two cores) and draw what it sees.
 	$(BIN)/sgformer demo
 
 test: venv  ## Run the tests, a process and a thread for each core.

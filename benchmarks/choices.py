@@ -1,7 +1,7 @@
 """Times the ways to compute one thing among which the code chooses, side by side: `python benchmarks/choices.py`.
 
 Each pair is timed in turns, A B A B, forward and backward together, on the shapes of `sgformer_t` at 112 pixels with
-32 pictures, and the stem's convolution on larger ones. The medians go to
+32 images, and the stem's convolution on larger ones. The medians go to
 `benchmarks/results/choices_<device>_<threads>threads_torch<version>_<date>.csv`.
 """
 

@@ -1,4 +1,4 @@
-"""What a picture of 800x1333 costs in a detector, and how much of a training batch is padding.
+"""What an image of 800x1333 costs in a detector, and how much of a training batch is padding.
 
     python benchmarks/detection_cost.py run                seconds and memory; four minutes on two quiet cores
     python benchmarks/detection_cost.py padding FOLDER     of the data sets in a folder, by their recipes
@@ -6,7 +6,7 @@
 
 `run` gives each backbone a process of its own, so that the peak of its memory is its own. The heads are those of Mask
 R-CNN in COCO's recipes. Weights are initial ones, with the threshold at 0, so that a hundred objects are found and
-outlined, as in a crowded picture. A last line shows what padding would cost: the same picture in a square canvas, as
+outlined, as in a crowded image. A last line shows what padding would cost: the same image in a square canvas, as
 it would be beside one of the other orientation.
 
 The numbers go to `results/detection_cost_<device>_<threads>threads_torch<version>_<date>.csv`, with the machine in the
@@ -36,7 +36,7 @@ CASES: list[tuple[str, str, dict[str, Any], tuple[int, int]]] = [
     ("resnet50", "resnet50", {}, SIZE),
     ("sgformer_s, padded", "sgformer_s", {}, (1333, 1333)),
 ]
-# Data sets with pictures of unlike sizes; they are in folders of their recipes' names.
+# Data sets with images of unlike sizes; they are in folders of their recipes' names.
 PADDED = ("nuclei", "coco_tiny80")
 
 
@@ -113,7 +113,7 @@ def run() -> None:
 
 
 def padding(folder: Path) -> None:
-    """How much of the batches of a training epoch is padding, with and without like pictures together."""
+    """How much of the batches of a training epoch is padding, with and without like images together."""
     from sgformer.engine import recipe as recipes
     from sgformer.tasks.detection import DetectionData, Recipe
 
@@ -181,7 +181,7 @@ def _machine(path: Path) -> dict[str, Any]:
 def _padding_table() -> str:
     lines = ["| Recipe | Batches | Padding | Passes of the backbone a batch |", "|---|---|---|---|"]
     for row in _read(RESULTS / "detection_padding.csv"):
-        how = "like pictures together" if row["like_together"] == "True" else "in any order"
+        how = "like images together" if row["like_together"] == "True" else "in any order"
         share, passes = f"{float(row['padding']):.1%}", f"{float(row['passes_of_backbone']):.2f}"
         lines.append(f"| `{row['recipe']}` | of {row['batch_size']}, {how} | {share} | {passes} |")
     return "\n".join(lines)

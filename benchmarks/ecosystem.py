@@ -74,7 +74,7 @@ FOUND = "sorted(detector.eval()([torch.rand(3, 64, 96)])[0])"
 SEGMENT = "import segmentation_models_pytorch as smp"
 MASKS = "tuple(m.eval()(x).shape)"
 S = 'model, x = timm.create_model("sgformer_s").eval(), torch.randn(1, 3, 224, 224)\n'
-PICTURES = """
+IMAGES = """
 import lightly_train, numpy
 from PIL import Image
 from pathlib import Path
@@ -128,8 +128,8 @@ config.image_size = 128, 128""", "[tuple(y.shape[-2:]) for y in m.eval()(torch.r
     Row("post-training int8", "nncf", "m = nncf.quantize(model, nncf.Dataset([x[:1]]), model_type=nncf.ModelType.TRANSFORMER)", "import nncf; y = model(x[:1])", "f'logits move by {(m(x[:1]) - y).abs().max().item():.1e}'"),
     Row("PaDiM", "anomalib", 'm = PadimModel(backbone="sgformer_test", layers=["stages.0", "stages.1", "stages.2"], pre_trained=False, n_features=20)',
         "from anomalib.models.image.padim.torch_model import PadimModel", "(m.train()(x), m(x), m.fit(), tuple(m.eval()(x).pred_score.shape))[3]"),
-    Row("pretraining, by name", "lightly-train", 'lightly_train.pretrain(model="timm/sgformer_test", **options)', PICTURES, "Path(folder, 'out/exported_models/exported_last.pt').is_file()"),
-    Row("pretraining, an instance", "lightly-train", "lightly_train.pretrain(model=model, **options)", PICTURES),
+    Row("pretraining, by name", "lightly-train", 'lightly_train.pretrain(model="timm/sgformer_test", **options)', IMAGES, "Path(folder, 'out/exported_models/exported_last.pt').is_file()"),
+    Row("pretraining, an instance", "lightly-train", "lightly_train.pretrain(model=model, **options)", IMAGES),
     Row("a backbone of one's own", "rfdetr", 'RFDETRBaseConfig(encoder="sgformer_test")', "from rfdetr.config import RFDETRBaseConfig"),
     Row("a timm model in a YAML", "ultralytics", 'DetectionModel({"nc": 3, "backbone": [[-1, 1, "TorchVision", [64, "sgformer_test", None, True, 2, True]]], "head": [[-1, 1, "Detect", ["nc"]]]})',
         "from ultralytics.nn.tasks import DetectionModel"),

@@ -1,8 +1,8 @@
-"""How long does `sgformer explain` take for each picture of a folder, without the start of Python?
+"""How long does `sgformer explain` take for each image of a folder, without the start of Python?
 
     python benchmarks/explain_seconds.py photos/ --weights sgformer_t
 
-Every picture is explained by a command of its own, in one process: weights read, all files and the page written.
+Every image is explained by a command of its own, in one process: weights read, all files and the page written.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from sgformer.tasks.images import find_pictures
+from sgformer.tasks.images import find_images
 from sgformer_cli import run
 
 RESULTS = Path(__file__).with_name("results")
@@ -26,10 +26,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("pictures", type=Path, help="a folder of pictures")
+    parser.add_argument("images", type=Path, help="a folder of images")
     parser.add_argument("--weights", default="sgformer_t")
     arguments = parser.parse_args()
-    paths = find_pictures(arguments.pictures)
+    paths = find_images(arguments.images)
     explain(arguments.weights, paths[0])  # imports, and what PyTorch does once
     seconds = {}
     for path in paths:
@@ -51,9 +51,9 @@ def main() -> None:
     print(path.read_text(encoding="utf-8"))
 
 
-def explain(weights: str, picture: Path) -> None:
+def explain(weights: str, image: Path) -> None:
     with tempfile.TemporaryDirectory() as out, contextlib.redirect_stdout(None):
-        assert run(["explain", weights, str(picture), "--out", out, "--device", "cpu"]) == 0
+        assert run(["explain", weights, str(image), "--out", out, "--device", "cpu"]) == 0
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ HEADER = [
     "height",
     "width",
     "largest_logit",
-    "between_pictures",
+    "between_images",
     "logits",
     "significance",
     "date",
@@ -64,7 +64,7 @@ def rows(name: str, folder: Path):
     path = export.export(folder / "weights.safetensors", folder / f"model.{suffix}")
     part, run = parts.part_of(model), formats.open_exported(path)
     for batch, height, width in check.CHECKED:
-        x = check.pictures(max(2, batch), 3, height, width)
+        x = check.make_images(max(2, batch), 3, height, width)
         given = run(x)
         (logits, largest), *maps = check.differences(part, x, given).values()
         apart = float((given[0][0] - given[0][1]).abs().max())

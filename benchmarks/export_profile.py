@@ -33,7 +33,7 @@ def main(name: str, path: str, batch: int = 8) -> None:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         x = np.random.default_rng(0).standard_normal((batch, 3, SIZE, SIZE), np.float32)
         for _ in range(RUNS):
-            session.run(["logits"], {"pictures": x})
+            session.run(["logits"], {"images": x})
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     fastest: dict[tuple[str, str], float] = {}
     for event in events:

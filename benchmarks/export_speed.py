@@ -1,6 +1,6 @@
 """Times exported files beside the model itself: `python benchmarks/export_speed.py WEIGHTS FILE...`.
 
-FILE is what `sgformer export` wrote of the same weights. All take turns, A B C A B C, on the same pictures, with as
+FILE is what `sgformer export` wrote of the same weights. All take turns, A B C A B C, on the same images, with as
 many threads as PyTorch uses. Threads of ONNX Runtime wait busily for more work, so each turn starts after a pause, with
 a call that is not timed: otherwise each way would be timed while the one before still waits. On a machine that does
 other work, run it with a priority above that (`chrt --rr 1`). Medians go to
@@ -52,7 +52,7 @@ def main(weights: str, files: list[str]) -> None:
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = torch.get_num_threads()
             session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-            ways[named(Path(file))] = lambda x, s=session: s.run(["logits"], {"pictures": x.numpy()})
+            ways[named(Path(file))] = lambda x, s=session: s.run(["logits"], {"images": x.numpy()})
         else:
             ways[named(Path(file))] = open_exported(file)
     date = datetime.date.today().isoformat()

@@ -22,7 +22,7 @@ from torch.utils.benchmark import Timer
 from sgformer.ops import depthwise_conv, key_mean_attention, map_norm, window_attention
 
 RESULTS = Path(__file__).parent / "results"
-# (B, a, N, M): 128 pictures of 224x224, then 8 of 1024x1024 with a budget of 196.
+# (B, a, N, M): 128 images of 224x224, then 8 of 1024x1024 with a budget of 196.
 ATTENTIONS = [(128, 1, 3136, 49), (128, 2, 784, 49), (128, 4, 196, 49)]
 ATTENTIONS += [(8, 1, 65536, 196), (8, 2, 16384, 196), (8, 4, 4096, 196)]
 # (B, H, W, c)

@@ -1,9 +1,9 @@
-"""How many training pictures per second come out of the input pipeline, by recipe and number of workers.
+"""How many training images per second come out of the input pipeline, by recipe and number of workers.
 
     python benchmarks/input_pipeline.py FOLDER    with train/<class>/ and val/<class>/
 
 Writes `results/input_pipeline.json` and the table between the marks in `docs/training.md`. Nothing is trained; a
-line is the median of three epochs over 1,200 pictures, after one that warms up.
+line is the median of three epochs over 1,200 images, after one that warms up.
 """
 
 import dataclasses
@@ -24,18 +24,18 @@ from sgformer.tasks.classification import ClassificationData, Recipe
 from sgformer.tasks.images import Preprocessing
 
 ROOT = Path(__file__).parents[1]
-NUM_PICTURES = 1200
+NUM_IMAGES = 1200
 
 
 def rate(recipe: str, workers: int, root: str) -> float:
-    """Pictures per second."""
+    """Images per second."""
     options = recipes.parse(recipes.find(recipe), Recipe).data
     options = dataclasses.replace(options, source="folders", root=root, workers=workers, batch_size=60)
     data = ClassificationData(options, Preprocessing(image_size=options.eval_size))
     items = data.samples["train"].items
-    step = len(items) // NUM_PICTURES
+    step = len(items) // NUM_IMAGES
     data.samples["train"] = dataclasses.replace(
-        data.samples["train"], items=[items[i * step] for i in range(NUM_PICTURES)]
+        data.samples["train"], items=[items[i * step] for i in range(NUM_IMAGES)]
     )
     loader, rates = data.train_dataloader(), []
     for _ in range(4):
@@ -48,18 +48,18 @@ def rate(recipe: str, workers: int, root: str) -> float:
 def main(root: str) -> None:
     torch.set_num_threads(1)
     rows = [
-        {"recipe": recipe, "workers": workers, "pictures_per_second": round(rate(recipe, workers, root))}
+        {"recipe": recipe, "workers": workers, "images_per_second": round(rate(recipe, workers, root))}
         for recipe in ("imagenette160", "in1k")
         for workers in (0, 1, 2)
     ]
     machine = json.loads(describe_environment())
     result = {"machine": f"{os.cpu_count()} cores, {machine['processor']}", "rows": rows}
     (ROOT / "benchmarks" / "results" / "input_pipeline.json").write_text(json.dumps(result, indent=1) + "\n")
-    lines = ["| Recipe | Workers | Pictures per second |", "|---|---|---|"]
-    lines += [f"| `{row['recipe']}` | {row['workers']} | {row['pictures_per_second']} |" for row in rows]
+    lines = ["| Recipe | Workers | Images per second |", "|---|---|---|"]
+    lines += [f"| `{row['recipe']}` | {row['workers']} | {row['images_per_second']} |" for row in rows]
     page = ROOT / "docs" / "training.md"
     marks = r"(<!-- input_pipeline -->\n).*?(<!-- /input_pipeline -->)"
-    table = "\n".join([*lines, "", f"{result['machine']}; pictures of 160x160 pixels.", ""])
+    table = "\n".join([*lines, "", f"{result['machine']}; images of 160x160 pixels.", ""])
     text = re.sub(marks, rf"\g<1>{table}\g<2>", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     page.write_text(text, encoding="utf-8")
     print(table)

@@ -38,7 +38,7 @@ from torch import Tensor
 import sgformer
 from sgformer.backbone.attention import SelfGuidedAttention
 from sgformer.ops.group_tokens.bands import cut_bands, group_factor
-from sgformer.tasks.images import read_picture
+from sgformer.tasks.images import read_image
 
 ROOT = Path(__file__).parents[1]
 Square = tuple[int, int, int, int]  # top, left, height, width, in tokens
@@ -204,7 +204,7 @@ def run(weights: str, images: Path, num: int, budgets: list[int], size: int | No
     names = [name for name, module in model.named_modules() if isinstance(module, SelfGuidedAttention)]
     rows: dict[tuple[str, str, str], list[tuple[float, float, int]]] = {}
     for i, path in enumerate(paths):
-        x = transform(read_picture(path)).unsqueeze(0).double()
+        x = transform(read_image(path)).unsqueeze(0).double()
         seen.clear()
         model(x)
         for j, (module, tokens, significance) in enumerate(seen):

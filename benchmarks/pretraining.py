@@ -6,8 +6,8 @@
 
 DATA holds photos1000, food10, textures10 and aerial7. WEIGHTS are weights files, runs or packaged names;
 timm:NAME=FILE is a model of timm with weights as a recipe's teacher has them; random:NAME one with initial values.
-Frozen features are judged by a logistic regression on the pooled features of the training pictures, whose penalty is
-chosen by cross-validation on them; validation pictures are only judged.
+Frozen features are judged by a logistic regression on the pooled features of the training images, whose penalty is
+chosen by cross-validation on them; validation images are only judged.
 
 To ship weights is to divide the head by the temperature at which its probabilities of a run's validation images are
 closest to the teacher's, by cross-entropy. So whatever uses the weights is as sure as the teacher is, on average.
@@ -35,7 +35,7 @@ from sgformer.tasks import pretrain
 from sgformer.tasks.backbones import preprocessing_of
 from sgformer.tasks.classification import Classifier
 from sgformer.tasks.classification.probing import regress
-from sgformer.tasks.images import Preprocessing, find_pictures, read_picture
+from sgformer.tasks.images import Preprocessing, find_images, read_image
 from sgformer.tasks.pretrain.teacher import Teacher, TeacherOptions
 
 RESULTS = Path(__file__).parent / "results" / "pretraining"
@@ -66,7 +66,7 @@ def load(name: str) -> Classifier:
 
 @torch.inference_mode()
 def outputs(model: Classifier, paths: list[Path], size: int) -> tuple[Tensor, Tensor]:
-    """Pooled features and logits of pictures at one size, whole ones: the shorter side becomes `size`."""
+    """Pooled features and logits of images at one size, whole ones: the shorter side becomes `size`."""
     own = model.preprocessing
     preprocessing = Preprocessing(
         image_size=(size, size),
@@ -78,7 +78,7 @@ def outputs(model: Classifier, paths: list[Path], size: int) -> tuple[Tensor, Te
     transform, backbone = preprocessing.transform(), model.backbone
     found: list[tuple[Tensor, Tensor]] = []
     for start in range(0, len(paths), 32):
-        images = torch.stack([transform(read_picture(path)) for path in paths[start : start + 32]])
+        images = torch.stack([transform(read_image(path)) for path in paths[start : start + 32]])
         maps = backbone.forward_features(images)  # pyright: ignore
         found.append((backbone.forward_head(maps, pre_logits=True), backbone.forward_head(maps)))  # pyright: ignore
     features, logits = zip(*found, strict=True)
@@ -86,7 +86,7 @@ def outputs(model: Classifier, paths: list[Path], size: int) -> tuple[Tensor, Te
 
 
 def photos(model: Classifier, folder: Path, size: int) -> dict[str, float]:
-    """Top-1 and top-5 on pictures with ImageNet labels, and how far the model's probabilities are off."""
+    """Top-1 and top-5 on images with ImageNet labels, and how far the model's probabilities are off."""
     with (folder / "val.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     labels = torch.tensor([int(row["label"]) for row in rows])
@@ -101,11 +101,11 @@ def photos(model: Classifier, folder: Path, size: int) -> dict[str, float]:
 
 
 def probe(model: Classifier, folder: Path, size: int) -> float:
-    """Share of validation pictures that a logistic regression on frozen features names right."""
+    """Share of validation images that a logistic regression on frozen features names right."""
     classes = tuple(sorted(path.name for path in (folder / "train").iterdir()))
     sets = {}
     for split in ("train", "val"):
-        paths = find_pictures(folder / split)
+        paths = find_images(folder / split)
         labels = torch.tensor([classes.index(path.parent.name) for path in paths])
         sets[split] = outputs(model, paths, size)[0], labels
     penalties = [10 ** (i / 2) for i in range(-8, 1)]

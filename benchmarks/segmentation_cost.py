@@ -1,4 +1,4 @@
-"""Seconds and memory of segmenters, on pictures of 512x2048 and on a photograph of 24 million pixels.
+"""Seconds and memory of segmenters, on images of 512x2048 and on a photograph of 24 million pixels.
 
     python benchmarks/segmentation_cost.py          measure, three minutes on two quiet cores, and fill the tables
     python benchmarks/segmentation_cost.py tables   the newest result files become the tables of docs/segmentation.md
@@ -63,7 +63,7 @@ def segmenter(head: str, name: str, kwargs: dict[str, Any]) -> Any:
 
 
 def measure(head: str, name: str, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """One case, in this process: from a prepared picture to the class of each pixel."""
+    """One case, in this process: from a prepared image to the class of each pixel."""
     import torch
 
     model = segmenter(head, name, kwargs)
@@ -170,10 +170,10 @@ def tables() -> None:
             "Seconds": "{seconds}",
             "of these the backbone": "{backbone_seconds}",
             "Peak memory, GiB": "{peak_gib}",
-            "before the picture": "{peak_gib_before}",
+            "before the image": "{peak_gib_before}",
         },
         "photograph": {
-            "Picture": "{width}x{height}",
+            "Image": "{width}x{height}",
             "Model": "`{model}` with `{head}`, {classes} classes",
             "Seconds": "{seconds}",
             "Peak memory, GiB": "{peak_gib}",

@@ -2,7 +2,7 @@
 
     python benchmarks/serve_uploads.py photos/ --weights sgformer_t
 
-starts the server, uploads the pictures of a folder in turn with several token budgets, draws a map of each, sends
+starts the server, uploads the images of a folder in turn with several token budgets, draws a map of each, sends
 something broken every tenth time, and writes the memory of the server's process to benchmarks/results/.
 """
 
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from sgformer.tasks.images import find_pictures
+from sgformer.tasks.images import find_images
 
 RESULTS = Path(__file__).with_name("results")
 BUDGETS = ("", "?token_budget=16", "?token_budget=98")
@@ -29,12 +29,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("pictures", type=Path, help="a folder of pictures")
+    parser.add_argument("images", type=Path, help="a folder of images")
     parser.add_argument("--weights", default="sgformer_t")
     parser.add_argument("--uploads", type=int, default=200)
     arguments = parser.parse_args()
-    files = [path.read_bytes() for path in find_pictures(arguments.pictures)]
-    broken = [b"", b"no picture", files[0][: len(files[0]) // 2], files[1][:200]]
+    files = [path.read_bytes() for path in find_images(arguments.images)]
+    broken = [b"", b"no image", files[0][: len(files[0]) // 2], files[1][:200]]
     command = [sys.executable, "-m", "sgformer", "serve", arguments.weights, "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
@@ -44,20 +44,20 @@ def main() -> None:
             is_broken = i % 10 == 9
             body = broken[i // 10 % len(broken)] if is_broken else files[i % len(files)]
             start = time.perf_counter()
-            status, said = ask(f"{url}pictures{BUDGETS[i % len(BUDGETS)]}", body)
+            status, said = ask(f"{url}images{BUDGETS[i % len(BUDGETS)]}", body)
             statuses.append(status)
             assert status == (400 if is_broken else 200), said
             if not is_broken:
                 seconds.append(time.perf_counter() - start)
                 view = ("significance", "spending", "keys")[i % 3]
-                assert ask(f"{url}pictures/{json.loads(said)['id']}/{view}/{i % 3}")[0] == 200
+                assert ask(f"{url}images/{json.loads(said)['id']}/{view}/{i % 3}")[0] == 200
             if (i + 1) % 20 == 0:
                 memory.append((i + 1, megabytes(server.pid)))
         assert server.poll() is None
         server.terminate()
     result = {
         "weights": arguments.weights,
-        "pictures": len(files),
+        "images": len(files),
         "uploads": arguments.uploads,
         "refused": statuses.count(400),
         "median_seconds_from_upload_to_answer": round(sorted(seconds)[len(seconds) // 2], 3),

@@ -31,7 +31,7 @@ from sgformer import tasks
 from sgformer.commands.explain import prepare
 from sgformer.engine.recipe import parse
 from sgformer.engine.weights import locate, read_metadata
-from sgformer.explain import explain_picture
+from sgformer.explain import explain_image
 from sgformer.explain.worth import deletion_and_insertion, points_at_object, roc_auc
 from sgformer.tasks.digit_scenes import DigitScenes
 
@@ -39,7 +39,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "significance"
 NUM_SCENES = 200
 NUM_CURVES = {"digit_scenes": 60, "imagenette160": 30}
-SMALL_BUDGET = {"digit_scenes": 4, "imagenette160": 16}  # one that binds at the size of the pictures
+SMALL_BUDGET = {"digit_scenes": 4, "imagenette160": 16}  # one that binds at the size of the images
 RANDOM_SEEDS = 2
 
 
@@ -50,8 +50,8 @@ def data_folder(name: str) -> Path:
     return folder
 
 
-def pictures_with_masks(name: str) -> Iterator[tuple[Image.Image, np.ndarray]]:
-    """Validation pictures, and where their objects are; crowds count as objects."""
+def images_with_masks(name: str) -> Iterator[tuple[Image.Image, np.ndarray]]:
+    """Validation images, and where their objects are; crowds count as objects."""
     if name == "digit_scenes":
         for scene in DigitScenes("val", NUM_SCENES, size=64):
             yield scene.image, scene.masks.any(0)
@@ -82,8 +82,8 @@ def centre_and_contrast(image: Image.Image, tokens: tuple[int, int]) -> dict[str
 def measure_masks(model: Any, name: str) -> dict[str, Any]:
     """ROC area and pointing game of each pair's map, of all together, and of two maps without a model."""
     areas, rows = [], {}
-    for image, mask in pictures_with_masks(name):
-        explanation = explain_picture(model, image, prepare(model, image))
+    for image, mask in images_with_masks(name):
+        explanation = explain_image(model, image, prepare(model, image))
         maps = {pair.name: (pair.significance, pair.covered) for pair in explanation.pairs}
         last = explanation.pairs[0]
         together = np.mean([resample(pair, last) for pair in explanation.pairs], 0)
@@ -97,14 +97,14 @@ def measure_masks(model: Any, name: str) -> dict[str, Any]:
         for key, (values, covered) in maps.items():
             rows.setdefault(key, []).append((auc[key], points_at_object(values, mask, covered=covered)))
     return {
-        "num_pictures": len(areas),
+        "num_images": len(areas),
         "mask_share": float(np.mean(areas)),
         "maps": {key: summary(np.array(values)) for key, values in rows.items()},
     }
 
 
 def summary(values: np.ndarray) -> dict[str, float]:
-    """Means over pictures with their standard errors."""
+    """Means over images with their standard errors."""
     error = values.std(0, ddof=1) / len(values) ** 0.5
     return {
         "roc_auc": round(float(values[:, 0].mean()), 4),
@@ -125,8 +125,8 @@ def resample(pair: Any, like: Any) -> np.ndarray:
     return np.asarray(image.resize((W, H), Image.Resampling.BILINEAR, box=box))
 
 
-def validation_pictures(model: Any, name: str, number: int) -> Iterator[Image.Image]:
-    """Some validation pictures of a classifier, evenly spread over its classes."""
+def validation_images(model: Any, name: str, number: int) -> Iterator[Image.Image]:
+    """Some validation images of a classifier, evenly spread over its classes."""
     if name == "digit_scenes":
         yield from (scene.image for scene in DigitScenes("val", number, size=64))
         return
@@ -136,24 +136,24 @@ def validation_pictures(model: Any, name: str, number: int) -> Iterator[Image.Im
 
 
 def measure_curves(model: Any, name: str) -> dict[str, Any]:
-    """Deletion and insertion by the last pair of each stage, and by maps that know nothing of the picture.
+    """Deletion and insertion by the last pair of each stage, and by maps that know nothing of the image.
 
-    The fairest of those is the map of another picture: it is as coarse and as smooth, and likes the same places.
+    The fairest of those is the map of another image: it is as coarse and as smooth, and likes the same places.
     """
     curves: dict[str, list[np.ndarray]] = {}
     transform = model.preprocessing.transform()
     explained = []
-    for image in validation_pictures(model, name, NUM_CURVES[name]):
+    for image in validation_images(model, name, NUM_CURVES[name]):
         x = transform(image).unsqueeze(0)
-        explained.append((x, explain_picture(model, image, x)))
+        explained.append((x, explain_image(model, image, x)))
     for i, (x, explanation) in enumerate(explained):
         other = explained[i - 1][1]
         maps = {}
         for (stage, pairs), (_, others) in zip(explanation.stages(), other.stages(), strict=True):
             maps[f"stage {stage}"] = pairs[-1].significance, pairs[-1].covered
-            maps[f"stage {stage}, map of another picture"] = others[-1].significance, others[-1].covered
+            maps[f"stage {stage}, map of another image"] = others[-1].significance, others[-1].covered
         tokens = explanation.pairs[-1].significance.shape
-        maps |= {key: (v, (1.0, 1.0)) for key, v in centre_and_contrast(explanation.picture, tokens).items()}
+        maps |= {key: (v, (1.0, 1.0)) for key, v in centre_and_contrast(explanation.image, tokens).items()}
         for key, (values, covered) in maps.items():
             both = deletion_and_insertion(model, x, values, covered=covered)
             curves.setdefault(key, []).append(np.stack(both))
@@ -163,7 +163,7 @@ def measure_curves(model: Any, name: str) -> dict[str, Any]:
         key: np.std([area(v) for v in values], axis=0, ddof=1) / count**0.5 for key, values in curves.items()
     }
     return {
-        "num_pictures": count,
+        "num_images": count,
         "maps": {
             key: {
                 "deletion_area": round(float(area(mean)[0]), 4),
@@ -196,7 +196,7 @@ def measure_guidance(model: Any, name: str, metadata: dict[str, Any]) -> dict[st
             with orders.held(model, guidance, seed=seed) if other else nullcontext():  # pyright: ignore
                 report = task.evaluate(model, data)
             row = {"guidance": guidance, "seed": seed, "token_budget": budget, "top1": round(report.top1, 4)}
-            rows.append(row | {"top5": round(report.top5, 4), "num_pictures": report.num_pictures})
+            rows.append(row | {"top5": round(report.top5, 4), "num_images": report.num_images})
             print(rows[-1], flush=True)
     return {"image_size": list(data.eval_size), "rows": rows}
 
@@ -238,23 +238,21 @@ def table(what: str, files: list[Path]) -> str:
     for result in (json.loads(path.read_text(encoding="utf-8")) for path in files):
         model = f"{result['model']} trained on {result['trained_on']}"
         if what == "masks":
-            share = f"{result['num_pictures']} pictures, of which objects cover {result['mask_share']:.1%}"
+            share = f"{result['num_images']} images, of which objects cover {result['mask_share']:.1%}"
             lines += [f"\n`{result['set']}`, {model}, {share}:\n"]
             lines += ["| Map | ROC area | Pointing game |", "|---|---|---|"]
             for key, v in result["maps"].items():
                 area_cell = with_error(v["roc_auc"], v["roc_auc_error"])
                 lines += [f"| {key} | {area_cell} | {with_error(v['pointing'], v['pointing_error'])} |"]
         elif what == "curves":
-            lines += [f"\n`{result['set']}`, {model}, {result['num_pictures']} pictures:\n"]
+            lines += [f"\n`{result['set']}`, {model}, {result['num_images']} images:\n"]
             lines += ["| Order | Deletion, lower is better | Insertion, higher is better |", "|---|---|---|"]
             for key, v in result["maps"].items():
                 deletion = with_error(v["deletion_area"], v["errors"][0])
                 lines += [f"| {key} | {deletion} | {with_error(v['insertion_area'], v['errors'][1])} |"]
         else:
             size = "x".join(map(str, result["image_size"]))
-            lines += [
-                f"\n`{result['set']}`, {model}, {result['rows'][0]['num_pictures']} pictures of {size}:\n"
-            ]
+            lines += [f"\n`{result['set']}`, {model}, {result['rows'][0]['num_images']} images of {size}:\n"]
             lines += ["| Guidance | Token budget | Top-1 |", "|---|---|---|"]
             for row in result["rows"]:
                 seed = f", seed {row['seed']}" if row["guidance"] == "random" else ""

@@ -48,7 +48,7 @@ def add(run: Path, name: str, *, folder: Path = RESULTS, more: dict[str, Any] | 
     import sgformer
 
     recipe = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
-    recipe["data"]["root"] = None  # where the pictures lay says nothing to others
+    recipe["data"]["root"] = None  # where the images lay says nothing to others
     if recipe["model"]["weights"]:
         recipe["model"]["weights"] = Path(recipe["model"]["weights"]).name
     environment = json.loads((run / "environment.json").read_text(encoding="utf-8"))
@@ -131,7 +131,7 @@ def _spread(values: list[float | None]) -> str:
 
 
 def _evaluated(data: dict[str, Any]) -> str:
-    """The size of pictures in evaluation; where a task looks at them as they are, that."""
+    """The size of images in evaluation; where a task looks at them as they are, that."""
     if "inference" in data:
         return (
             f"shorter side {data['inference']['shorter_side']}"

@@ -9,7 +9,7 @@ COLOURS = {"blue": (20, 40, 200), "green": (30, 180, 40), "red": (200, 30, 40)}
 
 
 def make_class_folders(root: Path, *, num_train: int = 8, num_val: int = 4, size: int = 40) -> Path:
-    """Write ``train/<class>/`` and ``val/<class>/`` with noisy pictures in the class's colour."""
+    """Write ``train/<class>/`` and ``val/<class>/`` with noisy images in the class's colour."""
     rng = np.random.default_rng(0)
     for split, num in (("train", num_train), ("val", num_val)):
         for name, colour in COLOURS.items():

@@ -30,9 +30,9 @@ def write_clip(path: Path, *, frames=12, size=(64, 96), rate=12, times=None, cod
                 container.mux(audio.encode(wave))
             container.mux(audio.encode(None))
         for i, seconds in enumerate(times):
-            picture = ground.copy()
-            picture[height // 2 - 8 : height // 2 + 8, 3 + 6 * i : 19 + 6 * i] = (230, 210, 60)
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            image = ground.copy()
+            image[height // 2 - 8 : height // 2 + 8, 3 + 6 * i : 19 + 6 * i] = (230, 210, 60)
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame.pts, frame.time_base = round(seconds * 60 * rate), Fraction(1, 60 * rate)
             container.mux(video.encode(frame))
         if times:

@@ -13,7 +13,7 @@ CATEGORIES = [{"id": 3, "name": "disc"}, {"id": 7, "name": "bar"}]
 
 
 def make_coco(root: Path, *, num_train: int = 4, num_val: int = 3) -> Path:
-    """Picture sizes differ; the last picture of each split is without objects, the one before has a crowd alone."""
+    """Image sizes differ; the last image of each split is without objects, the one before has a crowd alone."""
     (root / "images").mkdir(parents=True)
     (root / "annotations").mkdir()
     rng = np.random.default_rng(0)
@@ -88,11 +88,11 @@ def make_rectangles(root: Path) -> Path:
             (root / kind / split).mkdir(parents=True)
         images, annotations = [], []
         for i in range(count):
-            picture, lines = Image.new("RGB", (96, 64), (110, 110, 110)), []
+            image, lines = Image.new("RGB", (96, 64), (110, 110, 110)), []
             images.append({"id": i + 1, "width": 96, "height": 64, "file_name": f"{split}/{i}.jpg"})
             for k, (x, y, w, h) in enumerate(((10 + i, 12, 20, 24), (60, 30 - i, 24, 18))):
                 fill = ((220, 30, 30), (30, 30, 220))[k]
-                ImageDraw.Draw(picture).rectangle((x, y, x + w - 1, y + h - 1), fill=fill)
+                ImageDraw.Draw(image).rectangle((x, y, x + w - 1, y + h - 1), fill=fill)
                 lines.append(f"{k} {(x + w / 2) / 96:.6f} {(y + h / 2) / 64:.6f} {w / 96:.6f} {h / 64:.6f}")
                 annotations.append(
                     {
@@ -105,7 +105,7 @@ def make_rectangles(root: Path) -> Path:
                         "segmentation": [[x, y, x + w, y, x + w, y + h, x, y + h]],
                     }
                 )
-            picture.save(root / "images" / split / f"{i}.jpg")
+            image.save(root / "images" / split / f"{i}.jpg")
             (root / "labels" / split / f"{i}.txt").write_text("\n".join(lines) + "\n")
         categories = [{"id": 1, "name": "red"}, {"id": 2, "name": "blue"}]
         content = {"images": images, "annotations": annotations, "categories": categories}

@@ -50,7 +50,7 @@ class Maker:
             boxes.append((self.random.uniform(0, width - w), self.random.uniform(0, height - h), w, h))
         return [tuple(round(value, 3) for value in box) for box in boxes]
 
-    def _picture(self, path: Path, size: tuple[int, int]) -> None:
+    def _image(self, path: Path, size: tuple[int, int]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", size).save(path)
 
@@ -68,7 +68,7 @@ class Maker:
                 spoil = self.random.choice(["missing", "size", "text"])
                 row["width"] = {"size": width + 1, "text": str(width)}.get(spoil, width)
             if not lost or spoil != "missing":
-                self._picture(self.root / "images" / name, (width, height))
+                self._image(self.root / "images" / name, (width, height))
             num_images += not lost
             for box in self._boxes(width, height):
                 x, y, w, h = box
@@ -106,7 +106,7 @@ class Maker:
         folder = self.root / "labels" / split
         folder.mkdir(parents=True)
         for number, (width, height) in enumerate(self._sizes()):
-            self._picture(self.root / "images" / split / f"{number}.png", (width, height))
+            self._image(self.root / "images" / split / f"{number}.png", (width, height))
             num_images += 1
             lines = []
             for x, y, w, h in self._boxes(width, height):
@@ -142,7 +142,7 @@ class Maker:
         (self.root / "Annotations").mkdir(exist_ok=True)
         for number, (width, height) in enumerate(self._sizes()):
             stem = f"{split}{number}"
-            self._picture(self.root / "JPEGImages" / f"{stem}.png", (width, height))
+            self._image(self.root / "JPEGImages" / f"{stem}.png", (width, height))
             damaged = self.random.random() < 0.1
             things = ""
             for x, y, w, h in self._boxes(width, height):

@@ -22,5 +22,5 @@ class Client:
             connection.close()
 
     def post(self, body, query="", **headers):
-        status, _, reply = self.ask("POST", f"/pictures{query}", body, **headers)
+        status, _, reply = self.ask("POST", f"/images{query}", body, **headers)
         return status, json.loads(reply)

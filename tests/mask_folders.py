@@ -11,7 +11,7 @@ IGNORE = 255
 
 
 def stripes(seed: int, size: tuple[int, int] = (48, 64)) -> tuple[np.ndarray, np.ndarray]:
-    """A noisy picture of vertical stripes, and its class map with an ignored border of one pixel."""
+    """A noisy image of vertical stripes, and its class map with an ignored border of one pixel."""
     rng = np.random.default_rng(seed)
     columns = np.repeat(rng.permutation(3), -(-size[1] // 3))[: size[1]]
     mask = np.broadcast_to(columns, size).astype(np.uint8).copy()
@@ -26,7 +26,7 @@ def make_mask_folders(root: Path, *, num_train: int = 6, num_val: int = 3) -> Pa
         for folder in ("images", "annotations"):
             (root / folder / split).mkdir(parents=True)
         for i in range(num):
-            # Pictures of two sizes, so that nothing relies on one.
+            # Images of two sizes, so that nothing relies on one.
             pixels, mask = stripes(i + 100 * (split == "val"), (48, 64) if i % 2 else (61, 45))
             Image.fromarray(pixels).save(root / "images" / split / f"{i}.png")
             Image.fromarray(mask).save(root / "annotations" / split / f"{i}.png")

@@ -17,7 +17,7 @@ from orders import random_order, uniform_order
 @pytest.mark.parametrize("kind", ["uniform", "random"])
 @torch.no_grad()
 def test_a_model_spends_by_an_order_held_from_outside(kind):
-    model, x = fill.model("sgformer_test", num_classes=5), fill.picture("orders", 2, 97, 130)
+    model, x = fill.model("sgformer_test", num_classes=5), fill.image("orders", 2, 97, 130)
     before = model(x)
     with orders.held(model, kind):
         held = model(x)

@@ -18,7 +18,7 @@ def test_text_is_escaped():
     assert page.count("&lt;script&gt;") >= 7
 
 
-def test_small_pictures_are_not_enlarged():
+def test_small_images_are_not_enlarged():
     page = report.page("a", "b", [report.Section("c", report.figure([Image.new("RGB", (8, 8))], "d"))])
     assert "figure img { max-width: 100%;" in page
 
@@ -31,7 +31,7 @@ def test_curves_leave_out_what_was_not_measured():
     assert ">nothing<" not in drawn
 
 
-def test_a_class_without_pictures_does_not_divide_by_zero():
+def test_a_class_without_images_does_not_divide_by_zero():
     drawn = report.matrix([[3, 1], [0, 0]], ("a", "b"))
     assert "nan" not in drawn.lower()
     assert ">3<" in drawn

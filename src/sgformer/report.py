@@ -1,6 +1,6 @@
 """A page that says how a run went: one HTML file, with everything in it, that opens anywhere.
 
-Needs matplotlib and Jinja. The text is escaped; the plots are SVG, the pictures JPEG, both inside the page.
+Needs matplotlib and Jinja. The text is escaped; the plots are SVG, the images JPEG, both inside the page.
 """
 
 from __future__ import annotations
@@ -164,16 +164,16 @@ def lines(content: Sequence[str]) -> str:
     return f"<p>{'<br>'.join(map(escape, content))}</p>"
 
 
-def gallery(pictures: Sequence[tuple[Sequence[Image.Image], str]]) -> str:
-    """Rows of pictures with captions; as many beside each other as there is room for."""
-    width = 8.7 * max((len(images) for images, _ in pictures), default=1)
+def gallery(images: Sequence[tuple[Sequence[Image.Image], str]]) -> str:
+    """Rows of images with captions; as many beside each other as there is room for."""
+    width = 8.7 * max((len(row) for row, _ in images), default=1)
     columns = f"grid-template-columns: repeat(auto-fill, minmax(min({width:.1f}rem, 100%), 1fr))"
-    shown = "".join(figure(images, caption) for images, caption in pictures)
+    shown = "".join(figure(row, caption) for row, caption in images)
     return f'<div class="gallery" style="{columns}">{shown}</div>'
 
 
 def figure(images: Sequence[Image.Image], caption: str) -> str:
-    """Pictures side by side with a caption, as wide as the page or as the gallery that they are in."""
+    """Images side by side with a caption, as wide as the page or as the gallery that they are in."""
     from markupsafe import escape
 
     shown = "".join(

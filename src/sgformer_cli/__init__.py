@@ -22,13 +22,13 @@ from typing import Any, NoReturn
 # underscore follows.
 VERBS = {
     "train": "train a model from a recipe",
-    "evaluate": "judge a trained model on the validation pictures",
-    "predict": "name what is in pictures",
-    "embed": "write what a model sees of pictures, as features with paths",
+    "evaluate": "judge a trained model on the validation images",
+    "predict": "name what is in images",
+    "embed": "write what a model sees of images, as features with paths",
     "report": "write a page about a run",
-    "explain": "draw what a model finds significant in pictures or a video, and where its keys go",
+    "explain": "draw what a model finds significant in images or a video, and where its keys go",
     "export": "write a trained model as ONNX or torch.export file",
-    "serve": "open a page on this machine to try a model on pictures",
+    "serve": "open a page on this machine to try a model on images",
     "convert": "turn released SG-Former weights into a weights file of this package",
     "benchmark": "time models side by side, and weigh the memory that they take",
     "list": "list recipes, or models",

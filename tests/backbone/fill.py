@@ -1,4 +1,4 @@
-"""Weights and pictures drawn from names, the same everywhere, so that no case has to store them.
+"""Weights and images drawn from names, the same everywhere, so that no case has to store them.
 
 Larger than initial weights and without structure: with them every part of the model has a say in the output.
 """
@@ -36,7 +36,7 @@ def weight(name, shape):
     return 1 + u / 2 if len(shape) == 1 else u * math.sqrt(3 / math.prod(shape[1:]))
 
 
-def picture(name, batch, height, width, channels=3):
+def image(name, batch, height, width, channels=3):
     """A batch of smooth waves with a bright blob each, at different places."""
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     y, x = y.double() / max(height, width), x.double() / max(height, width)

@@ -44,14 +44,14 @@ def weights():
     }
 
 
-def picture(height, width):
-    return fill.picture(f"{height}x{width}", 2, height, width)
+def image(height, width):
+    return fill.image(f"{height}x{width}", 2, height, width)
 
 
 def main():
     torch.set_num_threads(1)
     for height, width, budget in CASES:
-        logits, stages, maps = plain.run(weights(), VARIANT, picture(height, width), budget)
+        logits, stages, maps = plain.run(weights(), VARIANT, image(height, width), budget)
         gap = min(m.flatten(1).sort().values.diff().min() for m in maps)
         assert gap > 1e-11, f"{height}x{width}: two tokens are {gap} apart in rank, rounding may swap them"
         tensors = {"logits": logits}

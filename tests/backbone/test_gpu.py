@@ -41,7 +41,7 @@ def only_plain(monkeypatch):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_kernels_are_as_precise_as_plain_code(dtype, height, width, budget, monkeypatch):
     model = fill.model("sgformer_test", num_classes=5, token_budget=budget)
-    x = fill.picture("gpu", 2, height, width)
+    x = fill.image("gpu", 2, height, width)
     with torch.no_grad():
         maps = model.forward_significance(x)
     exact = [t.cuda() for t in results(model, x, maps)]
@@ -67,7 +67,7 @@ def test_every_op_takes_its_kernels(monkeypatch):
         }
         monkeypatch.setattr(api, "BACKENDS", {"triton": api.BACKENDS["triton"], **plain})
     model = fill.model("sgformer_test", num_classes=5).to("cuda", torch.bfloat16)
-    x = fill.picture("gpu", 2, 224, 224).to("cuda", torch.bfloat16)
+    x = fill.image("gpu", 2, 224, 224).to("cuda", torch.bfloat16)
     model(x).sum().backward()
 
 
@@ -77,7 +77,7 @@ def test_compiled_computes_the_same(dynamic):
     model = fill.model("sgformer_test", num_classes=5, token_budget=60, dtype=torch.float32).cuda()
     compiled = torch.compile(model, fullgraph=True, dynamic=dynamic)
     for height, width in ((128, 160), (192, 128)):
-        x = fill.picture("gpu", 2, height, width).float().cuda()
+        x = fill.image("gpu", 2, height, width).float().cuda()
         with torch.no_grad():
             maps = model.forward_significance(x)
             with hold_significance(model, maps):
@@ -88,7 +88,7 @@ def test_compiled_computes_the_same(dynamic):
 def test_results_do_not_depend_on_which_program_is_first():
     """Nothing is added up by atomics: the same inputs give the same bits, gradients too."""
     model = fill.model("sgformer_test", num_classes=5, dtype=torch.float32).cuda()
-    x = fill.picture("gpu", 4, 224, 224).float().cuda()
+    x = fill.image("gpu", 4, 224, 224).float().cuda()
     torch.backends.cudnn.deterministic = True
     try:
         runs = []

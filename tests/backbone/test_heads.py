@@ -1,4 +1,4 @@
-"""Other people's heads on our backbone, forward and backward, on pictures that are not square."""
+"""Other people's heads on our backbone, forward and backward, on images that are not square."""
 
 import pytest
 import timm

@@ -85,7 +85,7 @@ def test_timm_takes_released_weights_for_what_they_are(tmp_path):
     torch.save({"state_dict": released()}, tmp_path / "released.pth")
     model = timm.create_model("sgformer_test", num_classes=10, img_size=160).double().eval()
     timm.models.load_checkpoint(model, str(tmp_path / "released.pth"), filter_fn=checkpoint_filter_fn)
-    x = make_cases.picture(160, 160)
+    x = make_cases.image(160, 160)
     expected = plain.run(released(), "sgformer_test", x)[0]
     torch.testing.assert_close(model(x), expected, rtol=0, atol=1e-9)
 

@@ -1,4 +1,4 @@
-"""The backbone within the transforms of `torch.func`, with layers replaced, hooked or pruned, and without pictures."""
+"""The backbone within the transforms of `torch.func`, with layers replaced, hooked or pruned, and without images."""
 
 import copy
 
@@ -22,7 +22,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def x():
-    return fill.picture("other", 2, 64, 80)
+    return fill.image("other", 2, 64, 80)
 
 
 def replaced(model, path, layer):
@@ -32,12 +32,12 @@ def replaced(model, path, layer):
     return model
 
 
-def test_functional_call_and_gradients_of_each_picture(model, x):
+def test_functional_call_and_gradients_of_each_image(model, x):
     weights = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     torch.testing.assert_close(functional_call(model, weights, (x,)), model(x), rtol=0, atol=1e-12)
 
-    def loss(weights, picture):
-        return functional_call(model, weights, (picture[None],)).square().sum()
+    def loss(weights, image):
+        return functional_call(model, weights, (image[None],)).square().sum()
 
     with torch.no_grad():
         of_each = vmap(grad(loss), in_dims=(None, 0))(weights, x)
@@ -48,7 +48,7 @@ def test_functional_call_and_gradients_of_each_picture(model, x):
             torch.testing.assert_close(of_each[name][i], parameter.grad, rtol=1e-8, atol=1e-9)
 
 
-def test_one_picture_at_a_time_by_vmap(model, x):
+def test_one_image_at_a_time_by_vmap(model, x):
     with torch.no_grad():
         torch.testing.assert_close(vmap(lambda y: model(y[None])[0])(x), model(x), rtol=0, atol=1e-9)
 
@@ -76,7 +76,7 @@ REPLACED = {
 @pytest.mark.parametrize("case", REPLACED)
 def test_a_replaced_layer_computes_the_same_with_and_without_a_gradient(model, case):
     path, layer, size = REPLACED[case]
-    changed, x = replaced(model, path, layer), fill.picture("replaced", 1, *size)
+    changed, x = replaced(model, path, layer), fill.image("replaced", 1, *size)
     with torch.no_grad():
         predicted = changed(x)
     assert not torch.equal(predicted, model(x))
@@ -125,7 +125,7 @@ def test_pruned_and_parametrized_layers_learn(model, x):
     assert all(p.grad is not None for p in changed.stages[0].blocks[1].attn.merge[0].parameters())
 
 
-def test_no_pictures(model, x):
+def test_no_images(model, x):
     assert model(x[:0]).shape == (0, 5)
     assert [m.shape[0] for m in model.forward_significance(x[:0])] == [0, 0, 0]
     model.zero_grad()

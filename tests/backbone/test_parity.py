@@ -62,7 +62,7 @@ def official_model(variant, seed, weights):
 
 
 def shared_case(shared, name):
-    """(model, picture, expected) of a shared case."""
+    """(model, image, expected) of a shared case."""
     variant, seed, height, width, _, budget = re.fullmatch(
         r"(\w+)_seed(\d+)_(\d+)x(\d+)(_budget(\d+))?", name
     ).groups()
@@ -219,7 +219,7 @@ def test_stored_case(height, width, budget, backend):
     expected = load_file(
         Path(__file__).parent / f"cases/{make_cases.case_name(height, width, budget)}.safetensors"
     )
-    model, image = stored_model(budget), make_cases.picture(height, width)
+    model, image = stored_model(budget), make_cases.image(height, width)
     near(model(image), expected["logits"])
     for i, stage in enumerate(model.forward_intermediates(image, intermediates_only=True), 1):
         near(make_cases.sample(stage.flatten(2).mT, 7), expected[f"stage{i}"])
@@ -230,7 +230,7 @@ def test_stored_case(height, width, budget, backend):
 @functools.cache
 def plain_results(height, width, budget, dtype):
     """Logits, stages and significance of the plain implementation: in float64, and in `dtype` with the ranking held."""
-    image, weights = make_cases.picture(height, width), make_cases.weights()
+    image, weights = make_cases.image(height, width), make_cases.weights()
     exact = plain.run(weights, make_cases.VARIANT, image, budget)
     low = {name: tensor.to(dtype) for name, tensor in weights.items()}
     return exact, plain.run(low, make_cases.VARIANT, image.to(dtype), budget, held=exact[2])
@@ -241,7 +241,7 @@ def plain_results(height, width, budget, dtype):
 @torch.inference_mode()
 def test_no_worse_than_plain_code_in_the_same_precision(height, width, budget, dtype, backend):
     """By the rule for fast versions, with the ranking held: at most twice the plain implementation's error."""
-    image = make_cases.picture(height, width)
+    image = make_cases.image(height, width)
     (logits, stages, maps), simple = plain_results(height, width, budget, dtype)
     model = stored_model(budget, dtype)
     with hold_significance(model, maps):
@@ -257,7 +257,7 @@ def test_no_worse_than_plain_code_in_the_same_precision(height, width, budget, d
 
 @torch.inference_mode()
 def test_holding_significance():
-    model, image = stored_model(None), make_cases.picture(64, 64)
+    model, image = stored_model(None), make_cases.image(64, 64)
     free, maps = model(image), model.forward_significance(image)
     with hold_significance(model, maps):
         assert torch.equal(model(image), free)

@@ -72,7 +72,7 @@ def test_every_parameter_gets_a_finite_gradient(name):
 @pytest.mark.parametrize("budget", BUDGETS)
 @torch.no_grad()
 def test_images_of_a_batch_ignore_each_other(size, budget):
-    model, x = fill.model("sgformer_test", token_budget=budget), fill.picture("batch", 3, *size)
+    model, x = fill.model("sgformer_test", token_budget=budget), fill.image("batch", 3, *size)
     together = model(x)
     for i in range(3):
         torch.testing.assert_close(model(x[i : i + 1]), together[i : i + 1], rtol=0, atol=1e-12)
@@ -173,7 +173,7 @@ def test_unknown_options_are_errors():
 
 @pytest.mark.parametrize("budget", [None, 20])
 def test_checkpointing_changes_nothing(budget):
-    model, x = fill.model("sgformer_test", token_budget=budget).train(), fill.picture("checkpoint", 2, 97, 70)
+    model, x = fill.model("sgformer_test", token_budget=budget).train(), fill.image("checkpoint", 2, 97, 70)
     results = []
     for enable in (False, True):
         model.set_grad_checkpointing(enable)
@@ -220,7 +220,7 @@ def test_compiles_without_a_break(backend, budget, dynamic, monkeypatch):
     model = fill.model("sgformer_test", num_classes=5, token_budget=budget, depths=(2, 0, 0, 1))
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager", dynamic=dynamic)
     for size in ((97, 130),) if dynamic is False else ((64, 96), (97, 130)):
-        x, results = fill.picture("compile", 2, *size), []
+        x, results = fill.image("compile", 2, *size), []
         for f in (compiled, model):
             model.zero_grad()
             with torch.set_grad_enabled(dynamic is False):
@@ -236,7 +236,7 @@ def test_compiles_without_a_break(backend, budget, dynamic, monkeypatch):
 
 @torch.no_grad()
 def test_a_budget_of_147_changes_nothing_at_224():
-    x = fill.picture("budget", 1, 224, 224)
+    x = fill.image("budget", 1, 224, 224)
     free = fill.model("sgformer_test")(x)
     assert torch.equal(fill.model("sgformer_test", token_budget=147)(x), free)
     assert torch.equal(fill.model("sgformer_test", token_budget=10_000)(x), free)
@@ -245,7 +245,7 @@ def test_a_budget_of_147_changes_nothing_at_224():
 
 @torch.no_grad()
 def test_budget_of_a_built_model():
-    model, x = fill.model("sgformer_test"), fill.picture("budget", 1, 97, 130)
+    model, x = fill.model("sgformer_test"), fill.image("budget", 1, 97, 130)
     free, constructed = model(x), fill.model("sgformer_test", token_budget=20)
     model.set_token_budget(20)
     assert model.token_budget == 20
@@ -288,7 +288,7 @@ def test_every_size_and_precision_trains(size, precision, budget):
     dtype = torch.float32 if precision == "autocast" else precision
     model = fill.model("sgformer_test", dtype=dtype, num_classes=5, token_budget=budget).train()
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "autocast"):
-        x = fill.picture("precision", 1, *size).to(dtype)
+        x = fill.image("precision", 1, *size).to(dtype)
         logits, maps = model(x), model.forward_significance(x)
     assert logits.dtype == (torch.bfloat16 if precision == "autocast" else dtype)
     logits.float().sum().backward()
@@ -304,7 +304,7 @@ def test_every_size_and_precision_trains(size, precision, budget):
 @pytest.mark.parametrize("budget", [None, 20])
 @torch.no_grad()
 def test_significance_has_mean_1_where_strides_divide_the_map(budget):
-    model, x = fill.model("sgformer_test"), fill.picture("mean", 2, 224, 224)
+    model, x = fill.model("sgformer_test"), fill.image("mean", 2, 224, 224)
     for significance in model.forward_significance(x):
         torch.testing.assert_close(
             significance.mean((1, 2)), torch.ones(2, dtype=torch.float64), rtol=0, atol=1e-12
@@ -313,7 +313,7 @@ def test_significance_has_mean_1_where_strides_divide_the_map(budget):
 
 
 @pytest.mark.parametrize("size", [(31, 64), (64, 31), (1, 1)])
-def test_pictures_below_32_are_refused(size):
+def test_images_below_32_are_refused(size):
     model, x = timm.create_model("sgformer_test", device="meta"), torch.empty(1, 3, *size, device="meta")
     for f in (model, model.forward_features, model.forward_significance, model.forward_intermediates):
         with pytest.raises(ValueError, match=rf"{size[0]}x{size[1]} .*at least 32x32"):
@@ -324,7 +324,7 @@ def test_pictures_below_32_are_refused(size):
 def test_copies_answer_alike():
     model, x = (
         fill.model("sgformer_test", token_budget=20, img_size=(64, 96)),
-        fill.picture("copy", 1, 97, 64),
+        fill.image("copy", 1, 97, 64),
     )
     buffer = io.BytesIO()
     torch.save(model, buffer)
@@ -359,7 +359,7 @@ def test_options_change_no_name(options):
 
 @torch.no_grad()
 def test_memory_format_changes_nothing():
-    model, x = fill.model("sgformer_test"), fill.picture("format", 2, 64, 96)
+    model, x = fill.model("sgformer_test"), fill.image("format", 2, 64, 96)
     channels_last = copy.deepcopy(model).to(memory_format=torch.channels_last)
     torch.testing.assert_close(
         channels_last(x.to(memory_format=torch.channels_last)), model(x), rtol=0, atol=1e-12
@@ -368,7 +368,7 @@ def test_memory_format_changes_nothing():
 
 @torch.no_grad()
 def test_float32_is_near_float64_where_the_ranking_is_held():
-    model, x = fill.model("sgformer_test"), fill.picture("single", 2, 97, 130)
+    model, x = fill.model("sgformer_test"), fill.image("single", 2, 97, 130)
     low, maps = fill.model("sgformer_test", dtype=torch.float32), model.forward_significance(x)
     with hold_significance(low, maps):
         torch.testing.assert_close(low(x.float()).double(), model(x), rtol=0, atol=1e-5)
@@ -376,16 +376,16 @@ def test_float32_is_near_float64_where_the_ranking_is_held():
 
 @torch.no_grad()
 def test_content_decides_what_is_significant():
-    """The map is of the picture, not of the positions alone."""
+    """The map is of the image, not of the positions alone."""
     model = fill.model("sgformer_test")
-    one, other = (model.forward_significance(fill.picture(name, 1, 96, 96)) for name in ("one", "other"))
+    one, other = (model.forward_significance(fill.image(name, 1, 96, 96)) for name in ("one", "other"))
     assert all((a - b).abs().mean() > 0.02 for a, b in zip(one, other, strict=True))
 
 
 @pytest.mark.parametrize("size", [(32, 32), (33, 47), (97, 130), (224, 100)])
 def test_windows_at_the_edges_apart_change_nothing(size, monkeypatch):
     model = fill.model("sgformer_test", num_classes=5)
-    x = fill.picture("edges", 2, *size)
+    x = fill.image("edges", 2, *size)
 
     def results():
         model.zero_grad()

@@ -33,7 +33,7 @@ def test_features_only(name, kind, out_indices):
 
 @pytest.mark.parametrize("kind", ["list", "getter"])
 def test_features_only_are_the_models_own(kind):
-    model, x = fill.model("sgformer_test"), fill.picture("features", 2, 97, 70)
+    model, x = fill.model("sgformer_test"), fill.image("features", 2, 97, 70)
     options = {"feature_cls": "getter"} if kind == "getter" else {}
     features = fill.model("sgformer_test", features_only=True, **options)
     if kind == "getter":  # names differ by where the model sits, so do the weights of `fill`
@@ -74,7 +74,7 @@ def test_classifier(name):
 )
 @torch.no_grad()
 def test_global_pool(pool, shape):
-    model, x = fill.model("sgformer_test", num_classes=0, global_pool=pool), fill.picture("pool", 1, 64, 96)
+    model, x = fill.model("sgformer_test", num_classes=0, global_pool=pool), fill.image("pool", 1, 64, 96)
     features = model.forward_features(x)
     average, maximum = features.mean((2, 3)), features.amax((2, 3))
     expected = {"avg": average, "max": maximum, "avgmax": (average + maximum) / 2}
@@ -96,7 +96,7 @@ def test_one_channel(name):
 
 @torch.no_grad()
 def test_drop_rate_acts_in_training_alone():
-    model, x = fill.model("sgformer_test", drop_rate=0.5), fill.picture("drop", 1, 64, 64)
+    model, x = fill.model("sgformer_test", drop_rate=0.5), fill.image("drop", 1, 64, 64)
     assert torch.equal(model(x), model(x))
     model.train()
     assert not torch.equal(model(x), model(x))
@@ -117,7 +117,7 @@ def test_drop_path_rises_linearly_over_all_blocks_on_both_branches(name):
 @torch.no_grad()
 def test_dropping_all_paths_leaves_the_downsampling():
     """Drop path 1 on the last block: in training it is the identity."""
-    model, x = fill.model("sgformer_test", drop_path_rate=1.0), fill.picture("drop", 1, 64, 64)
+    model, x = fill.model("sgformer_test", drop_path_rate=1.0), fill.image("drop", 1, 64, 64)
     for module in model.modules():
         if isinstance(module, timm.layers.DropPath):
             module.drop_prob = 1.0
@@ -141,13 +141,13 @@ def test_img_size_is_the_grid_of_positions_alone(img_size, grid):
     assert model.stem.pos_embed.shape[1] == grid[0] * grid[1]
     expected = sine_cosine_positions(16, grid).float()
     torch.testing.assert_close(model.stem.pos_embed.float(), expected)
-    assert model(fill.picture("img_size", 1, 70, 50)).isfinite().all()
+    assert model(fill.image("img_size", 1, 70, 50)).isfinite().all()
 
 
 @pytest.mark.parametrize("size", [(160, 160), (97, 130)])
 @torch.no_grad()
 def test_set_input_size_changes_no_answer_at_that_size(size):
-    model, x = fill.model("sgformer_test"), fill.picture("input_size", 1, *size)
+    model, x = fill.model("sgformer_test"), fill.image("input_size", 1, *size)
     before = model(x)
     model.set_input_size(img_size=size)
     torch.testing.assert_close(model(x), before, rtol=0, atol=1e-12)
@@ -157,7 +157,7 @@ def test_set_input_size_changes_no_answer_at_that_size(size):
 
 @torch.no_grad()
 def test_timm_loads_weights_of_another_img_size(tmp_path):
-    model, x = fill.model("sgformer_test", img_size=224), fill.picture("load", 1, 160, 128)
+    model, x = fill.model("sgformer_test", img_size=224), fill.image("load", 1, 160, 128)
     torch.save(model.state_dict(), tmp_path / "weights.pth")
     other = fill.model("sgformer_test", img_size=(160, 128))
     load_checkpoint(
@@ -230,7 +230,7 @@ def test_prune_intermediate_layers(name, keep):
 
 @torch.no_grad()
 def test_forward_intermediates():
-    model, x = fill.model("sgformer_test"), fill.picture("intermediates", 1, 64, 96)
+    model, x = fill.model("sgformer_test"), fill.image("intermediates", 1, 64, 96)
     last, every = model.forward_intermediates(x)
     assert torch.equal(last, model.forward_features(x))
     assert torch.equal(last, every[-1])

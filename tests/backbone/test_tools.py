@@ -17,7 +17,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def x():
-    return fill.picture("tools", 2, 64, 80)
+    return fill.image("tools", 2, 64, 80)
 
 
 def test_layers_are_pytorchs_own(model):

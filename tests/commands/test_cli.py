@@ -105,7 +105,7 @@ def test_evaluate_repeats_the_number_of_training(trained, tmp_path, capsys):
     ]
 
 
-def test_predict_names_pictures_and_reports_those_it_cannot_read(trained, root, tmp_path, capsys):
+def test_predict_names_images_and_reports_those_it_cannot_read(trained, root, tmp_path, capsys):
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff")
     arguments = ["predict", trained, root / "val" / "red", tmp_path / "broken.jpg", f"{root}/val/blue/*.png"]
     arguments += ["nowhere.jpg", "--json", tmp_path / "names.json", "--top_k", "2", "--device=cpu"]
@@ -117,7 +117,7 @@ def test_predict_names_pictures_and_reports_those_it_cannot_read(trained, root, 
     assert len(results) == 10
     assert sum("error" in result for result in results) == 2
     first = results[0]
-    assert first["label"] == tasks.load(trained).predict(first["picture"]).label
+    assert first["label"] == tasks.load(trained).predict(first["image"]).label
     assert len(first["top"]) == 2
     assert run(["predict", str(trained), str(root / "val"), "--device=cpu"]) == 0
 
@@ -141,29 +141,29 @@ def test_predictions_as_csv_and_drawn_from_a_list_on_standard_input(trained, roo
     ]
     assert run(list(map(str, arguments))) == 1
     rows = list(csv.DictReader(table.open()))
-    assert [row["picture"] for row in rows] == [*names, str(tmp_path / "bad.png")]
+    assert [row["image"] for row in rows] == [*names, str(tmp_path / "bad.png")]
     assert "is empty" in rows[-1]["error"]
     model = tasks.load(trained)
-    assert list(rows[0]) == ["picture", "label", "score", "label2", "score2", "label3", "score3", "error"]
+    assert list(rows[0]) == ["image", "label", "score", "label2", "score2", "label3", "score3", "error"]
     prediction = model.predict(names[0], top_k=3)
     assert [rows[0][name] for name in ("label", "label2", "label3")] == [name for name, _ in prediction.top]
     assert float(rows[0]["score"]) == pytest.approx(prediction.score, abs=1e-4)
     assert rows[-1]["label"] == rows[-1]["score3"] == ""
-    pictures = list(drawn.iterdir())
-    assert len(pictures) == len(names)  # though names repeat from class to class
-    assert Image.open(pictures[0]).height > Image.open(names[0]).height
+    images = list(drawn.iterdir())
+    assert len(images) == len(names)  # though names repeat from class to class
+    assert Image.open(images[0]).height > Image.open(names[0]).height
 
 
 @pytest.mark.parametrize("source", ["standard input", pytest.param("folder", marks=pytest.mark.exhaustive)])
-def test_processes_share_the_pictures_and_the_first_writes_them_in_order(trained, root, tmp_path, source):
+def test_processes_share_the_images_and_the_first_writes_them_in_order(trained, root, tmp_path, source):
     """A list on standard input is read by the first; names that repeat get numbers."""
     one, two, drawn = tmp_path / "one.json", tmp_path / "two.json", tmp_path / "drawn"
     assert run(["predict", str(trained), str(root / "val"), "--json", str(one), "--device=cpu"]) == 0
     alone = json.loads(one.read_text())
-    names = [result["picture"] for result in alone]
+    names = [result["image"] for result in alone]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "sgformer"]
-    pictures = "-" if source == "standard input" else str(root / "val")
-    arguments = ["predict", str(trained), pictures, "--json", str(two), "--draw", str(drawn), "--device=cpu"]
+    images = "-" if source == "standard input" else str(root / "val")
+    arguments = ["predict", str(trained), images, "--json", str(two), "--draw", str(drawn), "--device=cpu"]
     subprocess.run(
         [*launcher, *arguments],
         check=True,
@@ -173,7 +173,7 @@ def test_processes_share_the_pictures_and_the_first_writes_them_in_order(trained
         text=True,
     )
     together = json.loads(two.read_text())
-    assert [result["picture"] for result in together] == names
+    assert [result["image"] for result in together] == names
     assert [result["label"] for result in together] == [result["label"] for result in alone]
     assert len(list(drawn.iterdir())) == len(names)
 
@@ -189,7 +189,7 @@ def test_patterns_do_not_follow_links_that_lead_in_circles(root, tmp_path):
         tmp_path / "photos" / "a" / "1.png",
     ]
     assert find([f"{tmp_path}/photos/*.png"]) == [tmp_path / "photos" / "2.png"]
-    with pytest.raises(ValueError, match="no pictures in"):
+    with pytest.raises(ValueError, match="no images in"):
         find([f"{tmp_path}/*.png"])
 
 
@@ -205,7 +205,7 @@ def test_a_file_that_cannot_be_written_is_said_before_the_work(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_report_on_classes_of_which_some_have_no_validation_pictures(root, tmp_path, capsys):
+def test_a_report_on_classes_of_which_some_have_no_validation_images(root, tmp_path, capsys):
     tables = {"train": ["path,label"], "val": ["path,label"]}
     for path in sorted(root.rglob("*.png")):
         if path.parts[-3:-1] != ("val", "blue"):
@@ -245,8 +245,8 @@ def test_weights_in_half_the_space_say_the_same(trained, root, tmp_path):
     out = tmp_path / "small.safetensors"
     assert run(["convert", str(trained), str(out), "--half"]) == 0
     assert out.stat().st_size < 0.6 * (trained / "best.safetensors").stat().st_size
-    picture = next((root / "val").rglob("*.png"))
-    small, whole = (tasks.load(path).predict(picture) for path in (out, trained))
+    image = next((root / "val").rglob("*.png"))
+    small, whole = (tasks.load(path).predict(image) for path in (out, trained))
     assert small.label == whole.label
     assert small.score == pytest.approx(whole.score, abs=0.02)
     assert weights.read_metadata(out)["metrics"] == weights.read_metadata(trained)["metrics"]
@@ -315,7 +315,7 @@ def test_a_loss_that_is_no_number_ends_the_run(root, tmp_path, capsys):
         (["evaluate", "nowhere"], "no weights file at nowhere"),
         (["predict", "nowhere", "x.jpg"], "no weights file at nowhere"),
         (["predict", "w", "x.jpg", "--top_k", "0"], "--top_k"),
-        (["predict", "w", "*.nothing"], "no pictures in"),
+        (["predict", "w", "*.nothing"], "no images in"),
         (["list", "models", "nothing*"], "no model fits"),
         (["list", "cakes"], "recipes"),
         (["convert", "nowhere.pth", "out.safetensors"], "nowhere.pth"),
@@ -364,7 +364,7 @@ def test_a_read_only_folder_is_said_before_a_run_begins(root, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_unreadable_training_picture_is_one_line(tmp_path, capsys, workers):
+def test_an_unreadable_training_image_is_one_line(tmp_path, capsys, workers):
     root = make_class_folders(tmp_path / "data", num_train=4, num_val=1)
     for path in root.glob("train/*/*.png"):
         path.write_bytes(path.read_bytes()[:200])

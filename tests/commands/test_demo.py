@@ -1,4 +1,4 @@
-"""The demo's words and pictures, around a training that is left out here; `make demo` runs the whole."""
+"""The demo's words and images, around a training that is left out here; `make demo` runs the whole."""
 
 import sys
 from types import SimpleNamespace
@@ -36,7 +36,7 @@ def run_folder(tmp_path):
     return make
 
 
-def test_demo_leaves_pictures_and_says_what_to_do_next(run_folder, monkeypatch, capsys):
+def test_demo_leaves_images_and_says_what_to_do_next(run_folder, monkeypatch, capsys):
     folder, asked = run_folder(), []
 
     def train(recipe, overrides, *, out):
@@ -44,23 +44,23 @@ def test_demo_leaves_pictures_and_says_what_to_do_next(run_folder, monkeypatch, 
         return folder
 
     monkeypatch.setattr(train_module, "train", train)
-    monkeypatch.setattr(evaluate_module, "evaluate", lambda run: SimpleNamespace(top1=0.9, num_pictures=20))
+    monkeypatch.setattr(evaluate_module, "evaluate", lambda run: SimpleNamespace(top1=0.9, num_images=20))
     assert demo_module.demo({"trainer.max_epochs": 1}, out="here") == folder
     assert asked == [("digit_scenes", {"trainer.max_epochs": 1}, "here")]
 
     said = capsys.readouterr().out
     for words in ("90.0%", "chance: 10%", "significance.png", f"sgformer predict {folder}", "finetune"):
         assert words in said
-    pictures = sorted((folder / "pictures").iterdir())
-    assert len(pictures) == demo_module.NUM_PICTURES
-    assert Image.open(pictures[0]).size == (64, 64)
+    images = sorted((folder / "images").iterdir())
+    assert len(images) == demo_module.NUM_IMAGES
+    assert Image.open(images[0]).size == (64, 64)
     assert np.asarray(Image.open(folder / "significance.png")).std() > 10
 
 
 def test_sheet_shows_maps_and_some_mistakes(run_folder):
     sheet, scenes = demo_module.draw(run_folder(), accuracy=0.1, num_judged=20)
-    assert len(scenes) == demo_module.NUM_PICTURES
-    assert sheet.width > 4 * 176  # picture, all pairs, one map a stage with pairs
+    assert len(scenes) == demo_module.NUM_IMAGES
+    assert sheet.width > 4 * 176  # image, all pairs, one map a stage with pairs
 
 
 def test_a_model_without_maps_is_drawn_without_them(run_folder):

@@ -1,11 +1,11 @@
-"""`sgformer explain` from end to end: the files that it leaves, whole pictures, and what it refuses."""
+"""`sgformer explain` from end to end: the files that it leaves, whole images, and what it refuses."""
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from sgformer.commands.explain import explain_picture, prepare
+from sgformer.commands.explain import explain_image, prepare
 from sgformer.tasks.classification.model import Classifier
 from sgformer.tasks.images import Preprocessing
 from sgformer_cli import run
@@ -22,8 +22,8 @@ def weights(tmp_path_factory):
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    folder = tmp_path / "pictures"
+def images(tmp_path):
+    folder = tmp_path / "images"
     (folder / "more").mkdir(parents=True)
     values = np.random.default_rng(0).integers(0, 256, (90, 200, 3), np.uint8)
     Image.fromarray(values).save(folder / "one.png")
@@ -31,10 +31,10 @@ def pictures(tmp_path):
     return folder
 
 
-def test_files_for_every_map_and_one_page(weights, pictures, tmp_path, capsys):
+def test_files_for_every_map_and_one_page(weights, images, tmp_path, capsys):
     out = tmp_path / "out"
-    (pictures / "broken.jpg").write_bytes(b"\xff\xd8\xff")
-    assert run(["explain", str(weights), str(pictures), "--out", str(out), "--device=cpu"]) == 1
+    (images / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    assert run(["explain", str(weights), str(images), "--out", str(out), "--device=cpu"]) == 1
     assert "skipped" in capsys.readouterr().err
     assert {path.name for path in out.iterdir()} == {"index.html", "one", "one-2"}
     expected = {
@@ -47,7 +47,7 @@ def test_files_for_every_map_and_one_page(weights, pictures, tmp_path, capsys):
     assert "sgformer_test" in (out / "index.html").read_text("utf-8")
 
 
-def test_the_whole_picture_is_seen_at_the_scale_of_evaluation(weights):
+def test_the_whole_image_is_seen_at_the_scale_of_evaluation(weights):
     model = Classifier.from_weights(weights)
     wide = Image.new("RGB", (400, 100))
     assert prepare(model, wide).shape == (1, 3, 80, 320)
@@ -74,16 +74,16 @@ def test_a_preprocessing_that_knows_the_size_is_asked():
 
 
 def test_arrays_from_python(weights):
-    explanation = explain_picture(Classifier.from_weights(weights), np.zeros((50, 75, 3), np.uint8))
+    explanation = explain_image(Classifier.from_weights(weights), np.zeros((50, 75, 3), np.uint8))
     assert explanation.size == (80, 120)
     assert explanation.pairs[0].significance.shape == (20, 30)
 
 
-def test_a_budget_shows(weights, pictures, tmp_path):
+def test_a_budget_shows(weights, images, tmp_path):
     arguments = [
         "explain",
         str(weights),
-        str(pictures / "one.png"),
+        str(images / "one.png"),
         "--out",
         str(tmp_path / "out"),
         "--device=cpu",
@@ -97,18 +97,18 @@ def test_a_budget_shows(weights, pictures, tmp_path):
     ("extra", "message"),
     [(["--size", "20"], "--size 20 is too small"), (["--token_budget", "2"], "token_budget is 2")],
 )
-def test_what_is_refused(weights, pictures, tmp_path, capsys, extra, message):
-    arguments = ["explain", str(weights), str(pictures), "--out", str(tmp_path / "out"), "--device=cpu"]
+def test_what_is_refused(weights, images, tmp_path, capsys, extra, message):
+    arguments = ["explain", str(weights), str(images), "--out", str(tmp_path / "out"), "--device=cpu"]
     assert run([*arguments, *extra]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert message in lines[0]
 
 
-def test_a_model_without_significance_is_named(pictures, tmp_path, capsys):
+def test_a_model_without_significance_is_named(images, tmp_path, capsys):
     path = tmp_path / "resnet.safetensors"
     preprocessing = Preprocessing(image_size=(64, 64))
     Classifier("test_resnet", classes=CLASSES, preprocessing=preprocessing).save(path)
-    assert run(["explain", str(path), str(pictures), "--out", str(tmp_path / "out"), "--device=cpu"]) == 2
+    assert run(["explain", str(path), str(images), "--out", str(tmp_path / "out"), "--device=cpu"]) == 2
     assert "has no forward_significance" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from clips import write_clip
-from sgformer.commands.explain import explain_picture
+from sgformer.commands.explain import explain_image
 from sgformer.tasks.classification.model import Classifier
 from sgformer.tasks.images import Preprocessing
 from sgformer_cli import run
@@ -44,11 +44,11 @@ def test_a_video_becomes_a_video_of_what_is_significant(weights, tmp_path, capsy
     given, drawn = frames_of(clip), frames_of(tmp_path / "out" / "clip.mp4")
     assert [seconds for _, seconds in drawn] == pytest.approx([seconds for _, seconds in given], abs=1e-3)
     model = Classifier.from_weights(weights)
-    for (frame, _), (picture, _) in zip(given, drawn, strict=True):
-        expected = explain_picture(model, frame.astype(np.uint8)).combined()
-        assert picture.shape == frame.shape
-        assert np.abs(picture - expected).mean() < 6  # what the compression changes
-        assert np.abs(picture - frame).mean() > 12
+    for (frame, _), (image, _) in zip(given, drawn, strict=True):
+        expected = explain_image(model, frame.astype(np.uint8)).combined()
+        assert image.shape == frame.shape
+        assert np.abs(image - expected).mean() < 6  # what the compression changes
+        assert np.abs(image - frame).mean() > 12
     import av
 
     with av.open(str(tmp_path / "out" / "clip.mp4")) as container:
@@ -88,7 +88,7 @@ def test_of_a_damaged_video_there_is_what_could_be_read(weights, tmp_path, capsy
         assert "cannot be read as a video after" in said.err
 
 
-def test_pictures_and_videos_together(weights, tmp_path):
+def test_images_and_videos_together(weights, tmp_path):
     write_clip(tmp_path / "clip.mp4", frames=2)
     Image.new("RGB", (60, 40)).save(tmp_path / "one.png")
     assert explain(weights, tmp_path / "clip.mp4", tmp_path / "one.png", out=tmp_path / "out") == 0
@@ -105,16 +105,16 @@ def test_memory_does_not_grow_with_the_length(weights, tmp_path, monkeypatch):
 
     write_clip(tmp_path / "clip.mp4", frames=10)
     alive, most = weakref.WeakSet(), []
-    original = command.explain_picture
+    original = command.explain_image
 
-    def counted(model, picture, **options):
-        explanation = original(model, picture, **options)
+    def counted(model, image, **options):
+        explanation = original(model, image, **options)
         alive.add(explanation)
         gc.collect()
         most.append(len(alive))
         return explanation
 
-    monkeypatch.setattr(command, "explain_picture", counted)
+    monkeypatch.setattr(command, "explain_image", counted)
     assert explain(weights, tmp_path / "clip.mp4", out=tmp_path / "out") == 0
     assert len(most) == 10
     assert max(most) <= 2
@@ -126,7 +126,7 @@ def test_memory_does_not_grow_with_the_length(weights, tmp_path, monkeypatch):
         (["text.mp4"], 1, "text.mp4 cannot be read as a video"),
         (["sound.m4v"], 1, "has no video stream"),
         (["nowhere.mp4"], 2, "there is no such video: nowhere.mp4"),
-        (["clip.mp4", "--fps", "25"], 2, "--fps is for frames that are pictures"),
+        (["clip.mp4", "--fps", "25"], 2, "--fps is for frames that are images"),
         (["one.png", "--fps", "0"], 2, "--fps 0 is outside"),
         (["clip.mp4", "--size", "20"], 2, "--size 20 is too small"),
     ],

@@ -29,7 +29,7 @@ def save_weights(path, name="sgformer_test", **kwargs):
     model = Classifier(name, classes=CLASSES, preprocessing=preprocessing, kwargs=kwargs)
     model.names = NAMES
     if name.startswith("sgformer"):
-        fill_(model.backbone)  # outputs that depend on the picture
+        fill_(model.backbone)  # outputs that depend on the image
     model.save(path)
     return path
 
@@ -60,7 +60,7 @@ def test_a_file_that_computes_something_else_is_not_kept(weights, exported, tmp_
     part = parts.part_of(other)
     with torch.no_grad():
         other.backbone.stages[2].blocks[1].mlp.fc1.weight *= 1.05
-    message = r"differs from the model by .* in logits, at 1 pictures of 96x96"
+    message = r"differs from the model by .* in logits, at 1 images of 96x96"
     with pytest.raises(parts.ExportError, match=message):
         check.verify(exported, part, fixed=(96, 96), largest=(96, 96))
     with torch.no_grad():
@@ -118,7 +118,7 @@ def test_an_onnx_file_refuses_sizes_outside_its_range(tmp_path):
         x = torch.randn(2, 3, *size)
         torch.testing.assert_close(run(x)[0], module(x).detach(), rtol=0, atol=1e-5)
     for size in [(127, 200), (200, 139), (513, 200), (200, 513)]:
-        with pytest.raises(Exception, match="pictures must be 128x140 to 512x512"):
+        with pytest.raises(Exception, match="images must be 128x140 to 512x512"):
             run(torch.zeros(1, 3, *size))
 
 
@@ -129,7 +129,7 @@ def test_metadata_travels_in_the_file(weights, exported):
     assert about["preprocessing"]["image_size"] == [96, 96]
     assert about["sizes"] == {"smallest": [96, 96], "largest": [96, 96]}
     assert about["outputs"] == ["logits", "significance1", "significance2"]
-    assert about["checked"]["pictures"] == [[1, 96, 96], [3, 96, 96]]
+    assert about["checked"]["images"] == [[1, 96, 96], [3, 96, 96]]
     assert about["checked"]["runtime"].startswith("onnxruntime ")
     assert about["opset"] == onnx_file.OPSET
     assert (about["task"], about["precision"]) == ("classification", "float32")
@@ -204,7 +204,7 @@ def test_sizes_have_names_in_the_file(exported):
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(exported))
-    assert [(put.name, put.shape) for put in session.get_inputs()] == [("pictures", ["batch", 3, 96, 96])]
+    assert [(put.name, put.shape) for put in session.get_inputs()] == [("images", ["batch", 3, 96, 96])]
     assert [put.shape for put in session.get_outputs()] == [["batch", 3], ["batch", 24, 24], ["batch", 6, 6]]
 
 
@@ -213,7 +213,7 @@ def test_a_budget_is_exported_for_one_size(tmp_path, capsys):
     path = save_weights(tmp_path / "budget.safetensors", depths=[2, 0, 2, 1], token_budget=7)
     out = tmp_path / "budget.pt2"
     assert run(["export", str(path), str(out), "--size", "65x97"]) == 0
-    assert "pictures of 65x97" in capsys.readouterr().out
+    assert "images of 65x97" in capsys.readouterr().out
     part = parts.part_of(Classifier.from_weights(path))
     assert check.verify(out, part, fixed=(65, 97), largest=(65, 97)) < 1e-4
     assert formats.about_exported(out)["sizes"]["smallest"] == [65, 97]
@@ -249,7 +249,7 @@ def test_other_models_are_refused(tmp_path, capsys):
 def test_the_script_in_the_docs_runs_without_this_package(
     weights, exported, tmp_path, onnx_script, run_alone, kind
 ):
-    """Its answer is that of `predict`, on a picture that has to be resized and cropped, of every kind."""
+    """Its answer is that of `predict`, on a file that has to be resized and cropped, of every kind."""
     values = np.random.default_rng(0).integers(0, 256, (12, 20, 3), np.uint8)
     image, exif = Image.fromarray(values).resize((333, 200), Image.Resampling.BICUBIC), Image.Exif()
     if kind == "turned":
@@ -260,10 +260,10 @@ def test_the_script_in_the_docs_runs_without_this_package(
         image = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 200)
     elif kind == "palette":
         image = image.quantize(12)
-    picture = tmp_path / "picture.png"
-    image.save(picture, exif=exif)
-    prediction = Classifier.from_weights(weights).predict(picture)
-    label, score = run_alone(onnx_script, exported, picture).rsplit(" ", 1)
+    file = tmp_path / "image.png"
+    image.save(file, exif=exif)
+    prediction = Classifier.from_weights(weights).predict(file)
+    label, score = run_alone(onnx_script, exported, file).rsplit(" ", 1)
     assert label == prediction.label
     assert float(score) == pytest.approx(prediction.score, abs=2e-3)
 

@@ -45,7 +45,7 @@ def detector():
 
 
 def filled(model):
-    fill.fill_(model.backbone)  # maps that depend on the picture
+    fill.fill_(model.backbone)  # maps that depend on the image
     return model.eval()
 
 
@@ -61,7 +61,7 @@ MODELS = {
 def test_the_exported_form_computes_what_the_model_computes(name):
     part = parts.part_of(MODELS[name]().double(), convs=True, pyramid=name == "detector")
     for batch, height, width in [(1, 224, 224), (2, 160, 208), (1, 333, 250), (1, 65, 100)]:
-        x = check.pictures(batch, 3, height, width).double()
+        x = check.make_images(batch, 3, height, width).double()
         given = part.module(x)
         assert given[0].std() > 1e-2
         for difference, scale in check.differences(part, x, given).values():
@@ -76,7 +76,7 @@ def test_a_segmenter_of_one_size(tmp_path):
     model = segmenter("semantic_fpn")
     model.save(tmp_path / "weights.safetensors")
     path = export.export(tmp_path / "weights.safetensors", tmp_path / "model.pt2", size="65x100")
-    x = check.pictures(2, 3, 65, 100)
+    x = check.make_images(2, 3, 65, 100)
     logits, *_ = given = formats.open_exported(path)(x)
     assert logits.shape == (2, 4, 65, 100)
     for difference, scale in check.differences(parts.part_of(model), x, given).values():
@@ -91,7 +91,7 @@ def test_a_segmenter_with_open_sizes(tmp_path, head):
     model.save(tmp_path / "weights.safetensors")
     suffix = ".onnx" if head == "upernet" else ".pt2"
     path = export.export(tmp_path / "weights.safetensors", tmp_path / f"model{suffix}", max_size=512)
-    x = check.pictures(2, 3, 131, 397)
+    x = check.make_images(2, 3, 131, 397)
     logits, *_ = given = formats.open_exported(path)(x)
     assert logits.shape == (2, 4, 131, 397)
     for difference, scale in check.differences(parts.part_of(model), x, given).values():

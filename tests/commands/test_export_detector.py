@@ -11,7 +11,7 @@ from torch import nn
 from backbone import fill
 from sgformer.commands import export
 from sgformer.export import check, detector, formats, parts
-from sgformer.tasks.images import read_picture
+from sgformer.tasks.images import read_image
 
 pytest.importorskip("pycocotools", reason="detection needs pycocotools")
 
@@ -48,7 +48,7 @@ def make(kind="mask", classes=CLASSES, **options):
 
 
 def lists(model, x):
-    """What the exportable form finds in a picture, and what the model does."""
+    """What the exportable form finds in an image, and what the model does."""
     part = parts.part_of(model, convs=True)
     with torch.no_grad():
         return part, part.module(x)[: len(part.outputs)], part.reference(x)
@@ -57,7 +57,7 @@ def lists(model, x):
 @pytest.mark.parametrize("size", [(160, 208), (333, 250), (65, 100)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_lists_what_the_heads_find(kind, size):
-    part, given, expected = lists(make(kind).double(), check.pictures(1, 3, *size).double())
+    part, given, expected = lists(make(kind).double(), check.make_images(1, 3, *size).double())
     assert (given[2] > 0).sum() >= 7
     assert set(given[1].tolist()) <= set(range(len(CLASSES) + 1))
     for name, ours, theirs in zip(part.outputs, given, expected, strict=True):
@@ -71,13 +71,13 @@ def test_one_class_and_places_that_stay_empty():
     with torch.no_grad():  # a few regions are objects
         model.roi_heads.box_predictor.cls_score.bias.copy_(torch.tensor([2.0, -1.0]))
         model.roi_heads.box_predictor.cls_score.weight *= 3
-    _, given, expected = lists(model.double(), check.pictures(1, 3, 160, 208).double())
+    _, given, expected = lists(model.double(), check.make_images(1, 3, 160, 208).double())
     assert 0 < (given[2] > 0).sum() < 90
     for ours, theirs in zip(given, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9)
     with torch.no_grad():  # and now nothing
         model.roi_heads.box_predictor.cls_score.bias[0] += 100
-    _, given, _ = lists(model, check.pictures(1, 3, 160, 208).double())
+    _, given, _ = lists(model, check.make_images(1, 3, 160, 208).double())
     assert not any(values.any() for values in given)
 
 
@@ -125,7 +125,7 @@ def test_a_check_without_objects_says_so(monkeypatch):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """A file for pictures of any size, which was checked before it was kept."""
+    """A file for images of any size, which was checked before it was kept."""
     pytest.importorskip("onnxruntime", reason="what checks and runs the exported files")
     pytest.importorskip("onnxscript", reason="what torch exports to ONNX with")
     folder = tmp_path_factory.mktemp("exported")
@@ -140,7 +140,7 @@ def test_a_file_finds_what_the_model_finds(exported):
     model, path = exported
     part, run = parts.part_of(model), formats.open_exported(path)
     for size in [(131, 397), (512, 512), (128, 128)]:
-        x = check.pictures(1, 3, *size)
+        x = check.make_images(1, 3, *size)
         given = run(x)
         assert (given[2] > 0).sum() == 100
         for name, (difference, scale) in check.differences(part, x, given).items():
@@ -153,7 +153,7 @@ def test_a_file_finds_what_the_model_finds(exported):
         100,
     )
     assert about["outputs"][:4] == ["boxes", "labels", "scores", "masks"]
-    with pytest.raises(Exception, match="pictures must be 128x128 to 512x512"):
+    with pytest.raises(Exception, match="images must be 128x128 to 512x512"):
         run(torch.zeros(1, 3, 127, 200))
 
 
@@ -163,13 +163,13 @@ def test_the_script_in_the_docs_finds_objects_without_this_package(
 ):
     model, path = exported
     values = np.random.default_rng(0).integers(0, 256, (12, 20, 3), np.uint8)
-    picture = tmp_path / "picture.png"
-    Image.fromarray(values).resize((300, 240), Image.Resampling.BICUBIC).save(picture)
-    found = [json.loads(line) for line in run_alone(detector_script, path, picture, 0.3).splitlines()]
-    expected = model.predict(read_picture(picture), score_threshold=0.3)
+    image = tmp_path / "image.png"
+    Image.fromarray(values).resize((300, 240), Image.Resampling.BICUBIC).save(image)
+    found = [json.loads(line) for line in run_alone(detector_script, path, image, 0.3).splitlines()]
+    expected = model.predict(read_image(image), score_threshold=0.3)
     assert len(found) == pytest.approx(len(expected), abs=2)
     assert len(found) > 20
-    # Pillow and torchvision resize a picture a little differently.
+    # Pillow and torchvision resize an image a little differently.
     places = {
         (label, *map(round, box)) for label, box in zip(expected.labels, expected.boxes / 8, strict=True)
     }
@@ -182,7 +182,7 @@ def test_a_program_for_pytorch_with_a_retinanet(tmp_path):
     model = make("retina")
     model.save(tmp_path / "weights.safetensors")
     path = export.export(tmp_path / "weights.safetensors", tmp_path / "model.pt2", size="160x208")
-    boxes, labels, scores, *_ = formats.open_exported(path)(check.pictures(1, 3, 160, 208))
+    boxes, labels, scores, *_ = formats.open_exported(path)(check.make_images(1, 3, 160, 208))
     assert boxes.shape == (100, 4)
     assert labels.dtype == torch.int64
     assert (scores > 0.05).all()

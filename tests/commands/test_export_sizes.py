@@ -26,7 +26,7 @@ SIZES = [(128, 128), (160, 208), (224, 224), (333, 250), (130, 401)]
 @pytest.mark.parametrize("options", [{}, {"img_size": (96, 160)}])
 @torch.no_grad()
 def test_any_size_computes_what_the_model_computes(size, options):
-    model, x = fill.model("sgformer_test", num_classes=5, **options), fill.picture("export", 2, *size)
+    model, x = fill.model("sgformer_test", num_classes=5, **options), fill.image("export", 2, *size)
     for onnx in (False, True):
         logits, *maps = Exportable(model, convs=onnx)(x)
         torch.testing.assert_close(logits, model(x), rtol=0, atol=1e-11)
@@ -47,7 +47,7 @@ def test_any_size_computes_what_the_model_computes(size, options):
 @torch.no_grad()
 def test_every_variant_computes_the_same(variant, size):
     """In float64, what is followed by the exporters; files of every variant: benchmarks/export_parity.py."""
-    model, x = fill.model(variant, num_classes=5), fill.picture("export", 1, *size)
+    model, x = fill.model(variant, num_classes=5), fill.image("export", 1, *size)
     for onnx in (False, True):
         logits, *maps = Exportable(model, convs=onnx)(x)
         torch.testing.assert_close(logits, model(x), rtol=0, atol=1e-10)
@@ -74,7 +74,7 @@ def test_what_a_budget_asks_for_is_counted_as_it_is_searched(budget):
 @torch.no_grad()
 def test_one_size_computes_what_the_model_computes(size, budget):
     model = fill.model("sgformer_test", num_classes=5, token_budget=budget)
-    x = fill.picture("export", 2, *size)
+    x = fill.image("export", 2, *size)
     for onnx in (False, True):
         torch.testing.assert_close(Exportable(model, convs=onnx)(x)[0], model(x), rtol=0, atol=1e-11)
 
@@ -111,7 +111,7 @@ def test_the_model_exports_itself_with_open_sizes(strict):
     x = torch.zeros(2, 3, 224, 256, dtype=torch.float64)
     program = torch.export.export(model, (x,), dynamic_shapes=(open_,), strict=strict)
     for batch, *size in [(1, 128, 128), (3, 160, 209)]:
-        x = fill.picture("export", batch, *size)
+        x = fill.image("export", batch, *size)
         torch.testing.assert_close(program.module()(x), model(x), rtol=0, atol=1e-11)
 
 
@@ -149,7 +149,7 @@ def test_one_file_takes_every_size_of_its_range(tmp_path, suffix, budget):
     assert check.verify(path, part, fixed=None, largest=largest) < 1e-4
     run = formats.open_exported(path)
     for batch, *size in [(1, 128, 128), (3, 512, 512), (2, 128, 512), (1, 131, 397)]:
-        x = fill.picture("range", batch, *size).float()
+        x = fill.image("range", batch, *size).float()
         for difference, scale in check.differences(part, x, run(x)).values():
             assert difference < 1e-4 * max(1, scale)
     for size in [(127, 200), (200, 513)]:

@@ -122,8 +122,8 @@ def test_it_says_what_the_model_says_and_draws_it(task):
         assert {line["name"] for line in said["lines"]} <= set(CLASSES)
         assert [(pair["stage"], pair["pair"]) for pair in said["pairs"]] == [(1, 1), (2, 1), (3, 1)]
         assert said["drawn"] == (task != "classification")
-        views = ["significance", "spending", "keys", "picture", *(["prediction"] if said["drawn"] else [])]
-        drawings = {view: client.ask("GET", f"/pictures/{said['id']}/{view}/2") for view in views}
+        views = ["significance", "spending", "keys", "image", *(["prediction"] if said["drawn"] else [])]
+        drawings = {view: client.ask("GET", f"/images/{said['id']}/{view}/2") for view in views}
         for view, (status, headers, jpeg) in drawings.items():
             assert (status, headers["content-type"]) == (200, "image/jpeg")
             image = Image.open(io.BytesIO(jpeg))
@@ -139,8 +139,8 @@ def test_a_baseline_has_no_maps_and_no_budget():
         assert (facts["views"], facts["budgets"]) == ({}, [])
         status, said = client.post(photograph(), "?token_budget=8")
         assert (status, said["pairs"]) == (200, [])
-        assert client.ask("GET", f"/pictures/{said['id']}/picture/0")[0] == 200
-        assert client.ask("GET", f"/pictures/{said['id']}/significance/0")[0] == 404
+        assert client.ask("GET", f"/images/{said['id']}/image/0")[0] == 200
+        assert client.ask("GET", f"/images/{said['id']}/significance/0")[0] == 404
 
 
 def facts_of(client):
@@ -181,14 +181,14 @@ def bomb():
 
 BROKEN = {
     "nothing": (b"", "is empty"),
-    "text": (b"no picture at all", "is not a picture"),
+    "text": (b"no image at all", "is not an image"),
     "cut off": (photograph(kind="JPEG")[:-900], "is cut off"),
     "too many pixels": (bomb(), "60000 x 60000 pixels, 3600 million; the limit is 64: shrink it"),
 }
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_a_broken_picture_gets_a_sentence(client, kind):
+def test_a_broken_image_gets_a_sentence(client, kind):
     file, reason = BROKEN[kind]
     status, said = client.post(file)
     assert status == 400
@@ -247,7 +247,7 @@ def test_a_failure_of_the_model_is_told_and_survived(client, model, monkeypatch,
     assert client.post(photograph())[0] == 200
 
 
-def test_one_picture_at_a_time_and_a_crowd_is_sent_away(client, model, monkeypatch):
+def test_one_image_at_a_time_and_a_crowd_is_sent_away(client, model, monkeypatch):
     busy, most = [], []
     predict = model.predict
 
@@ -281,12 +281,12 @@ def test_it_survives_many_uploads(client):
         status, said = client.post(broken[i // 10] if i % 10 == 9 else photograph(100 + i, 80))
         assert status == (400 if i % 10 == 9 else 200)
         ids.append(said.get("id"))
-    kept = [name for name in ids if name and client.ask("GET", f"/pictures/{name}/keys/0")[0] == 200]
+    kept = [name for name in ids if name and client.ask("GET", f"/images/{name}/keys/0")[0] == 200]
     assert kept == [name for name in ids if name][-tryouts.MAX_KEPT :]
     assert threading.active_count() <= num_threads + 1
 
 
-def test_large_pictures_are_shrunk(model):
+def test_large_images_are_shrunk(model):
     tryout = Tryout(model)
     file = io.BytesIO()
     Image.new("RGB", (3000, 1500)).save(file, "JPEG")
@@ -299,7 +299,7 @@ def test_in_a_browser(client, tmp_path):
 
     (tmp_path / "photo.png").write_bytes(photograph())
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff")
-    shown = "document.getElementById('picture').src"
+    shown = "document.getElementById('image').src"
     with Browser(tmp_path / "profile") as browser:
         browser.open(f"http://127.0.0.1:{client.port}/", size=(390, 844))
         browser.choose_file("#file", tmp_path / "photo.png")
@@ -324,7 +324,7 @@ def test_in_a_browser(client, tmp_path):
         browser.run("document.querySelector('input[value=spending]').focus()")
         browser.press(" ")
         browser.wait(f"{shown}.endsWith('spending/1')")
-        # A broken picture gives a message; the picture before it stays, and the next one is taken.
+        # A broken image gives a message; the image before it stays, and the next one is taken.
         browser.choose_file("#file", tmp_path / "broken.jpg")
         browser.wait("!document.getElementById('error').hidden")
         assert browser.run("document.getElementById('error').textContent").startswith("broken.jpg is ")

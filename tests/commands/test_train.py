@@ -40,7 +40,7 @@ def test_significance_is_watched_in_every_task(name, tmp_path):
     trainer = types.SimpleNamespace(is_global_zero=True, sanity_checking=False, current_epoch=2, loggers=[])
     watcher.on_validation_epoch_start(trainer, task)
     sheet = Image.open(tmp_path / "significance" / "epoch-003.png")
-    assert len(watcher.pictures) == 6
+    assert len(watcher.images) == 6
     assert sheet.height > 6 * 100  # a row for each
     assert [module.training for module in task.modules()] == before
 

@@ -29,7 +29,7 @@ def batch(value=1.0):
 @pytest.mark.parametrize(
     ("module", "images", "words"),
     [
-        (Module(), batch(float("nan")), "pictures or targets of the batch"),
+        (Module(), batch(float("nan")), "images or targets of the batch"),
         (Module(factor=float("inf")), batch(), r"output of second \(Linear\)"),
         (Module(), batch(), "it is the loss itself"),
     ],
@@ -71,9 +71,9 @@ def test_the_average_is_where_the_model_is():
     assert average._average_model.n_averaged.device.type == "cpu"  # read after every step
 
 
-def test_unreadable_pictures_are_listed_and_limited(tmp_path, capsys):
+def test_unreadable_images_are_listed_and_limited(tmp_path, capsys):
     trainer = types.SimpleNamespace(global_rank=0, world_size=1)
-    callback = CountUnreadable(tmp_path, num_pictures=100, max_share=0.02)
+    callback = CountUnreadable(tmp_path, num_images=100, max_share=0.02)
 
     def look(*names):
         callback.on_train_batch_start(
@@ -86,28 +86,28 @@ def test_unreadable_pictures_are_listed_and_limited(tmp_path, capsys):
     assert (tmp_path / "unreadable.csv").read_text() == "path,reason\na.jpg,is empty\nb.jpg,is empty\n"
     assert capsys.readouterr().out.count("left out") == 2
     trainer.world_size = 8  # each of which may see all of them in time
-    restored = CountUnreadable(tmp_path, num_pictures=100, max_share=0.02)
+    restored = CountUnreadable(tmp_path, num_images=100, max_share=0.02)
     restored.load_state_dict(callback.state_dict())
     callback = restored
     with pytest.raises(UnreadableError, match=r"3 of 100 .*data\.max_unreadable"):
         look("c.jpg")
 
 
-def test_too_many_unreadable_pictures_in_a_row(tmp_path):
+def test_too_many_unreadable_images_in_a_row(tmp_path):
     trainer = types.SimpleNamespace(global_rank=0, world_size=1)
-    callback = CountUnreadable(tmp_path, num_pictures=100, max_share=1.0)
+    callback = CountUnreadable(tmp_path, num_images=100, max_share=1.0)
     empty = Batch(torch.empty(0, 3), torch.empty(0), (Unreadable("a.jpg", "is empty"),) * 4)
     for look in (empty, empty, batch(), empty, empty):
         callback.on_train_batch_start(trainer, None, look, 0)
-    callback.on_validation_batch_start(trainer, None, empty, 0)  # there pictures lie in order
-    with pytest.raises(UnreadableError, match=r"none of 12 pictures in a row .*a\.jpg: is empty"):
+    callback.on_validation_batch_start(trainer, None, empty, 0)  # there images lie in order
+    with pytest.raises(UnreadableError, match=r"none of 12 images in a row .*a\.jpg: is empty"):
         callback.on_train_batch_start(trainer, None, empty, 0)
 
 
 def test_all_processes_write_to_the_folder_of_the_first(tmp_path):
     strategy = types.SimpleNamespace(broadcast=lambda folder: str(tmp_path / "run"))
     trainer = types.SimpleNamespace(global_rank=1, world_size=2, strategy=strategy)
-    callback = CountUnreadable(tmp_path, num_pictures=100, max_share=1.0)
+    callback = CountUnreadable(tmp_path, num_images=100, max_share=1.0)
     callback.setup(trainer, None, "fit")
     callback.on_train_batch_start(
         trainer, None, batch()._replace(unreadable=(Unreadable("a.jpg", "bad"),)), 0

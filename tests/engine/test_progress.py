@@ -40,6 +40,6 @@ def test_time_left_is_plausible_also_after_a_run_was_resumed(tmp_path, monkeypat
     assert "report.html" in page
     assert "val_top1" in best
     assert (heading, evaluate) == ("Next:", f"  sgformer evaluate {folder}")
-    assert predict == f"  sgformer predict {folder} PICTURES"
+    assert predict == f"  sgformer predict {folder} IMAGES"
     train("smoke", resume=folder)
     assert "all 5 epochs are over; to train on: --trainer.max_epochs 6 or more" in capsys.readouterr().out

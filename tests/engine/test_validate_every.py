@@ -36,8 +36,8 @@ def test_the_last_epoch_is_always_validated(every, num_epochs, expected, tmp_pat
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
     assert [number for number, line in enumerate(lines, 1) if "val_top1" in line] == expected
     assert weights.read_metadata(folder / "best.safetensors")["metrics"]["epoch"] in expected
-    pictures = [path.name for path in sorted((folder / "significance").glob("epoch-*.png"))]
-    assert pictures == [f"epoch-{number:03}.png" for number in expected]
+    images = [path.name for path in sorted((folder / "significance").glob("epoch-*.png"))]
+    assert images == [f"epoch-{number:03}.png" for number in expected]
 
 
 def test_a_run_that_is_resumed_within_an_epoch_validates_the_same_epochs(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from sgformer.tasks.loading import Batch
 
 
 def segmentation() -> tuple[Any, list[Any]]:
-    """A task without batch norms, and a batch whose second picture has fewer pixels that count."""
+    """A task without batch norms, and a batch whose second image has fewer pixels that count."""
     from sgformer.engine.optim import OptimOptions
     from sgformer.tasks.images import Preprocessing
     from sgformer.tasks.segmentation.model import HeadOptions, Segmenter
@@ -26,7 +26,7 @@ def segmentation() -> tuple[Any, list[Any]]:
 
 
 def detection(kind: str) -> tuple[Any, list[Any]]:
-    """A task that draws every place, and a batch whose pictures have one object and three."""
+    """A task that draws every place, and a batch whose images have one object and three."""
     from sgformer.engine.optim import OptimOptions
     from sgformer.tasks.detection.heads import HeadOptions
     from sgformer.tasks.detection.model import Detector, Preprocessing
@@ -74,7 +74,7 @@ def gradients(case: str, part: slice = slice(None)) -> dict[str, torch.Tensor]:
 
 
 def share(case: str, rank: int, folder: Path) -> None:
-    """Computes one picture in a group of two processes; the first writes the mean over both."""
+    """Computes one image in a group of two processes; the first writes the mean over both."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/group", rank=rank, world_size=2

@@ -26,7 +26,7 @@ const press = (id, then) => {
   }
 };
 const shown = new Set();
-press("pictures", () => press("views", () => press("stages", () => press("pairs", () => {
+press("images", () => press("views", () => press("stages", () => press("pairs", () => {
   if (!elements.legend.children.length) throw Error("there is no legend");
   shown.add(elements.map.src);
 }))));

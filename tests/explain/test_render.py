@@ -59,9 +59,9 @@ def test_a_model_without_maps_is_named():
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P"])
 @pytest.mark.parametrize("size", [(90, 60), (33, 47), (1, 1)])
-def test_overlay_has_the_size_of_the_picture(mode, size):
-    picture = Image.new("RGB", size, (120, 60, 30)).convert(mode)
-    result = overlay(picture, np.random.default_rng(0).random((5, 7)))
+def test_overlay_has_the_size_of_the_image(mode, size):
+    image = Image.new("RGB", size, (120, 60, 30)).convert(mode)
+    result = overlay(image, np.random.default_rng(0).random((5, 7)))
     assert result.shape == (size[1], size[0], 3)
     assert result.dtype == np.uint8
 
@@ -80,7 +80,7 @@ def test_overlay_does_not_depend_on_the_scale_of_the_map():
     np.testing.assert_array_equal(overlay(GRAY, significance), overlay(GRAY, 1e-4 * significance + 1e-4))
 
 
-def test_a_map_without_differences_shows_the_picture_in_gray():
+def test_a_map_without_differences_shows_the_image_in_gray():
     rounding = 1 + 1e-7 * np.random.default_rng(0).random((6, 9))
     np.testing.assert_array_equal(overlay(GRAY, rounding), GRAY)
     assert not combine([rounding], (60, 90)).any()
@@ -135,14 +135,12 @@ def test_contact_sheet_holds_ragged_rows_unlike_sizes_and_long_captions():
     assert (np.asarray(plain)[-4:] == 255).all()  # nothing runs over the edge
 
 
-@pytest.mark.parametrize(
-    "words", [{"legend": True}, {"note": "a note that is wider than one narrow picture"}]
-)
+@pytest.mark.parametrize("words", [{"legend": True}, {"note": "a note that is wider than one narrow image"}])
 def test_what_stands_below_fits_on_a_narrow_sheet(words):
     narrow = np.asarray(contact_sheet([[Cell(GRAY)]], **words))
     wide = np.asarray(contact_sheet([[Cell(GRAY)] * 6], **words))
     assert narrow.shape[1] < wide.shape[1]
-    below = len(narrow) - 24  # the picture's own place differs in nothing but its neighbours
+    below = len(narrow) - 24  # the image's own place differs in nothing but its neighbours
     np.testing.assert_array_equal(narrow[below:], wide[below:, : narrow.shape[1]])
     assert (narrow[:, -4:] == 255).all()
 

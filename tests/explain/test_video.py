@@ -34,7 +34,7 @@ def test_the_usual_containers_are_read(tmp_path, suffix):
 
 
 def test_a_phone_held_upright(tmp_path):
-    """The file says by how much a picture is turned: here by 90 degrees with the clock."""
+    """The file says by how much an image is turned: here by 90 degrees with the clock."""
     path = tmp_path / "clip.mp4"
     write_clip(path)
     content = bytearray(path.read_bytes())

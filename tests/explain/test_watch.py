@@ -50,8 +50,8 @@ def train(watch, num_epochs):
 
 
 def watching(folder, num=2):
-    pictures = [Image.new("RGB", SIZE[::-1], (90, 120, 40 * i)) for i in range(num)]
-    return WatchSignificance(folder, pictures, torch.zeros(num, 3, *SIZE))
+    images = [Image.new("RGB", SIZE[::-1], (90, 120, 40 * i)) for i in range(num)]
+    return WatchSignificance(folder, images, torch.zeros(num, 3, *SIZE))
 
 
 def test_a_strip_shows_the_first_epoch_the_last_and_some_between(tmp_path):
@@ -68,7 +68,7 @@ def test_a_strip_shows_the_first_epoch_the_last_and_some_between(tmp_path):
     assert np.array_equal(
         np.asarray(again), np.asarray(Image.open(tmp_path / "significance" / "evolution.png"))
     )
-    assert again.width < (MAX_EPOCHS + 2) * 122  # the picture, and no more than so many epochs
+    assert again.width < (MAX_EPOCHS + 2) * 122  # the image, and no more than so many epochs
 
 
 def test_what_is_kept_is_small_and_of_that_epoch(tmp_path):

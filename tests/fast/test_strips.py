@@ -48,7 +48,7 @@ def test_models_compute_the_same(size, budget, in_strips, monkeypatch):
     attentions, attend = [], strips._attend
     monkeypatch.setattr(strips, "_attend", lambda *a, **k: attentions.append(1) or attend(*a, **k))
     model = fill.model("sgformer_test", num_classes=5, token_budget=budget)
-    x = fill.picture("strips", 2, *size)
+    x = fill.image("strips", 2, *size)
     expected = model(x).detach()
     assert not in_strips
     assert not attentions
@@ -100,7 +100,7 @@ def test_training_and_autocast_go_the_plain_way(in_strips):
 
 def test_the_input_stays_what_it_was(in_strips):
     model = fill.model("sgformer_test", num_classes=5)
-    x = fill.picture("strips", 1, 64, 96)
+    x = fill.image("strips", 1, 64, 96)
     before = x.clone()
     with torch.no_grad():
         first = model(x)

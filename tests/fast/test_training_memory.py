@@ -31,7 +31,7 @@ def kept_by(model, x):
 
 @pytest.mark.parametrize("size", SIZES)
 def test_gradients_are_the_same(size):
-    model, x = fill.model("sgformer_test", num_classes=5), fill.picture("memory", 2, *size)
+    model, x = fill.model("sgformer_test", num_classes=5), fill.image("memory", 2, *size)
     ours = gradients(model, x)
     with sgformer.plain():
         plain = gradients(model, x)
@@ -42,7 +42,7 @@ def test_gradients_are_the_same(size):
 
 def test_under_autocast_gradients_are_as_good():
     """Judged by the error of the plain way; the ranking of so small a map is not touched by the precision."""
-    model, x = fill.model("sgformer_test", num_classes=5), fill.picture("memory", 2, 64, 96)
+    model, x = fill.model("sgformer_test", num_classes=5), fill.image("memory", 2, 64, 96)
     exact = gradients(model, x)
     model.float()
     ours = gradients(model, x.float(), autocast=True)

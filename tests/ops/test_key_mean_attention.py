@@ -149,7 +149,7 @@ def test_rule_of_errors(backend, dtype, size, mask, monkeypatch):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_errors_do_not_add_up_over_chunks(dtype, monkeypatch):
-    """Some hundred chunks, as a picture of 2048x2048 has them: what they add up loses no more than one sum does."""
+    """Some hundred chunks, as an image of 2048x2048 has them: what they add up loses no more than one sum does."""
     N, M = 20_000, 16
     monkeypatch.setattr(chunked, "CHUNK_WEIGHTS", 3 * M * N // 400)
     x = [t / 2 for t in inputs(1, 3, N, M, 16, dtype)]

@@ -1,4 +1,4 @@
-"""Batches that are computed a few pictures at a time give what they give as a whole, gradients included."""
+"""Batches that are computed a few images at a time give what they give as a whole, gradients included."""
 
 import sys
 
@@ -13,7 +13,7 @@ from sgformer.ops import convolved_projection, pieces
 
 @pytest.fixture
 def two_at_a_time(monkeypatch):
-    """Every batch is large, and two of five pictures are a piece; what was cut is counted."""
+    """Every batch is large, and two of five images are a piece; what was cut is counted."""
     monkeypatch.setattr(pieces, "MAX_WHOLE", 0)
     monkeypatch.setattr(pieces, "MAX_BATCH", 0)
     calls = []
@@ -34,12 +34,12 @@ def with_gradients(function, inputs):
     return [out, *torch.autograd.grad(out.square().sum(), inputs)]
 
 
-def test_how_many_pictures_fit():
+def test_how_many_images_fit():
     x = torch.zeros(8, 1)
     assert pieces.few_images(x, pieces.MAX_BATCH) is None
     assert pieces.few_images(x, 4 * pieces.PIECE) == 2
     assert pieces.few_images(x, 100 * pieces.PIECE) == 1
-    assert pieces.few_images(x[:1], 100 * pieces.PIECE) is None  # a single picture is not cut
+    assert pieces.few_images(x[:1], 100 * pieces.PIECE) is None  # a single image is not cut
     assert pieces.few_images(x.to("meta"), 4 * pieces.PIECE) is None
 
 

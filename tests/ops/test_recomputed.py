@@ -14,7 +14,7 @@ def norm(x, weight, bias):
     return F.layer_norm(x, x.shape[-1:], weight, bias)
 
 
-def normed_picture(x, weight, bias):
+def normed_image(x, weight, bias):
     return F.gelu(F.group_norm(x, 1, weight, bias))
 
 
@@ -36,8 +36,8 @@ def conv(dtype=torch.float64, groups=1):
     last = torch.randn(8, 4 // groups, 3, 3, dtype=dtype, requires_grad=True)
     numbers = {"stride": 2, "padding": 1, "groups": groups}
     return (x, *of_norm, last), (
-        lambda x, g, b, weight: conv_after(normed_picture, x, (g, b), weight, **numbers),
-        lambda x, g, b, weight: F.conv2d(normed_picture(x, g, b), weight, None, 2, 1, 1, groups),
+        lambda x, g, b, weight: conv_after(normed_image, x, (g, b), weight, **numbers),
+        lambda x, g, b, weight: F.conv2d(normed_image(x, g, b), weight, None, 2, 1, 1, groups),
     )
 
 

@@ -41,7 +41,7 @@ def test_the_most_significant_tokens_are_in_the_smallest_groups():
 
 @torch.no_grad()
 def test_spending_follows_the_significance_and_the_budget():
-    model, x = fill.model("sgformer_test"), fill.picture("spending", 2, 224, 160)
+    model, x = fill.model("sgformer_test"), fill.image("spending", 2, 224, 160)
     maps = model.forward_significance(x)
     for significance, spending in zip(maps, model.forward_spending(x), strict=True):
         assert spending.group_size.shape == spending.keys.shape == significance.shape

@@ -96,7 +96,7 @@ def test_classification(tmp_path):
 
 
 def masks(tmp_path):
-    """Sky in all pictures, grass in three, brick in one."""
+    """Sky in all images, grass in three, brick in one."""
     root = make_mask_folders(tmp_path)
     for i, path in enumerate(sorted((root / "annotations/train").iterdir())):
         mask = np.array(Image.open(path))
@@ -118,7 +118,7 @@ def prepared(root, **data):
 def test_segmentation(tmp_path):
     task, data = prepared(masks(tmp_path), balanced=True)
     pixels = np.bincount(
-        np.concatenate([mask.ravel() for _, mask in (data.pictures("train")[i] for i in range(6))]),
+        np.concatenate([mask.ravel() for _, mask in (data.images("train")[i] for i in range(6))]),
         minlength=256,
     )[:3]
     assert task.weights is not None
@@ -155,8 +155,8 @@ def test_segmentation_goes_on_without_what_was_damaged_later(tmp_path, spoiled):
     assert len(batch.images) == len(batch.targets) == 5
     assert [bad.path.endswith("train/1.png") for bad in batch.unreadable] == [True]
     (judged,) = data.val_dataloader()
-    assert (len(judged.pictures), len(judged.masks), len(judged.unreadable)) == (2, 2, 1)
-    # The head normalizes over a batch; one picture that is left goes twice, none is a loss of zero.
+    assert (len(judged.images), len(judged.masks), len(judged.unreadable)) == (2, 2, 1)
+    # The head normalizes over a batch; one image that is left goes twice, none is a loss of zero.
     one = Batch(batch.images[:1], batch.targets[:1])
     assert torch.isfinite(task.loss(one))
     none = task.loss(Batch(batch.images[:0], batch.targets[:0]))

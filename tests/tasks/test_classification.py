@@ -52,7 +52,7 @@ def test_sizes_of_training_and_evaluation_may_differ(folders):
     assert task.model.preprocessing.image_size == (48, 48)
     assert task.model.backbone.stem.grid_size == (8, 16)
     recipe.model.name = "swin_tiny_patch4_window7_224"
-    with pytest.raises(ValueError, match="pictures of one size only"):
+    with pytest.raises(ValueError, match="images of one size only"):
         build(recipe)
 
 
@@ -70,9 +70,9 @@ def test_mixing_ends(folders, mix_epochs, mixes):
 def test_batches_of_class_folders(folders):
     module = data(folders)
     assert module.classes == ("blue", "green", "red")
-    pictures = next(iter(module.train_dataloader())).images
-    assert pictures.shape == (4, 3, 32, 32)
-    assert pictures.dtype == torch.float32
+    images = next(iter(module.train_dataloader())).images
+    assert images.shape == (4, 3, 32, 32)
+    assert images.dtype == torch.float32
     seen = torch.cat([batch.targets for batch in module.val_dataloader()])
     assert seen.tolist() == sorted(seen.tolist())
     assert len(seen) == 12
@@ -112,8 +112,8 @@ def remove(folder):
             "only the class green; a classifier needs at least two",
         ),
         (lambda root: (remove(root / "train"), (root / "train").mkdir()), "no class folders"),
-        (lambda root: [path.unlink() for path in root.glob("train/*/*")], "there are no pictures"),
-        (lambda root: [path.unlink() for path in root.glob("train/red/*")], "no pictures in .*train for red"),
+        (lambda root: [path.unlink() for path in root.glob("train/*/*")], "there are no images"),
+        (lambda root: [path.unlink() for path in root.glob("train/red/*")], "no images in .*train for red"),
         (lambda root: remove(root / "val" / "red"), "only in train: red"),
         (
             lambda root: (root / "val" / "red").rename(root / "val" / "pink"),
@@ -140,7 +140,7 @@ def test_which_folder():
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_unreadable_picture_is_left_out_and_named(tmp_path, workers):
+def test_an_unreadable_image_is_left_out_and_named(tmp_path, workers):
     root = make_class_folders(tmp_path, num_train=2, num_val=1)
     (root / "val" / "red" / "0.png").write_bytes(b"")
     module = ClassificationData(DataOptions(root=str(root), workers=workers), PREPROCESSING)
@@ -150,17 +150,17 @@ def test_an_unreadable_picture_is_left_out_and_named(tmp_path, workers):
     assert path.endswith("red/0.png")
     assert "is empty" in reason
     report = evaluate(classifier(), DataOptions(root=str(root), image_size=32, workers=0))
-    assert (report.num_pictures, report.num_unreadable) == (2, 1)
+    assert (report.num_images, report.num_unreadable) == (2, 1)
     for path in root.glob("val/*/*.png"):
         path.write_bytes(b"")
     (batch,) = module.val_dataloader()
     assert len(batch.images) == 0
     assert len(batch.unreadable) == 3
-    with pytest.raises(DataError, match=r"none of 3 pictures can be read.*is empty"):
+    with pytest.raises(DataError, match=r"none of 3 images can be read.*is empty"):
         evaluate(classifier(), DataOptions(root=str(root), image_size=32, workers=0))
 
 
-def test_batches_without_a_readable_picture_end_no_run(tmp_path):
+def test_batches_without_a_readable_image_end_no_run(tmp_path):
     root = make_class_folders(tmp_path / "data", num_train=2, num_val=1)
     for bad in ("train/red/0.png", "val/red/0.png"):
         (root / bad).write_bytes(b"")
@@ -188,7 +188,7 @@ def test_batches_without_a_readable_picture_end_no_run(tmp_path):
     assert all(math.isfinite(float(value)) for value in row.values())
 
 
-def test_the_loss_of_no_picture_is_zero_and_reaches_all_weights():
+def test_the_loss_of_no_image_is_zero_and_reaches_all_weights():
     recipe = Recipe()
     task = ClassificationTask(classifier(), loss=recipe.loss, optim=recipe.optim, augment=recipe.data.augment)
     loss = task.loss(collate_readable([Unreadable("a.jpg", "is empty")]))
@@ -198,12 +198,12 @@ def test_the_loss_of_no_picture_is_zero_and_reaches_all_weights():
 
 
 @pytest.mark.parametrize("views", [1, 2, 5, 10])
-def test_views_of_a_picture_are_averaged(folders, views):
+def test_views_of_an_image_are_averaged(folders, views):
     model, seen = classifier(), []
     model.register_forward_hook(lambda module, inputs, output: seen.append(output))
     options = DataOptions(root=str(folders), image_size=32, workers=0, views=views, crop_fraction=0.8)
     report = evaluate(model, options)
-    assert [len(logits) for logits in seen] == [12] * views  # a view at a time, all pictures at once
+    assert [len(logits) for logits in seen] == [12] * views  # a view at a time, all images at once
     named = torch.stack(seen).softmax(-1).mean(0).argmax(-1)
     true = torch.arange(3).repeat_interleave(4)
     assert report.top1 == pytest.approx((named == true).double().mean().item())
@@ -344,15 +344,15 @@ def test_starting_from_weights_of_other_input_channels(tmp_path, name, num):
         torch.testing.assert_close(other.double()(x), expected)
 
 
-def test_recipes_are_for_colour_pictures():
-    with pytest.raises(ValueError, match="pictures are read as RGB"):
+def test_recipes_are_for_colour_images():
+    with pytest.raises(ValueError, match="images are read as RGB"):
         ModelOptions(kwargs={"in_chans": 1})
 
 
 # ---- task
 
 
-def test_the_picture_size_reaches_models_that_are_built_for_one(folders):
+def test_the_image_size_reaches_models_that_are_built_for_one(folders):
     def make(name):
         return build(
             Recipe(
@@ -368,9 +368,9 @@ def test_the_picture_size_reaches_models_that_are_built_for_one(folders):
 def test_report_counts_what_is_right(folders):
     model = classifier()
     report = evaluate(model, DataOptions(root=str(folders), image_size=32, workers=0, batch_size=5))
-    files = [(path, path.parent.name) for path in images.find_pictures(folders / "val")]
+    files = [(path, path.parent.name) for path in images.find_images(folders / "val")]
     right = [model.predict(path).label == name for path, name in files]
-    assert report.num_pictures == len(files) == 12
+    assert report.num_images == len(files) == 12
     assert report.top1 == pytest.approx(np.mean(right))
     assert report.top5 == 1
     assert [row[0] for row in report.classes] == ["blue", "green", "red"]
@@ -379,4 +379,4 @@ def test_report_counts_what_is_right(folders):
     heads, rows = report.to_table()
     assert all(len(row) == len(heads) for row in rows)
     assert [row[0] for row in rows] == ["blue", "green", "red"]
-    assert report.to_lines()[0] == f"all 12 pictures: top-1 {report.top1:.1%}"
+    assert report.to_lines()[0] == f"all 12 images: top-1 {report.top1:.1%}"

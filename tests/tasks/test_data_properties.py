@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 from sgformer.commands import predict
 from sgformer.tasks.classification.data import ClassificationData
 from sgformer.tasks.classification.options import DataOptions
-from sgformer.tasks.images import Preprocessing, read_picture
+from sgformer.tasks.images import Preprocessing, read_image
 from sgformer.tasks.segmentation.data import SegmentationData
 from sgformer.tasks.segmentation.masks import IGNORE
 from sgformer.tasks.segmentation.options import DataOptions as MaskOptions
@@ -52,7 +52,7 @@ def write(path, content=b"?"):
 
 
 def scatter(rng, folder, elsewhere):
-    """Fills a folder at random; the number of pictures, and of what has to be named, by kind."""
+    """Fills a folder at random; the number of images, and of what has to be named, by kind."""
     num, named = 0, Counter()
     for i in range(rng.integers(1, 6)):
         suffix = str(rng.choice([*KINDS]))
@@ -90,7 +90,7 @@ def told(text, what):
 
 
 def numbers(text):
-    (found,) = re.findall(r"classes, ([\d +]+) pictures", text)
+    (found,) = re.findall(r"classes, ([\d +]+) images", text)
     return [int(number) for number in found.split(" + ")]
 
 
@@ -122,7 +122,7 @@ def test_class_folders(tmp_path):
             items = data.samples[split].items
             for path, label in (items[i] for i in range(len(items))):
                 assert isinstance(path, Path)
-                assert read_picture(path).size == (9, 7)
+                assert read_image(path).size == (9, 7)
                 assert data.classes[label] in path.relative_to(root / split).parts
             assert told(text, f"left out of {split}") == kinds
             assert told(text, f"in no class folder of {split}") == others
@@ -133,8 +133,8 @@ def test_lists(tmp_path):
     pandas = pytest.importorskip("pandas")
     pytest.importorskip("pyarrow")
     for i in range(40):
-        write(tmp_path / "pictures" / f"{i % 4}" / f"bild ä{i}.png", BYTES[".png"])
-    names = sorted(str(path.relative_to(tmp_path)) for path in (tmp_path / "pictures").rglob("*.png"))
+        write(tmp_path / "images" / f"{i % 4}" / f"bild ä{i}.png", BYTES[".png"])
+    names = sorted(str(path.relative_to(tmp_path)) for path in (tmp_path / "images").rglob("*.png"))
     for seed in range(120):
         rng = np.random.default_rng(seed)
         folder = tmp_path / f"t{seed}"
@@ -144,7 +144,7 @@ def test_lists(tmp_path):
         for split, chosen in (("train", split_of[:20]), ("val", split_of[20:])):
             rows = [(names[i], ("red", "blue")[i % 2]) for i in chosen]
             repeated = [rows[i] for i in rng.integers(0, len(rows), rng.integers(0, 3))]
-            gone = [("pictures/gone.png", "red")] * int(rng.random() < 0.3)
+            gone = [("images/gone.png", "red")] * int(rng.random() < 0.3)
             twice.append(len(repeated))
             missing.append(len(gone))
             rows = [*rows, *repeated, *gone]
@@ -173,8 +173,8 @@ def test_lists(tmp_path):
                     data.classes[label] == ("red", "blue")[names.index(str(path.relative_to(tmp_path))) % 2]
                 )
             table = lists[f"{split}_list"]
-            assert (f"{again} rows of {table} repeat a picture" in str(data)) == (again > 0)
-            assert (f"{lacking} pictures of {table} do not exist" in str(data)) == (lacking > 0)
+            assert (f"{again} rows of {table} repeat an image" in str(data)) == (again > 0)
+            assert (f"{lacking} images of {table} do not exist" in str(data)) == (lacking > 0)
 
 
 def test_shards(tmp_path):
@@ -243,12 +243,12 @@ def test_masks(tmp_path):
             for i in range(rng.integers(2, 5)):
                 ids = rng.choice([0, 1, 2, IGNORE], (7, 9))
                 ids[0, :3] = 0, 1, 2
-                picture = root / "images" / split / f"{i}.png"
+                file = root / "images" / split / f"{i}.png"
                 image, orientation = Image.new("RGB", (9, 7)), int(rng.choice([1, 1, 6, 8]))
                 exif = image.getexif()
                 exif[0x0112] = orientation
-                picture.parent.mkdir(parents=True, exist_ok=True)
-                image.save(picture, exif=exif)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                image.save(file, exif=exif)
                 seen = Image.fromarray(ids.astype(np.uint8))
                 if orientation > 1 and rng.random() < 0.5:
                     seen.getexif()[0x0112] = orientation
@@ -257,7 +257,7 @@ def test_masks(tmp_path):
                     turned += 1
                 mask = mask_file(rng, root / "annotations" / split / f"{i}.png", np.asarray(seen))
                 fault = (
-                    str(rng.choice(["none", "none", "none", "size", "id", "no mask", "no picture"]))
+                    str(rng.choice(["none", "none", "none", "size", "id", "no mask", "no image"]))
                     if i
                     else "none"
                 )
@@ -266,12 +266,12 @@ def test_masks(tmp_path):
                 if fault == "id":
                     Image.new("L", seen.size, 77).save(mask)
                 if fault.startswith("no "):
-                    (mask if fault == "no mask" else picture).unlink()
+                    (mask if fault == "no mask" else file).unlink()
                 if fault == "none":
                     kept += 1
                     pixels += [(ids == id_).sum() for id_ in (0, 1, 2, IGNORE)]
                 else:
-                    dropped.add(str(picture if fault == "no mask" else mask))
+                    dropped.add(str(file if fault == "no mask" else mask))
                     turned -= orientation > 1 and seen.size == (9, 7)
             for folder in ("images", "annotations"):
                 others = Counter()
@@ -294,9 +294,9 @@ def test_masks(tmp_path):
         found = [int(number) for number in re.findall(r"(\d+) masks are turned as", text)]
         assert sum(found) == turned
         for split, pixels in zip(("train", "val"), counts, strict=True):
-            pictures, total = data.pictures(split), np.zeros(4, int)
-            for picture, mask in (pictures[i] for i in range(len(pictures))):
-                assert mask.shape == (picture.height, picture.width)
+            images, total = data.images(split), np.zeros(4, int)
+            for file, mask in (images[i] for i in range(len(images))):
+                assert mask.shape == (file.height, file.width)
                 total += [(mask == id_).sum() for id_ in (0, 1, 2, IGNORE)]
             assert total.tolist() == pixels.tolist()
             assert data.counts[split].sum(0).tolist() == pixels.tolist()

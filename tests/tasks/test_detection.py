@@ -44,7 +44,7 @@ def lively(model):
     return model
 
 
-def pictures(*sizes):
+def make_images(*sizes):
     generator = torch.Generator().manual_seed(0)
     return [torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator) for size in sizes]
 
@@ -55,7 +55,7 @@ def pictures(*sizes):
 @pytest.mark.parametrize(
     ("size", "expected"), [((100, 100), (48, 48)), ((10, 1000), (32, 96)), ((600, 480), (60, 48))]
 )
-def test_pictures_keep_their_shape(size, expected):
+def test_images_keep_their_shape(size, expected):
     assert resized(size, shorter=48, longest=96) == expected
 
 
@@ -86,9 +86,9 @@ def test_strides_are_known_whatever_the_size(size):
 # ---- independence
 
 
-def test_one_by_one_and_in_a_batch_of_any_pictures_agree():
+def test_one_by_one_and_in_a_batch_of_any_images_agree():
     model = lively(detector())
-    images = pictures((48, 64), (90, 50), (48, 64), (33, 200))
+    images = make_images((48, 64), (90, 50), (48, 64), (33, 200))
     together = model(images)
     alone = [model([image])[0] for image in images]
     assert any(len(found["scores"]) for found in alone)
@@ -96,10 +96,10 @@ def test_one_by_one_and_in_a_batch_of_any_pictures_agree():
         assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_training_maps_of_a_mixed_batch_are_those_of_each_picture():
-    """No padding reaches the backbone: where a picture is, its maps are what they are without the others."""
+def test_training_maps_of_a_mixed_batch_are_those_of_each_image():
+    """No padding reaches the backbone: where an image is, its maps are what they are without the others."""
     model = detector().double()
-    images = [model._normalized(image) for image in pictures((48, 64), (64, 40), (48, 64))]
+    images = [model._normalized(image) for image in make_images((48, 64), (64, 40), (48, 64))]
     together = model._maps(images)
     for place, image in enumerate(images):
         for mixed, own in zip(together.values(), model._maps([image]).values(), strict=True):
@@ -112,9 +112,9 @@ def test_training_maps_of_a_mixed_batch_are_those_of_each_picture():
 
 
 @pytest.mark.parametrize("size", [(64, 33), (47, 96)])
-def test_a_prediction_lies_within_its_picture(size):
+def test_a_prediction_lies_within_its_image(size):
     model = lively(detector())
-    image = Image.fromarray(pictures(size)[0].permute(1, 2, 0).numpy())
+    image = Image.fromarray(make_images(size)[0].permute(1, 2, 0).numpy())
     found = model.predict(image, score_threshold=0.0)
     assert len(found) > 0
     assert found.size == size
@@ -133,18 +133,18 @@ def test_a_prediction_lies_within_its_picture(size):
 
 def test_a_threshold_keeps_what_is_sure():
     model = lively(detector()).train()
-    picture = pictures((60, 60))[0].permute(1, 2, 0).numpy()
-    everything = model.predict(picture, score_threshold=0.0)
+    image = make_images((60, 60))[0].permute(1, 2, 0).numpy()
+    everything = model.predict(image, score_threshold=0.0)
     threshold = float(np.median(everything.scores))
-    some = model.predict([picture, picture], score_threshold=threshold)
+    some = model.predict([image, image], score_threshold=threshold)
     assert model.training  # left as it was
     assert len(some[0]) == len(some[1]) == (everything.scores >= threshold).sum()
-    nothing = model.predict(picture, score_threshold=1.0)
+    nothing = model.predict(image, score_threshold=1.0)
     assert nothing.summary() == "nothing"
     assert nothing.to_dict()["objects"] == []
-    assert nothing.draw(picture).size == (720, 720)
+    assert nothing.draw(image).size == (720, 720)
     with pytest.raises(ValueError, match="score_threshold"):
-        model.predict(picture, score_threshold=2)
+        model.predict(image, score_threshold=2)
 
 
 def test_significance_is_within_reach():
@@ -168,7 +168,7 @@ def test_weights_file_gives_the_same_model_back(tmp_path, name, masks):
     assert not again.training
     for attribute in ("name", "classes", "category_ids", "preprocessing", "heads", "kwargs"):
         assert getattr(again, attribute) == getattr(model, attribute)
-    images = pictures((48, 64))
+    images = make_images((48, 64))
     (one,), (other,) = model(images), again(images)
     assert all(torch.equal(one[key], other[key]) for key in one)
 

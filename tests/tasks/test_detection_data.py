@@ -53,14 +53,14 @@ def test_every_way_to_write_a_mask_is_read(root):
     assert empty["masks"].shape[0] == 0
 
 
-def test_pictures_without_objects_are_kept_and_crowds_are_not_learned(root):
+def test_images_without_objects_are_kept_and_crowds_are_not_learned(root):
     dataset = data(root).dataset("train")
     assert len(dataset) == 4
     counts = [len(dataset[index][1]["labels"]) for index in range(4)]
     assert counts == [2, 2, 0, 0]
 
 
-def test_boxes_and_masks_follow_their_picture(root):
+def test_boxes_and_masks_follow_their_image(root):
     """Whatever the variation: the mask lies where the bright pixels are, and the box around it."""
     augment = AugmentOptions(shorter_sides=[40, 64, 90], crop=60, flip=0.5, flip_vertical=0.5)
     dataset = data(root, augment=augment).dataset("train")
@@ -125,7 +125,7 @@ FAULTS = {
     "no box": ({"bbox": [1, 2, 3]}, r"annotation 100 .*is not \[left, top, width, height\]"),
     "not a number": ({"bbox": [1, 2, 3, float("nan")]}, "annotation 100 .*is not"),
     "category": ({"category_id": 99}, "annotation 100 .*unknown category id 99"),
-    "picture": ({"image_id": 999}, "annotation 100: there is no image of id 999"),
+    "image": ({"image_id": 999}, "annotation 100: there is no image of id 999"),
     "no mask": (
         {"segmentation": []},
         r"annotation 100 .*has no mask; for boxes alone set --heads\.masks false",
@@ -164,7 +164,7 @@ def test_a_fault_is_named_by_file_and_id_and_can_be_left_out(tmp_path, fault):
         (lambda path: path.write_bytes(b"hello"), r"image 11 \(train0\.png\): is no image"),
     ],
 )
-def test_a_fault_of_a_picture(tmp_path, spoil, message):
+def test_a_fault_of_an_image(tmp_path, spoil, message):
     root = make_coco(tmp_path / "data")
     spoil(root / "images" / "train0.png")
     with pytest.raises(DataError, match=message) as error:
@@ -173,7 +173,7 @@ def test_a_fault_of_a_picture(tmp_path, spoil, message):
     assert len(data(root, invalid="drop").dataset("train")) == 3
 
 
-def test_two_pictures_of_one_id(tmp_path):
+def test_two_images_of_one_id(tmp_path):
     root = make_coco(tmp_path / "data")
     content = json.loads((root / TRAIN).read_text())
     content["images"][2]["id"] = 11

@@ -188,7 +188,7 @@ def test_the_image_is_the_one_that_a_file_names(root):
     names = [row["file_name"] for row in read_voc(root).rows["images"]]
     assert names == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
     path = root / "Annotations" / "0.xml"
-    for name in ("C:\\pictures\\0.jpg", "./0.jpg"):
+    for name in ("C:\\images\\0.jpg", "./0.jpg"):
         path.write_text(path.read_text().replace("0.jpg", name, 1).replace("././", "./"))
         assert read_voc(root).rows["images"][0]["file_name"] == "0.jpg"
         make = path.read_text().replace(name, "0.jpg")

@@ -1,4 +1,4 @@
-"""Boxes in YOLO's and Pascal VOC's formats are those of the same pictures in COCO's."""
+"""Boxes in YOLO's and Pascal VOC's formats are those of the same images in COCO's."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from sgformer.tasks.loading import DataError
 
 
 def contents(root):
-    """Split, its content in COCO's format, and for each picture its entry and its annotations."""
+    """Split, its content in COCO's format, and for each image its entry and its annotations."""
     for split in ("train", "val"):
         content = json.loads((root / "annotations" / f"instances_{split}.json").read_text())
         names = {category["id"]: category["name"] for category in content["categories"]}
@@ -31,7 +31,7 @@ def contents(root):
 
 
 def make_yolo(coco, root):
-    """As Ultralytics lays it out: boxes, but polygons for discs; a picture without objects has no file."""
+    """As Ultralytics lays it out: boxes, but polygons for discs; an image without objects has no file."""
     for split, names, rows in contents(coco):
         (root / "images" / split).mkdir(parents=True)
         (root / "labels" / split).mkdir(parents=True)
@@ -107,18 +107,18 @@ def data(root, source, **kwargs):
 
 
 def assert_same(one, other, *, ids):
-    """The same objects in the same pictures, crowds aside, which COCO's format alone has."""
+    """The same objects in the same images, crowds aside, which COCO's format alone has."""
     assert sorted(one.classes) == sorted(other.classes)
     for split in ("train", "val"):
-        pictures = {picture.path.name: picture for picture in one.found[split].images}
-        assert pictures.keys() == {picture.path.name for picture in other.found[split].images}
-        for picture in other.found[split].images:
-            mine = pictures[picture.path.name]
-            assert mine.size == picture.size
-            names, others = [one.classes[i] for i in mine.labels], [other.classes[i] for i in picture.labels]
+        images = {image.path.name: image for image in one.found[split].images}
+        assert images.keys() == {image.path.name for image in other.found[split].images}
+        for image in other.found[split].images:
+            mine = images[image.path.name]
+            assert mine.size == image.size
+            names, others = [one.classes[i] for i in mine.labels], [other.classes[i] for i in image.labels]
             assert names == others
             torch.testing.assert_close(
-                torch.from_numpy(mine.boxes), torch.from_numpy(picture.boxes), atol=1e-2, rtol=0
+                torch.from_numpy(mine.boxes), torch.from_numpy(image.boxes), atol=1e-2, rtol=0
             )
     assert one.category_ids == ids
 
@@ -196,7 +196,7 @@ def test_a_fault_in_vocs_format_is_named_by_file_and_object(coco, tmp_path, old,
     assert "\n" not in str(error.value)
 
 
-def test_two_pictures_do_not_share_labels(coco, tmp_path):
+def test_two_images_do_not_share_labels(coco, tmp_path):
     root = make_yolo(coco, tmp_path / "yolo")
     folder = root / "images" / "train"
     Image.open(folder / "train0.png").save(folder / "train0.bmp")
@@ -206,7 +206,7 @@ def test_two_pictures_do_not_share_labels(coco, tmp_path):
     assert [record.path.name for record in records] == ["train0.bmp", *(f"train{i}.png" for i in (1, 2, 3))]
 
 
-def test_files_without_their_pictures(coco, tmp_path):
+def test_files_without_their_images(coco, tmp_path):
     yolo, voc = make_yolo(coco, tmp_path / "yolo"), make_voc(coco, tmp_path / "voc")
     (yolo / "images" / "train" / "train0.png").unlink()
     with pytest.raises(DataError, match=r"labels/train/train0\.txt: there is no such image"):
@@ -263,7 +263,7 @@ def test_other_layouts(coco, tmp_path):
     assert_same(data(beside, "voc", **splits), data(voc, "voc"), ids=(1, 2))
 
 
-def test_a_picture_turned_by_its_exif_data(coco, tmp_path):
+def test_an_image_turned_by_its_exif_data(coco, tmp_path):
     root = make_yolo(coco, tmp_path / "yolo")
     path = root / "images" / "train" / "train0.png"
     with Image.open(path) as image:

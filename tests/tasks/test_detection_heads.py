@@ -93,9 +93,9 @@ def test_regions_in_a_crowd_are_no_background():
 
 
 @pytest.mark.parametrize("heads", [HEADS, RETINA], ids=["rcnn", "retinanet"])
-@pytest.mark.parametrize("crowd", [[[5.0, 5, 50, 40]], [[0.0, 0, 64, 48]]])  # a part, and all of the picture
-def test_a_picture_with_nothing_but_a_crowd_teaches_less(heads, crowd):
-    """It gives a gradient, and another one than an empty picture."""
+@pytest.mark.parametrize("crowd", [[[5.0, 5, 50, 40]], [[0.0, 0, 64, 48]]])  # a part, and all of the image
+def test_an_image_with_nothing_but_a_crowd_teaches_less(heads, crowd):
+    """It gives a gradient, and another one than an empty image."""
     model = detector(heads).train()
     image = torch.randint(0, 256, (3, 48, 64), dtype=torch.uint8)
     totals = []
@@ -109,7 +109,7 @@ def test_a_picture_with_nothing_but_a_crowd_teaches_less(heads, crowd):
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-def test_crowds_follow_their_picture(root):
+def test_crowds_follow_their_image(root):
     _, data = build(Recipe(model=ModelOptions(name="sgformer_test"), heads=HEADS, data=options(root)))
     _, plain = data.dataset("train")[2]
     assert plain["crowds"].tolist() == [[3.75, 3.75, 37.5, 30]]  # 64x64 pixels became 48x48

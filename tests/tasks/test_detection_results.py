@@ -248,7 +248,7 @@ def test_a_cut_off_image_is_left_out_named_and_counted(breaks, tmp_path, capsys)
     assert "val/1.jpg" in table
     assert "left out:" in capsys.readouterr().out
     report = evaluate(run, device="cpu")
-    assert report.num_pictures == 1
+    assert report.num_images == 1
     assert any("val/1.jpg" in line for line in report.to_lines())
 
 

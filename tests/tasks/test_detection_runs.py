@@ -45,8 +45,8 @@ def in_processes(folder, **settings):
 
 @pytest.mark.exhaustive
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="this PyTorch has no gloo")
-def test_two_processes_judge_all_pictures(tmp_path):
-    """Three pictures: one process has two of them, the other one. They find what one process finds."""
+def test_two_processes_judge_all_images(tmp_path):
+    """Three images: one process has two of them, the other one. They find what one process finds."""
     done = in_processes(tmp_path, **{"trainer.devices": 2, "data.batch_size": 2, "trainer.max_epochs": 1})
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "smoke"
@@ -57,7 +57,7 @@ def test_two_processes_judge_all_pictures(tmp_path):
     from sgformer.commands.evaluate import evaluate
 
     report = evaluate(folder / "last.safetensors", device="cpu")
-    assert report.num_pictures == 3
+    assert report.num_images == 3
     assert metadata["metrics"]["val_box_ap"] == pytest.approx(report.box["ap"], abs=1e-6)
     assert metadata["metrics"]["val_mask_ap50"] == pytest.approx(report.mask["ap50"], abs=1e-6)
 
@@ -113,13 +113,13 @@ def test_bf16_and_the_page_about_it(run):
 def test_explain_draws_what_was_found_over_what_was_significant(run, tmp_path):
     from PIL import Image
 
-    Image.new("RGB", (90, 60), "gray").save(tmp_path / "picture.png")
+    Image.new("RGB", (90, 60), "gray").save(tmp_path / "image.png")
     out = tmp_path / "explained"
-    arguments = ["explain", str(run), str(tmp_path / "picture.png"), "--out", str(out), "--device=cpu"]
+    arguments = ["explain", str(run), str(tmp_path / "image.png"), "--out", str(out), "--device=cpu"]
     assert cli.run(arguments) == 0
-    names = {path.name for path in (out / "picture").iterdir()}
+    names = {path.name for path in (out / "image").iterdir()}
     assert {"summary.png", "objects.png", "stage1_pair1_significance.png"} <= names
-    with Image.open(out / "picture" / "objects.png") as drawn:
+    with Image.open(out / "image" / "objects.png") as drawn:
         assert drawn.size == (720, 480)
 
 

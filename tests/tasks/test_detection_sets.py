@@ -14,10 +14,10 @@ from sgformer.tasks.detection import DetectionData, Recipe
 
 
 @pytest.mark.parametrize(
-    ("name", "num_classes", "num_pictures"),
+    ("name", "num_classes", "num_images"),
     [("nuclei", 1, (300, 56)), ("bccd", 3, (247, 51)), ("coco_tiny80", 80, (362, 89))],
 )
-def test_a_real_set_is_read(name, num_classes, num_pictures):
+def test_a_real_set_is_read(name, num_classes, num_images):
     folder = Path(os.environ.get("SGFORMER_DATA", "")) / name
     if "SGFORMER_DATA" not in os.environ or not folder.is_dir():
         pytest.skip(f"no {name}; set SGFORMER_DATA to the folder that holds it")
@@ -25,7 +25,7 @@ def test_a_real_set_is_read(name, num_classes, num_pictures):
     module = DetectionData(parsed.data, masks=parsed.heads.masks)
     assert len(module.classes) == num_classes
     train, val = module.dataset("train"), module.dataset("val")
-    assert (len(train), len(val)) == num_pictures
+    assert (len(train), len(val)) == num_images
     for index in range(0, len(train), len(train) // 8):
         image, target = train[Draw(index, index)]
         boxes = target["boxes"].numpy()

@@ -78,7 +78,7 @@ def test_it_learns_one_batch(root):
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0] / 3
-    # And what was learned is found, in pictures of two sizes: the surest disc and the surest bar are where they are.
+    # And what was learned is found, in images of two sizes: the surest disc and the surest bar are where they are.
     task.eval()
     for image, target in samples:
         (found,) = with_masks(task.model([image]), [image])
@@ -91,7 +91,7 @@ def test_it_learns_one_batch(root):
 
 
 @pytest.mark.parametrize("indices", [(3,), (2,), (0, 2, 3)])  # empty; a crowd alone; both beside another
-def test_pictures_without_objects_can_be_learned_from(root, indices):
+def test_images_without_objects_can_be_learned_from(root, indices):
     _, data = build(Recipe(model=ModelOptions(name="sgformer_test"), heads=HEADS, data=options(root)))
     dataset = data.dataset("train")
     images, targets = zip(*(dataset[index] for index in indices), strict=True)
@@ -120,10 +120,10 @@ def test_every_recipe_makes_a_detector(name):
         assert weights.read_metadata(parsed.model.weights)["model"]["name"] == parsed.model.name
 
 
-def test_report_is_about_all_pictures_and_classes(root):
+def test_report_is_about_all_images_and_classes(root):
     model = lively(detector(category_ids=(3, 7)))
     report = evaluate(model, options(root))
-    assert report.num_pictures == 3  # the empty one and the crowd among them
+    assert report.num_images == 3  # the empty one and the crowd among them
     assert report.num_objects == 2
     assert [(row.name, row.num_objects) for row in report.classes] == [("disc", 1), ("bar", 1)]
     assert report.box["ap_large"] is None  # there is no such object
@@ -195,7 +195,7 @@ def by_pycocotools(file, found, targets, kind, ids):
 
 @pytest.mark.parametrize("masks", [True, False])
 def test_numbers_are_those_of_pycocotools(tmp_path, masks):
-    """With crowds, pictures without objects, pictures in which nothing is found, and wrong names."""
+    """With crowds, images without objects, images in which nothing is found, and wrong names."""
     root = make_coco(tmp_path / "coco", num_val=14)
     module = DetectionData(options(root), masks=True)
     dataset = module.dataset("val")
@@ -206,7 +206,7 @@ def test_numbers_are_those_of_pycocotools(tmp_path, masks):
     for start in range(0, len(found), 4):
         metric.update(found[start : start + 4], targets[start : start + 4])
     report = make_report(metric, module.classes)
-    assert report.num_pictures == 14
+    assert report.num_images == 14
     assert report.num_objects == 24
     for ours, kind, column in ((report.box, "bbox", "box_ap"), (report.mask, "segm", "mask_ap")):
         if ours is None:
@@ -267,13 +267,13 @@ def test_misses_and_false_alarms_are_told_apart():
     assert mistakes(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), target) == ([], [0, 1])
 
 
-def test_the_worst_pictures_are_drawn(root):
+def test_the_worst_images_are_drawn(root):
     model = lively(detector())
     shown = worst(model, options(root))
     assert shown
-    for picture, seen, caption in shown:
-        assert picture.mode == "RGB"
-        assert seen.shape[1:] == model.preprocessing.size((picture.height, picture.width))
+    for image, seen, caption in shown:
+        assert image.mode == "RGB"
+        assert seen.shape[1:] == model.preprocessing.size((image.height, image.width))
         assert "miss" in caption
 
 
@@ -286,9 +286,9 @@ def test_nothing_found_and_nothing_there():
     }
     target = {**nothing, "iscrowd": torch.zeros(0, dtype=torch.int64), "area": torch.zeros(0)}
     for metric in (CocoMetric(masks=True), CocoMetric(masks=False)):
-        assert make_report(metric, ("a",)).num_pictures == 0
+        assert make_report(metric, ("a",)).num_images == 0
         metric.update([nothing], [target])
         report = make_report(metric, ("a",))
-        assert report.num_pictures == 1
+        assert report.num_images == 1
         assert report.box["ap"] is None
         json.dumps(report.to_dict(), allow_nan=False)

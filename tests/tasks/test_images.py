@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sgformer.tasks.images import MAX_PIXELS_SETTING, PictureError, Preprocessing, find_pictures, read_picture
+from sgformer.tasks.images import MAX_PIXELS_SETTING, ImageError, Preprocessing, find_images, read_image
 
 RED = (200, 30, 40)
 
@@ -19,15 +19,15 @@ def encode(image, kind, **kwargs):
     return file.getvalue()
 
 
-def close(picture, colour, tolerance=6):
-    assert picture.mode == "RGB"
-    difference = np.abs(np.asarray(picture, int) - np.array(colour))
-    assert difference.max() <= tolerance, np.asarray(picture)[0, 0]
+def close(image, colour, tolerance=6):
+    assert image.mode == "RGB"
+    difference = np.abs(np.asarray(image, int) - np.array(colour))
+    assert difference.max() <= tolerance, np.asarray(image)[0, 0]
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM"])
 def test_formats(kind):
-    close(read_picture(encode(Image.new("RGB", (40, 30), RED), kind)), RED)
+    close(read_image(encode(Image.new("RGB", (40, 30), RED), kind)), RED)
 
 
 @pytest.mark.parametrize(
@@ -41,33 +41,33 @@ def test_every_mode_of_white_is_white(mode):
         image = Image.new("RGBA", (40, 30), "white").convert("PA")
     else:
         image = Image.new("RGB", (40, 30), "white").convert(mode)
-    close(read_picture(image), (255, 255, 255))
+    close(read_image(image), (255, 255, 255))
 
 
 def test_transparency_is_laid_over_white():
     half = Image.new("RGBA", (40, 30), (200, 0, 0, 0))
     half.paste((*RED, 255), (0, 0, 20, 30))
-    for picture in (
+    for image in (
         half,
         half.convert("P"),
         half.convert("PA"),
         encode(half, "PNG"),
         encode(half, "WEBP", lossless=True),
     ):
-        read = read_picture(picture)
+        read = read_image(image)
         close(read.crop((0, 0, 20, 30)), RED, tolerance=16)
         close(read.crop((20, 0, 40, 30)), (255, 255, 255))
     key = encode(Image.new("L", (40, 30), 7), "PNG", transparency=7)
-    close(read_picture(key), (255, 255, 255))
+    close(read_image(key), (255, 255, 255))
 
 
 def test_16_bits_become_8_and_not_black_or_white():
     ramp = np.linspace(0, 65535, 64 * 48).reshape(48, 64).astype(np.uint16)
     expected = np.round(ramp / 257)
     for kind in ("PNG", "TIFF"):
-        read = np.asarray(read_picture(encode(Image.fromarray(ramp), kind)))[..., 0]
+        read = np.asarray(read_image(encode(Image.fromarray(ramp), kind)))[..., 0]
         assert np.abs(read - expected).max() <= 1
-    colour = read_picture(np.stack([ramp, ramp[::-1], ramp], -1))
+    colour = read_image(np.stack([ramp, ramp[::-1], ramp], -1))
     assert np.abs(np.asarray(colour)[..., 0] - expected).max() <= 1
 
 
@@ -85,7 +85,7 @@ def test_16_bit_colour_png():
         + chunk(b"IDAT", zlib.compress(raw))
         + chunk(b"IEND", b"")
     )
-    close(read_picture(png), (128, 64, 255))
+    close(read_image(png), (128, 64, 255))
 
 
 def test_orientation_is_applied():
@@ -93,7 +93,7 @@ def test_orientation_is_applied():
     image.paste("black", (0, 0, 40, 15))  # the top
     exif = image.getexif()
     exif[0x0112] = 6  # hold the camera upright: turn clockwise
-    read = read_picture(encode(image, "JPEG", exif=exif))
+    read = read_image(encode(image, "JPEG", exif=exif))
     assert read.size == (30, 40)
     close(read.crop((20, 5, 28, 35)), (0, 0, 0), tolerance=20)  # the top is on the right now
 
@@ -102,21 +102,21 @@ def test_orientation_is_applied():
 @pytest.mark.parametrize("shape", [(40, 30), (40, 30, 1), (40, 30, 3), (40, 30, 4)])
 def test_arrays(dtype, shape):
     highest = {np.uint16: 65535, np.float32: 1, np.float64: 1, bool: 1}.get(dtype, 255)
-    read = read_picture(np.full(shape, highest, dtype))
+    read = read_image(np.full(shape, highest, dtype))
     assert read.size == (30, 40)
     close(read, (255, 255, 255))
 
 
 @pytest.mark.parametrize("shape", [(3, 40, 30), (0, 5), (40,), (2, 3, 4, 5), (4, 4, 2)])
 def test_arrays_of_other_shapes_are_refused(shape):
-    with pytest.raises(PictureError, match="expected"):
-        read_picture(np.zeros(shape, np.uint8))
+    with pytest.raises(ImageError, match="expected"):
+        read_image(np.zeros(shape, np.uint8))
 
 
 @pytest.mark.parametrize("values", [[-1.0], [np.nan], [300.0]])
 def test_arrays_out_of_range_are_refused(values):
-    with pytest.raises(PictureError):
-        read_picture(np.array(values).reshape(1, 1).repeat(9, 0))
+    with pytest.raises(ImageError):
+        read_image(np.array(values).reshape(1, 1).repeat(9, 0))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP"])
@@ -126,8 +126,8 @@ def test_cut_off_is_one_clear_error(tmp_path, kind, share):
     content = encode(Image.fromarray(rng.integers(0, 256, (60, 50, 3), dtype=np.uint8)), kind)
     path = tmp_path / "cut.bin"
     path.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(PictureError) as error:
-        read_picture(path)
+    with pytest.raises(ImageError) as error:
+        read_image(path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -135,57 +135,57 @@ def test_cut_off_is_one_clear_error(tmp_path, kind, share):
 @pytest.mark.parametrize(
     "content", [b"", b"hello", b"\x00" * 1000, b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a"]
 )
-def test_what_is_no_picture_is_refused(tmp_path, content):
+def test_what_is_no_image_is_refused(tmp_path, content):
     (tmp_path / "x.jpg").write_bytes(content)
-    for picture in (content, tmp_path / "x.jpg", str(tmp_path / "x.jpg")):
-        with pytest.raises(PictureError):
-            read_picture(picture)
+    for image in (content, tmp_path / "x.jpg", str(tmp_path / "x.jpg")):
+        with pytest.raises(ImageError):
+            read_image(image)
 
 
 def test_missing_files_and_folders(tmp_path):
-    with pytest.raises(PictureError, match="no such file"):
-        read_picture(tmp_path / "none.jpg")
-    with pytest.raises(PictureError, match="folder"):
-        read_picture(tmp_path)
+    with pytest.raises(ImageError, match="no such file"):
+        read_image(tmp_path / "none.jpg")
+    with pytest.raises(ImageError, match="folder"):
+        read_image(tmp_path)
     with pytest.raises(TypeError, match="expected a path"):
-        read_picture(3)
+        read_image(3)
 
 
 def test_a_bomb_is_refused_before_it_is_unpacked(monkeypatch):
     bomb = encode(Image.new("1", (30_000, 30_000)), "PNG")
-    with pytest.raises(PictureError, match=rf"30000 x 30000 pixels.*{MAX_PIXELS_SETTING}"):
-        read_picture(bomb)
+    with pytest.raises(ImageError, match=rf"30000 x 30000 pixels.*{MAX_PIXELS_SETTING}"):
+        read_image(bomb)
     # 100 million pixels are a photograph.
-    assert read_picture(encode(Image.new("1", (12_000, 8_400)), "PNG")).size == (12_000, 8_400)
+    assert read_image(encode(Image.new("1", (12_000, 8_400)), "PNG")).size == (12_000, 8_400)
     small = encode(Image.new("RGB", (20, 20)), "PNG")
     # A caller's own limit can only be lower, and its message names no setting that would not help.
-    assert read_picture(small, max_pixels=400).size == (20, 20)
-    with pytest.raises(PictureError, match=r"shrink it$"):
-        read_picture(small, max_pixels=399)
+    assert read_image(small, max_pixels=400).size == (20, 20)
+    with pytest.raises(ImageError, match=r"shrink it$"):
+        read_image(small, max_pixels=399)
     monkeypatch.setenv(MAX_PIXELS_SETTING, "100")
-    with pytest.raises(PictureError):
-        read_picture(small)
+    with pytest.raises(ImageError):
+        read_image(small)
 
 
 def test_a_large_jpeg_is_decoded_smaller_but_never_too_small():
     image = encode(Image.effect_noise((1600, 1200), 50), "JPEG")
-    assert read_picture(image).size == (1600, 1200)
+    assert read_image(image).size == (1600, 1200)
     for side in (40, 100, 224, 599, 601, 2000):
-        read = read_picture(image, shorter_side=side)
+        read = read_image(image, shorter_side=side)
         assert min(read.size) >= min(side, 1200)
-    assert read_picture(image, shorter_side=100).size == (400, 300)
+    assert read_image(image, shorter_side=100).size == (400, 300)
 
 
 def test_the_error_survives_the_way_from_a_data_worker():
-    error = pickle.loads(pickle.dumps(PictureError("a.jpg", "is empty")))
+    error = pickle.loads(pickle.dumps(ImageError("a.jpg", "is empty")))
     assert (error.path, error.reason, str(error)) == ("a.jpg", "is empty", "a.jpg: is empty")
 
 
-def test_find_pictures_leaves_out_hidden_and_other_files(tmp_path):
+def test_find_images_leaves_out_hidden_and_other_files(tmp_path):
     for name in ("b.JPG", "a/c.png", ".hidden.png", ".cache/d.png", "notes.txt", "a/e.webp"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert [str(path.relative_to(tmp_path)) for path in find_pictures(tmp_path)] == [
+    assert [str(path.relative_to(tmp_path)) for path in find_images(tmp_path)] == [
         "a/c.png",
         "a/e.webp",
         "b.JPG",
@@ -193,10 +193,10 @@ def test_find_pictures_leaves_out_hidden_and_other_files(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(32, 32), (64, 96), (96, 64), (33, 200)])
-@pytest.mark.parametrize("picture", [(1, 1), (500, 20), (20, 500), (64, 64)])
-def test_preprocessing_gives_the_size_it_promises(size, picture):
+@pytest.mark.parametrize("image", [(1, 1), (500, 20), (20, 500), (64, 64)])
+def test_preprocessing_gives_the_size_it_promises(size, image):
     transform = Preprocessing(image_size=size).transform()
-    tensor = transform(Image.new("RGB", picture, RED))
+    tensor = transform(Image.new("RGB", image, RED))
     assert tensor.shape == (3, *size)
     assert tensor.isfinite().all()
 
@@ -211,14 +211,14 @@ def test_sizes_below_32_are_refused(size):
 def test_views_are_the_centre_then_the_corners_then_their_mirror_images(size):
     preprocessing = Preprocessing(image_size=size, crop_fraction=0.8, mean=(0, 0, 0), std=(1, 1, 1))
     rng = np.random.default_rng(0)
-    picture = Image.fromarray(rng.integers(0, 256, (100, 150, 3), dtype=np.uint8))
-    one = preprocessing.transform()(picture)
-    two, five, ten = (preprocessing.transform(views)(picture) for views in (2, 5, 10))
+    image = Image.fromarray(rng.integers(0, 256, (100, 150, 3), dtype=np.uint8))
+    one = preprocessing.transform()(image)
+    two, five, ten = (preprocessing.transform(views)(image) for views in (2, 5, 10))
     assert ten.shape == (10, 3, *size)
     assert torch.equal(two, torch.stack([one, one.flip(-1)]))
     assert torch.equal(ten, torch.cat([five, five.flip(-1)]))
     assert torch.equal(five[0], one)
-    # Corners of the resized picture: one that is brighter to the right and to the bottom tells them apart.
+    # Corners of the resized image: one that is brighter to the right and to the bottom tells them apart.
     ramp = np.add.outer(np.arange(100), np.arange(150)).astype(np.uint8)
     crops = preprocessing.transform(5)(Image.fromarray(ramp).convert("RGB")).mean((1, 2, 3))
     centre, bottom_right, bottom_left, top_right, top_left = crops.tolist()

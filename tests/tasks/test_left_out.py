@@ -9,7 +9,7 @@ from mask_folders import make_mask_folders
 from sgformer.commands import predict
 from sgformer.tasks.classification.data import ClassificationData
 from sgformer.tasks.classification.options import DataOptions
-from sgformer.tasks.images import Preprocessing, describe_left_out, look_through, read_picture
+from sgformer.tasks.images import Preprocessing, describe_left_out, look_through, read_image
 from sgformer.tasks.loading import DataError
 from sgformer.tasks.segmentation.data import SegmentationData
 from sgformer.tasks.segmentation.options import DataOptions as MaskOptions
@@ -17,13 +17,13 @@ from sgformer.tasks.segmentation.options import DataOptions as MaskOptions
 PREPROCESSING = Preprocessing(image_size=(32, 32))
 
 
-def picture(path):
+def make_image(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (9, 9)).save(path, "PNG")
 
 
 def fill(folder, elsewhere):
-    """Two pictures, one behind a link, and all kinds of other things."""
+    """Two images, one behind a link, and all kinds of other things."""
     for name in (
         "a.png",
         "@eaDir/a.png/thumb.png",
@@ -32,10 +32,10 @@ def fill(folder, elsewhere):
         "._a.png",
         "Thumbs.db",
     ):
-        picture(folder / name)
+        make_image(folder / name)
     for name in ("c.HEIC", "d.heic", "notes.txt", "noname", "thumbnails/a.png", "x/thumbs/b.png"):
-        picture(folder / name)
-    picture(elsewhere / "deep" / "b.png")
+        make_image(folder / name)
+    make_image(elsewhere / "deep" / "b.png")
     (folder / "linked").symlink_to(elsewhere)
     (folder / "again").symlink_to(elsewhere)
     (folder / "elsewhere.png").symlink_to(folder / "nowhere.png")
@@ -45,7 +45,7 @@ def fill(folder, elsewhere):
 
 def test_a_folder_is_looked_through(tmp_path):
     found = look_through(fill(tmp_path / "f", tmp_path / "elsewhere"))
-    assert [path.name for path in found.pictures] == ["a.png", "b.png"]
+    assert [path.name for path in found.images] == ["a.png", "b.png"]
     assert found.left_out == {
         ".heic": 2,
         ".txt": 1,
@@ -55,16 +55,16 @@ def test_a_folder_is_looked_through(tmp_path):
         "folders linked twice": found.left_out["folders linked twice"],
     }
     assert found.left_out["folders linked twice"] == 2
-    assert describe_left_out({".heic": 2, ".txt": 1}) == "2 .heic, 1 .txt (convert pictures to JPEG or PNG)"
+    assert describe_left_out({".heic": 2, ".txt": 1}) == "2 .heic, 1 .txt (convert images to JPEG or PNG)"
     assert describe_left_out({".txt": 1}) == "1 .txt"
 
 
-def test_pictures_of_several_views_are_read(tmp_path):
+def test_images_of_several_views_are_read(tmp_path):
     image = Image.fromarray(np.full((20, 30, 3), (200, 30, 40), np.uint8))
     image.save(tmp_path / "a.mpo", "MPO", save_all=True, append_images=[image.rotate(180)])
     (tmp_path / "b.jpg").write_bytes((tmp_path / "a.mpo").read_bytes())
-    assert len(look_through(tmp_path).pictures) == 2
-    assert read_picture(tmp_path / "a.mpo").size == read_picture(tmp_path / "b.jpg").size == (30, 20)
+    assert len(look_through(tmp_path).images) == 2
+    assert read_image(tmp_path / "a.mpo").size == read_image(tmp_path / "b.jpg").size == (30, 20)
 
 
 def classes(root, **kwargs):
@@ -73,12 +73,12 @@ def classes(root, **kwargs):
 
 def test_class_folders(tmp_path):
     root = make_class_folders(tmp_path / "set", num_train=2, num_val=1)
-    assert str(classes(root)) == "3 classes, 6 + 3 pictures"
+    assert str(classes(root)) == "3 classes, 6 + 3 images"
     fill(root / "train" / "red", tmp_path / "elsewhere")
     for name in ("train/@eaDir/x.png", "train/red/y.heif", "train/stray.png", "test/red/x.png"):
-        picture(root / name)
+        make_image(root / name)
     text = str(classes(root))
-    assert text.startswith("3 classes, 8 + 3 pictures")
+    assert text.startswith("3 classes, 8 + 3 images")
     for words in (
         "2 .heic",
         "1 .heif",
@@ -104,15 +104,15 @@ def test_mask_folders(tmp_path):
         "images/train/@eaDir/0.png",
         "images/val/.x.png",
     ):
-        picture(root / name)
+        make_image(root / name)
     options = MaskOptions(root=str(root), image_size=32)
     text = str(SegmentationData(options, PREPROCESSING))
-    assert text.startswith("3 classes, 6 + 3 pictures")
+    assert text.startswith("3 classes, 6 + 3 images")
     assert "images/train: 1 .heic (convert" in text
     assert "annotations/train: 1 .json" in text
     for path in (root / "images/val").glob("*.png"):
         path.rename(path.with_suffix(".heic"))
-    with pytest.raises(DataError, match=r"no pictures in .*images/val, but 3 \.heic"):
+    with pytest.raises(DataError, match=r"no images in .*images/val, but 3 \.heic"):
         SegmentationData(options, PREPROCESSING)
 
 
@@ -120,6 +120,6 @@ def test_predict_names_what_it_leaves_out(tmp_path, capsys):
     folder = fill(tmp_path / "f", tmp_path / "elsewhere")
     assert [path.name for path in predict.find([str(folder)])] == ["a.png", "b.png"]
     assert f"left out of {folder}: 2 .heic, 2 folders linked twice" in capsys.readouterr().err
-    picture(tmp_path / "g" / "c.heic")
-    with pytest.raises(ValueError, match=r"no pictures in .*g, but 1 \.heic"):
+    make_image(tmp_path / "g" / "c.heic")
+    with pytest.raises(ValueError, match=r"no images in .*g, but 1 \.heic"):
         predict.find([str(tmp_path / "g")])

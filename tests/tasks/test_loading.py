@@ -48,7 +48,7 @@ def test_each_validation_sample_is_judged_once(num_processes):
 @pytest.mark.parametrize("rank", [0, 1, 2])
 def test_no_process_is_without_something_to_judge(rank):
     """It would skip the end of validation, where the others wait for it."""
-    with pytest.raises(DataError, match=r"3 processes and only 2 pictures .*--trainer\.devices 2"):
+    with pytest.raises(DataError, match=r"3 processes and only 2 images .*--trainer\.devices 2"):
         make_loader(Numbers(2), "val", batch_size=2, workers=0, trainer=Trainer(rank, 3))
 
 
@@ -86,7 +86,7 @@ def test_a_hundred_epochs_leave_no_process_and_no_open_file():
 @pytest.mark.parametrize(("split", "purpose"), [("train", "training"), ("val", "validation")])
 @pytest.mark.parametrize("rank", [0, 2])
 def test_fewer_samples_than_processes_are_refused_in_every_process(rank, split, purpose):
-    message = rf"3 processes and only 2 pictures for {purpose}; set --trainer\.devices 2 or less"
+    message = rf"3 processes and only 2 images for {purpose}; set --trainer\.devices 2 or less"
     with pytest.raises(DataError, match=message):
         make_loader(Numbers(2), split, batch_size=3, workers=0, trainer=Trainer(rank, 3))
 

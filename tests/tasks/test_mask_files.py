@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from mask_folders import CLASSES, make_mask_folders
-from sgformer.tasks.images import PictureError, Preprocessing, read_picture
+from sgformer.tasks.images import ImageError, Preprocessing, read_image
 from sgformer.tasks.loading import DataError
 from sgformer.tasks.segmentation.data import SegmentationData
 from sgformer.tasks.segmentation.mapping import read_classes, read_mapping
@@ -135,12 +135,12 @@ def test_files_that_are_no_single_exact_mask(tmp_path, kind):
         SIX.read(tmp_path / "m")
 
 
-def test_pages_of_pictures_are_counted_and_reduced_copies_are_none(tmp_path):
+def test_pages_of_images_are_counted_and_reduced_copies_are_none(tmp_path):
     root = make_mask_folders(tmp_path)
     page = Image.open(root / "images/train/0.png")
     page.save(root / "images/train/0.tif", save_all=True, append_images=[page.resize((9, 9))])
     (root / "images/train/0.png").unlink()
-    assert "1 pictures are TIFF files of several pages" in str(data(root))
+    assert "1 images are TIFF files of several pages" in str(data(root))
     pages = io.BytesIO()
     page.save(pages, "TIFF", save_all=True, append_images=[page.resize((9, 9))], tiffinfo={254: 1})
     (root / "images/train/0.tif").write_bytes(pages.getvalue())
@@ -150,7 +150,7 @@ def test_pages_of_pictures_are_counted_and_reduced_copies_are_none(tmp_path):
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
 @pytest.mark.parametrize("mask", ["as seen", "raw", "with the same tag"])
-def test_a_mask_goes_with_its_turned_picture(tmp_path, orientation, suffix, mask):
+def test_a_mask_goes_with_its_turned_image(tmp_path, orientation, suffix, mask):
     if mask == "raw" and orientation < 5:
         pytest.skip("of the same size both ways, so nobody can tell")
     root = make_mask_folders(tmp_path, num_train=2, num_val=1)
@@ -161,16 +161,16 @@ def test_a_mask_goes_with_its_turned_picture(tmp_path, orientation, suffix, mask
     exif = raw.getexif()
     exif[ORIENTATION] = orientation
     (root / "images/train/0.png").unlink()
-    picture, file = root / f"images/train/0.{suffix}", root / "annotations/train/0.png"
-    raw.save(picture, exif=exif, quality=95)
-    assert read_picture(picture).size == ((64, 48) if orientation < 5 else (48, 64))
+    file, mask_file = root / f"images/train/0.{suffix}", root / "annotations/train/0.png"
+    raw.save(file, exif=exif, quality=95)
+    assert read_image(file).size == ((64, 48) if orientation < 5 else (48, 64))
     image = Image.fromarray(ids)
     if mask == "as seen":
         image.getexif()[ORIENTATION] = orientation
         image = ImageOps.exif_transpose(image)
-    image.save(file, exif=exif if mask == "with the same tag" else Image.Exif())
+    image.save(mask_file, exif=exif if mask == "with the same tag" else Image.Exif())
     module = data(root)
-    seen, indices = module.pictures("train")[0]
+    seen, indices = module.images("train")[0]
     dark = np.asarray(seen.convert("L")) < 110
     assert (dark == (indices == 1)).mean() > 0.98
     assert ("turned as the EXIF data" in str(module)) == (mask == "raw")
@@ -183,7 +183,7 @@ def test_255_as_object_is_not_taken_for_ignored(tmp_path):
         data(root)
     (tmp_path / "map.yaml").write_text("classes: {background: 0, object: 255}\n")
     module = data(root, mapping=str(tmp_path / "map.yaml"))
-    assert {*np.unique(module.pictures("train")[0][1])} == {0, 1}
+    assert {*np.unique(module.images("train")[0][1])} == {0, 1}
     # Where somebody says that 255 is ignored, there is one class left.
     (root / "classes.txt").write_text("0 background\n1 object\n255 ignored\n")
     with pytest.raises(DataError, match="there must be two classes"):
@@ -288,7 +288,7 @@ def test_class_tables_of_roboflow_and_labelme(tmp_path):
     assert set(CLASSES) == set(read_classes(write(tmp_path / "c.txt", "\n".join(CLASSES))).classes)
 
 
-def test_masks_beside_their_pictures(tmp_path):
+def test_masks_beside_their_images(tmp_path):
     """As Roboflow exports: one folder for both, and a table of the classes in it."""
     for split in ("train", "val"):
         (tmp_path / split).mkdir()
@@ -301,11 +301,11 @@ def test_masks_beside_their_pictures(tmp_path):
     module = data(
         tmp_path, images="{split}", masks="{split}", mask_ending="_mask", classes="train/_classes.csv"
     )
-    assert str(module).startswith("2 classes, 2 + 2 pictures")
-    assert set(np.unique(module.pictures("val")[1][1])) == {0, 1}
+    assert str(module).startswith("2 classes, 2 + 2 images")
+    assert set(np.unique(module.images("val")[1][1])) == {0, 1}
 
 
-def test_pictures_without_a_mask_in_any_split_are_counted(tmp_path):
+def test_images_without_a_mask_in_any_split_are_counted(tmp_path):
     root = make_mask_folders(tmp_path)
     for path in sorted((root / "images").rglob("*.png")):
         path.rename(root / "images" / path.name if path.parent.name == "train" else path)
@@ -315,7 +315,7 @@ def test_pictures_without_a_mask_in_any_split_are_counted(tmp_path):
     for path in [*(root / "images/val").iterdir(), root / "annotations/train/4.png"]:
         path.unlink()
     module = data(root, images="images")
-    assert f"4 + 1 pictures; 1 pictures of {root / 'images'} have no mask in any split" in str(module)
+    assert f"4 + 1 images; 1 images of {root / 'images'} have no mask in any split" in str(module)
 
 
 def test_a_fourth_band_is_not_dropped(tmp_path):
@@ -323,7 +323,7 @@ def test_a_fourth_band_is_not_dropped(tmp_path):
     for dtype in (np.uint8, np.uint16):
         bands = np.full((7, 9, 4), 99, dtype)
         tifffile.imwrite(tmp_path / "b.tif", bands, photometric="rgb", extrasamples=["unspecified"])
-        with pytest.raises(PictureError, match="4 bands"):
-            read_picture(tmp_path / "b.tif")
+        with pytest.raises(ImageError, match="4 bands"):
+            read_image(tmp_path / "b.tif")
         tifffile.imwrite(tmp_path / "b.tif", bands, photometric="rgb", extrasamples=["unassalpha"])
-        assert read_picture(tmp_path / "b.tif").size == (9, 7)
+        assert read_image(tmp_path / "b.tif").size == (9, 7)

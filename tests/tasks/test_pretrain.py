@@ -102,7 +102,7 @@ def test_its_weights_are_evaluated_as_a_classifiers(teacher, photos, tmp_path):
         (tmp_path / "val" / name).mkdir(parents=True)
         shutil.copy(photos / "00.png", tmp_path / "val" / name)
     report = evaluate(run, {"data.root": str(tmp_path)})
-    assert report.num_pictures == 3
+    assert report.num_images == 3
 
 
 def test_a_resumed_run_is_an_unbroken_one(teacher, photos, tmp_path):

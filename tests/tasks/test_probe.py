@@ -83,7 +83,7 @@ def test_what_a_probe_cannot_do_is_said(folder, weights, tmp_path):
         probe(folder, weights, tmp_path, **{"probe.folds": 1})
 
 
-def test_features_of_one_picture_are_those_in_a_batch(folder, weights):
+def test_features_of_one_image_are_those_in_a_batch(folder, weights):
     model = sgformer.load(weights)
     paths = sorted((folder / "val").rglob("*.png"))[:5]
     found = model.embed(paths, batch_size=2)
@@ -97,7 +97,7 @@ def test_features_of_one_picture_are_those_in_a_batch(folder, weights):
 def test_files_hold_paths_and_features(folder, weights, tmp_path, suffix, capsys):
     if suffix == "parquet":
         pytest.importorskip("pyarrow")
-    (tmp_path / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "broken.png").write_bytes(b"no image")
     out = tmp_path / f"features.{suffix}"
     code = embed(weights, [str(folder / "val"), str(tmp_path / "broken.png")], out=out, batch_size=5)
     assert code == 1  # one could not be read
@@ -123,7 +123,7 @@ def test_files_hold_paths_and_features(folder, weights, tmp_path, suffix, capsys
 def test_embedding_refuses_before_it_computes(folder, tmp_path):
     with pytest.raises(ValueError, match=r"\.parquet, \.npz or \.csv"):
         embed("sgformer_t", [str(folder)], out=tmp_path / "features.json")
-    (tmp_path / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "broken.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match="none of 1"):
         embed("sgformer_t", [str(tmp_path / "broken.png")], out=tmp_path / "features.npz")
     assert not (tmp_path / "features.npz").exists()

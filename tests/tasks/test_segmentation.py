@@ -82,7 +82,7 @@ def learn(task, batch, steps):
 
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("size", [(32, 32), (33, 65), (61, 45), (64, 160)])
-def test_logits_have_the_size_of_the_picture(head, size):
+def test_logits_have_the_size_of_the_image(head, size):
     model = segmenter(head)
     with torch.inference_mode():
         assert model(torch.randn(2, 3, *size)).shape == (2, 3, *size)
@@ -173,7 +173,7 @@ def test_predictions(tmp_path):
     assert drawn.width > 70
     assert drawn.height >= 50
     assert first.paint(pixels).size == (70, 50)
-    with pytest.raises(ValueError, match="the map is 50x70 and the picture 90x33"):
+    with pytest.raises(ValueError, match="the map is 50x70 and the image 90x33"):
         first.draw(Image.new("RGB", (33, 90)))
     with pytest.raises(ValueError, match=r"must end in \.png"):
         first.save(tmp_path / "map.jpg")
@@ -231,8 +231,8 @@ def test_the_auxiliary_head_weighs_what_the_recipe_says(root):
     assert losses[0.4] - losses[0.0] == pytest.approx(0.4 * (losses[1.0] - losses[0.0]), rel=1e-4)
 
 
-def test_a_batch_needs_two_pictures(root):
-    with pytest.raises(ValueError, match="two pictures or more"):
+def test_a_batch_needs_two_images(root):
+    with pytest.raises(ValueError, match="two images or more"):
         prepared(root, batch_size=1)
 
 
@@ -283,43 +283,43 @@ def test_evaluation_does_not_depend_on_batches_nor_processes(root, trained):
     model = trained
     reports = [evaluate(model, options(root, batch_size=size)) for size in (1, 2, 3)]
     assert reports[0] == reports[1] == reports[2]
-    assert reports[0].num_pictures == 3
+    assert reports[0].num_images == 3
     assert min(sum(column) for column in zip(*reports[0].counts, strict=True)) > 0  # all classes are given
     module = SegmentationData(options(root), PREPROCESSING, classes=CLASSES, splits=("val",))
     counts = torch.zeros(3, 3, dtype=torch.long)
     for rank in range(2):
         process = type("Process", (), {"global_rank": rank, "world_size": 2})
         confusion = confusion_matrix(3)
-        for picture, mask in make_loader(
-            module.pictures("val"), "val", batch_size=1, workers=0, trainer=process, collate=lambda x: x[0]
+        for image, mask in make_loader(
+            module.images("val"), "val", batch_size=1, workers=0, trainer=process, collate=lambda x: x[0]
         ):
-            count(model, Judged([picture], [torch.from_numpy(mask)]), confusion)
+            count(model, Judged([image], [torch.from_numpy(mask)]), confusion)
         counts += confusion.compute()
     assert counts.tolist() == [list(row) for row in reports[0].counts]
 
 
-def test_pictures_that_are_ignored_altogether(tmp_path):
+def test_images_that_are_ignored_altogether(tmp_path):
     root = make_mask_folders(tmp_path / "data")
     model = segmenter()
     whole = evaluate(model, options(root))
     counts = confusion_matrix(3)
-    pictures = SegmentationData(options(root), PREPROCESSING).pictures("val")
-    count(model, Judged([pictures[0][0]], [torch.from_numpy(pictures[0][1])]), counts)
+    images = SegmentationData(options(root), PREPROCESSING).images("val")
+    count(model, Judged([images[0][0]], [torch.from_numpy(images[0][1])]), counts)
     mask = root / "annotations" / "val" / "0.png"
     Image.fromarray(np.full_like(np.asarray(Image.open(mask)), IGNORE)).save(mask)
     report = evaluate(model, options(root))
-    assert report.num_pictures == 3
+    assert report.num_images == 3
     assert (torch.tensor(report.counts) == torch.tensor(whole.counts) - counts.compute()).all()
 
 
-def test_the_worst_pictures_and_why(root, trained):
+def test_the_worst_images_and_why(root, trained):
     inference = InferenceOptions(shorter_side=32)
     shown = worst(trained, options(root, inference=inference), num=2)
     assert len(shown) == 2
-    pictures = SegmentationData(options(root), PREPROCESSING, splits=("val",)).pictures("val")
+    images = SegmentationData(options(root), PREPROCESSING, splits=("val",)).images("val")
     shares = []
-    for picture, mask in (pictures[i] for i in range(3)):
-        wrong = trained.indices(picture)[mask != IGNORE] != mask[mask != IGNORE]
+    for image, mask in (images[i] for i in range(3)):
+        wrong = trained.indices(image)[mask != IGNORE] != mask[mask != IGNORE]
         shares.append(f"{wrong.mean():.1%}")
     expected = sorted(shares, key=lambda text: -float(text.rstrip("%")))[:2]
     assert [caption.split(" of pixels")[0] for *_, caption in shown] == expected
@@ -340,7 +340,7 @@ def test_the_worst_are_drawn_small(tmp_path):
     assert seen.shape == (3, 341, 1024)
 
 
-def test_how_pictures_go_through_can_be_changed(root, trained):
+def test_how_images_go_through_can_be_changed(root, trained):
     inference = InferenceOptions(window=32, scales=[0.9, 1.2], flip=True)
     model = trained
     report = evaluate(model, options(root, inference=inference))

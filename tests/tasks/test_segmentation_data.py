@@ -33,15 +33,15 @@ def data(root, **kwargs):
 def test_batches_of_folders(root):
     module = data(root)
     assert module.classes == CLASSES
-    assert str(module) == "3 classes, 6 + 3 pictures"
+    assert str(module) == "3 classes, 6 + 3 images"
     images, masks, _ = next(iter(module.train_dataloader()))
     assert images.shape == (4, 3, 32, 32)
     assert images.dtype == torch.float32
     assert masks.shape == (4, 32, 32)
     assert set(masks.unique().tolist()) <= {0, 1, 2, IGNORE}
-    pictures, maps, _ = next(iter(module.val_dataloader()))
-    assert [(p.height, p.width) for p in pictures] == [tuple(m.shape) for m in maps]
-    assert sorted({p.size for p in pictures}) == [(45, 61), (64, 48)]
+    images, maps, _ = next(iter(module.val_dataloader()))
+    assert [(p.height, p.width) for p in images] == [tuple(m.shape) for m in maps]
+    assert sorted({p.size for p in images}) == [(45, 61), (64, 48)]
 
 
 def test_a_draw_decides_the_variation(root):
@@ -52,7 +52,7 @@ def test_a_draw_decides_the_variation(root):
 
 
 @pytest.mark.parametrize("size", [(32, 32), (40, 96)])
-def test_mask_and_picture_are_varied_alike(size):
+def test_mask_and_image_are_varied_alike(size):
     """Stripes have the colour of their class, so that a mask out of place shows."""
     pixels, mask = stripes(3)
     options = AugmentOptions(photometric=0.0, scale=(0.6, 1.8))
@@ -95,10 +95,10 @@ def save(root, name, array):
     ("spoil", "message"),
     [
         (lambda root: (root / "annotations/train/1.png").unlink(), r"train/1\.png has no mask in"),
-        (lambda root: (root / "images/val/1.png").unlink(), r"annotations/val/1\.png has no picture in"),
+        (lambda root: (root / "images/val/1.png").unlink(), r"annotations/val/1\.png has no image in"),
         (
             lambda root: save(root, "val/1.png", np.zeros((9, 7), np.uint8)),
-            r"annotations/val/1\.png is 9x7 pixels and its picture .*images/val/1\.png 48x64",
+            r"annotations/val/1\.png is 9x7 pixels and its image .*images/val/1\.png 48x64",
         ),
         (
             lambda root: save(root, "train/1.png", np.full((48, 64), 7, np.uint8)),
@@ -106,10 +106,10 @@ def save(root, name, array):
         ),
         (
             lambda root: save(root, "train/1.png", np.full((48, 64, 3), (7, 7, 8), np.uint8)),
-            r"annotations/train/1\.png is a picture in colour.*--data\.mapping",
+            r"annotations/train/1\.png is an image in colour.*--data\.mapping",
         ),
-        (lambda root: (root / "annotations/train/1.png").write_bytes(b"no"), r"train/1\.png is no picture"),
-        (lambda root: (root / "images/train/1.png").write_bytes(b"no"), r"images/train/1\.png is no picture"),
+        (lambda root: (root / "annotations/train/1.png").write_bytes(b"no"), r"train/1\.png is no image"),
+        (lambda root: (root / "images/train/1.png").write_bytes(b"no"), r"images/train/1\.png is no image"),
     ],
 )
 def test_faults_are_named_before_training_or_dropped(tmp_path, spoil, message):
@@ -121,7 +121,7 @@ def test_faults_are_named_before_training_or_dropped(tmp_path, spoil, message):
     assert "--data.faults drop" in str(error.value)
     module = data(root, faults="drop")
     assert len(module.dropped) == 1
-    assert len(module.pictures("train")) + len(module.pictures("val")) == 8
+    assert len(module.images("train")) + len(module.images("val")) == 8
     assert "1 dropped" in str(module)
 
 
@@ -136,7 +136,7 @@ def test_two_files_of_one_name(tmp_path, kind):
         data(root)
     module = data(root, faults="drop")
     assert [Path(path).name for path in module.dropped] == ["1.png"]
-    assert len(module.pictures("train")) == 6
+    assert len(module.images("train")) == 6
 
 
 def test_what_is_unusual_is_said_before_training(tmp_path):
@@ -211,7 +211,7 @@ def test_ids_by_a_mapping(tmp_path):
     path.write_text('{"classes": {"air": 0, "ground": [1, 2]}}')
     module = data(root, mapping=str(path))
     assert module.classes == ("air", "ground")
-    assert set(np.unique(module.pictures("train")[0][1])) == {0, 1, IGNORE}
+    assert set(np.unique(module.images("train")[0][1])) == {0, 1, IGNORE}
     for text, message in [
         ("classes: {a: 1, b: [[1, 2, 3]]}", "mixes"),
         ("{", "no YAML"),
@@ -248,7 +248,7 @@ def test_ade20k_as_released(tmp_path):
     (tmp_path / "objectInfo150.txt").write_text(rows)
     module = data(tmp_path, source="ade20k")
     assert module.classes == ("wall", "screen", "sky")
-    assert module.pictures("val")[0][1][0].tolist() == [IGNORE, 0, 1, 2, 2, IGNORE]
+    assert module.images("val")[0][1][0].tolist() == [IGNORE, 0, 1, 2, 2, IGNORE]
 
 
 def test_cityscapes_as_released(tmp_path):
@@ -261,10 +261,10 @@ def test_cityscapes_as_released(tmp_path):
             mask.save(tmp_path / "gtFine" / split / "ulm" / f"ulm_0_gtFine_{ending}.png")
     module = data(tmp_path, source="cityscapes")
     assert len(module.classes) == 19
-    assert module.pictures("val")[0][1][0].tolist() == [0, 18, IGNORE, IGNORE]
+    assert module.images("val")[0][1][0].tolist() == [0, 18, IGNORE, IGNORE]
 
 
-def test_pictures_that_lie_together(root, tmp_path):
+def test_images_that_lie_together(root, tmp_path):
     (tmp_path / "images").mkdir()
     for split in ("train", "val"):
         (tmp_path / "semantic" / split).mkdir(parents=True)
@@ -281,8 +281,8 @@ def test_digit_scenes_and_their_classes():
     scenes = ScenesOptions(num_train=4, num_val=2, size=48)
     module = SegmentationData(DataOptions(source="digit_scenes", scenes=scenes), PREPROCESSING)
     assert module.classes == ("background", *"0123456789")
-    picture, mask = module.pictures("val")[1]
-    assert picture.size == (48, 48)
+    image, mask = module.images("val")[1]
+    assert image.size == (48, 48)
     assert 0 < (mask > 0).mean() < 1
 
 
@@ -290,7 +290,7 @@ def test_a_model_with_other_classes(root):
     options = DataOptions(root=str(root))
     module = SegmentationData(options, PREPROCESSING, classes=("brick", "road", "grass", "sky"))
     own = SegmentationData(options, PREPROCESSING)
-    ours, theirs = module.pictures("val")[0][1], own.pictures("val")[0][1]
+    ours, theirs = module.images("val")[0][1], own.images("val")[0][1]
     for index, name in enumerate(CLASSES):
         assert ((theirs == index) == (ours == module.classes.index(name))).all()
     with pytest.raises(DataError, match="does not know brick, grass; it knows road, sky"):
@@ -311,6 +311,6 @@ def test_real_data(name):
         layout = {"images": "images", "masks": "semantic/{split}", "classes": "semantic_classes.txt"}
     options = DataOptions(root=str(Path(folder) / name), **layout)
     module = SegmentationData(options, PREPROCESSING, splits=("val",))
-    picture, mask = module.pictures("val")[0]
-    assert mask.shape == (picture.height, picture.width)
+    image, mask = module.images("val")[0]
+    assert mask.shape == (image.height, image.width)
     assert len(module.classes) == {"camvid11": 11, "coco_tiny80": 81, "ade20k_sample3": 150}[name]

@@ -19,7 +19,7 @@ from sgformer.tasks.segmentation.model import HeadOptions
 PREPROCESSING = Preprocessing(image_size=(32, 32), interpolation="bilinear")
 
 
-def picture(height, width, seed=0):
+def make_image(height, width, seed=0):
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     return Image.fromarray(pixels)
 
@@ -43,9 +43,9 @@ def prepared(image, size):
 
 
 def enlarged(cells, seen, size):
-    """The plain way: scores of the whole picture at once, each between the centres of four cells."""
+    """The plain way: scores of the whole image at once, each between the centres of four cells."""
     (height, width), (rows, columns) = size, cells.shape[1:]
-    # grid_sample() counts from -1 at the map's one edge to 1 at its other; the picture may end before the map.
+    # grid_sample() counts from -1 at the map's one edge to 1 at its other; the image may end before the map.
     y = (torch.arange(height) + 0.5) / height * seen[0] / (STRIDE * rows) * 2 - 1
     x = (torch.arange(width) + 0.5) / width * seen[1] / (STRIDE * columns) * 2 - 1
     grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)
@@ -61,7 +61,7 @@ def agree(found, scores):
 @pytest.mark.parametrize("at_once", [1, 5 * 61 * 7, 2**26])
 def test_strips_give_what_the_whole_gives(monkeypatch, shorter_side, at_once):
     monkeypatch.setattr(inference, "_AT_ONCE", at_once)
-    model, image = Local(), picture(83, 61)
+    model, image = Local(), make_image(83, 61)
     found = class_map(model, image, PREPROCESSING, InferenceOptions(shorter_side=shorter_side))
     seen = scaled_size((83, 61), shorter_side)
     assert model.seen == [seen]
@@ -72,16 +72,16 @@ def test_strips_give_what_the_whole_gives(monkeypatch, shorter_side, at_once):
 @torch.inference_mode()
 @pytest.mark.parametrize("name", ["sgformer_test", "swin_tiny_patch4_window7_224"])
 def test_it_gives_what_the_logits_say(name):
-    """Those of training, which `interpolate` enlarges; swin takes padded pictures."""
+    """Those of training, which `interpolate` enlarges; swin takes padded images."""
     head = HeadOptions(name="semantic_fpn", channels=64, auxiliary=0)
     model = Segmenter(name, classes="abcde", preprocessing=PREPROCESSING, head=head).eval()
-    image = picture(45, 70)
+    image = make_image(45, 70)
     assert agree(model.indices(image), model(prepared(image, (45, 70))[None])[0])
 
 
 @pytest.mark.parametrize("window", [64, 200, None])
-def test_a_window_over_the_whole_picture_changes_nothing(window):
-    model, image = Local(), picture(64, 50)
+def test_a_window_over_the_whole_image_changes_nothing(window):
+    model, image = Local(), make_image(64, 50)
     found = class_map(model, image, PREPROCESSING, InferenceOptions(window=window))
     assert (found == class_map(model, image, PREPROCESSING, InferenceOptions())).all()
     assert set(model.seen) == {(64, 50)}
@@ -93,10 +93,10 @@ def test_a_window_over_the_whole_picture_changes_nothing(window):
 @pytest.mark.parametrize("at_once", [1, 2**26])
 def test_windows_are_averaged(monkeypatch, overlap, window, at_once):
     monkeypatch.setattr(inference, "_AT_ONCE", at_once)
-    model, image = Local(), picture(75, 101)
+    model, image = Local(), make_image(75, 101)
     found = class_map(model, image, PREPROCESSING, InferenceOptions(window=window, overlap=overlap))
     assert {side for size in model.seen for side in size} <= {window + more for more in range(STRIDE)}
-    # The plain way: sums and counts of the whole picture.
+    # The plain way: sums and counts of the whole image.
     whole = prepared(image, (75, 101))[None]
     sums, counts = torch.zeros(5, 19, 26), torch.zeros(19, 26)
     for rows in inference._parts(75, window, overlap):
@@ -138,7 +138,7 @@ def test_windows_cover_evenly(length, window, overlap):
 
 @torch.inference_mode()
 def test_scales_and_mirrors_average_probabilities():
-    model, image = Local(), picture(64, 48)
+    model, image = Local(), make_image(64, 48)
     options = InferenceOptions(scales=[0.75, 1.5], flip=True)
     found = class_map(model, image, PREPROCESSING, options)
     total = torch.zeros(5, 64, 48)
@@ -150,15 +150,15 @@ def test_scales_and_mirrors_average_probabilities():
     assert agree(found, total)
 
 
-def test_a_mirrored_view_of_a_picture_whose_cells_are_cut_off():
-    """A picture that is its own mirror image has a map that is."""
-    half = np.asarray(picture(40, 25))
+def test_a_mirrored_view_of_an_image_whose_cells_are_cut_off():
+    """An image that is its own mirror image has a map that is."""
+    half = np.asarray(make_image(40, 25))
     image = Image.fromarray(np.concatenate([half, half[:, ::-1]], 1))
     found = class_map(Local(), image, PREPROCESSING, InferenceOptions(window=32, flip=True))
     assert (found == found[:, ::-1]).all()
 
 
-def test_large_pictures_go_through_in_windows(monkeypatch):
+def test_large_images_go_through_in_windows(monkeypatch):
     monkeypatch.setattr(inference, "MAX_WHOLE", 600 * 600)
     model = Local()
     looked = []
@@ -168,7 +168,7 @@ def test_large_pictures_go_through_in_windows(monkeypatch):
             yield window
             looked.append((done, len(windows), len(model.seen)))
 
-    found = class_map(model, picture(700, 620), PREPROCESSING, InferenceOptions(), progress=progress)
+    found = class_map(model, make_image(700, 620), PREPROCESSING, InferenceOptions(), progress=progress)
     assert found.shape == (700, 620)
     assert set(model.seen) == {(512, 512)}
     assert looked == [(1, 4, 1), (2, 4, 2), (3, 4, 3), (4, 4, 4)]
@@ -176,7 +176,7 @@ def test_large_pictures_go_through_in_windows(monkeypatch):
 
 @pytest.mark.parametrize("options", [{}, {"scales": [0.5, 1.0], "flip": True}])
 def test_memory_follows_the_width(monkeypatch, options):
-    """Of a tall picture only a few rows of windows are ever kept."""
+    """Of a tall image only a few rows of windows are ever kept."""
     monkeypatch.setattr(inference, "_AT_ONCE", 5 * 64 * 8)
     kept = []
     scores = inference._View.scores
@@ -186,14 +186,14 @@ def test_memory_follows_the_width(monkeypatch, options):
         return scores(self, rows)
 
     monkeypatch.setattr(inference._View, "scores", watched)
-    class_map(Local(), picture(1000, 64), PREPROCESSING, InferenceOptions(window=32, **options))
+    class_map(Local(), make_image(1000, 64), PREPROCESSING, InferenceOptions(window=32, **options))
     assert len(kept) > 20
     assert max(kept) <= 4 * 32
 
 
-def test_small_pictures_are_enlarged():
+def test_small_images_are_enlarged():
     model = Local()
-    assert class_map(model, picture(10, 20), PREPROCESSING, InferenceOptions()).shape == (10, 20)
+    assert class_map(model, make_image(10, 20), PREPROCESSING, InferenceOptions()).shape == (10, 20)
     assert model.seen == [(32, 32)]
 
 

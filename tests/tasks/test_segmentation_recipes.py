@@ -82,7 +82,7 @@ def test_the_page_of_a_run(folder):
         assert heading in page
     assert "of pixels wrong, most often" in page
     gallery = page.partition("The worst mistakes")[2].partition("<h2>")[0]
-    assert gallery.count("<img") % 4 == 0  # picture, truth, prediction, significance
+    assert gallery.count("<img") % 4 == 0  # image, truth, prediction, significance
     assert gallery.count("<img") > 0
     assert all(f"</i>{name}</span>" in page for name in CLASSES)
 
@@ -103,7 +103,7 @@ def test_predict_writes_maps_drawings_and_shares(root, folder, tmp_path, capsys)
     rows = json.loads((tmp_path / "p.json").read_text())
     assert len(rows) == 3
     for row, name in zip(rows, ("0.png", "1.png", "2.png"), strict=True):
-        expected = model.predict(row["picture"], window=32, scales=[0.75, 1.5], flip=True)
+        expected = model.predict(row["image"], window=32, scales=[0.75, 1.5], flip=True)
         assert row["shares"] == expected.to_dict()["shares"]
         with Image.open(tmp_path / "maps" / name) as image:
             assert (np.asarray(image) == expected.indices).all()
@@ -112,7 +112,7 @@ def test_predict_writes_maps_drawings_and_shares(root, folder, tmp_path, capsys)
             assert image.width > expected.indices.shape[1]
 
 
-def test_predict_shows_how_far_a_large_picture_is(root, folder, monkeypatch):
+def test_predict_shows_how_far_a_large_image_is(root, folder, monkeypatch):
     shown = []
     from sgformer.commands import predict
 
@@ -218,6 +218,6 @@ def test_two_processes_judge_as_one(tmp_path):
     metrics = weights.read_metadata(path)["metrics"]
     for batch_size in (1, 3):
         report = evaluate(path, {"data.batch_size": batch_size})
-        assert report.num_pictures == num_val
+        assert report.num_images == num_val
         for name in ("miou", "mean_accuracy", "pixel_accuracy"):
             assert metrics[f"val_{name}"] == pytest.approx(getattr(report, name), abs=1e-6)

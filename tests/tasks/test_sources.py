@@ -1,4 +1,4 @@
-"""Labelled pictures from anywhere come out the same: the classes, and the right label with each picture."""
+"""Labelled images from anywhere come out the same: the classes, and the right label with each image."""
 
 import io
 import os
@@ -32,7 +32,7 @@ def module(known=None, **kwargs):
 
 
 def assert_right(data, num_train=12, num_val=6):
-    """Every picture has the label of its colour."""
+    """Every image has the label of its colour."""
     for loader, num in ((data.train_dataloader(), num_train), (data.val_dataloader(), num_val)):
         images, targets = zip(*((batch.images, batch.targets) for batch in loader), strict=True)
         images, targets = torch.cat(images), torch.cat(targets)
@@ -42,7 +42,7 @@ def assert_right(data, num_train=12, num_val=6):
         assert [data.classes[t] for t in targets] == [names[b] for b in brightest]
 
 
-def pictures(root, split):
+def make_images(root, split):
     return sorted((path, path.parent.name) for path in (root / split).rglob("*.png"))
 
 
@@ -88,7 +88,7 @@ def test_imagenet_with_a_list_of_labels(root, tmp_path, style):
     (tmp_path / "val").mkdir()
     (tmp_path / "train").symlink_to(root / "train")
     lines = []
-    for i, (path, name) in enumerate(reversed(pictures(root, "val"))):
+    for i, (path, name) in enumerate(reversed(make_images(root, "val"))):
         (tmp_path / "val" / f"ILSVRC2012_val_{i:08}.png").write_bytes(path.read_bytes())
         word = f"ILSVRC2012_val_{i:08}"
         lines.append(
@@ -111,7 +111,7 @@ def test_imagenet_with_a_list_of_labels(root, tmp_path, style):
 
 def test_lists(root, tmp_path):
     for split in ("train", "val"):
-        rows = [f"{path.relative_to(root)},{name}" for path, name in pictures(root, split)]
+        rows = [f"{path.relative_to(root)},{name}" for path, name in make_images(root, split)]
         (tmp_path / f"{split}.csv").write_text("\n".join(["path,label", *rows]))
     lists = {f"{split}_list": str(tmp_path / f"{split}.csv") for split in ("train", "val")}
     assert_right(module(source="list", root=str(root), **lists))
@@ -144,7 +144,7 @@ def test_lists(root, tmp_path):
 )
 def test_a_list_that_does_not_hold_together(root, tmp_path, spoil, message):
     for split in ("train", "val"):
-        rows = [f"{path.relative_to(root)},{name}" for path, name in pictures(root, split)]
+        rows = [f"{path.relative_to(root)},{name}" for path, name in make_images(root, split)]
         (tmp_path / f"{split}.csv").write_text("\n".join(["path,label", *rows]))
         if split == "train" or "only" in message:
             (tmp_path / f"{split}.csv").write_text("\n".join(["path,label", *spoil(rows)]))
@@ -155,16 +155,16 @@ def test_a_list_that_does_not_hold_together(root, tmp_path, spoil, message):
 
 
 def test_a_list_may_repeat_itself(root, tmp_path):
-    rows = [f"{path},{name}" for path, name in pictures(root, "train")]
+    rows = [f"{path},{name}" for path, name in make_images(root, "train")]
     (tmp_path / "twice.csv").write_text("\n".join(["path,label", *rows, rows[0]]))
     table = str(tmp_path / "twice.csv")
     text = str(module(source="list", train_list=table, val_list=table))
-    assert text.startswith("3 classes, 13 + 13 pictures; 1 rows of")
-    assert "12 pictures are in training and in validation" in text
+    assert text.startswith("3 classes, 13 + 13 images; 1 rows of")
+    assert "12 images are in training and in validation" in text
 
 
 def test_tables_as_tools_write_them(root, tmp_path):
-    rows = [(str(path.relative_to(root)), name) for path, name in pictures(root, "train")]
+    rows = [(str(path.relative_to(root)), name) for path, name in make_images(root, "train")]
     table = tmp_path / "t.csv"
     for text in (
         "\n".join(["label ; path", *(f"{name} ; {path}" for path, name in rows)]),
@@ -181,14 +181,14 @@ def test_tables_as_tools_write_them(root, tmp_path):
     with pytest.raises(DataError, match=r"line 2 of .* more cells"):
         listing(str(table), "train", root, None)
     table.write_text("path,label\n" + "".join(f"{path},{name}\n" for path, name in rows) + "gone.png,red\n")
-    with pytest.raises(DataError, match=r"names 1 of 13 pictures that do not exist, such as .*gone\.png"):
+    with pytest.raises(DataError, match=r"names 1 of 13 images that do not exist, such as .*gone\.png"):
         listing(str(table), "train", root, None)
     found = listing(str(table), "train", root, (*NAMES, "violet"), max_missing=0.1)
     assert len(found.items) == 12
-    assert "1 pictures of" in found.notes[0]
+    assert "1 images of" in found.notes[0]
     assert f"not in {table}: violet" in found.notes
     table.write_text(f"path,label\n{rows[0][0]},red\ntrain/red/../{rows[0][0][6:]},blue\n")
-    with pytest.raises(DataError, match="a picture has one class"):
+    with pytest.raises(DataError, match="an image has one class"):
         listing(str(table), "train", root, None)
 
 
@@ -207,7 +207,7 @@ def test_parquet_lists(root, tmp_path):
     pytest.importorskip("pyarrow")
     lists = {}
     for split in ("train", "val"):
-        rows = [(str(path), name) for path, name in pictures(root, split)]
+        rows = [(str(path), name) for path, name in make_images(root, split)]
         pandas.DataFrame(rows, columns=["path", "label"]).to_parquet(tmp_path / f"{split}.parquet")
         lists[f"{split}_list"] = str(tmp_path / f"{split}.parquet")
     assert_right(module(source="list", **lists))
@@ -220,7 +220,7 @@ def test_parquet_lists(root, tmp_path):
 def test_labels_of_parquet_lists(root, tmp_path, labels, classes):
     pandas = pytest.importorskip("pandas")
     pytest.importorskip("pyarrow")
-    paths = [str(path) for path, _ in pictures(root, "train")[:2]]
+    paths = [str(path) for path, _ in make_images(root, "train")[:2]]
     table = tmp_path / "train.parquet"
     pandas.DataFrame({"path": paths, "label": labels}).to_parquet(table)
     if classes:
@@ -231,7 +231,7 @@ def test_labels_of_parquet_lists(root, tmp_path, labels, classes):
 
 
 def packed(path, samples, classes=NAMES):
-    files = [jpeg(picture) for picture, _ in samples]
+    files = [jpeg(image) for image, _ in samples]
     np.savez(
         path,
         jpeg=np.frombuffer(b"".join(files), np.uint8),
@@ -249,9 +249,9 @@ def jpeg(path):
 
 def test_packed_files(root, tmp_path):
     for split in ("train", "val"):
-        packed(tmp_path / f"{split}.npz", pictures(root, split))
+        packed(tmp_path / f"{split}.npz", make_images(root, split))
     assert_right(module(source="npz", root=str(tmp_path)))
-    packed(tmp_path / "val.npz", pictures(root, "val"), classes=NAMES[:1])
+    packed(tmp_path / "val.npz", make_images(root, "val"), classes=NAMES[:1])
     with pytest.raises(DataError, match="labels up to 2, but 1 classes"):
         module(source="npz", root=str(tmp_path))
     (tmp_path / "val.npz").write_bytes(b"not numpy")
@@ -274,7 +274,7 @@ def test_torchvision_sets(tmp_path, monkeypatch):
 
 
 def test_torchvision_s_cifar10(tmp_path, monkeypatch):
-    """In the files that it is published as, with a few pictures of one colour each."""
+    """In the files that it is published as, with a few images of one colour each."""
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
     for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]:
@@ -310,7 +310,7 @@ def shards(folder, split, samples, num_shards):
 def test_shards(root, tmp_path):
     pytest.importorskip("webdataset")
     for split in ("train", "val"):
-        shards(tmp_path, split, pictures(root, split), 3)
+        shards(tmp_path, split, make_images(root, split), 3)
     (tmp_path / "classes.txt").write_text("\n".join(NAMES))
     settings = {
         "source": "shards",

@@ -109,7 +109,7 @@ class ExportableStem(nn.Module):
         self.stem = stem if isinstance(stem, Stem) else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Turns pictures into tokens, or tokens into fewer."""
+        """Turns images into tokens, or tokens into fewer."""
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             x = norm(conv(F.gelu(x) if i else x))
         x = x.permute(0, 2, 3, 1)

@@ -4,7 +4,7 @@
 7 divide this?) or cuts a tensor at a computed place. `ExportableFeatures` computes the numbers of `SGFormer` without
 either: windows are always padded and masked, crops are selections by index, and positions are resized by matrix
 products, which no runtime can read in its own way. What a token budget asks for is not searched but counted, so that
-the file counts it for the picture at hand. It holds the model's own weights.
+the file counts it for the image at hand. It holds the model's own weights.
 
 It returns the significance maps, too. So a file can be judged with the ranking held: the model is given the maps that
 the file measured, and must then give what the file gives.

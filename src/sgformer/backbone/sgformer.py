@@ -67,7 +67,7 @@ def _cfg(**kwargs: Any) -> dict[str, Any]:
 default_cfgs = generate_default_cfgs(
     {
         "sgformer_test": _cfg(),
-        # What ships; trained with smaller pictures, it is best at about 144 pixels.
+        # What ships; trained with smaller images, it is best at about 144 pixels.
         "sgformer_t": _cfg(file=str(Path(__file__).parents[1] / "weights" / "sgformer_t.safetensors")),
         "sgformer_s": _cfg(),
         "sgformer_m": _cfg(),

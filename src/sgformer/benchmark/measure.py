@@ -21,9 +21,9 @@ class Case:
 
     Attributes:
         model: a name in timm's registry; `@` and a number after it are a token budget.
-        height: of the pictures, in pixels.
-        width: of the pictures, in pixels.
-        batch_size: pictures a step.
+        height: of the images, in pixels.
+        width: of the images, in pixels.
+        batch_size: images a step.
         mode: `"inference"`, or `"training"`: forward, backward and a step of AdamW.
         dtype: of the weights in inference; in training, of autocast.
         compiled: whether `torch.compile` translates the model.
@@ -65,7 +65,7 @@ def create(case: Case, *, device: str | None = None) -> nn.Module:
 
 
 def step_of(case: Case) -> Callable[[], None]:
-    """What is timed: one step on pictures of noise, ready to be called again and again.
+    """What is timed: one step on images of noise, ready to be called again and again.
 
     Of a case with fast products, the setting holds for the whole process from here on.
     """
@@ -75,16 +75,16 @@ def step_of(case: Case) -> Callable[[], None]:
     torch.manual_seed(0)
     dtype = getattr(torch, case.dtype)
     model = create(case)
-    pictures = torch.randn(case.batch_size, 3, case.height, case.width, device=case.device)
+    images = torch.randn(case.batch_size, 3, case.height, case.width, device=case.device)
     if case.mode == "inference":
         model.eval().to(dtype)
-        pictures = pictures.to(dtype)
+        images = images.to(dtype)
         run = torch.compile(model) if case.compiled else model
 
         def infer() -> None:
             # Not inference mode: what was compiled in it is compiled anew outside, and it saves little.
             with torch.no_grad():
-                run(pictures)
+                run(images)
 
         return infer
     model.train()
@@ -95,7 +95,7 @@ def step_of(case: Case) -> Callable[[], None]:
 
     def train() -> None:
         with torch.autocast(case.device.split(":")[0], dtype if low else None, enabled=low):
-            loss = nn.functional.cross_entropy(run(pictures).float(), labels)
+            loss = nn.functional.cross_entropy(run(images).float(), labels)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -117,7 +117,7 @@ def quartiles(samples: Sequence[float]) -> tuple[float, float, float]:
 
 
 def count(case: Case) -> tuple[float, float]:
-    """Millions of parameters, and GMACs a picture in inference, products inside attention included."""
+    """Millions of parameters, and GMACs an image in inference, products inside attention included."""
     with torch.device("meta"):
         model = create(case, device="meta").eval()
         with torch.no_grad(), FlopCounterMode(display=False) as counter:

@@ -1,6 +1,6 @@
 """The check before any speed is reported: a model that computes something else has no speed.
 
-Weights and a picture are drawn from names by a formula, in float64. The logits that belong to them were stored when
+Weights and an image are drawn from names by a formula, in float64. The logits that belong to them were stored when
 the models agreed with the released ones to 1e-9 (`tests/backbone/test_parity.py` holds that). A second look, in the
 precision and on the device that are to be timed, is at what the first pair of blocks measures, before any ranking:
 behind a ranking, low precision is no criterion (DESIGN.md says why).
@@ -35,8 +35,8 @@ def drawn(name: str, shape: tuple[int, ...]) -> torch.Tensor:
 
 
 @torch.no_grad()
-def model_and_picture(height: int, width: int, budget: int | None) -> tuple[Any, torch.Tensor]:
-    """The small model with drawn weights, and a drawn picture; float64, on the CPU."""
+def model_and_image(height: int, width: int, budget: int | None) -> tuple[Any, torch.Tensor]:
+    """The small model with drawn weights, and a drawn image; float64, on the CPU."""
     model = timm.create_model("sgformer_test", num_classes=5, token_budget=budget).double().eval()
     for name, parameter in model.named_parameters():
         noise = drawn(name, tuple(parameter.shape))
@@ -61,14 +61,14 @@ def failures(*, device: str = "cpu", dtype: str = "float32") -> list[str]:
     found = []
     for (height, width, budget), expected in EXPECTED.items():
         where = f"sgformer_test at {height}x{width}, token budget {budget}"
-        model, picture = model_and_picture(height, width, budget)
-        exact_map = model.forward_significance(picture)[0]
+        model, image = model_and_image(height, width, budget)
+        exact_map = model.forward_significance(image)[0]
         if not device.startswith("mps"):  # Apple's GPUs have no float64
-            logits = model.to(device)(picture.to(device)).flatten().cpu()
+            logits = model.to(device)(image.to(device)).flatten().cpu()
             if not (error := _distance(logits, torch.tensor(expected, dtype=torch.float64))) <= TOLERANCE:
                 found.append(f"{where}: logits in float64 are off by {error:.1e}")
         low = getattr(torch, dtype)
-        low_map = model.to(device, low).forward_significance(picture.to(device, low))[0].cpu().double()
+        low_map = model.to(device, low).forward_significance(image.to(device, low))[0].cpu().double()
         if not (error := _distance(low_map, exact_map)) <= TOLERANCES[dtype]:
             found.append(f"{where}: significance in {dtype} is off by {error:.1e}")
     return found

@@ -52,8 +52,8 @@ def benchmark(
 
     Args:
         models: Names in timm's registry; ``@`` and a number after one of ours are a token budget.
-        size: Sides of square pictures, or ``HEIGHTxWIDTH``.
-        batch_size: Pictures a step.
+        size: Sides of square images, or ``HEIGHTxWIDTH``.
+        batch_size: Images a step.
         mode: ``inference``, ``training`` (forward, backward and a step of AdamW), or both.
         dtype: ``float32``, ``bfloat16``, ``float16``: of the weights in inference, of autocast in training.
         float32: Whose products in float32 on a CPU: ``default`` for PyTorch's own choice, ``fast`` for
@@ -265,7 +265,7 @@ def _free(folder: Path, stem: str) -> Path:
 def _plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Speed and memory over size: a column for each combination of mode, dtype and compilation.
 
-    Speed is in megapixels a second, so that a cost linear in the picture is a level line.
+    Speed is in megapixels a second, so that a cost linear in the image is a level line.
     """
     from matplotlib.figure import Figure
 

@@ -49,7 +49,7 @@ def convert(
         return out
     model = _released(source, ema=ema)
     model.save(out, half=half)
-    print(f"{model.name}, {len(model.classes)} classes -> {out}. Next: sgformer predict {out} PICTURES")
+    print(f"{model.name}, {len(model.classes)} classes -> {out}. Next: sgformer predict {out} IMAGES")
     return out
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..tasks.digit_scenes import Scene
 
 RECIPE = "digit_scenes"
-NUM_PICTURES = 8  # on the sheet
+NUM_IMAGES = 8  # on the sheet
 NUM_MISTAKES = 2  # at most, of those
 
 
@@ -26,7 +26,7 @@ def demo(overrides: Mapping[str, Any] | None = None, *, out: str | Path = "runs"
         out: Where the run folder goes.
 
     Returns:
-        The run folder: what ``sgformer train`` leaves behind, ``significance.png``, and in ``pictures`` the
+        The run folder: what ``sgformer train`` leaves behind, ``significance.png``, and in ``images`` the
         scenes that it shows.
 
     Raises:
@@ -52,22 +52,22 @@ def demo(overrides: Mapping[str, Any] | None = None, *, out: str | Path = "runs"
     from .evaluate import evaluate
 
     report = evaluate(folder)
-    sheet, scenes = draw(folder, accuracy=report.top1, num_judged=report.num_pictures)
+    sheet, scenes = draw(folder, accuracy=report.top1, num_judged=report.num_images)
     sheet.save(folder / "significance.png")
-    pictures = folder / "pictures"
-    pictures.mkdir(exist_ok=True)
+    images = folder / "images"
+    images.mkdir(exist_ok=True)
     for i, scene in enumerate(scenes):
-        scene.image.save(pictures / f"scene{i}_with_a_{scene.label}.png")
+        scene.image.save(images / f"scene{i}_with_a_{scene.label}.png")
 
     minutes, seconds = divmod(round(time.perf_counter() - start), 60)
     chance = 1 / len(digit_scenes.DigitScenes.classes)
     print(
-        f"\n{report.top1:.1%} of {report.num_pictures:,} scenes right (chance: {chance:.0%}), "
+        f"\n{report.top1:.1%} of {report.num_images:,} scenes right (chance: {chance:.0%}), "
         f"after {minutes} min {seconds:02} s in all.\n\n"
-        f"See where it spends keys: {folder / 'significance.png'}\n"
-        f"Ask it about a picture:   sgformer predict {folder} {pictures}\n"
-        f"Use it from Python:       sgformer.load({str(folder)!r}).predict(picture)\n"
-        "Train on your pictures:   sgformer train finetune --data.root FOLDER   "
+        f"See where it spends keys:  {folder / 'significance.png'}\n"
+        f"Ask it about an image:     sgformer predict {folder} {images}\n"
+        f"Use it from Python:        sgformer.load({str(folder)!r}).predict(image)\n"
+        "Train on your images:      sgformer train finetune --data.root FOLDER   "
         "(FOLDER/train/CLASS/, FOLDER/val/CLASS/)"
     )
     return folder
@@ -97,25 +97,25 @@ def draw(weights: str | Path, *, accuracy: float, num_judged: int) -> tuple[Imag
 
     scenes = [validation[i] for i in range(min(64, len(validation)))]
     transform = model.preprocessing.transform()
-    images = torch.stack([transform(scene.image) for scene in scenes])
+    x = torch.stack([transform(scene.image) for scene in scenes])
     with torch.inference_mode():
-        scores, predicted = model(images).softmax(-1).max(-1)
+        scores, predicted = model(x).softmax(-1).max(-1)
     names = [model.classes[i] for i in predicted.tolist()]
     wrong = [i for i, scene in enumerate(scenes) if names[i] != str(scene.label)]
-    chosen = list(range(min(NUM_PICTURES, len(scenes))))
+    chosen = list(range(min(NUM_IMAGES, len(scenes))))
     # If the first scenes hold too few mistakes to learn from, the last rows make room for some.
     extra = [i for i in wrong if i not in chosen][
         : max(0, NUM_MISTAKES - len([i for i in chosen if i in wrong]))
     ]
-    chosen = chosen[: NUM_PICTURES - len(extra)] + extra
+    chosen = chosen[: NUM_IMAGES - len(extra)] + extra
 
-    images = images[chosen]
-    pictures = _as_seen(images, model.preprocessing)
-    columns, headings = _significance_cells(model, images, pictures)
+    x = x[chosen]
+    images = _as_seen(x, model.preprocessing)
+    columns, headings = _significance_cells(model, x, images)
     rows = [
         [
             Cell(
-                pictures[row],
+                images[row],
                 f"says {names[i]}, {scores[i]:.0%} sure\nis {scenes[i].label}",
                 mark=names[i] == str(scenes[i].label),
             ),
@@ -126,34 +126,32 @@ def draw(weights: str | Path, *, accuracy: float, num_judged: int) -> tuple[Imag
     sheet = contact_sheet(
         rows,
         title=f"{model.name} on digit scenes: {accuracy:.1%} of {num_judged:,} right (chance 10%)",
-        headings=["picture", *headings],
+        headings=["image", *headings],
         legend=bool(headings),
     )
     return sheet, [scenes[i] for i in chosen]
 
 
-def _significance_cells(
-    model: Any, images: Tensor, pictures: Sequence[Any]
-) -> tuple[list[list[Any]], list[str]]:
-    """For each picture all maps together and the last map of each stage; nothing for a model without maps."""
+def _significance_cells(model: Any, x: Tensor, images: Sequence[Any]) -> tuple[list[list[Any]], list[str]]:
+    """For each image all maps together and the last map of each stage; nothing for a model without maps."""
     from ..explain import Cell, combine, overlay, significance_maps
 
     if not hasattr(model.backbone, "forward_significance"):
-        return [[] for _ in pictures], []
-    maps = significance_maps(model, images)
+        return [[] for _ in images], []
+    maps = significance_maps(model, x)
     last = {tuple(significance.shape[1:]): significance for significance in maps}
     headings = ["all pairs of blocks", *(f"{height} x {width} tokens" for height, width in last)]
     rows = []
-    for i, picture in enumerate(pictures):
-        together = combine([significance[i] for significance in maps], picture.shape[:2])
+    for i, image in enumerate(images):
+        together = combine([significance[i] for significance in maps], image.shape[:2])
         rows.append(
-            [Cell(overlay(picture, together)), *(Cell(overlay(picture, each[i])) for each in last.values())]
+            [Cell(overlay(image, together)), *(Cell(overlay(image, each[i])) for each in last.values())]
         )
     return rows, headings
 
 
 def _as_seen(images: Tensor, preprocessing: Any) -> list[Any]:
-    """Prepared pictures `(B, 3, height, width)` as the model sees them, three times as large, uint8."""
+    """Prepared images `(B, 3, height, width)` as the model sees them, three times as large, uint8."""
     import numpy as np
     import torch
     from PIL import Image

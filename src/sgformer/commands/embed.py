@@ -1,4 +1,4 @@
-"""``sgformer embed WEIGHTS PICTURES...``."""
+"""``sgformer embed WEIGHTS IMAGES...``."""
 
 import csv
 import io
@@ -9,29 +9,29 @@ from typing import Any
 
 def embed(
     weights: str | Path,
-    pictures: list[str],
+    images: list[str],
     *,
     out: str | Path = "features.parquet",
     batch_size: int = 32,
     device: str = "auto",
 ) -> int:
-    """Write the features of pictures to a file: what the head of a classifier sees of them, with their paths.
+    """Write the features of images to a file: what the head of a classifier sees of them, with their paths.
 
-    From Python, ``sgformer.load(weights).embed(pictures)`` gives the features as a tensor.
+    From Python, ``sgformer.load(weights).embed(images)`` gives the features as a tensor.
 
     Args:
         weights: A run folder (its best weights) or a weights file of a classifier.
-        pictures: Files, folders and patterns; ``-`` reads more of them from standard input, one a line.
+        images: Files, folders and patterns; ``-`` reads more of them from standard input, one a line.
         out: ``.parquet`` has columns path and features (a list of float32), ``.npz`` arrays of the same names, ``.csv``
             a column for each feature.
-        batch_size: How many pictures are read and computed at once.
+        batch_size: How many images are read and computed at once.
         device: Where to compute; ``auto`` takes a GPU where there is one.
 
     Returns:
-        0, or 1 if a picture could not be read.
+        0, or 1 if an image could not be read.
 
     Raises:
-        ValueError: The weights cannot be used, the file is of another kind, or there are no pictures.
+        ValueError: The weights cannot be used, the file is of another kind, or there are no images.
     """
     out = Path(out)
     if out.suffix not in (".parquet", ".npz", ".csv"):
@@ -46,11 +46,11 @@ def embed(
 
     from .. import tasks
     from ..engine.weights import check_writable, write_atomically
-    from ..tasks.images import PictureError, read_picture
+    from ..tasks.images import ImageError, read_image
     from . import console
     from .predict import find, printable
 
-    paths = find(pictures)
+    paths = find(images)
     check_writable(out)
     with console.waiting("loading ..."):
         model: Any = tasks.load(weights, device=console.device(device))
@@ -64,14 +64,14 @@ def embed(
         batch = []
         for path in paths[start : start + batch_size]:
             try:
-                batch.append(read_picture(path, shorter_side=model.preprocessing.shorter_side))
+                batch.append(read_image(path, shorter_side=model.preprocessing.shorter_side))
                 names.append(printable(path))
-            except (PictureError, OSError) as error:
+            except (ImageError, OSError) as error:
                 print(f"sgformer: skipped: {printable(error)}", file=sys.stderr)
         if batch:
             found.append(model.embed(batch, batch_size=batch_size).numpy())
     if not found:
-        raise ValueError(f"none of {len(paths)} pictures can be read; {out} is not written")
+        raise ValueError(f"none of {len(paths)} images can be read; {out} is not written")
     features = np.concatenate(found)
     content = io.BytesIO()
     if out.suffix == ".npz":
@@ -89,5 +89,5 @@ def embed(
         table = pyarrow.table({"path": names, "features": column})
         pyarrow.parquet.write_table(table, content)
     write_atomically(out, content.getvalue())
-    print(f"{len(names)} pictures, {features.shape[1]} features each: {out}")
+    print(f"{len(names)} images, {features.shape[1]} features each: {out}")
     return int(len(names) < len(paths))

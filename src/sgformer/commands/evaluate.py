@@ -14,7 +14,7 @@ def evaluate(
     coco: str | Path | None = None,
     device: str = "auto",
 ) -> Any:
-    """Judge a trained model on the validation pictures.
+    """Judge a trained model on the validation images.
 
     Args:
         weights: A run folder (its best weights) or a weights file.
@@ -51,7 +51,7 @@ def evaluate(
     if source and Path(weights).is_dir() and (Path(weights) / "recipe.yaml").is_file():
         source = Path(weights) / "recipe.yaml"  # also knows where the data lie
     if model.metadata["recipe"].get("task") != model.task:
-        # Converted and pretrained weights have no recipe of their task; their own picture size is the default then.
+        # Converted and pretrained weights have no recipe of their task; their own image size is the default then.
         source = {"task": model.task, "data": {"image_size": list(model.preprocessing.image_size)}}
     recipe = recipes.parse(source, task.Recipe, overrides)
     if coco and (model.task, recipe.data.source) != ("detection", "coco"):

@@ -1,4 +1,4 @@
-"""``sgformer explain WEIGHTS PICTURES...``."""
+"""``sgformer explain WEIGHTS IMAGES...``."""
 
 import os
 import sys
@@ -21,7 +21,7 @@ MAX_FPS = 240
 
 def explain(
     weights: str | Path,
-    pictures: list[str],
+    images: list[str],
     *,
     out: str | Path = "explained",
     size: int | None = None,
@@ -29,41 +29,41 @@ def explain(
     fps: float | None = None,
     device: str = "auto",
 ) -> int:
-    """Draw what a model finds significant in pictures or videos, and how it spends its keys on it.
+    """Draw what a model finds significant in images or videos, and how it spends its keys on it.
 
-    From Python, `explain_pictures` gives the arrays.
+    From Python, `explain_images` gives the arrays.
 
     Args:
         weights: A run folder (its best weights) or a weights file, of any task.
-        pictures: Files, folders and patterns; of videos, files.
-        out: A folder for ``index.html`` and for a folder of PNG files for each picture; for an MP4 file for each video.
+        images: Files, folders and patterns; of videos, files.
+        out: A folder for ``index.html`` and for a folder of PNG files for each image; for an MP4 file for each video.
         size: Shorter side that the model sees, in pixels, at least 32.
         token_budget: The most keys of an attention, at least 3.
-        fps: The pictures are the frames of one video, so many a second, in their order.
+        fps: The images are the frames of one video, so many a second, in their order.
         device: Where to compute; ``auto`` takes a GPU where there is one.
 
     Returns:
-        0, or 1 if a picture, or a video from somewhere on, could not be read.
+        0, or 1 if an image, or a video from somewhere on, could not be read.
 
     Raises:
-        ValueError: The weights cannot be used, the model has no significance, or there are no pictures.
+        ValueError: The weights cannot be used, the model has no significance, or there are no images.
     """
     from PIL import Image
 
     from .. import tasks
     from ..engine.weights import write_atomically
     from ..explain import write_page
-    from ..tasks.images import PictureError
+    from ..tasks.images import ImageError
     from . import console
     from .predict import find
 
-    videos = [Path(name) for name in pictures if Path(name).suffix.lower() in SUFFIXES]
-    pictures = [name for name in pictures if Path(name) not in videos]
+    videos = [Path(name) for name in images if Path(name).suffix.lower() in SUFFIXES]
+    images = [name for name in images if Path(name) not in videos]
     if fps is not None and not 0 < fps <= MAX_FPS:
         raise ValueError(f"--fps {fps:g} is outside 0 to {MAX_FPS}; 25 is usual")
     if fps is not None and videos:
-        raise ValueError(f"--fps is for frames that are pictures; {videos[0]} says itself how fast it is")
-    paths = find(pictures) if pictures else []
+        raise ValueError(f"--fps is for frames that are images; {videos[0]} says itself how fast it is")
+    paths = find(images) if images else []
     model = tasks.load(weights, device=console.device(device))
     if token_budget is not None:
         if (backbone := budgeted(model)) is None:
@@ -80,13 +80,13 @@ def explain(
     notes: dict[str, str] = {}
     for path in paths:
         try:
-            explanation = explain_picture(model, path, size=size)
-        except (PictureError, OSError) as error:
+            explanation = explain_image(model, path, size=size)
+        except (ImageError, OSError) as error:
             print(f"sgformer: skipped: {error}", file=sys.stderr)
             continue
         name = _unused(path.stem, explanations)
         explanations[name] = explanation
-        prediction = model.predict(explanation.picture)
+        prediction = model.predict(explanation.image)
         notes[name] = prediction.summary() if hasattr(prediction, "summary") else ""
         save(explanation, folder / name)
         if hasattr(prediction, "boxes"):
@@ -117,7 +117,7 @@ def _explain_video(model: Any, path: Path, out: Path, *, size: int | None) -> bo
                 video, path.name, total=video.length, transient=True, disable=not console.is_terminal()
             )
             for image, seconds in shown:
-                drawn.add(explain_picture(model, image, size=size).combined(), seconds)
+                drawn.add(explain_image(model, image, size=size).combined(), seconds)
     except VideoError as error:
         print(f"sgformer: {error}", file=sys.stderr)
         if drawn.num_frames:
@@ -128,11 +128,11 @@ def _explain_video(model: Any, path: Path, out: Path, *, size: int | None) -> bo
 
 
 def _explain_frames(model: Any, paths: list[Path], out: Path, *, fps: float, size: int | None) -> int:
-    """The same of pictures in their order; 1 if one could not be read, in whose place the frame before it stays."""
+    """The same of images in their order; 1 if one could not be read, in whose place the frame before it stays."""
     from rich.progress import track
 
     from ..explain.video import VideoWriter
-    from ..tasks.images import PictureError
+    from ..tasks.images import ImageError
     from . import console
 
     rate, failed = Fraction(fps).limit_denominator(1001), 0
@@ -140,8 +140,8 @@ def _explain_frames(model: Any, paths: list[Path], out: Path, *, fps: float, siz
         shown = track(paths, "frames", transient=True, disable=not console.is_terminal())
         for place, path in enumerate(shown):
             try:
-                drawn.add(explain_picture(model, path, size=size).combined(), place / rate)
-            except (PictureError, OSError) as error:
+                drawn.add(explain_image(model, path, size=size).combined(), place / rate)
+            except (ImageError, OSError) as error:
                 print(f"sgformer: skipped: {error}", file=sys.stderr)
                 failed += 1
     if failed == len(paths):
@@ -151,36 +151,36 @@ def _explain_frames(model: Any, paths: list[Path], out: Path, *, fps: float, siz
 
 
 def _name_of_frames(paths: list[Path]) -> str:
-    """Of a video made of pictures: that of their folder."""
+    """Of a video made of images: that of their folder."""
     return paths[0].resolve().parent.name or "frames"
 
 
-def explain_picture(model: Any, picture: Any, *, size: int | None = None) -> "Explanation":
-    """What each pair of blocks of a loaded model does with a picture, as arrays that can be drawn.
+def explain_image(model: Any, image: Any, *, size: int | None = None) -> "Explanation":
+    """What each pair of blocks of a loaded model does with an image, as arrays that can be drawn.
 
     Args:
         model: What `sgformer.load` gives, of any task.
-        picture: A path, the bytes of a file, a PIL image or an array.
+        image: A path, the bytes of a file, a PIL image or an array.
         size: Shorter side that the model sees, in pixels; None: that at which it evaluates.
 
     Raises:
-        PictureError: The picture cannot be read.
+        ImageError: The image cannot be read.
         ValueError: The model has no significance, or the size is below 32.
     """
     from .. import explain as explain_
-    from ..tasks.images import read_picture
+    from ..tasks.images import read_image
 
-    image = read_picture(picture)
-    return explain_.explain_picture(model, image, prepare(model, image, size=size))
+    image = read_image(image)
+    return explain_.explain_image(model, image, prepare(model, image, size=size))
 
 
 def prepare(model: Any, image: "Image", *, size: int | None = None) -> "Tensor":
-    """A picture as the model takes it, resized but whole: `(1, 3, height, width)`.
+    """An image as the model takes it, resized but whole: `(1, 3, height, width)`.
 
     Args:
         model: With a ``preprocessing``, whose mean, deviation and interpolation are used.
         image: RGB.
-        size: Shorter side in pixels; None: what the preprocessing says of a picture of this size, if it has a
+        size: Shorter side in pixels; None: what the preprocessing says of an image of this size, if it has a
             ``size((height, width))``, or the ``shorter_side`` to which it resizes before it crops.
     """
     import torch
@@ -195,14 +195,14 @@ def prepare(model: Any, image: "Image", *, size: int | None = None) -> "Tensor":
     else:
         seen = [size or preprocessing.shorter_side]  # one number is the shorter side
     mode = InterpolationMode(getattr(preprocessing, "interpolation", "bilinear"))
-    resized: Any = F.resize(cast(Any, image), seen, mode)  # which takes PIL's pictures as well
+    resized: Any = F.resize(cast(Any, image), seen, mode)  # which takes PIL's images as well
     tensor = F.to_dtype(F.to_image(resized), torch.float32, scale=True)
     x = F.normalize(tensor, list(preprocessing.mean), list(preprocessing.std))
     return x.unsqueeze(0).to(next(model.parameters()).device)
 
 
 def save(explanation: "Explanation", folder: Path) -> None:
-    """Write every map of a picture to a folder, and sheets of each stage and of it all."""
+    """Write every map of an image to a folder, and sheets of each stage and of it all."""
     from concurrent.futures import ThreadPoolExecutor
 
     from PIL import Image
@@ -214,7 +214,7 @@ def save(explanation: "Explanation", folder: Path) -> None:
         image.save(folder / f"{name}.png", compress_level=3)
 
     def draw(pair: "Pair", view: str) -> None:
-        drawn = Image.fromarray(pair.draw(explanation.picture, view))
+        drawn = Image.fromarray(pair.draw(explanation.image, view))
         write(drawn, f"stage{pair.stage}_pair{pair.number}_{view}")
 
     folder.mkdir(parents=True, exist_ok=True)

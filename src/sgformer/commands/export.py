@@ -51,7 +51,7 @@ def export(
     if half and out.suffix not in (".onnx", ".pt2"):
         raise ValueError(f"--half is for .onnx and .pt2 files, not for {out.suffix}")
     if max_size is not None and not kind.open_sizes:
-        raise ValueError(f"{out.suffix} files take pictures of one size; give --size in place of --max-size")
+        raise ValueError(f"{out.suffix} files take images of one size; give --size in place of --max-size")
     fixed = parse_size(size)
 
     from .. import tasks
@@ -76,7 +76,7 @@ def export(
     if not kind.open_sizes:
         part = replace(part, batch=1, about={**part.about, "batch": 1})
         if fixed is None and part.about["task"] == "detection":
-            raise ValueError(f"{out.suffix} files take pictures of one size; give --size")
+            raise ValueError(f"{out.suffix} files take images of one size; give --size")
         fixed = fixed or part.about["preprocessing"]["image_size"]
     smallest, largest = _range(
         fixed, max_size or max(MAX_SIZE, *part.about["preprocessing"]["image_size"]), MIN_ANY_SIZE
@@ -108,7 +108,7 @@ def export(
         size_of = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
         _keep(Path(folder), out)
     takes = _times(fixed) if fixed else f"{_times(smallest)} to {_times(largest)}"
-    print(f"{model.name} -> {out} ({size_of / 1e6:.1f} MB, {precision}), pictures of {takes}; {held}.")
+    print(f"{model.name} -> {out} ({size_of / 1e6:.1f} MB, {precision}), images of {takes}; {held}.")
     return out
 
 

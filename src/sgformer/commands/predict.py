@@ -1,4 +1,4 @@
-"""``sgformer predict WEIGHTS PICTURES...``."""
+"""``sgformer predict WEIGHTS IMAGES...``."""
 
 import csv as csv_
 import glob
@@ -14,13 +14,13 @@ T = TypeVar("T")
 
 # Beyond so many rows the table goes to the files alone, where there are some.
 MAX_ROWS = 1000
-# Decoded pictures that are held at once: 200 MB.
+# Decoded images that are held at once: 200 MB.
 MAX_PIXELS_AT_ONCE = 66_000_000
 
 
 def predict(
     weights: str | Path,
-    pictures: list[str],
+    images: list[str],
     *,
     json: str | Path | None = None,
     csv: str | Path | None = None,
@@ -36,37 +36,37 @@ def predict(
     batch_size: int = 32,
     device: str = "auto",
 ) -> int:
-    """Say what is in pictures, and print a table. Pictures that cannot be read are reported and left out.
+    """Say what is in images, and print a table. Images that cannot be read are reported and left out.
 
-    Started by torchrun, the processes share the pictures out among them, and the first one writes what all found, in
-    order. From Python, ``sgformer.load(weights).predict(pictures)`` gives the predictions themselves.
+    Started by torchrun, the processes share the images out among them, and the first one writes what all found, in
+    order. From Python, ``sgformer.load(weights).predict(images)`` gives the predictions themselves.
 
     Args:
         weights: A run folder (its best weights) or a weights file.
-        pictures: Files, folders and patterns; ``-`` reads more of them from standard input, one a line.
+        images: Files, folders and patterns; ``-`` reads more of them from standard input, one a line.
         json: A file for all predictions.
-        csv: A file with a line for each picture; of a classifier with columns label, score, label2, score2 and so on.
-        draw: A folder for pictures with the predictions in them.
-        top_k: How many classes to show of each picture, in classification.
+        csv: A file with a line for each image; of a classifier with columns label, score, label2, score2 and so on.
+        draw: A folder for images with the predictions in them.
+        top_k: How many classes to show of each image, in classification.
         score_threshold: The least score of what is shown, in detection.
-        coco: A file for all objects, in detection: pictures, categories and annotations as in COCO's format, each with
+        coco: A file for all objects, in detection: images, categories and annotations as in COCO's format, each with
             its score.
-        annotations: A file in COCO's format that lists these pictures: what is written to ``coco`` is then the list of
-            results that pycocotools takes, with its ids of pictures and classes.
-        maps: A folder for class maps, in segmentation: PNG files of the pictures' sizes, whose values are indices of
+        annotations: A file in COCO's format that lists these images: what is written to ``coco`` is then the list of
+            results that pycocotools takes, with its ids of images and classes.
+        maps: A folder for class maps, in segmentation: PNG files of the images' sizes, whose values are indices of
             classes.
-        window: Side of the windows in which pictures are looked at, in segmentation; None: as the model was trained
+        window: Side of the windows in which images are looked at, in segmentation; None: as the model was trained
             to be used, as for the next two.
         scales: Factors on the size, whose probabilities are averaged.
-        flip: Whether pictures are also looked at mirrored.
-        batch_size: How many pictures are read and computed at once.
+        flip: Whether images are also looked at mirrored.
+        batch_size: How many images are read and computed at once.
         device: Where to compute; ``auto`` takes a GPU where there is one.
 
     Returns:
-        0, or 1 if a picture could not be read.
+        0, or 1 if an image could not be read.
 
     Raises:
-        ValueError: The weights cannot be used, a setting is for another task, or there are no pictures.
+        ValueError: The weights cannot be used, a setting is for another task, or there are no images.
     """
     for name, value in (("top_k", top_k), ("batch_size", batch_size)):
         if value < 1:
@@ -80,7 +80,7 @@ def predict(
     folders = {"draw": Path(draw) if draw else None, "maps": Path(maps) if maps else None}
 
     def plan() -> tuple[list[Path], dict[str, dict[Path, Path] | None]]:
-        paths = find(pictures)
+        paths = find(images)
         return paths, {
             name: _free_names(folder, paths) if folder else None for name, folder in folders.items()
         }
@@ -120,11 +120,11 @@ def predict(
         results = _gather(results, rank, num_processes)
         if rank:
             return 0
-    # Of each result: nothing where the picture cannot be read.
+    # Of each result: nothing where the image cannot be read.
     summaries = [[result.pop("summary")] if "error" not in result else [] for result in results]
-    rows = [(result["picture"], *said) for result, said in zip(results, summaries, strict=True) if said]
+    rows = [(result["image"], *said) for result, said in zip(results, summaries, strict=True) if said]
     if rows and (len(rows) <= MAX_ROWS or not (json or csv)):
-        console.table(("picture", "prediction"), rows)
+        console.table(("image", "prediction"), rows)
     if json:
         write_atomically(json, (json_.dumps(results, indent=2, ensure_ascii=False) + "\n").encode())
     if coco:
@@ -138,10 +138,10 @@ def predict(
         table = io.StringIO()
         writer = csv_.writer(table, lineterminator="\n")
         heads, cells = _columns(results) if task == "classification" else (["prediction"], summaries)
-        writer.writerow(("picture", *heads, "error"))
+        writer.writerow(("image", *heads, "error"))
         for result, said in zip(results, cells, strict=True):
             padded = [*said, *[""] * (len(heads) - len(said))]
-            writer.writerow((result["picture"], *padded, result.get("error", "")))
+            writer.writerow((result["image"], *padded, result.get("error", "")))
         write_atomically(csv, table.getvalue().encode("utf-8", "surrogateescape"))
     return int(len(rows) < len(paths))
 
@@ -155,10 +155,10 @@ def _predict_all(
     draw: dict[Path, Path] | None,
     maps: dict[Path, Path] | None,
 ) -> list[dict[str, Any]]:
-    """A result for each picture: what it shows, or why it cannot be read. Files to write are told by picture."""
+    """A result for each image: what it shows, or why it cannot be read. Files to write are told by image."""
     from rich.progress import Progress
 
-    from ..tasks.images import PictureError, read_picture
+    from ..tasks.images import ImageError, read_image
     from . import console
 
     results: list[dict[str, Any]] = []
@@ -178,11 +178,11 @@ def _predict_all(
         if "window" in settings:
             settings = settings | {"progress": lambda windows: _windows(bar, windows)}
         for path in bar.track(paths, description="predicting") if len(paths) > batch_size else paths:
-            result: dict[str, Any] = {"picture": printable(path)}
+            result: dict[str, Any] = {"image": printable(path)}
             results.append(result)
             try:
-                batch.append((result, path, read_picture(path)))
-            except (PictureError, OSError) as error:
+                batch.append((result, path, read_image(path)))
+            except (ImageError, OSError) as error:
                 result["error"] = getattr(error, "reason", str(error))
                 print(f"sgformer: skipped: {printable(error)}", file=sys.stderr)
             num_pixels = sum(image.width * image.height for _, _, image in batch)
@@ -205,7 +205,7 @@ def _columns(results: list[dict[str, Any]]) -> tuple[list[str], list[list[Any]]]
 
 
 def _windows(bar: Any, windows: Sequence[Any]) -> Iterable[Any]:
-    """The windows of one picture, with a bar of their own while they last."""
+    """The windows of one image, with a bar of their own while they last."""
     if len(windows) == 1:
         return windows
     task = bar.add_task("windows", total=len(windows))
@@ -243,7 +243,7 @@ def _from_first(make: Callable[[], T], rank: int, num_processes: int) -> T:
 
 
 def _gather(results: list[dict[str, Any]], rank: int, num_processes: int) -> list[dict[str, Any]]:
-    """The results of all processes in the order of the pictures, in the first process."""
+    """The results of all processes in the order of the images, in the first process."""
     import torch.distributed
 
     gathered: list[Any] = [None] * num_processes
@@ -261,7 +261,7 @@ def printable(name: Any) -> str:
 
 
 def _free_names(folder: Path, paths: list[Path]) -> dict[Path, Path]:
-    """A PNG file in the folder for each picture, called like it; with a number where that name is taken."""
+    """A PNG file in the folder for each image, called like it; with a number where that name is taken."""
     names: dict[Path, Path] = {}
     taken: set[str] = set()  # some file systems do not tell capitals from small letters
     numbers: dict[str, int] = {}
@@ -289,16 +289,16 @@ def _matches(pattern: Path) -> list[Path]:
     )
 
 
-def find(pictures: list[str]) -> list[Path]:
+def find(images: list[str]) -> list[Path]:
     """The files that names, folders and patterns stand for, each once, in order; ``-`` reads standard input.
 
     Raises:
-        ValueError: A folder or a pattern has no pictures.
+        ValueError: A folder or a pattern has no images.
     """
     from ..tasks.images import describe_left_out, look_through
 
     paths: dict[Path, None] = {}
-    names = [line.rstrip("\n") for name in pictures for line in (sys.stdin if name == "-" else [name])]
+    names = [line.rstrip("\n") for name in images for line in (sys.stdin if name == "-" else [name])]
     for name in filter(None, names):
         path, there = Path(name), ""
         if path.is_dir():
@@ -312,9 +312,9 @@ def find(pictures: list[str]) -> list[Path]:
             found = _matches(path)
         if not found:
             raise ValueError(
-                f"no pictures in {name}{there and f', but {there}'}; expected .jpg, .png and the like"
+                f"no images in {name}{there and f', but {there}'}; expected .jpg, .png and the like"
             )
         paths |= dict.fromkeys(found)
     if not paths:
-        raise ValueError("no pictures: standard input names none")
+        raise ValueError("no images: standard input names none")
     return list(paths)

@@ -44,9 +44,7 @@ def report(run: str | Path, *, device: str = "auto") -> Path:
     if hasattr(task, "evaluate"):
         sections += _judged(task, model, recipe)
     if (strip := folder / "significance" / "evolution.png").is_file():
-        drawn = pages.figure(
-            [Image.open(strip)], "the same validation pictures, all pairs of blocks together"
-        )
+        drawn = pages.figure([Image.open(strip)], "the same validation images, all pairs of blocks together")
         sections.append(pages.Section("How significance evolved", drawn))
     sections += [
         pages.Section(title, pages.text(pages.read(folder / name)), folded=True)
@@ -65,14 +63,14 @@ def report(run: str | Path, *, device: str = "auto") -> Path:
 
 
 def _judged(task: Any, model: Any, recipe: Any) -> list[Any]:
-    """Sections on how the best weights do on the validation pictures."""
+    """Sections on how the best weights do on the validation images."""
     from .. import report as pages
 
     judged = task.evaluate(model, recipe.data)
     lines = pages.lines(judged.to_lines())
     sections = [pages.Section("How the best weights do", pages.table(*judged.to_table()) + lines)]
     if (confusion := judged.to_dict().get("confusion")) is not None:
-        # All of them: some may have no validation pictures.
+        # All of them: some may have no validation images.
         names = list(map(model.name_of, range(len(confusion))))
         sections.append(pages.Section("What is taken for what", pages.matrix(confusion, names)))
     if curves := judged.precision_recall():
@@ -94,14 +92,14 @@ def _plots(rows: list[dict[str, float]]) -> dict[str, list[str]]:
     return {title: shown for title, shown in plots.items() if shown}
 
 
-def _with_significance(model: Any, pictures: list[tuple[Any, Any, str]]) -> list[tuple[list[Any], str]]:
-    """Each picture, or row of pictures, beside what was significant in the first, where the model can say."""
+def _with_significance(model: Any, images: list[tuple[Any, Any, str]]) -> list[tuple[list[Any], str]]:
+    """Each image, or row of images, beside what was significant in the first, where the model can say."""
     from PIL import Image
 
     from ..explain import combine, overlay, significance_maps
 
     shown = []
-    for row, image, caption in pictures:
+    for row, image, caption in images:
         row = list(row) if isinstance(row, list | tuple) else [row]
         try:
             maps = significance_maps(model, image[None].to(next(model.parameters()).device))

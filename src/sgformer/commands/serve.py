@@ -17,7 +17,7 @@ def serve(
     device: str = "auto",
     open: bool = False,
 ) -> int:
-    """Serve a page on which one tries a model on pictures, until it is interrupted.
+    """Serve a page on which one tries a model on images, until it is interrupted.
 
     Args:
         weights: A run folder (its best weights) or a weights file, of any task.

@@ -122,7 +122,7 @@ def train(
             _report(folder)
     console.print(
         f"best {task.monitor} {best.get(task.monitor, float('nan')):.4g} in epoch {best['epoch']:.0f}\n"
-        f"Next:\n  sgformer evaluate {folder}\n  sgformer predict {folder} PICTURES",
+        f"Next:\n  sgformer evaluate {folder}\n  sgformer predict {folder} IMAGES",
         highlight=False,
         markup=False,
         soft_wrap=True,
@@ -145,7 +145,7 @@ def _probe(task_module: Any, parsed: Any, model: Any, data: Any, folder: Path) -
         _report(folder)
     print(
         f"cross-validated accuracy {metrics['cv_top1']:.1%} · val_top1 {metrics['val_top1']:.1%} · "
-        f"{metrics['seconds']:.1f} s\nNext:\n  sgformer predict {folder} PICTURES"
+        f"{metrics['seconds']:.1f} s\nNext:\n  sgformer predict {folder} IMAGES"
     )
     return folder
 
@@ -188,11 +188,11 @@ def _significance(model: Any, data: Any, folder: Path) -> list[Any]:
 
     if not any(hasattr(module, "forward_significance") for module in model.modules()):
         return []
-    if not (pictures := data.examples()):
+    if not (images := data.examples()):
         return []
     mean, std = model.preprocessing.mean, model.preprocessing.std
-    images = torch.stack([normalize(to_tensor(picture), mean, std) for picture in pictures])
-    return [WatchSignificance(folder, pictures, images)]
+    x = torch.stack([normalize(to_tensor(image), mean, std) for image in images])
+    return [WatchSignificance(folder, images, x)]
 
 
 def _report(folder: Path) -> None:

@@ -13,12 +13,12 @@ from PIL import Image
 from ..explain import Pair
 from ..explain.explanation import VIEWS
 from ..explain.page import ABOUT, describe_pair
-from ..tasks.images import read_picture
+from ..tasks.images import read_image
 from ..tasks.kept import Kept
-from .explain import budgeted, explain_picture
+from .explain import budgeted, explain_image
 
 MAX_PIXELS = 64_000_000  # of an upload: 200 MB when decoded
-MAX_SEEN = 2048  # longer side of what is computed on: larger pictures are shrunk to it
+MAX_SEEN = 2048  # longer side of what is computed on: larger images are shrunk to it
 MAX_SHOWN = 1280  # longer side of what is drawn
 MAX_KEPT = 8  # results whose maps can still be drawn
 # What the slider of the token budget stops at; the last stop, without a budget, is added.
@@ -28,13 +28,13 @@ BUDGETS = (4, 8, 16, 32, 49, 64, 98, 147, 196, 392, 784)
 _LINES: dict[str, tuple[str, Callable[[Any], Iterable[tuple[str, float]]]]] = {
     "classification": ("probability", lambda prediction: prediction.top),
     "detection": ("score", lambda found: zip(found.labels, found.scores.tolist(), strict=True)),
-    "segmentation": ("share of the picture", lambda map_: map_.shares.items()),
+    "segmentation": ("share of the image", lambda map_: map_.shares.items()),
 }
 
 
 @dataclass(frozen=True, eq=False)
 class _Result:
-    """What is kept of a picture: enough to draw its maps."""
+    """What is kept of an image: enough to draw its maps."""
 
     shown: Image.Image
     drawn: Image.Image | None
@@ -42,7 +42,7 @@ class _Result:
 
 
 class Tryout:
-    """Computes on one picture after another, and draws what came out. Not for several threads at once.
+    """Computes on one image after another, and draws what came out. Not for several threads at once.
 
     Args:
         model: What `sgformer.load` gives.
@@ -76,17 +76,17 @@ class Tryout:
         """Predict, and explain where the model can. For JSON.
 
         Args:
-            file: Of a picture.
+            file: Of an image.
             token_budget: The most keys of an attention, ``own`` for the model's own number, None for the paper's
                 numbers; a model without budgets ignores it.
             score_threshold: The least score of what is shown, in detection.
 
         Raises:
-            PictureError: It is no picture, damaged, or has too many pixels; found out before they are decoded.
+            ImageError: It is no image, damaged, or has too many pixels; found out before they are decoded.
             ValueError: The budget or the threshold is out of range.
         """
         # Half of MAX_SEEN: a JPEG is decoded at the smallest size that has at least twice of that.
-        image = read_picture(file, shorter_side=MAX_SEEN // 2, max_pixels=MAX_PIXELS)
+        image = read_image(file, shorter_side=MAX_SEEN // 2, max_pixels=MAX_PIXELS)
         image.thumbnail((MAX_SEEN, MAX_SEEN), Image.Resampling.LANCZOS)
         settings = {"classification": {"top_k": 5}, "detection": {"score_threshold": score_threshold}}
         if self._budgeted is not None:
@@ -94,7 +94,7 @@ class Tryout:
         start = perf_counter()
         prediction = self.model.predict(image, **settings.get(self.task, {}))
         predicted = perf_counter()
-        explanation = explain_picture(self.model, image) if self._explains else None
+        explanation = explain_image(self.model, image) if self._explains else None
         explained = perf_counter()
 
         result = _Result(
@@ -119,18 +119,18 @@ class Tryout:
         }
 
     def draw(self, name: str, view: str, pair: int = 0) -> bytes:
-        """A picture of a result, as JPEG.
+        """An image of a result, as JPEG.
 
         Args:
             name: The result's ``id``.
-            view: ``picture``, ``prediction`` or one of `VIEWS`.
+            view: ``image``, ``prediction`` or one of `VIEWS`.
             pair: Which pair of blocks, from 0.
 
         Raises:
             KeyError: There is no such result (any more), or no such view of it.
         """
         result = self._results[name]
-        if view == "picture":
+        if view == "image":
             image = result.shown
         elif view == "prediction" and result.drawn is not None:
             image = result.drawn

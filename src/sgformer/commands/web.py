@@ -1,4 +1,4 @@
-"""The page of ``sgformer serve`` over HTTP: one picture at a time, and nothing from anywhere else."""
+"""The page of ``sgformer serve`` over HTTP: one image at a time, and nothing from anywhere else."""
 
 import asyncio
 import html
@@ -18,13 +18,13 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from ..tasks.images import PictureError
+from ..tasks.images import ImageError
 from .tryout import MAX_PIXELS, Tryout
 
 T = TypeVar("T")
 
 MAX_BYTES = 20 * 2**20  # of an upload
-MAX_WAITING = 8  # pictures and drawings that are computed or wait for it
+MAX_WAITING = 8  # images and drawings that are computed or wait for it
 
 # The page may load nothing but what this server sends, and no page of others may frame it.
 _HEADERS = {
@@ -41,8 +41,8 @@ def create_app(tryout: Tryout, *, hosts: Sequence[str] = ("*",)) -> Starlette:
 
     ========================================== ==========================================================
     ``GET /``                                  the page
-    ``POST /pictures?token_budget=49``         a picture's file as the body; what `Tryout.compute` says; none: no budget
-    ``GET /pictures/<id>/<view>/<pair>``       what `Tryout.draw` draws
+    ``POST /images?token_budget=49``         an image's file as the body; what `Tryout.compute` says; none: no budget
+    ``GET /images/<id>/<view>/<pair>``       what `Tryout.draw` draws
     ========================================== ==========================================================
 
     What goes wrong is answered with ``{"error": "a sentence"}``.
@@ -56,8 +56,8 @@ def create_app(tryout: Tryout, *, hosts: Sequence[str] = ("*",)) -> Starlette:
     return Starlette(
         routes=[
             Route("/", server.page),
-            Route("/pictures", server.compute, methods=["POST"]),
-            Route("/pictures/{id}/{view}/{pair:int}", server.draw),
+            Route("/images", server.compute, methods=["POST"]),
+            Route("/images/{id}/{view}/{pair:int}", server.draw),
         ],
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)],
         exception_handlers={HTTPException: _answer_error},
@@ -67,7 +67,7 @@ def create_app(tryout: Tryout, *, hosts: Sequence[str] = ("*",)) -> Starlette:
 class _Server:
     def __init__(self, tryout: Tryout) -> None:
         self.tryout = tryout
-        self.thread = ThreadPoolExecutor(1, thread_name_prefix="model")  # one picture at a time
+        self.thread = ThreadPoolExecutor(1, thread_name_prefix="model")  # one image at a time
         self.num_waiting = 0
         facts = tryout.facts() | {"max_bytes": MAX_BYTES, "max_pixels": MAX_PIXELS}
         # "<" is written so that no text within can end the script.
@@ -98,7 +98,7 @@ class _Server:
         try:
             jpeg = await self._in_turn(self.tryout.draw, place["id"], place["view"], place["pair"])
         except KeyError as error:
-            raise HTTPException(404, "is no longer kept; choose the picture again") from error
+            raise HTTPException(404, "is no longer kept; choose the image again") from error
         return Response(
             jpeg, media_type="image/jpeg", headers=_HEADERS | {"Cache-Control": "private, max-age=3600"}
         )
@@ -110,13 +110,13 @@ class _Server:
         try:
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self.thread, lambda: function(*args, **kwargs))
-        except PictureError as error:
+        except ImageError as error:
             raise HTTPException(400, error.reason) from error
         except ValueError as error:
             raise HTTPException(400, f"cannot be computed: {error}") from error
         except (RuntimeError, MemoryError) as error:  # such as a GPU whose memory is full
             reason = " ".join(str(error).split()) or type(error).__name__
-            print(f"sgformer: a picture failed: {reason}", file=sys.stderr, flush=True)
+            print(f"sgformer: an image failed: {reason}", file=sys.stderr, flush=True)
             raise HTTPException(500, f"cannot be computed: {reason}") from error
         finally:
             self.num_waiting -= 1

@@ -1,4 +1,4 @@
-"""What happens beside the training loop: averaged weights, the stop at a NaN, pictures that cannot be read."""
+"""What happens beside the training loop: averaged weights, the stop at a NaN, images that cannot be read."""
 
 import contextlib
 import csv
@@ -17,7 +17,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from .weights import write_atomically
 
-# So many training pictures in a row that cannot be read are no accident: a disk is gone, say.
+# So many training images in a row that cannot be read are no accident: a disk is gone, say.
 MAX_IN_A_ROW = 8
 
 
@@ -26,7 +26,7 @@ class LossError(RuntimeError):
 
 
 class UnreadableError(RuntimeError):
-    """More pictures cannot be read than the recipe puts up with."""
+    """More images cannot be read than the recipe puts up with."""
 
 
 class AveragedWeights(WeightAveraging):
@@ -121,7 +121,7 @@ def find_origin(
         return f"the weights {spoilt} are no longer finite, so an earlier step went too far"
     origin = _first_layer(module, batch)
     if any(not torch.isfinite(tensor).all() for tensor in _floats(batch)):
-        origin = "the pictures or targets of the batch themselves are not finite"
+        origin = "the images or targets of the batch themselves are not finite"
     origins = gather(None if finite else origin)
     number, origin = next((i, found) for i, found in enumerate(origins) if found)
     return origin if len(origins) == 1 else f"{origin} (in process {number} of {len(origins)})"
@@ -178,19 +178,19 @@ class ValidateEvery(Callback):
 
 
 class CountUnreadable(Callback):
-    """Names the pictures that cannot be read in ``unreadable.csv``, and ends the run where they are too many.
+    """Names the images that cannot be read in ``unreadable.csv``, and ends the run where they are too many.
 
-    Batches that leave pictures out carry them as ``batch.unreadable``, a tuple of (path, reason). In training, more
+    Batches that leave images out carry them as ``batch.unreadable``, a tuple of (path, reason). In training, more
     than `MAX_IN_A_ROW` without one in between that can be read end the run, too.
 
     Args:
         folder: The run folder, as the first process knows it.
-        num_pictures: How many there are, training and validation together.
+        num_images: How many there are, training and validation together.
         max_share: Which share of them may be unreadable.
     """
 
-    def __init__(self, folder: Path, *, num_pictures: int, max_share: float) -> None:
-        self.folder, self.num_pictures, self.max_share = folder, num_pictures, max_share
+    def __init__(self, folder: Path, *, num_images: int, max_share: float) -> None:
+        self.folder, self.num_images, self.max_share = folder, num_images, max_share
         self.found: dict[str, str] = {}
         self.in_a_row = 0
 
@@ -210,7 +210,7 @@ class CountUnreadable(Callback):
         if self.in_a_row > MAX_IN_A_ROW:
             path, reason = unreadable[-1]
             raise UnreadableError(
-                f"none of {self.in_a_row} pictures in a row can be read, such as {path}: {reason}; they are listed in "
+                f"none of {self.in_a_row} images in a row can be read, such as {path}: {reason}; they are listed in "
                 f"{self.folder / self._name(trainer)}: mend them, or leave them out"
             )
 
@@ -236,14 +236,14 @@ class CountUnreadable(Callback):
         write_atomically(self.folder / name, table.getvalue().encode())
         for path, reason in new.items():
             get_console().print(f"left out: {path}: {reason}", highlight=False, markup=False, soft_wrap=True)
-        # Pictures are shared out anew in every epoch, so that each process may come to see all of them.
-        if len(self.found) > self.max_share * self.num_pictures:
+        # Images are shared out anew in every epoch, so that each process may come to see all of them.
+        if len(self.found) > self.max_share * self.num_images:
             path, reason = next(iter(new.items()))
             raise UnreadableError(
-                f"{len(self.found)} of {self.num_pictures} pictures cannot be read, such as {path}: {reason}; that is "
+                f"{len(self.found)} of {self.num_images} images cannot be read, such as {path}: {reason}; that is "
                 f"more than data.max_unreadable {self.max_share:.2%}; they are listed in "
                 f"{self.folder / name}: mend them, or allow more, such as "
-                f"--data.max_unreadable {min(2 * len(self.found) / self.num_pictures, 1):.2g}"
+                f"--data.max_unreadable {min(2 * len(self.found) / self.num_images, 1):.2g}"
             )
 
     @staticmethod

@@ -18,7 +18,7 @@ def num_processes(devices: int | str, num_nodes: int = 1) -> int:
 
 
 def share(batch_size: int, num_processes: int) -> int:
-    """How many pictures of a batch each process takes.
+    """How many images of a batch each process takes.
 
     Raises:
         ValueError: The processes cannot share the batch equally.

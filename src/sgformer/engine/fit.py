@@ -48,7 +48,7 @@ class TrainerOptions:
     """How long, how precise, and on what.
 
     Attributes:
-        max_epochs: Passes over the training pictures.
+        max_epochs: Passes over the training images.
         precision: auto is bf16-mixed on a GPU, or a processor, that has instructions for bfloat16; else 32-true.
         accelerator: auto takes a GPU where there is one.
         devices: How many processes on this machine, or auto for one per GPU; with accelerator cpu also on a CPU, where
@@ -64,14 +64,14 @@ class TrainerOptions:
         keep_best: How many of the best epochs' weights are kept; the best one is best.safetensors.
         validate_every: Epochs from one validation to the next, where it takes long beside an epoch; the last epoch is
             always validated. What is best is chosen among those that were.
-        significance: Whether each validation draws what is significant in a few pictures, for models that know it.
+        significance: Whether each validation draws what is significant in a few images, for models that know it.
         report: Whether the run ends with report.html, which judges the best weights once more; `sgformer report RUN`
             makes it at any time.
-        tensorboard: Whether scalars and pictures also go to TensorBoard files, in the run folder.
+        tensorboard: Whether scalars and images also go to TensorBoard files, in the run folder.
         compile: Compile the model with torch.compile; slow at first, faster after.
         grad_checkpointing: Compute the blocks of the backbone once more in the backward pass rather than keep what they
             computed: less memory for more time.
-        channels_last: Keep pictures, maps and kernels in the order of memory in which channels come last, which many
+        channels_last: Keep images, maps and kernels in the order of memory in which channels come last, which many
             convolutional models are faster in; sgformer's always are.
         limit_train_batches: Fewer batches per epoch, as a number or a fraction, to try things out.
         limit_val_batches: The same for validation.

@@ -125,9 +125,9 @@ def _epoch(trainer: Trainer) -> str:
     return f"epoch {trainer.current_epoch + 1:{width}}/{trainer.max_epochs}"
 
 
-def _rate(pictures: float) -> str:
-    # Large pictures take seconds each.
-    return f"{pictures:.{0 if pictures >= 10 else 1}f} pictures/s"
+def _rate(images: float) -> str:
+    # Large images take seconds each.
+    return f"{images:.{0 if images >= 10 else 1}f} images/s"
 
 
 def _clock(seconds: float) -> str:

@@ -53,7 +53,7 @@ def seed_sample(seed: int) -> None:
     """The same for a sample, which is prepared on the CPU.
 
     Generators of GPUs are left alone: `torch.manual_seed` notes for each who asked, which takes milliseconds, longer
-    than to decode a small picture.
+    than to decode a small image.
     """
     random.seed(seed)
     np.random.seed(seed)

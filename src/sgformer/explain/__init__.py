@@ -1,10 +1,10 @@
-"""See where a model looks: significance maps and pictures of them, for any model that has such maps."""
+"""See where a model looks: significance maps and images of them, for any model that has such maps."""
 
-from .explanation import Explanation, Pair, explain_picture
+from .explanation import Explanation, Pair, explain_image
 from .page import write_page
 from .render import Cell, combine, contact_sheet, overlay
 from .significance import Spent, significance_maps, spending_maps
-from .spending import keys_by_region, keys_picture, spending_picture
+from .spending import keys_by_region, keys_image, spending_image
 
 __all__ = [
     "Cell",
@@ -13,12 +13,12 @@ __all__ = [
     "Spent",
     "combine",
     "contact_sheet",
-    "explain_picture",
+    "explain_image",
     "keys_by_region",
-    "keys_picture",
+    "keys_image",
     "overlay",
     "significance_maps",
+    "spending_image",
     "spending_maps",
-    "spending_picture",
     "write_page",
 ]

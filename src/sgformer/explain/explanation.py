@@ -1,4 +1,4 @@
-"""All that there is to see of one picture: what each pair of blocks measures, and how it spends its keys."""
+"""All that there is to see of one image: what each pair of blocks measures, and how it spends its keys."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from .render import Cell, Picture, _as_image, combine, contact_sheet, covered_share, overlay
+from .render import Cell, ImageLike, _as_image, combine, contact_sheet, covered_share, overlay
 from .significance import significance_and_spending
-from .spending import band_colours, describe_spending, keys_picture, spending_picture
+from .spending import band_colours, describe_spending, keys_image, spending_image
 
 VIEWS = ("significance", "spending", "keys")
 _NOTE = "spending: 28:1 is 28 tokens to one key"
@@ -20,7 +20,7 @@ _NOTE = "spending: 28:1 is 28 tokens to one key"
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """What one pair of blocks does with one picture.
+    """What one pair of blocks does with one image.
 
     Attributes:
         stage: from 1.
@@ -28,7 +28,7 @@ class Pair:
         significance: `(H, W)`, float32; 1 is average.
         group_size: `(H, W)`, int64, how many tokens are merged into one.
         keys: `(H, W)`, float32, how many keys each token accounts for; the sum is their number.
-        covered: share of the map's height and width that the picture fills.
+        covered: share of the map's height and width that the image fills.
     """
 
     stage: int
@@ -43,14 +43,14 @@ class Pair:
         """For people."""
         return f"stage {self.stage}, pair {self.number}"
 
-    def draw(self, picture: Picture, view: str) -> NDArray[np.uint8]:
-        """The picture with the map over it, uint8 `(height, width, 3)`; `view` is one of `VIEWS`."""
+    def draw(self, image: ImageLike, view: str) -> NDArray[np.uint8]:
+        """The image with the map over it, uint8 `(height, width, 3)`; `view` is one of `VIEWS`."""
         if view == "significance":
-            return overlay(picture, self.significance, covered=self.covered)
+            return overlay(image, self.significance, covered=self.covered)
         if view == "spending":
-            return spending_picture(picture, self.group_size, covered=self.covered)
+            return spending_image(image, self.group_size, covered=self.covered)
         if view == "keys":
-            return keys_picture(picture, self.keys, covered=self.covered)
+            return keys_image(image, self.keys, covered=self.covered)
         raise ValueError(f"view is {view!r}; choose one of {', '.join(VIEWS)}")
 
     def legend(self) -> str:
@@ -61,15 +61,15 @@ class Pair:
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """All pairs of a model on one picture.
+    """All pairs of a model on one image.
 
     Attributes:
-        picture: RGB, as it came.
+        image: RGB, as it came.
         size: (height, width) that the model saw.
         pairs: from the first to the last.
     """
 
-    picture: Image.Image
+    image: Image.Image
     size: tuple[int, int]
     pairs: list[Pair] = field(default_factory=list)
 
@@ -79,19 +79,19 @@ class Explanation:
             yield stage, [pair for pair in self.pairs if pair.stage == stage]
 
     def combined(self) -> NDArray[np.uint8]:
-        """The significance of all pairs together over the picture."""
-        size = self.picture.height, self.picture.width
+        """The significance of all pairs together over the image."""
+        size = self.image.height, self.image.width
         covered = [pair.covered for pair in self.pairs]
-        return overlay(self.picture, combine([p.significance for p in self.pairs], size, covered=covered))
+        return overlay(self.image, combine([p.significance for p in self.pairs], size, covered=covered))
 
     def stage_grid(self, stage: int, *, cell_size: int = 320) -> Image.Image:
         """All pairs of a stage, one a row: significance, spending, and keys by region."""
         pairs = [pair for pair in self.pairs if pair.stage == stage]
         H, W = pairs[0].significance.shape
-        ratio = max(self.picture.size) / min(self.picture.size)
-        cell_size = round(cell_size * min(2.0, max(1.0, ratio / 1.6)))  # long pictures stay legible
-        picture = _reduced(self.picture, cell_size)
-        rows = [[Cell(pair.draw(picture, view), _caption(pair, view)) for view in VIEWS] for pair in pairs]
+        ratio = max(self.image.size) / min(self.image.size)
+        cell_size = round(cell_size * min(2.0, max(1.0, ratio / 1.6)))  # long images stay legible
+        image = _reduced(self.image, cell_size)
+        rows = [[Cell(pair.draw(image, view), _caption(pair, view)) for view in VIEWS] for pair in pairs]
         return contact_sheet(
             rows,
             title=f"Stage {stage}: {H} x {W} tokens",
@@ -102,39 +102,39 @@ class Explanation:
         )
 
     def summary(self, *, cell_size: int = 300) -> Image.Image:
-        """The picture, its significance, and how the last pair of each stage spends its keys."""
+        """The image, its significance, and how the last pair of each stage spends its keys."""
         last = [pairs[-1] for _, pairs in self.stages()]
-        picture = _reduced(self.picture, cell_size)
-        above = [Cell(p.draw(picture, "significance"), p.name) for p in last]
-        below = [Cell(p.draw(picture, "spending"), _bands(p)) for p in last]
-        together = replace(self, picture=picture).combined()
+        image = _reduced(self.image, cell_size)
+        above = [Cell(p.draw(image, "significance"), p.name) for p in last]
+        below = [Cell(p.draw(image, "spending"), _bands(p)) for p in last]
+        together = replace(self, image=image).combined()
         rows = [
-            [Cell(picture, "the picture"), *above],
+            [Cell(image, "the image"), *above],
             [Cell(together, "significance,\nall pairs together"), *below],
         ]
         return contact_sheet(rows, cell_size=cell_size, legend=True, note=_NOTE)
 
 
-def explain_picture(model: nn.Module, picture: Picture, x: Tensor) -> Explanation:
-    """Everything that the pairs of blocks of a model do with a picture.
+def explain_image(model: nn.Module, image: ImageLike, x: Tensor) -> Explanation:
+    """Everything that the pairs of blocks of a model do with an image.
 
     Args:
         model: an SG-Former, or a model that holds one.
-        picture: what is shown, RGB or gray, of any size.
-        x: the same picture as the model takes it, `(1, 3, height, width)`, normalised, not cropped.
+        image: what is shown, RGB or gray, of any size.
+        x: the same image as the model takes it, `(1, 3, height, width)`, normalised, not cropped.
 
     Raises:
-        ValueError: nothing in the model measures significance, or `x` is not one picture.
+        ValueError: nothing in the model measures significance, or `x` is not one image.
 
     Example:
         >>> import sgformer, timm, torch
         >>> model = timm.create_model("sgformer_test")
-        >>> explanation = explain_picture(model, np.zeros((90, 120, 3), np.uint8), torch.zeros(1, 3, 96, 128))
+        >>> explanation = explain_image(model, np.zeros((90, 120, 3), np.uint8), torch.zeros(1, 3, 96, 128))
         >>> [(pair.name, pair.significance.shape) for pair in explanation.pairs]
         [('stage 1, pair 1', (24, 32)), ('stage 2, pair 1', (12, 16)), ('stage 3, pair 1', (6, 8))]
     """
     if x.ndim != 4 or len(x) != 1:
-        raise ValueError(f"x is {tuple(x.shape)}; give one picture, (1, 3, height, width)")
+        raise ValueError(f"x is {tuple(x.shape)}; give one image, (1, 3, height, width)")
     size = x.shape[-2], x.shape[-1]
     pairs: list[Pair] = []
     for significance, spent in zip(*significance_and_spending(model, x), strict=True):
@@ -153,12 +153,12 @@ def explain_picture(model: nn.Module, picture: Picture, x: Tensor) -> Explanatio
                 covered_share(size, (H, W), stride),
             )
         )
-    return Explanation(_as_image(picture), size, pairs)
+    return Explanation(_as_image(image), size, pairs)
 
 
-def _reduced(picture: Image.Image, cell_size: int) -> Image.Image:
+def _reduced(image: Image.Image, cell_size: int) -> Image.Image:
     """Large enough to be drawn into and then shown in a cell, and no larger: drawing takes time by the pixel."""
-    small = picture.copy()
+    small = image.copy()
     small.thumbnail((2 * cell_size, 2 * cell_size), Image.Resampling.LANCZOS)
     return small
 

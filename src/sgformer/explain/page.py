@@ -1,4 +1,4 @@
-"""One HTML file with all pictures and maps in it, to move over stages and pairs; needs no server and no network."""
+"""One HTML file with all images and maps in it, to move over stages and pairs; needs no server and no network."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from PIL import Image
 from .explanation import VIEWS, Explanation, Pair
 from .spending import band_colours, describe_spending
 
-LONGEST_SIDE = 900  # of a picture in the page
+LONGEST_SIDE = 900  # of an image in the page
 
 # What each view shows, for people.
 ABOUT = {
     "significance": "The mean attention that each token receives; each map is stretched to its own range.",
     "spending": "How many tokens are merged into one key: the lighter, the fewer.",
-    "keys": "How many keys, and as many values, each region of the picture receives.",
+    "keys": "How many keys, and as many values, each region of the image receives.",
 }
 
 
@@ -31,24 +31,24 @@ def write_page(
     """The text of a self-contained HTML page.
 
     Args:
-        explanations: by the name of the picture.
+        explanations: by the name of the image.
         title: of the page.
-        notes: a line about some of the pictures, such as what the model says of it.
+        notes: a line about some of the images, such as what the model says of it.
 
     Raises:
         ValueError: there is nothing to show.
     """
     if not explanations:
         raise ValueError("a page needs at least one explanation")
-    pictures = [_picture(name, e, (notes or {}).get(name, "")) for name, e in explanations.items()]
+    images = [_image(name, e, (notes or {}).get(name, "")) for name, e in explanations.items()]
     # "<" is written so that no text within can end the script.
-    data = json.dumps(pictures).replace("<", "\\u003c")
+    data = json.dumps(images).replace("<", "\\u003c")
     page = _PAGE.replace("TITLE", html.escape(title)).replace("ABOUT", json.dumps(ABOUT))
     return page.replace("DATA", data)
 
 
 def describe_pair(pair: Pair) -> dict[str, Any]:
-    """What a page says of a pair of blocks beside its pictures; for JSON."""
+    """What a page says of a pair of blocks beside its images; for JSON."""
     H, W = pair.significance.shape
     colours = band_colours(pair.group_size)
     return {
@@ -66,8 +66,8 @@ def describe_pair(pair: Pair) -> dict[str, Any]:
     }
 
 
-def _picture(name: str, explanation: Explanation, note: str) -> dict[str, Any]:
-    image = explanation.picture
+def _image(name: str, explanation: Explanation, note: str) -> dict[str, Any]:
+    image = explanation.image
     scale = min(1.0, LONGEST_SIDE / max(image.size))
     small = image.resize(
         (max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.LANCZOS
@@ -105,10 +105,10 @@ _PAGE = """<!doctype html>
 :root { color-scheme: light; font: 17px/1.45 system-ui, sans-serif; color: #202024; background: #fff }
 body { max-width: 960px; margin: 0 auto; padding: 12px }
 h1 { font-size: 1.25rem; margin: 0 0 8px }
-#pictures { display: flex; gap: 6px; overflow-x: auto; padding: 3px 3px 8px }
-#pictures button { flex: none; padding: 0; border: 3px solid transparent; background: none; border-radius: 6px }
-#pictures img { display: block; height: 64px; border-radius: 3px }
-#pictures button[aria-pressed=true] { border-color: #0b5fad }
+#images { display: flex; gap: 6px; overflow-x: auto; padding: 3px 3px 8px }
+#images button { flex: none; padding: 0; border: 3px solid transparent; background: none; border-radius: 6px }
+#images img { display: block; height: 64px; border-radius: 3px }
+#images button[aria-pressed=true] { border-color: #0b5fad }
 .row { display: flex; flex-wrap: wrap; gap: 6px; align-items: center; margin: 6px 0 }
 .row > span { min-width: 4.2em; color: #5c5c66 }
 .row button { font: inherit; min-width: 44px; min-height: 44px; padding: 4px 12px; border: 1px solid #9a9aa4;
@@ -129,7 +129,7 @@ p { margin: 4px 0; color: #5c5c66 } #note { color: inherit }
 </head>
 <body>
 <h1>TITLE</h1>
-<div id="pictures" role="group" aria-label="picture"></div>
+<div id="images" role="group" aria-label="image"></div>
 <p id="note"></p>
 <div class="row"><span>show</span><div class="row" id="views" role="group" aria-label="what to show"></div></div>
 <div class="row"><span>stage</span><div class="row" id="stages" role="group" aria-label="stage"></div></div>
@@ -139,13 +139,13 @@ p { margin: 4px 0; color: #5c5c66 } #note { color: inherit }
 <input id="opacity" type="range" min="0" max="100" value="100"></div>
 <div id="legend"></div>
 <p id="about"></p>
-<p>Arrow keys: left and right move over pairs, up and down over pictures.</p>
-<noscript>This page needs JavaScript; the same pictures lie beside it as PNG files.</noscript>
+<p>Arrow keys: left and right move over pairs, up and down over images.</p>
+<noscript>This page needs JavaScript; the same images lie beside it as PNG files.</noscript>
 <script>
 "use strict";
-const pictures = DATA;
+const images = DATA;
 const about = ABOUT;
-const now = { picture: 0, pair: 0, view: "significance" };
+const now = { image: 0, pair: 0, view: "significance" };
 const $ = (id) => document.getElementById(id);
 
 function buttons(parent, items, chosen, choose) {
@@ -165,18 +165,18 @@ function buttons(parent, items, chosen, choose) {
 }
 
 function show() {
-  const picture = pictures[now.picture], pair = picture.pairs[now.pair];
-  buttons($("pictures"), pictures.map((p, i) => ({ value: i, label: p.name, image: p.thumb, title: p.name })),
-    now.picture, (i) => { now.picture = i; });
+  const image = images[now.image], pair = image.pairs[now.pair];
+  buttons($("images"), images.map((p, i) => ({ value: i, label: p.name, image: p.thumb, title: p.name })),
+    now.image, (i) => { now.image = i; });
   buttons($("views"), Object.keys(about).map((v) => ({ value: v, label: v })), now.view, (v) => { now.view = v; });
-  const stages = [...new Set(picture.pairs.map((p) => p.stage))];
+  const stages = [...new Set(image.pairs.map((p) => p.stage))];
   buttons($("stages"), stages.map((s) => ({ value: s, label: String(s) })), pair.stage,
-    (s) => { now.pair = picture.pairs.findIndex((p) => p.stage === s); });
-  const mine = picture.pairs.map((p, i) => ({ value: i, label: String(p.pair), stage: p.stage }));
+    (s) => { now.pair = image.pairs.findIndex((p) => p.stage === s); });
+  const mine = image.pairs.map((p, i) => ({ value: i, label: String(p.pair), stage: p.stage }));
   buttons($("pairs"), mine.filter((p) => p.stage === pair.stage), now.pair, (i) => { now.pair = i; });
-  $("note").textContent = [picture.name, picture.note, picture.size].filter(Boolean).join(" – ");
-  $("photo").src = picture.photo;
-  $("photo").alt = picture.name;
+  $("note").textContent = [image.name, image.note, image.size].filter(Boolean).join(" – ");
+  $("photo").src = image.photo;
+  $("photo").alt = image.name;
   $("map").src = pair.views[now.view];
   $("map").alt = `${now.view}, stage ${pair.stage}, pair ${pair.pair}`;
   $("map").style.opacity = $("opacity").value / 100;
@@ -195,9 +195,9 @@ $("opacity").oninput = show;
 document.addEventListener("keydown", (event) => {
   if (event.target.type === "range") return;
   const step = { ArrowLeft: ["pair", -1], ArrowRight: ["pair", 1],
-    ArrowUp: ["picture", -1], ArrowDown: ["picture", 1] }[event.key];
+    ArrowUp: ["image", -1], ArrowDown: ["image", 1] }[event.key];
   if (!step) return;
-  const many = step[0] === "pair" ? pictures[now.picture].pairs.length : pictures.length;
+  const many = step[0] === "pair" ? images[now.image].pairs.length : images.length;
   now[step[0]] = (now[step[0]] + step[1] + many) % many;
   event.preventDefault();
   show();

@@ -1,4 +1,4 @@
-"""Significance maps as pictures: overlays at full resolution, and sheets to compare them.
+"""Significance maps as images: overlays at full resolution, and sheets to compare them.
 
 Needs NumPy and Pillow alone. Colours run along inferno, whose lightness rises evenly: it reads the same in
 gray, in print and to colour-blind eyes. Right and wrong differ in shape, not only in colour.
@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..lettering import font_for
 
-Picture = Image.Image | NDArray[np.uint8]
+ImageLike = Image.Image | NDArray[np.uint8]
 
 # matplotlib's inferno (CC0) at every fifteenth of its 256 steps; the straight lines between stay within 2 %.
 _STEPS = (
@@ -34,27 +34,27 @@ _LEAST, _MOST, _BAR = "significance: least", "most (each map on its own scale)",
 
 
 def overlay(
-    picture: Picture,
+    image: ImageLike,
     significance: ArrayLike,
     *,
     opacity: float = 0.85,
     covered: tuple[float, float] = (1.0, 1.0),
 ) -> NDArray[np.uint8]:
-    """Lay a significance map over the picture it was measured on.
+    """Lay a significance map over the image it was measured on.
 
     The map is stretched to its own range, from black (least) over red to pale yellow (most), and covers the
-    more the higher it is; beneath it the picture turns gray, so that every colour is the map's. A map without
-    differences leaves the gray picture: noise is not blown up.
+    more the higher it is; beneath it the image turns gray, so that every colour is the map's. A map without
+    differences leaves the gray image: noise is not blown up.
 
     Args:
-        picture: RGB or gray, of any size.
+        image: RGB or gray, of any size.
         significance: `(H, W)`, on a grid of any size.
         opacity: of the most significant places, 0 to 1.
-        covered: share of the map's height and width that the picture fills. It is below 1 where the last tokens
-            reach over the picture's edge.
+        covered: share of the map's height and width that the image fills. It is below 1 where the last tokens
+            reach over the image's edge.
 
     Returns:
-        uint8 `(height, width, 3)`, as large as the picture.
+        uint8 `(height, width, 3)`, as large as the image.
 
     Raises:
         ValueError: the map is not `(H, W)`, or not finite.
@@ -63,9 +63,9 @@ def overlay(
         >>> overlay(np.zeros((64, 96, 3), np.uint8), np.random.rand(4, 6)).shape
         (64, 96, 3)
     """
-    picture = _as_image(picture)
-    strength = _enlarge(_stretch(significance), (picture.height, picture.width), covered)
-    gray = np.asarray(picture.convert("L"), np.float32)[..., None]
+    image = _as_image(image)
+    strength = _enlarge(_stretch(significance), (image.height, image.width), covered)
+    gray = np.asarray(image.convert("L"), np.float32)[..., None]
     alpha = opacity * (0.25 + 0.75 * strength[..., None])
     blended = gray * (1 - alpha) + _colour(strength) * alpha if strength.any() else np.repeat(gray, 3, 2)
     return blended.round().astype(np.uint8)
@@ -81,8 +81,8 @@ def combine(
 
     Args:
         maps: `(H, W)` each.
-        size: height and width of the result, that of the picture.
-        covered: for each map, as for `overlay`; None where the picture fills all of them.
+        size: height and width of the result, that of the image.
+        covered: for each map, as for `overlay`; None where the image fills all of them.
 
     Returns:
         float32 `size`, 0 to 1.
@@ -98,15 +98,15 @@ def combine(
 
 @dataclass(frozen=True)
 class Cell:
-    """One picture of a contact sheet.
+    """One image of a contact sheet.
 
     Attributes:
-        picture: RGB or gray, any size; enlarged or reduced to fit, never distorted.
+        image: RGB or gray, any size; enlarged or reduced to fit, never distorted.
         caption: text below; each line is cut to the cell's width.
         mark: True draws a check in a disc before the caption, False a cross in a square, None nothing.
     """
 
-    picture: Picture
+    image: ImageLike
     caption: str = ""
     mark: bool | None = None
 
@@ -121,7 +121,7 @@ def contact_sheet(
     cell_size: int = 176,
     text_size: int = 15,
 ) -> Image.Image:
-    """Draw pictures in rows and columns with captions, for people to look at.
+    """Draw images in rows and columns with captions, for people to look at.
 
     Args:
         rows: cells of each row from left to right; rows may differ in length.
@@ -129,11 +129,11 @@ def contact_sheet(
         headings: a line above each column.
         legend: explain the colours of significance at the bottom.
         note: a line at the very bottom.
-        cell_size: longer side of every picture, in pixels.
+        cell_size: longer side of every image, in pixels.
         text_size: height of the letters, in pixels.
 
     Returns:
-        An RGB picture.
+        An RGB image.
 
     Raises:
         ValueError: there is nothing to draw.
@@ -149,10 +149,10 @@ def contact_sheet(
     gap, line = max(8, text_size * 2 // 3), round(text_size * 1.4)
     words = [title or "", note or "", *headings, *(cell.caption for row in rows for cell in row)]
     font, large = font_for(words, text_size), font_for(words, round(text_size * 1.35))
-    pictures = [[_fit(_as_image(cell.picture), cell_size) for cell in row] for row in rows]
-    widths = [max(row[i].width for row in pictures if i < len(row)) for i in range(columns)]
+    images = [[_fit(_as_image(cell.image), cell_size) for cell in row] for row in rows]
+    widths = [max(row[i].width for row in images if i < len(row)) for i in range(columns)]
     widths = [max(width, round(text_size * 6.5)) for width in widths]  # room for a few words
-    heights = [max(picture.height for picture in row) for row in pictures]
+    heights = [max(image.height for image in row) for row in images]
     texts = [line * max(len(cell.caption.splitlines()) for cell in row) for row in rows]
 
     head = (round(line * 1.6) if title else 0) + (line if headings else 0)
@@ -175,10 +175,10 @@ def contact_sheet(
         draw.text((left, head - line + gap // 2), _cut(heading, font, column), _FAINT, font)
         left += column + gap
     top = head + gap
-    for row, fitted, tallest, text in zip(rows, pictures, heights, texts, strict=True):
+    for row, fitted, tallest, text in zip(rows, images, heights, texts, strict=True):
         left = gap
-        for cell, picture, column in zip(row, fitted, widths, strict=False):
-            sheet.paste(picture, (left, top))
+        for cell, image, column in zip(row, fitted, widths, strict=False):
+            sheet.paste(image, (left, top))
             below, indent = top + tallest + line // 5, 0
             if cell.mark is not None:
                 sign = _sign(cell.mark, text_size)
@@ -198,10 +198,10 @@ def contact_sheet(
 
 
 def covered_share(size: tuple[int, int], tokens: tuple[int, int], stride: int) -> tuple[float, float]:
-    """The share of a map's height and width that a picture fills: the last tokens may reach beyond its edge.
+    """The share of a map's height and width that an image fills: the last tokens may reach beyond its edge.
 
     Args:
-        size: (height, width) of the picture in pixels.
+        size: (height, width) of the image in pixels.
         tokens: those of the map.
         stride: pixels from one token to the next.
 
@@ -220,7 +220,7 @@ def _stretch(significance: ArrayLike) -> NDArray[np.float32]:
         raise ValueError(f"a significance map is (H, W); got shape {values.shape}: pick one of the batch")
     if not np.isfinite(values).all():
         raise ValueError(
-            "the significance map holds NaN or infinite values; look at the weights or the picture"
+            "the significance map holds NaN or infinite values; look at the weights or the image"
         )
     low, high = np.percentile(values, (1, 99))
     if high - low <= 1e-3 * max(abs(float(high)), 1e-12):  # less than a per cent of the tokens stand out
@@ -244,8 +244,8 @@ def _colour(strength: NDArray[np.float32]) -> NDArray[np.float32]:
     return INFERNO[(strength * 255).round().astype(np.uint8)].astype(np.float32)
 
 
-def _as_image(picture: Picture) -> Image.Image:
-    image = picture if isinstance(picture, Image.Image) else Image.fromarray(np.asarray(picture))
+def _as_image(image: ImageLike) -> Image.Image:
+    image = image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image))
     return image.convert("RGB")
 
 

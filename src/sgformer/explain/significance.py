@@ -21,7 +21,7 @@ def significance_maps(model: nn.Module, x: Tensor) -> list[Tensor]:
     Args:
         model: anything with `forward_significance(x) -> list of (B, H, W)`, or a model that holds such a
             backbone (a classifier around it, a detector): the first one found answers.
-        x: normalised pictures `(B, 3, height, width)`, where the model's parameters are.
+        x: normalised images `(B, 3, height, width)`, where the model's parameters are.
 
     Returns:
         One map `(B, H, W)` on the CPU in float32 for each pair of blocks, from the first to the last. The
@@ -56,7 +56,7 @@ def spending_maps(model: nn.Module, x: Tensor) -> list[Spent]:
 
     Args:
         model: anything with `forward_spending(x)`, or a model that holds such a backbone.
-        x: normalised pictures `(B, 3, height, width)`, where the model's parameters are.
+        x: normalised images `(B, 3, height, width)`, where the model's parameters are.
 
     Returns:
         For each pair of blocks, from the first to the last, what it makes of each token.

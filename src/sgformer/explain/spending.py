@@ -1,4 +1,4 @@
-"""Where the keys go, as pictures: which tokens are merged in groups of what size, and what each region receives."""
+"""Where the keys go, as images: which tokens are merged in groups of what size, and what each region receives."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from .render import Picture, _as_image
+from .render import ImageLike, _as_image
 
 # Three steps of viridis: their lightness tells them apart in gray, in print and to colour-blind eyes. From the band of
 # the smallest groups to that of the largest.
@@ -26,32 +26,32 @@ def band_colours(group_size: ArrayLike) -> dict[int, tuple[int, int, int]]:
     return {size: colours[min(i, len(colours) - 1)] for i, size in enumerate(sizes)}
 
 
-def spending_picture(
-    picture: Picture,
+def spending_image(
+    image: ImageLike,
     group_size: ArrayLike,
     *,
     opacity: float = 0.6,
     covered: tuple[float, float] = (1.0, 1.0),
 ) -> NDArray[np.uint8]:
-    """Lay over a picture which tokens are merged in groups of what size.
+    """Lay over an image which tokens are merged in groups of what size.
 
-    Every token is a square of the colour of its band (see `band_colours`) on the picture in gray. Where squares are
+    Every token is a square of the colour of its band (see `band_colours`) on the image in gray. Where squares are
     large enough for it, a white line runs around the tokens of the smallest groups.
 
     Args:
-        picture: RGB or gray, of any size.
+        image: RGB or gray, of any size.
         group_size: `(H, W)`, how many tokens are merged into one.
         opacity: of the colours, 0 to 1.
         covered: as for `overlay`.
 
     Returns:
-        uint8 `(height, width, 3)`, as large as the picture.
+        uint8 `(height, width, 3)`, as large as the image.
 
     Raises:
         ValueError: the map is not `(H, W)`.
     """
     sizes = _as_map(group_size)
-    image = _as_image(picture)
+    image = _as_image(image)
     rows, columns = _token_of_pixels(sizes.shape, (image.height, image.width), covered)
     table = band_colours(sizes)
     colour = np.zeros((*sizes.shape, 3), np.float32)
@@ -77,11 +77,11 @@ def spending_picture(
 def keys_by_region(
     keys: ArrayLike, regions: tuple[int, int], *, covered: tuple[float, float] = (1.0, 1.0)
 ) -> NDArray[np.float64]:
-    """How many keys each region of a picture receives; a token that lies in two counts in both, by its area.
+    """How many keys each region of an image receives; a token that lies in two counts in both, by its area.
 
     Args:
         keys: `(H, W)`, how many keys each token accounts for.
-        regions: rows and columns of equal parts into which the picture is cut.
+        regions: rows and columns of equal parts into which the image is cut.
         covered: as for `overlay`; what lies beyond the edge counts for the last region.
 
     Returns:
@@ -98,20 +98,20 @@ def keys_by_region(
     return down @ values @ right.T
 
 
-def keys_picture(
-    picture: Picture, keys: ArrayLike, *, covered: tuple[float, float] = (1.0, 1.0)
+def keys_image(
+    image: ImageLike, keys: ArrayLike, *, covered: tuple[float, float] = (1.0, 1.0)
 ) -> NDArray[np.uint8]:
-    """Write into each region of a picture how many keys it receives; the lighter, the more.
+    """Write into each region of an image how many keys it receives; the lighter, the more.
 
     Args:
-        picture: RGB or gray, of any size.
+        image: RGB or gray, of any size.
         keys: `(H, W)`, how many keys each token accounts for.
         covered: as for `overlay`.
 
     Returns:
-        uint8 `(height, width, 3)`, as large as the picture.
+        uint8 `(height, width, 3)`, as large as the image.
     """
-    image = _as_image(picture)
+    image = _as_image(image)
     side = (image.width * image.height / NUM_REGIONS) ** 0.5
     regions = max(1, round(image.height / side)), max(1, round(image.width / side))
     counts = keys_by_region(keys, regions, covered=covered)

@@ -1,6 +1,6 @@
 """Videos read and written a frame at a time, so that the memory needed does not grow with their length.
 
-Needs PyAV (the extra ``video``), which is imported when a video is opened. Only pictures are read and written: sound is
+Needs PyAV (the extra ``video``), which is imported when a video is opened. Only images are read and written: sound is
 left out.
 """
 
@@ -37,7 +37,7 @@ class VideoReader:
         length: How many frames there may be; None where the file does not say.
 
     Raises:
-        VideoError: It is no video, is damaged from the start, or has no moving picture.
+        VideoError: It is no video, is damaged from the start, or has no moving image.
         ModuleNotFoundError: PyAV is not installed.
     """
 
@@ -56,7 +56,7 @@ class VideoReader:
         if not self._container.streams.video:
             self._container.close()
             raise VideoError(
-                f"{path} has no video stream, only sound or text; give a file with moving pictures"
+                f"{path} has no video stream, only sound or text; give a file with moving images"
             )
         self._stream = self._container.streams.video[0]
         self._stream.thread_type = "AUTO"
@@ -161,8 +161,8 @@ class VideoWriter:
         if not self.num_frames:
             self._open(frame.shape[0], frame.shape[1])
         if frame.shape[:2] != (self._stream.height, self._stream.width):
-            picture = Image.fromarray(frame).resize((self._stream.width, self._stream.height))
-            frame = np.asarray(picture)  # a recording may change its size; a file may not
+            image = Image.fromarray(frame).resize((self._stream.width, self._stream.height))
+            frame = np.asarray(image)  # a recording may change its size; a file may not
         drawn = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
         self._last = max(self._last + 1, round(seconds * TICKS))
         drawn.pts, drawn.time_base = self._last, Fraction(1, TICKS)
@@ -186,7 +186,7 @@ class VideoWriter:
 
 
 def _upright(frame: Any) -> Image.Image:
-    """A decoded frame as a picture, turned as the recording says that it is to be shown."""
+    """A decoded frame as an image, turned as the recording says that it is to be shown."""
     image = frame.to_image()
     turns = round(getattr(frame, "rotation", 0) / 90) % 4  # against the clock
     return image.rotate(90 * turns, expand=True) if turns else image

@@ -1,4 +1,4 @@
-"""Watch significance evolve: its maps for the same few pictures, after every epoch of a run."""
+"""Watch significance evolve: its maps for the same few images, after every epoch of a run."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ _KEPT_SIDE = 96  # of the maps that are kept for it, in pixels
 
 
 class WatchSignificance(Callback):
-    """Draws ``significance/epoch-<number>.png`` in the run folder, and hands the picture to TensorBoard.
+    """Draws ``significance/epoch-<number>.png`` in the run folder, and hands the image to TensorBoard.
 
-    ``significance/evolution.png`` shows the same pictures through the epochs. Drawn with the weights that are
+    ``significance/evolution.png`` shows the same images through the epochs. Drawn with the weights that are
     validated: the averaged ones, where the run has some.
 
     Args:
         folder: The run folder.
-        pictures: What the model sees, for people.
-        images: The same, prepared for the model, `(n, 3, height, width)`.
+        images: What the model sees, for people.
+        x: The same, prepared for the model, `(n, 3, height, width)`.
     """
 
-    def __init__(self, folder: Path, pictures: Sequence[Image.Image], images: Tensor) -> None:
-        self.folder, self.pictures, self.images = folder / "significance", list(pictures), images
+    def __init__(self, folder: Path, images: Sequence[Image.Image], x: Tensor) -> None:
+        self.folder, self.images, self.x = folder / "significance", list(images), x
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws; the averaged weights are in place by now."""
         if not trainer.is_global_zero or trainer.sanity_checking:
             return
-        maps = [m.numpy() for m in significance_maps(pl_module, self.images.to(pl_module.device))]
+        maps = [m.numpy() for m in significance_maps(pl_module, self.x.to(pl_module.device))]
         epoch = trainer.current_epoch + 1
         sheet = self.draw(maps, epoch)
         self.folder.mkdir(exist_ok=True)
@@ -50,7 +50,7 @@ class WatchSignificance(Callback):
                 writer.add_image("significance", np.asarray(sheet), epoch, dataformats="HWC")
 
     def draw(self, maps: Sequence[np.ndarray], epoch: int) -> Image.Image:
-        """A row for each picture: the picture, all pairs together, and the last pair of each stage.
+        """A row for each image: the image, all pairs together, and the last pair of each stage.
 
         Args:
             maps: for each pair `(n, H, W)`.
@@ -59,18 +59,18 @@ class WatchSignificance(Callback):
         # The grid shrinks from stage to stage; the last map before it does is the stage's last pair.
         last = [i for i, m in enumerate(maps) if i + 1 == len(maps) or maps[i + 1].shape != m.shape]
         rows, covered = [], self._covered(maps)
-        for n, picture in enumerate(self.pictures):
-            size = (picture.height, picture.width)
+        for n, image in enumerate(self.images):
+            size = (image.height, image.width)
             together = combine([m[n] for m in maps], size, covered=covered)
-            cells = [Cell(picture), Cell(overlay(picture, together))]
-            rows.append(cells + [Cell(overlay(picture, maps[i][n], covered=covered[i])) for i in last])
-        headings = ["picture", "all pairs", *(f"stage {k + 1}" for k in range(len(last)))]
+            cells = [Cell(image), Cell(overlay(image, together))]
+            rows.append(cells + [Cell(overlay(image, maps[i][n], covered=covered[i])) for i in last])
+        headings = ["image", "all pairs", *(f"stage {k + 1}" for k in range(len(last)))]
         return contact_sheet(
             rows, title=f"Significance, epoch {epoch}", headings=headings, legend=True, cell_size=144
         )
 
     def evolution(self) -> Image.Image:
-        """A row for each picture: the picture, and all pairs together after up to `MAX_EPOCHS` epochs.
+        """A row for each image: the image, and all pairs together after up to `MAX_EPOCHS` epochs.
 
         Maps of epochs before a run was resumed are found in the run folder.
         """
@@ -79,17 +79,17 @@ class WatchSignificance(Callback):
         chosen = [files[place] for place in places]
         kept = [np.load(file)["significance"] for file in chosen]  # (n, height, width) each
         rows = [
-            [Cell(picture), *(Cell(overlay(picture, maps[n])) for maps in kept)]
-            for n, picture in enumerate(self.pictures)
+            [Cell(image), *(Cell(overlay(image, maps[n])) for maps in kept)]
+            for n, image in enumerate(self.images)
         ]
-        headings = ["picture", *(f"epoch {int(file.stem.removeprefix('epoch-'))}" for file in chosen)]
+        headings = ["image", *(f"epoch {int(file.stem.removeprefix('epoch-'))}" for file in chosen)]
         return contact_sheet(
             rows, title="Significance through the epochs", headings=headings, legend=True, cell_size=112
         )
 
     def _covered(self, maps: Sequence[np.ndarray]) -> list[tuple[float, float]]:
-        """For each pair the share of its map's height and width that the pictures fill."""
-        height, width = self.images.shape[-2:]
+        """For each pair the share of its map's height and width that the images fill."""
+        height, width = self.x.shape[-2:]
         shares, stride = [], 4
         for i, (_, H, W) in enumerate(m.shape for m in maps):
             if i and maps[i - 1].shape[1:] != (H, W):
@@ -99,12 +99,12 @@ class WatchSignificance(Callback):
 
     def _keep(self, maps: Sequence[np.ndarray], epoch: int) -> None:
         """All pairs together, small, in a file of a few kilobytes."""
-        height, width = self.images.shape[-2:]
+        height, width = self.x.shape[-2:]
         scale = min(1.0, _KEPT_SIDE / max(height, width))
         size = max(1, round(height * scale)), max(1, round(width * scale))
         covered = self._covered(maps)
         together = np.stack(
-            [combine([m[n] for m in maps], size, covered=covered) for n in range(len(self.pictures))]
+            [combine([m[n] for m in maps], size, covered=covered) for n in range(len(self.images))]
         )
         path = self.folder / f"epoch-{epoch:03}.npz"
         np.savez_compressed(path, significance=(together * 255).round().astype(np.uint8))

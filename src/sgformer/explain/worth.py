@@ -20,7 +20,7 @@ def mask_on_tokens(
     Args:
         mask: boolean `(height, width)`.
         tokens: (H, W) of the map.
-        covered: share of the map's height and width that the picture fills; beyond it, its edge goes on.
+        covered: share of the map's height and width that the image fills; beyond it, its edge goes on.
 
     Returns:
         `tokens`, 0 to 1.
@@ -63,7 +63,7 @@ def points_at_object(
 ) -> float:
     """The pointing game: the share of the most significant token that lies on an object.
 
-    Where several tokens are the most significant, the mean over them. By chance it is the share of the picture that
+    Where several tokens are the most significant, the mean over them. By chance it is the share of the image that
     objects cover.
     """
     values = _as_map(significance)
@@ -82,18 +82,18 @@ def deletion_and_insertion(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """What a classifier still says while the most significant places are painted over, or only they are shown.
 
-    Paint is the mean colour, 0 in a normalised picture. A map that knows what the classifier needs makes the first
+    Paint is the mean colour, 0 in a normalised image. A map that knows what the classifier needs makes the first
     curve fall early and the second rise early.
 
     Args:
-        classify: pictures `(B, 3, height, width)` to logits.
-        x: one normalised picture, `(1, 3, height, width)`.
+        classify: images `(B, 3, height, width)` to logits.
+        x: one normalised image, `(1, 3, height, width)`.
         significance: `(H, W)`; ties fall in row-major order.
         steps: into how many equal parts the tokens are cut.
         covered: as for `mask_on_tokens`.
 
     Returns:
-        The probability of the class that is named on the whole picture: with the first 0, 1/steps, ... of the tokens
+        The probability of the class that is named on the whole image: with the first 0, 1/steps, ... of the tokens
         painted over, and with only them shown; `(steps + 1,)` both.
     """
     values = _as_map(significance)

@@ -14,7 +14,7 @@ from .formats import Format, open_exported
 from .parts import ExportError, Part
 from .tracing import Size
 
-# Pictures on which a file must agree with the model before it is kept, as (batch, height, width).
+# Images on which a file must agree with the model before it is kept, as (batch, height, width).
 CHECKED = ((1, 224, 224), (3, 160, 208), (1, 333, 250), (2, 416, 352))
 # By how much an output may differ with the ranking held, as a share of the largest value; a map of significance by
 # ten times that. Eight bits are no rounding error: the last only tells a file that computes something else.
@@ -24,7 +24,7 @@ TOLERANCE = {"float32": 1e-4, "float16": 2e-2, "int8": 0.5}
 def verify(
     path: str | Path, part: Part, *, fixed: Size | None, largest: Size, precision: str = "float32"
 ) -> float:
-    """Hold what a file computes against the model, on several sizes and numbers of pictures.
+    """Hold what a file computes against the model, on several sizes and numbers of images.
 
     The file also tells the significance that it measured. The model is made to rank by it, because rounding swaps
     neighbours in a ranking; then its outputs and its own significance must be the file's.
@@ -45,7 +45,7 @@ def verify(
     run = open_exported(path)
     worst, objects = 0.0, 0
     for batch, height, width in _sizes(part, fixed=fixed, largest=largest):
-        x = pictures(batch, part.channels, height, width)
+        x = make_images(batch, part.channels, height, width)
         given = run(x)
         if "scores" in part.outputs:
             objects += int((given[part.outputs.index("scores")] > 0).sum())
@@ -53,14 +53,14 @@ def verify(
             allowed = TOLERANCE[precision] * (1 if name in part.outputs else 10) * max(1.0, scale)
             if not difference <= allowed:  # also where it is NaN
                 raise ExportError(
-                    f"the exported file differs from the model by {difference:.1e} in {name}, at {len(x)} pictures of "
+                    f"the exported file differs from the model by {difference:.1e} in {name}, at {len(x)} images of "
                     f"{height}x{width}; {allowed:.1e} is allowed. No file was kept; try --size {height}x{width}"
                 )
             if name in part.outputs:
                 worst = max(worst, difference / max(1.0, scale))
     if "scores" in part.outputs and not objects:
         warnings.warn(
-            "no object was found in the pictures of the check, so only significance was compared; is it trained?",
+            "no object was found in the images of the check, so only significance was compared; is it trained?",
             stacklevel=2,
         )
     return worst
@@ -74,7 +74,7 @@ def checked_on(
         return {"runtime": None}
     return {
         "runtime": kind.runtime,
-        "pictures": [list(size) for size in _sizes(part, fixed=fixed, largest=largest)],
+        "images": [list(size) for size in _sizes(part, fixed=fixed, largest=largest)],
         "tolerance": TOLERANCE[precision],
     }
 
@@ -103,7 +103,7 @@ def differences(part: Part, x: Tensor, given: Sequence[Tensor]) -> dict[str, tup
     }
 
 
-def pictures(batch: int, channels: int, height: int, width: int) -> Tensor:
+def make_images(batch: int, channels: int, height: int, width: int) -> Tensor:
     """Smooth shapes and some noise, the same every time."""
     generator = torch.Generator().manual_seed(height * 10_000 + width)
     shapes = torch.randn(batch, channels, 6, 7, generator=generator)

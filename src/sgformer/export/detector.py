@@ -1,6 +1,6 @@
-"""A detector in a form that exporters take: of one picture a list of objects that is always of one length.
+"""A detector in a form that exporters take: of one image a list of objects that is always of one length.
 
-Torchvision's heads drop boxes as they go, so that every list is as long as a picture has it. Here no list changes its
+Torchvision's heads drop boxes as they go, so that every list is as long as an image has it. Here no list changes its
 length: what is dropped keeps its place with a score of -1, and lists are cut to a number by `topk`. Overlaps are
 suppressed by the same operator, regions are cut out of the maps by the same operator; ONNX has both.
 """
@@ -26,13 +26,13 @@ MIN_OVERLAP = 0.9  # of two boxes that are taken for the same object; see `compa
 
 
 class ExportableDetector(nn.Module):
-    """Objects in one picture, the surest first, and the significance maps.
+    """Objects in one image, the surest first, and the significance maps.
 
     The list is as long as the detector may find objects. Places beyond those that it found have score and label 0.
 
     Args:
         model: What is exported.
-        pyramid: From pictures to the maps of the pyramid and then the significance maps.
+        pyramid: From images to the maps of the pyramid and then the significance maps.
         num_levels: How many of them are the pyramid's.
 
     Shape:
@@ -62,7 +62,7 @@ class ExportableDetector(nn.Module):
 
 
 class RegionBoxes(nn.Module):
-    """What `RegionProposalNetwork` and `RoIHeads` find in the maps of one picture."""
+    """What `RegionProposalNetwork` and `RoIHeads` find in the maps of one image."""
 
     def __init__(self, model: "Detector") -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class RegionBoxes(nn.Module):
 
 
 class RetinaBoxes(nn.Module):
-    """What `RetinaNet` finds in the maps of one picture."""
+    """What `RetinaNet` finds in the maps of one image."""
 
     def __init__(self, model: "Detector") -> None:
         super().__init__()
@@ -181,7 +181,7 @@ def _cut_regions(pooling: Any, maps: list[Tensor], boxes: Tensor) -> Tensor:
     """As `MultiScaleRoIAlign`: each box out of the map that suits its area, `(n, channels, side, side)`."""
     level = pooling.map_levels([boxes])
     side = pooling.output_size[0]
-    regions = torch.cat((torch.zeros_like(boxes[:, :1]), boxes), 1)  # all of picture 0
+    regions = torch.cat((torch.zeros_like(boxes[:, :1]), boxes), 1)  # all of image 0
     cut = maps[0].new_zeros(len(boxes), maps[0].shape[1], side, side)
     for number, scale in enumerate(pooling.scales):
         (own,) = torch.nonzero(level == number, as_tuple=True)
@@ -191,7 +191,7 @@ def _cut_regions(pooling: Any, maps: list[Tensor], boxes: Tensor) -> Tensor:
 
 
 def list_objects(found: dict[str, Tensor], number: int) -> list[Tensor]:
-    """What torchvision's heads found in a picture, as `ExportableDetector` lists it."""
+    """What torchvision's heads found in an image, as `ExportableDetector` lists it."""
     names = [name for name in ("boxes", "labels", "scores", "masks") if name in found]
     listed = []
     for name in names:
@@ -202,7 +202,7 @@ def list_objects(found: dict[str, Tensor], number: int) -> list[Tensor]:
 
 
 def reference(model: "Detector", x: Tensor) -> list[Tensor]:
-    """What the model itself finds in one prepared picture, listed."""
+    """What the model itself finds in one prepared image, listed."""
     size = (int(x.shape[2]), int(x.shape[3]))
     maps, batch = model._maps(list(x)), ImageList(x, [size])
     if model.heads.kind == "retinanet":

@@ -10,7 +10,7 @@ def quantise(path: Path) -> None:
     """Rounds the weights of an ONNX file's matrix products to 8 bits.
 
     Weights are rounded once, each output channel on a scale of its own; what they are multiplied with is rounded when
-    the file runs, on a scale that is found then (*dynamic* quantisation), so no pictures are needed here. Products of
+    the file runs, on a scale that is found then (*dynamic* quantisation), so no images are needed here. Products of
     two computed things, as in attention, stay in float32; so do convolutions.
     """
     import onnx

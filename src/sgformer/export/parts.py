@@ -30,14 +30,14 @@ class Part:
     """Something to export, and what it is judged by.
 
     Attributes:
-        module: From prepared pictures `(B, channels, height, width)` to the outputs, and then the significance maps,
+        module: From prepared images `(B, channels, height, width)` to the outputs, and then the significance maps,
             in operations that exporters take.
-        reference: The model itself: from prepared pictures to the outputs.
+        reference: The model itself: from prepared images to the outputs.
         backbone: The module of `reference` that holds its blocks.
         outputs: Names of the outputs, without the significance maps.
-        channels: Of a picture.
+        channels: Of an image.
         about: What the file says of itself, in JSON's types.
-        batch: The one number of pictures that it takes; None for any.
+        batch: The one number of images that it takes; None for any.
         compare: From outputs of the file and of the model to the difference of each output, and its largest value;
             None to compare number by number.
     """
@@ -84,7 +84,7 @@ def part_of(model: Any, *, convs: bool = False, half: bool = False, pyramid: boo
         "classes": list(model.classes),
         "preprocessing": asdict(model.preprocessing),
         "precision": "float16" if half else "float32",
-        "input": "pictures",
+        "input": "images",
         "batch": part.batch,
         "outputs": part.names,
         **part.about,
@@ -205,7 +205,7 @@ class ExportablePyramid(nn.Module):
 
 
 class ExportableSegmenter(nn.Module):
-    """A segmenter that returns logits of the picture's own size and significance maps.
+    """A segmenter that returns logits of the image's own size and significance maps.
 
     Shape:
         - x: `(B, 3, height, width)`

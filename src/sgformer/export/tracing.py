@@ -25,15 +25,15 @@ def trace(
     largest: Size,
     batch: int | None = None,
 ) -> Any:
-    """Follow a module with symbols for the number of pictures, and for their height and width, unless fixed.
+    """Follow a module with symbols for the number of images, and for their height and width, unless fixed.
 
     Args:
         module: What to follow.
-        channels: Of a picture.
+        channels: Of an image.
         fixed: The one (height, width), or None for any from `smallest` to `largest`.
         smallest: Least (height, width).
         largest: Greatest (height, width).
-        batch: The one number of pictures, or None for any.
+        batch: The one number of images, or None for any.
 
     Returns:
         A `torch.export.ExportedProgram`.

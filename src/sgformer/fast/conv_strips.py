@@ -1,6 +1,6 @@
 """The stem and the downsampling a strip of rows at a time, in inference on a CPU, where maps outgrow the cache.
 
-Both are a chain of three convolutions, each with a norm over the whole picture and the first two with a GELU. The norm
+Both are a chain of three convolutions, each with a norm over the whole image and the first two with a GELU. The norm
 is what stands in the way of strips: it has to see all of a map before the first number leaves it. So a map is gone
 over twice, once for its mean and variance, once to be normalised on the way into the next convolution. What the first
 convolution makes is cheap, and is computed a second time rather than kept; of the second one's output there is one copy
@@ -26,7 +26,7 @@ from .workers import each
 # Numbers in the largest map of a strip, at most: 4 MB in float32.
 STRIP_SIZE = 2**20
 
-# From so many numbers in the first map of a picture on, going over it twice is the faster way: 8 MB in float32.
+# From so many numbers in the first map of an image on, going over it twice is the faster way: 8 MB in float32.
 MIN_SIZE = 2**21
 
 Rows = Callable[
@@ -71,9 +71,9 @@ def normed_convs(x: Tensor, convs: tuple[nn.Conv2d, ...], norms: tuple[nn.GroupN
         - returns: `(B, c_out, H', W')`, in channels-last order
     """
     out = None
-    for b, picture in enumerate(x.split(1)):
+    for b, image in enumerate(x.split(1)):
         height, width = x.shape[2:]
-        rows = _rows_of(picture)
+        rows = _rows_of(image)
         for conv, norm in zip(convs[:2], norms[:2], strict=True):
             made, (height, width) = _convolved(rows, conv, height, width)
             keep = conv is not convs[0] or len(list(_strips(height, width, conv))) == 1
@@ -93,8 +93,8 @@ def _rows_of(x: Tensor) -> Rows:
     return lambda top, bottom: x[:, :, top:bottom]
 
 
-def _new_map(pictures: int, conv: nn.Conv2d, height: int, width: int, *, like: Tensor) -> Tensor:
-    return like.new_empty((pictures, height, width, conv.out_channels)).permute(0, 3, 1, 2)
+def _new_map(images: int, conv: nn.Conv2d, height: int, width: int, *, like: Tensor) -> Tensor:
+    return like.new_empty((images, height, width, conv.out_channels)).permute(0, 3, 1, 2)
 
 
 def _strips(height: int, width: int, conv: nn.Conv2d) -> Iterator[tuple[int, int]]:

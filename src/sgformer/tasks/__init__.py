@@ -9,11 +9,11 @@ What a task's folder offers, so that the commands need to know no more:
 ``evaluate(model, data)``   a report, a `kept.BaseReport`; a task whose models are another's has none
 =========================== ==========================================================================
 
-The data module has ``examples()``: a few validation pictures of one size, to watch a model by.
+The data module has ``examples()``: a few validation images of one size, to watch a model by.
 ``watchers(recipe, data, folder)`` gives callbacks for the run.
 
-``model.predict(picture, **settings)`` takes whatever `images.read_picture` does, or a list of it, and gives a
-prediction for each: ``summary()`` is a line for people, ``to_dict()`` for JSON, ``draw(picture)`` a picture of it.
+``model.predict(image, **settings)`` takes whatever `images.read_image` does, or a list of it, and gives a
+prediction for each: ``summary()`` is a line for people, ``to_dict()`` for JSON, ``draw(image)`` an image of it.
 The LightningModule has ``loss(batch)``, which `engine` calls once more to find where a NaN comes from.
 """
 

@@ -57,7 +57,7 @@ class ModelOptions:
             self.drop_path_rate = rates[self.name]
         if self.kwargs.get("in_chans", 3) != 3:
             raise ValueError(
-                f"model.kwargs.in_chans {self.kwargs['in_chans']}: pictures are read as RGB, grey ones too; leave it "
+                f"model.kwargs.in_chans {self.kwargs['in_chans']}: images are read as RGB, grey ones too; leave it "
                 "out (in Python, models of other inputs can start from weights by start_from)"
             )
 
@@ -99,7 +99,7 @@ def create_backbone(
 
 
 def kwargs_of(options: ModelOptions, *, image_size: tuple[int, int]) -> dict[str, Any]:
-    """All arguments of a backbone, the picture size included where it takes one (for positions, say)."""
+    """All arguments of a backbone, the image size included where it takes one (for positions, say)."""
     kwargs: dict[str, Any] = dict(options.kwargs)
     if options.drop_path_rate:
         kwargs.setdefault("drop_path_rate", options.drop_path_rate)
@@ -127,7 +127,7 @@ def check_name(name: str) -> None:
 def preprocessing_of(
     name: str, *, image_size: int | tuple[int, int], crop_fraction: float | None = None
 ) -> Preprocessing:
-    """How pictures are prepared for a timm model: its own mean, deviation, interpolation and crop."""
+    """How images are prepared for a timm model: its own mean, deviation, interpolation and crop."""
     check_name(name)
     config = timm.get_pretrained_cfg(name)
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
@@ -242,7 +242,7 @@ class Pyramid(nn.Module):
 
 
 def adapt_inputs(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of a model of RGB pictures for one with other input channels, as timm adapts its own: summed or repeated.
+    """Weights of a model of RGB images for one with other input channels, as timm adapts its own: summed or repeated.
 
     Args:
         tensors: What there is.
@@ -257,7 +257,7 @@ def adapt_inputs(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> di
 
 
 def _grid(positions: Tensor, kwargs: Mapping[str, Any]) -> tuple[int, int] | None:
-    """(height, width) of the grid of positions (1, N, c): the one shaped like the pictures, square ones if not named.
+    """(height, width) of the grid of positions (1, N, c): the one shaped like the images, square ones if not named.
 
     None if no grid of so many is, such as where one of the positions is that of a class token.
     """

@@ -49,13 +49,13 @@ PHOTOGRAPHS: dict[Split, tuple[str, ...]] = {
 NUM_TRAIN_DIGITS = 1437  # of 1,797; the other 360 are the last of the list
 
 MIN_SIZE = 32
-# Height of a digit, as a share of the picture's shorter side; where there are several, each is smaller.
+# Height of a digit, as a share of the image's shorter side; where there are several, each is smaller.
 DIGIT_HEIGHT = (0.42, 0.72)
 MIN_DIGIT_HEIGHT = 12  # pixels; below this, people misread the digits too
 MAX_HIDDEN = 0.25  # of a digit, by those drawn later
 MAX_ROTATION = math.radians(14)
 # Photographs are dimmed and digits bright. With digits of either polarity small models stay at chance for
-# thousands of scenes, because no cue as to where the digit is survives averaging over pictures.
+# thousands of scenes, because no cue as to where the digit is survives averaging over images.
 DUSK = (0.5, 0.75)
 MIN_CONTRAST = 85
 # Eyes read by lightness first: luminance (as in BT.601) in full, colour differences at a third.
@@ -64,11 +64,11 @@ LUMA_AND_CHROMA = np.array([[0.299, -0.06, 0.17], [0.587, -0.11, -0.14], [0.114,
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """One picture and all that is known about it.
+    """One image and all that is known about it.
 
     Attributes:
-        image: RGB picture.
-        label: digit with the largest visible box; -1 in a picture without digits.
+        image: RGB image.
+        label: digit with the largest visible box; -1 in an image without digits.
         boxes: float32 `(n, 4)`, left, top, right, bottom in pixels (right and bottom exclusive), tight around
             the visible part.
         labels: int64 `(n,)`, the digits, from the first to the last drawn.
@@ -276,18 +276,18 @@ def _handwriting(split: Split, digit: int, rng: np.random.Generator) -> Image.Im
 @lru_cache
 def _photographs(split: Split) -> tuple[Image.Image, ...]:
     data = _demo_module("skimage.data")
-    pictures = []
+    images = []
     for name in PHOTOGRAPHS[split]:
-        picture = Image.fromarray(getattr(data, name)()).convert("RGB")
-        shrink = min(1.0, 640 / min(picture.size))  # scenes use no more, and large ones would cost time
-        size = round(picture.width * shrink), round(picture.height * shrink)
-        pictures.append(picture.resize(size, Image.Resampling.BOX) if shrink < 1 else picture)
-    return tuple(pictures)
+        image = Image.fromarray(getattr(data, name)()).convert("RGB")
+        shrink = min(1.0, 640 / min(image.size))  # scenes use no more, and large ones would cost time
+        size = round(image.width * shrink), round(image.height * shrink)
+        images.append(image.resize(size, Image.Resampling.BOX) if shrink < 1 else image)
+    return tuple(images)
 
 
 @lru_cache
 def _digits(split: Split) -> tuple[tuple[Image.Image, ...], ...]:
-    """The digits of a split by class; float pictures, 0 to 1, 12x12 with an empty margin of 2."""
+    """The digits of a split by class; float images, 0 to 1, 12x12 with an empty margin of 2."""
     data = _demo_module("sklearn.datasets").load_digits()
     part = slice(NUM_TRAIN_DIGITS) if split == "train" else slice(NUM_TRAIN_DIGITS, None)
     values = np.pad(data.images[part].astype(np.float32) / 16, ((0, 0), (2, 2), (2, 2)))

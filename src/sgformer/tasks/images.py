@@ -1,4 +1,4 @@
-"""Reading pictures: anything as 8-bit RGB the right way up, or an error that says what is wrong."""
+"""Reading images: anything as 8-bit RGB the right way up, or an error that says what is wrong."""
 
 import io
 import os
@@ -19,16 +19,16 @@ from timm.data.transforms_factory import create_transform
 from torch import Tensor
 from torchvision.transforms import CenterCrop, FiveCrop
 
-# Files in a folder that count as pictures; a file named by hand may have any name.
+# Files in a folder that count as images; a file named by hand may have any name.
 SUFFIXES = frozenset(
     ".apng .avif .bmp .dib .gif .j2c .j2k .jfif .jp2 .jpe .jpeg .jpf .jpg .jpx .mpo .pbm .pcx .pgm .png .pnm .ppm "  # noqa: SIM905
     ".qoi .tga .tif .tiff .webp".split()
 )
-# Those that are pictures, too, and that Pillow cannot read.
+# Those that are images, too, and that Pillow cannot read.
 FOREIGN = frozenset(
     ".arw .cr2 .cr3 .dcm .dng .exr .hdr .heic .heif .hif .jxl .nef .npy .orf .psd .raf .raw .rw2 .svg".split()  # noqa: SIM905
 )
-# What systems put beside pictures, in lower case.
+# What systems put beside images, in lower case.
 _JUNK = {
     "@eadir",
     "__macosx",
@@ -43,14 +43,14 @@ _THUMBNAILS = {"thumbnails", "thumbs", "_thumbs"}
 MAX_PIXELS = 200_000_000
 MAX_PIXELS_SETTING = "SGFORMER_MAX_PIXELS"
 
-Picture = str | os.PathLike | bytes | Image.Image | np.ndarray
+ImageLike = str | os.PathLike | bytes | Image.Image | np.ndarray
 
 # Pillow's own limit is a global, and lower than ours; it is lifted while a header is read.
 _pillow_limit = threading.Lock()
 
 
-class PictureError(ValueError):
-    """A picture that cannot be read.
+class ImageError(ValueError):
+    """An image that cannot be read.
 
     Attributes:
         path: Which one.
@@ -66,39 +66,39 @@ class PictureError(ValueError):
         return f"{self.path}: {self.reason}" if self.reason else self.path
 
 
-def read_picture(
-    picture: Picture, *, shorter_side: int | None = None, max_pixels: int | None = None
+def read_image(
+    image: ImageLike, *, shorter_side: int | None = None, max_pixels: int | None = None
 ) -> Image.Image:
-    """Any picture as 8-bit RGB.
+    """Any image as 8-bit RGB.
 
     The orientation in EXIF is applied; transparency is laid over white; 16 bits become 8; of an animation the
     first frame is taken.
 
     Args:
-        picture: A path, the bytes of a file, a PIL image, or an array: (H, W) or (H, W, channels) with 1, 3
+        image: A path, the bytes of a file, a PIL image, or an array: (H, W) or (H, W, channels) with 1, 3
             or 4 channels, of 8 or 16 bits, or of floating-point values from 0 to 1.
         shorter_side: How many pixels are needed. A JPEG that is at least twice as large is then decoded at a
             fraction of its size, which is faster and takes less memory.
         max_pixels: A lower limit than the usual one.
 
     Raises:
-        PictureError: It is empty, cut off, no picture, or larger than the limit, which is seen before it is
+        ImageError: It is empty, cut off, no image, or larger than the limit, which is seen before it is
             decoded. The limit, 200 million pixels, can be set in the environment variable
             ``SGFORMER_MAX_PIXELS``.
     """
-    if isinstance(picture, Image.Image):
-        return _decode(picture, "picture", shorter_side=None, max_pixels=max_pixels)
-    if isinstance(picture, np.ndarray):
-        return _to_rgb(_from_array(picture), "array")
-    if isinstance(picture, bytes):
-        return _open("bytes", io.BytesIO(picture), len(picture), shorter_side, max_pixels)
-    if not isinstance(picture, str | os.PathLike):
-        raise TypeError(f"expected a path, bytes, a PIL image or an array, received {type(picture).__name__}")
-    path = Path(picture)
+    if isinstance(image, Image.Image):
+        return _decode(image, "image", shorter_side=None, max_pixels=max_pixels)
+    if isinstance(image, np.ndarray):
+        return _to_rgb(_from_array(image), "array")
+    if isinstance(image, bytes):
+        return _open("bytes", io.BytesIO(image), len(image), shorter_side, max_pixels)
+    if not isinstance(image, str | os.PathLike):
+        raise TypeError(f"expected a path, bytes, a PIL image or an array, received {type(image).__name__}")
+    path = Path(image)
     if not path.exists():
-        raise PictureError(str(path), "there is no such file")
+        raise ImageError(str(path), "there is no such file")
     if path.is_dir():
-        raise PictureError(str(path), "is a folder; name the pictures in it")
+        raise ImageError(str(path), "is a folder; name the images in it")
     with path.open("rb") as file:
         return _open(str(path), file, path.stat().st_size, shorter_side, max_pixels)
 
@@ -107,21 +107,21 @@ class Found(NamedTuple):
     """What lies in a folder and the folders below it.
 
     Attributes:
-        pictures: Sorted.
-        left_out: How many files are no pictures that can be read, by suffix or another reason.
+        images: Sorted.
+        left_out: How many files are no images that can be read, by suffix or another reason.
     """
 
-    pictures: list[Path]
+    images: list[Path]
     left_out: Counter[str]
 
 
 def look_through(folder: Path) -> Found:
-    """The pictures in a folder and all folders below it, linked ones too, and what else lies there.
+    """The images in a folder and all folders below it, linked ones too, and what else lies there.
 
     Hidden files and what systems leave in folders, such as ``@eaDir`` and ``__MACOSX``, are passed over. A folder that
     is reached twice, through links, is looked through once. Folders called ``thumbnails`` are left out, and counted.
     """
-    pictures: list[Path] = []
+    images: list[Path] = []
     left_out: Counter[str] = Counter()
     seen = {_number(parent) for parent in folder.resolve().parents}  # a link to one of them leads in a circle
     for place, folders, files in os.walk(folder, followlinks=True):
@@ -142,10 +142,10 @@ def look_through(folder: Path) -> Found:
             elif thumbnails:
                 left_out["in folders of thumbnails"] += 1
             elif path.is_file():
-                pictures.append(path)
+                images.append(path)
             else:
                 left_out["broken links"] += 1
-    return Found(sorted(pictures), left_out)
+    return Found(sorted(images), left_out)
 
 
 def _number(folder: str | Path) -> tuple[int, int]:
@@ -154,9 +154,9 @@ def _number(folder: str | Path) -> tuple[int, int]:
     return entry.st_dev, entry.st_ino
 
 
-def find_pictures(folder: Path) -> list[Path]:
-    """The pictures in a folder and the folders below it, see `look_through`."""
-    return look_through(folder).pictures
+def find_images(folder: Path) -> list[Path]:
+    """The images in a folder and the folders below it, see `look_through`."""
+    return look_through(folder).images
 
 
 def is_junk(name: str) -> bool:
@@ -165,20 +165,20 @@ def is_junk(name: str) -> bool:
 
 
 def describe_left_out(left_out: Mapping[str, int]) -> str:
-    """Numbers and kinds of files, such as ``20 .heic, 3 .txt``, and what to do about pictures among them."""
+    """Numbers and kinds of files, such as ``20 .heic, 3 .txt``, and what to do about images among them."""
     kinds = sorted(left_out.items(), key=lambda pair: (-pair[1], pair[0]))
     words = ", ".join(f"{number} {kind}" for kind, number in kinds)
-    return words + " (convert pictures to JPEG or PNG)" * any(kind in FOREIGN for kind in left_out)
+    return words + " (convert images to JPEG or PNG)" * any(kind in FOREIGN for kind in left_out)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """How a picture becomes the tensor that a model was trained on; stored with the weights.
+    """How an image becomes the tensor that a model was trained on; stored with the weights.
 
     Attributes:
         image_size: (height, width).
         crop_fraction: How much of the shorter side the central crop keeps.
-        interpolation: How pictures are resized.
+        interpolation: How images are resized.
         mean: Subtracted from each channel, in 0 to 1.
         std: What each channel is then divided by.
     """
@@ -203,7 +203,7 @@ class Preprocessing:
 
     @property
     def shorter_side(self) -> int:
-        """Length of a picture's shorter side before the crop."""
+        """Length of an image's shorter side before the crop."""
         return round(max(self.image_size) / self.crop_fraction)
 
     def transform(self, views: int = 1) -> Callable[[Image.Image], Tensor]:
@@ -224,15 +224,15 @@ class Preprocessing:
             return _Views(transform, self.image_size, corners=views >= 5, mirrored=views in (2, 10))
         return cast(Callable[[Image.Image], Tensor], transform)
 
-    def to_picture(self, image: Tensor) -> Image.Image:
-        """Back from a prepared (3, height, width) to a picture that people can look at."""
+    def to_image(self, image: Tensor) -> Image.Image:
+        """Back from a prepared (3, height, width) to an image that people can look at."""
         mean, std = (image.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
         pixels = ((image * std + mean).clamp(0, 1) * 255).round().byte()
         return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
 
 
 class _Views:
-    """Several crops of a picture, each finished as a transform of timm finishes its only one; the central one first."""
+    """Several crops of an image, each finished as a transform of timm finishes its only one; the central one first."""
 
     def __init__(self, transform: Any, size: tuple[int, int], *, corners: bool, mirrored: bool) -> None:
         (place,) = [i for i, step in enumerate(transform.transforms) if isinstance(step, CenterCrop)]
@@ -240,10 +240,10 @@ class _Views:
         self.crop, self.five = transform.transforms[place], FiveCrop(size) if corners else None
         self.mirrored = mirrored
 
-    def __call__(self, picture: Image.Image) -> Tensor:
+    def __call__(self, image: Image.Image) -> Tensor:
         for step in self.before:
-            picture = step(picture)
-        crops = [self.crop(picture)] if self.five is None else [*reversed(self.five(picture))]
+            image = step(image)
+        crops = [self.crop(image)] if self.five is None else [*reversed(self.five(image))]
         crops += [ImageOps.mirror(crop) for crop in crops] if self.mirrored else []
         return torch.stack([reduce(lambda x, step: step(x), self.after, crop) for crop in crops])
 
@@ -252,17 +252,17 @@ def _open(
     name: str, file: Any, num_bytes: int, shorter_side: int | None, max_pixels: int | None
 ) -> Image.Image:
     if num_bytes == 0:
-        raise PictureError(name, "is empty (0 bytes); copy or download it again, or remove it")
+        raise ImageError(name, "is empty (0 bytes); copy or download it again, or remove it")
     try:
         with any_size():
             image = Image.open(file)
     except UnidentifiedImageError as error:
-        raise PictureError(
+        raise ImageError(
             name,
-            "is not a picture, or of a kind that Pillow cannot read; convert it to JPEG or PNG, or remove it",
+            "is not an image, or of a kind that Pillow cannot read; convert it to JPEG or PNG, or remove it",
         ) from error
     except Exception as error:  # a broken header can raise anything, from a struct.error to a MemoryError
-        raise PictureError(name, f"is damaged ({error}); copy or download it again, or remove it") from error
+        raise ImageError(name, f"is damaged ({error}); copy or download it again, or remove it") from error
     return _decode(image, name, shorter_side=shorter_side, max_pixels=max_pixels)
 
 
@@ -282,22 +282,22 @@ def _decode(
 ) -> Image.Image:
     check_size(image, name, max_pixels=max_pixels)
     if (bands := _num_bands(image)) > 3:
-        raise PictureError(name, f"has {bands} bands, and models take RGB; save three of them")
+        raise ImageError(name, f"has {bands} bands, and models take RGB; save three of them")
     try:
         if shorter_side is not None:
             # Only JPEG does anything here. Twice what is needed: our own resize still decides the result.
             image.draft(None, (2 * shorter_side, 2 * shorter_side))
         image.load()
         return _to_rgb(ImageOps.exif_transpose(image), name)
-    except PictureError:
+    except ImageError:
         raise
     except Exception as error:  # decoders raise whatever they like on damaged files
         reason = "is cut off" if "truncated" in str(error) else f"is damaged ({' '.join(str(error).split())})"
-        raise PictureError(name, f"{reason}; copy or download it again, or remove it") from error
+        raise ImageError(name, f"{reason}; copy or download it again, or remove it") from error
 
 
 def check_size(image: Image.Image, name: str, *, max_pixels: int | None = None) -> None:
-    """Make sure that a picture may be decoded.
+    """Make sure that an image may be decoded.
 
     Args:
         image: What has been opened.
@@ -305,14 +305,14 @@ def check_size(image: Image.Image, name: str, *, max_pixels: int | None = None) 
         max_pixels: A lower limit than the usual one.
 
     Raises:
-        PictureError: It has more pixels than the limit.
+        ImageError: It has more pixels than the limit.
     """
     width, height = image.size
     usual = int(os.environ.get(MAX_PIXELS_SETTING, MAX_PIXELS))
     limit = usual if max_pixels is None else min(usual, max_pixels)
     if width * height > limit:
         remedy = f", or set {MAX_PIXELS_SETTING}={width * height} in the environment" * (limit == usual)
-        raise PictureError(
+        raise ImageError(
             name,
             f"has {width} x {height} pixels, {width * height / 1e6:.0f} million; the limit is "
             f"{limit / 1e6:.0f}: shrink it{remedy}",
@@ -336,7 +336,7 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
 
 
 def num_pages(image: Image.Image) -> int:
-    """How many pictures are in an opened file: frames, or pages of a TIFF that are no smaller copy and no mask."""
+    """How many images are in an opened file: frames, or pages of a TIFF that are no smaller copy and no mask."""
     number = getattr(image, "n_frames", 1)
     if image.format == "MPO":  # views of one scene
         return 1
@@ -363,13 +363,13 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
 
 
 def _to_8_bit(values: np.ndarray, name: str) -> np.ndarray:
-    """The whole range of the type becomes 0 to 255; an int32 or float picture is judged by what it holds."""
+    """The whole range of the type becomes 0 to 255; an int32 or float image is judged by what it holds."""
     if values.dtype == np.uint8:
         return values
     if values.dtype == bool:
         return values.astype(np.uint8) * 255
     if not np.isfinite(values).all() or values.min() < 0:
-        raise PictureError(name, "has negative or non-finite values; save it as 8 or 16 bits per channel")
+        raise ImageError(name, "has negative or non-finite values; save it as 8 or 16 bits per channel")
     highest = float(values.max())
     if np.issubdtype(values.dtype, np.floating):
         full = 1.0 if highest <= 1 else 255.0
@@ -377,7 +377,7 @@ def _to_8_bit(values: np.ndarray, name: str) -> np.ndarray:
         # Pillow hands 16-bit greyscale out as 16 or as 32 bits, depending on its version and the format.
         full = 255.0 if highest <= 255 and values.dtype.itemsize > 2 else 65535.0
     if highest > full:
-        raise PictureError(name, f"has values up to {highest:g}; save it as 8 or 16 bits per channel")
+        raise ImageError(name, f"has values up to {highest:g}; save it as 8 or 16 bits per channel")
     return np.round(values.astype(np.float64) * (255 / full)).astype(np.uint8)
 
 
@@ -385,7 +385,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))) or 0 in array.shape:
-        raise PictureError(
+        raise ImageError(
             "array", f"has shape {array.shape}; expected (H, W) or (H, W, channels) with 1, 3 or 4 channels"
         )
     return Image.fromarray(_to_8_bit(array, "array"))

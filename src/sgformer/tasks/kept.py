@@ -9,11 +9,11 @@ from PIL import Image
 from torch import nn
 
 from ..engine import weights
-from .images import Picture
+from .images import ImageLike
 
 
 class Prediction(Protocol):
-    """What a model says of one picture."""
+    """What a model says of one image."""
 
     def summary(self) -> str:
         """A line for people."""
@@ -23,8 +23,8 @@ class Prediction(Protocol):
         """For JSON."""
         ...
 
-    def draw(self, picture: Picture) -> Image.Image:
-        """The picture with the prediction in it."""
+    def draw(self, image: ImageLike) -> Image.Image:
+        """The image with the prediction in it."""
         ...
 
 
@@ -56,7 +56,7 @@ class Kept(nn.Module):
         name: The backbone's name in timm.
         kwargs: More arguments of the backbone.
         classes: Class names in the order of the outputs.
-        preprocessing: How a picture becomes a tensor, a dataclass.
+        preprocessing: How an image becomes a tensor, a dataclass.
         metadata: What the weights file says that it was read from; empty without one.
         palette: A colour for each class, where colours mean classes.
     """
@@ -88,7 +88,7 @@ class Kept(nn.Module):
         raise NotImplementedError
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
-        """Say what is in a picture, a `Prediction`; of a list of pictures, in a list of them."""
+        """Say what is in an image, a `Prediction`; of a list of images, in a list of them."""
         raise NotImplementedError
 
     def save(

@@ -19,7 +19,7 @@ class DataError(ValueError):
 
 
 class Unreadable(NamedTuple):
-    """What a data set gives in place of a sample whose picture cannot be read.
+    """What a data set gives in place of a sample whose image cannot be read.
 
     Attributes:
         path: Which one.
@@ -31,7 +31,7 @@ class Unreadable(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Pictures and class indices, and the pictures that should have been among them.
+    """Images and class indices, and the images that should have been among them.
 
     Attributes:
         images: (B, 3, height, width); B is 0 where none could be read.
@@ -101,7 +101,7 @@ def make_loader(
     if length < num_processes:
         purpose = "training" if train else "validation"
         raise DataError(
-            f"there are {num_processes} processes and only {length} pictures for {purpose}; "
+            f"there are {num_processes} processes and only {length} images for {purpose}; "
             f"set --trainer.devices {max(length, 1)} or less"
         )
     if train:
@@ -140,7 +140,7 @@ def epoch_to_come(trainer: Any) -> int:
 
 
 def suitable_workers() -> int:
-    """How many processes should read pictures on this machine.
+    """How many processes should read images on this machine.
 
     Beside a GPU, one per core, up to 16. Without one the cores are busy training: half of them, and none of
     two, where a second process would only take turns with the training.

@@ -21,9 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the verb takes."""
     parser.add_argument("models", nargs="+", help="timm's names, ours with @BUDGET where wanted")
     parser.add_argument(
-        "--size", nargs="+", default=["224"], help="side of the picture, or HEIGHTxWIDTH (default: 224)"
+        "--size", nargs="+", default=["224"], help="side of the image, or HEIGHTxWIDTH (default: 224)"
     )
-    parser.add_argument("--batch-size", type=int, default=1, help="pictures a step (default: 1)")
+    parser.add_argument("--batch-size", type=int, default=1, help="images a step (default: 1)")
     parser.add_argument(
         "--mode",
         nargs="+",

@@ -2,7 +2,7 @@
 
 import argparse
 
-EXAMPLES = """The whole picture is explained: resized as the model was evaluated, by its
+EXAMPLES = """The whole image is explained: resized as the model was evaluated, by its
 shorter side, and not cropped.
 
 examples:
@@ -18,12 +18,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the verb takes."""
     parser.add_argument("weights", help="a run folder (its best weights) or a weights file")
     parser.add_argument(
-        "pictures",
+        "images",
         nargs="+",
         help="files, folders (with all below them) or patterns such as '*.jpg'; also videos such as clip.mp4",
     )
     parser.add_argument(
-        "--out", default="explained", metavar="FOLDER", help="where the pictures go (default: explained)"
+        "--out", default="explained", metavar="FOLDER", help="where the images go (default: explained)"
     )
     parser.add_argument(
         "--size", type=int, metavar="PIXELS", help="shorter side that the model sees; default: its own"
@@ -32,6 +32,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--token-budget", type=int, metavar="K", help="the most keys; default: what the weights say"
     )
     parser.add_argument(
-        "--fps", type=float, metavar="N", help="the pictures are frames, N a second: write one video of them"
+        "--fps", type=float, metavar="N", help="the images are frames, N a second: write one video of them"
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps; default: a GPU where there is one")

@@ -3,8 +3,8 @@
 import argparse
 
 EXAMPLES = """The ending of OUT decides: .onnx for ONNX Runtime and others, .pt2 for
-torch.export.load. A file takes any number of pictures, of any size from 128x128
-to --max-size, or of one size with --size; that of a detector takes one picture
+torch.export.load. A file takes any number of images, of any size from 128x128
+to --max-size, or of one size with --size; that of a detector takes one image
 at a time. It is checked against the model before it is kept.
 
 examples:
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("weights", help="a run folder (its best weights) or a weights file")
     parser.add_argument("out", help="the file to write: .onnx or .pt2")
     parser.add_argument(
-        "--size", metavar="HxW", help="pictures of this height and width only, such as 224 or 160x208"
+        "--size", metavar="HxW", help="images of this height and width only, such as 224 or 160x208"
     )
     parser.add_argument(
         "--max-size", type=int, metavar="PIXELS", help="the largest height and width that the file takes, rounded up "

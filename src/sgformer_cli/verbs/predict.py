@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the verb takes."""
     parser.add_argument("weights", help="a run folder (its best weights) or a weights file")
     parser.add_argument(
-        "pictures",
+        "images",
         nargs="+",
         help="files, folders (with all below them), patterns such as '*.jpg', or - for a list on standard input",
     )
@@ -27,11 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--csv",
         metavar="FILE",
-        help="also write a line for each picture to this file; of a classifier: label, score, label2, score2, ...",
+        help="also write a line for each image to this file; of a classifier: label, score, label2, score2, ...",
     )
-    parser.add_argument(
-        "--draw", metavar="FOLDER", help="also draw what was found into copies of the pictures"
-    )
+    parser.add_argument("--draw", metavar="FOLDER", help="also draw what was found into copies of the images")
     parser.add_argument(
         "--top-k",
         type=int,
@@ -61,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--window",
         type=int,
         metavar="PIXELS",
-        help="segmentation: side of the windows in which pictures are looked at (default: as trained)",
+        help="segmentation: side of the windows in which images are looked at (default: as trained)",
     )
     parser.add_argument(
         "--scales",
@@ -72,10 +70,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--flip",
         action=argparse.BooleanOptionalAction,
-        help="segmentation: look at pictures mirrored, too, or do not (default: as trained)",
+        help="segmentation: look at images mirrored, too, or do not (default: as trained)",
     )
     parser.add_argument(
-        "--batch-size", type=int, default=32, metavar="N", help="pictures at once (default: 32)"
+        "--batch-size", type=int, default=32, metavar="N", help="images at once (default: 32)"
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps; default: a GPU where there is one")
 

@@ -20,7 +20,7 @@ class Writer(Protocol):
         """Writes a `torch.export.ExportedProgram`, and what the file says of itself."""
 
     def open_file(self, path: Path, threads: int) -> Run:
-        """The file as a function from prepared pictures to all that it gives, on the CPU."""
+        """The file as a function from prepared images to all that it gives, on the CPU."""
         ...
 
     def read_about(self, path: Path) -> dict[str, Any]:
@@ -38,7 +38,7 @@ class Format:
             runs it.
         extra: Of sgformer, which installs them.
         convs: Whether projections beside convolutions are convolutions, too; see `ExportableFeatures`.
-        open_sizes: Whether a file may take pictures of many sizes, in batches.
+        open_sizes: Whether a file may take images of many sizes, in batches.
         lists: Whether it may find objects: it has `NonMaxSuppression` and `RoiAlign`.
         runs_here: Whether its runtime is to be had on this system, so that a file is checked.
     """
@@ -118,7 +118,7 @@ def format_of(path: str | Path) -> Format:
 
 
 def open_exported(path: str | Path, *, threads: int = 0) -> Run:
-    """An exported file as a function from prepared pictures to all that it gives, on the CPU.
+    """An exported file as a function from prepared images to all that it gives, on the CPU.
 
     Args:
         path: What `export` wrote.

@@ -18,7 +18,7 @@ METADATA = "sgformer.json"
 
 
 def write(path: Path, program: Any, about: dict[str, Any]) -> None:
-    """A file for one size and one number of pictures."""
+    """A file for one size and one number of images."""
     with quiet():
         import litert_torch  # pyright: ignore[reportMissingImports]
 

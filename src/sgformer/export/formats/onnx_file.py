@@ -32,7 +32,7 @@ def model_of(program: Any, about: dict[str, Any], *, refuses: bool = True) -> An
             (),
             dynamo=True,
             opset_version=OPSET,
-            input_names=["pictures"],
+            input_names=["images"],
             output_names=about["outputs"],
             optimize=False,
         )
@@ -64,7 +64,7 @@ def open_file(path: Path, threads: int) -> Run:
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def run(x: Tensor) -> Sequence[Tensor]:
-        return [torch.from_numpy(array) for array in session.run(None, {"pictures": x.numpy()})]
+        return [torch.from_numpy(array) for array in session.run(None, {"images": x.numpy()})]
 
     return run
 
@@ -144,9 +144,9 @@ def _name_sizes(model: Any) -> None:
 
 
 def _check_sizes(model: Any, smallest: Sequence[int], largest: Sequence[int]) -> None:
-    """Lets the graph stop at a picture outside the range, since ONNX cannot state one.
+    """Lets the graph stop at an image outside the range, since ONNX cannot state one.
 
-    A nought is looked up and added to the picture. Outside the range the place where it is looked up does not exist,
+    A nought is looked up and added to the image. Outside the range the place where it is looked up does not exist,
     and the runtime's error names the node, which has the range in its name.
     """
     if list(smallest) == list(largest):
@@ -158,9 +158,9 @@ def _check_sizes(model: Any, smallest: Sequence[int], largest: Sequence[int]) ->
         tensor = helper.make_tensor(f"sizes_{name}", TensorProto.INT64, [len(values)], list(values))
         model.graph.initializer.append(tensor)
     model.graph.initializer.append(helper.make_tensor("sizes_noughts", TensorProto.FLOAT, [1], [0.0]))
-    refusal = f"pictures must be {smallest[0]}x{smallest[1]} to {largest[0]}x{largest[1]}"
+    refusal = f"images must be {smallest[0]}x{smallest[1]} to {largest[0]}x{largest[1]}"
     steps = [
-        ("Shape", ["pictures"], "shape"),
+        ("Shape", ["images"], "shape"),
         ("Slice", ["sizes_shape", "sizes_first", "sizes_end"], "size"),
         ("Max", ["sizes_size", "sizes_least"], "not_less"),
         ("Min", ["sizes_not_less", "sizes_most"], "within"),
@@ -170,7 +170,7 @@ def _check_sizes(model: Any, smallest: Sequence[int], largest: Sequence[int]) ->
         ("Cast", ["sizes_both"], "all"),
         ("Where", ["sizes_all", "sizes_inside", "sizes_outside"], "place"),
         ("Gather", ["sizes_noughts", "sizes_place"], "nought"),
-        ("Add", ["pictures", "sizes_nought"], "pictures"),
+        ("Add", ["images", "sizes_nought"], "images"),
     ]
     more = {
         "fit": {"to": TensorProto.INT64},
@@ -178,7 +178,7 @@ def _check_sizes(model: Any, smallest: Sequence[int], largest: Sequence[int]) ->
         "all": {"to": TensorProto.BOOL},
     }
     for node in model.graph.node:
-        node.input[:] = ["sizes_pictures" if name == "pictures" else name for name in node.input]
+        node.input[:] = ["sizes_images" if name == "images" else name for name in node.input]
     nodes = [
         helper.make_node(
             kind,

@@ -25,7 +25,7 @@ def write(path: Path, program: Any, about: dict[str, Any]) -> None:
     (shape,) = (put.partial_shape for put in model.inputs)
     batch = openvino.Dimension(1, MAX_BATCH) if about["batch"] is None else openvino.Dimension(about["batch"])
     sides = [openvino.Dimension(least, most) for least, most in zip(smallest, largest, strict=True)]
-    model.reshape({"pictures": openvino.PartialShape([batch, shape[1], *sides])})
+    model.reshape({"images": openvino.PartialShape([batch, shape[1], *sides])})
     model.set_rt_info(json.dumps(about), "sgformer")
     openvino.save_model(model, str(path), compress_to_fp16=False)
 

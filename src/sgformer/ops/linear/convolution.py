@@ -1,7 +1,7 @@
 """Linear maps in float32 on AMD's processors with AVX-512, at more than twice the speed of PyTorch's own.
 
 PyTorch hands products in float32 to MKL, which leaves AVX-512 unused on a processor that is not Intel's. Convolutions
-go to oneDNN, which uses it. A linear map is a convolution with a 1x1 kernel, and a list of tokens is a picture of one
+go to oneDNN, which uses it. A linear map is a convolution with a 1x1 kernel, and a list of tokens is an image of one
 column, or some, with channels last, so neither needs a copy to become the other. `benchmarks/choices.py` measures both.
 
 PyTorch has a setting that does as much for all products (`ops/float32.py`); where it is set, this stands back.
@@ -58,7 +58,7 @@ def why_slow(x: Tensor, weight: Tensor, bias: Tensor | None) -> str | None:
     tokens = x.shape[:-1].numel()
     if tokens < MIN_TOKENS or tokens * weight.numel() < MIN_PRODUCTS:
         return "there is too little to compute"
-    return "the tokens make no pictures" if tokens % _num_pictures() else None
+    return "the tokens make no images" if tokens % _num_images() else None
 
 
 def is_convolution(x: Tensor, weight: Tensor) -> bool:
@@ -73,7 +73,7 @@ def project(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         - x: `(..., c)`; weight: `(c', c)`; bias: `(c',)`
         - returns: `(..., c')`
     """
-    y = F.conv2d(_as_pictures(x), weight[:, :, None, None], bias)
+    y = F.conv2d(_as_images(x), weight[:, :, None, None], bias)
     return y.permute(0, 2, 3, 1).view(*x.shape[:-1], len(weight))
 
 
@@ -86,16 +86,16 @@ def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
     """
     weight = grad.new_empty((grad.shape[-1], x.shape[-1], 1, 1))  # nothing but its shape is used
     numbers = [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [False, True, False]
-    pictures = _as_pictures(grad), _as_pictures(x)
-    _, of_weight, _ = torch.ops.aten.convolution_backward(*pictures, weight, None, *numbers)
+    images = _as_images(grad), _as_images(x)
+    _, of_weight, _ = torch.ops.aten.convolution_backward(*images, weight, None, *numbers)
     return of_weight.view(weight.shape[:2])
 
 
-def _num_pictures() -> int:
-    """As how many pictures tokens go to oneDNN: with one thread, PyTorch keeps 1x1 convolutions of fewer from it."""
+def _num_images() -> int:
+    """As how many images tokens go to oneDNN: with one thread, PyTorch keeps 1x1 convolutions of fewer from it."""
     return 1 if torch.get_num_threads() > 1 else 16
 
 
-def _as_pictures(x: Tensor) -> Tensor:
-    """`(..., c)` as pictures `(pictures, c, n, 1)` with channels last."""
-    return x.reshape(_num_pictures(), -1, 1, x.shape[-1]).permute(0, 3, 1, 2)
+def _as_images(x: Tensor) -> Tensor:
+    """`(..., c)` as images `(images, c, n, 1)` with channels last."""
+    return x.reshape(_num_images(), -1, 1, x.shape[-1]).permute(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""Labelled pictures as batches: variation, and the share of each process."""
+"""Labelled images as batches: variation, and the share of each process."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from ...engine import devices
 from ...engine.sampling import Draw, drawn
 from ..balance import draw_weights, drawn_evenly
-from ..images import Picture, PictureError, Preprocessing, read_picture
+from ..images import ImageError, ImageLike, Preprocessing, read_image
 from ..loading import (
     DataError,
     Unreadable,
@@ -34,13 +34,13 @@ from .options import DataOptions
 from .shards import Shards, find_shards
 
 
-class Pictures(Dataset[Any]):
-    """Prepared pictures and their classes; a picture that cannot be read comes as `Unreadable`.
+class Images(Dataset[Any]):
+    """Prepared images and their classes; an image that cannot be read comes as `Unreadable`.
 
     Args:
-        items: (picture, class index).
+        items: (image, class index).
         transform: From RGB to a tensor.
-        shorter_side: What the transform needs, see `read_picture`.
+        shorter_side: What the transform needs, see `read_image`.
     """
 
     def __init__(
@@ -53,33 +53,33 @@ class Pictures(Dataset[Any]):
 
     def __getitem__(self, index: int | Draw) -> tuple[Tensor, int] | Unreadable:
         number = drawn(index)
-        picture, label = self.items[number]
+        image, label = self.items[number]
         try:
-            return self.transform(read_picture(picture, shorter_side=self.shorter_side)), label
-        except PictureError as error:
-            name = str(picture) if isinstance(picture, Path) else f"number {number}"
+            return self.transform(read_image(image, shorter_side=self.shorter_side)), label
+        except ImageError as error:
+            name = str(image) if isinstance(image, Path) else f"number {number}"
             name = name.encode("utf-8", "backslashreplace").decode()  # whatever bytes are in it
             return Unreadable(name, error.reason)
 
 
 class ClassificationData(LightningDataModule):
-    """Batches of (pictures (B, 3, height, width), class indices (B,)).
+    """Batches of (images (B, 3, height, width), class indices (B,)).
 
     The source is looked through at once, so that mistakes show before anything is trained.
 
     Args:
         options: The recipe's section ``data``.
-        preprocessing: How pictures are prepared for the model; their size is that of validation.
+        preprocessing: How images are prepared for the model; their size is that of validation.
         classes: What the class indices mean, where a model fixes that; else what the source says.
         splits: Which splits there must be.
-        seed: Where the order and the variation of training pictures start.
-        views: How many views there are of a validation picture, see `Preprocessing.transform`.
+        seed: Where the order and the variation of training images start.
+        views: How many views there are of a validation image, see `Preprocessing.transform`.
 
     Attributes:
         notes: What lies there and is not used, and what else is unusual.
 
     Raises:
-        DataError: The pictures or labels are not as they must be.
+        DataError: The images or labels are not as they must be.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class ClassificationData(LightningDataModule):
         if options.source == "list" and len(self.samples) == 2:
             ours, theirs = ({str(path) for path, _ in one.items} for one in self.samples.values())
             if both := len(ours & theirs):
-                self.notes.append(f"{both} pictures are in training and in validation")
+                self.notes.append(f"{both} images are in training and in validation")
         if options.source == "folders":
             self.notes += unused(
                 _root(options), {*splits, "train", "val", "classes.txt", "LOC_synset_mapping.txt"}
@@ -135,22 +135,20 @@ class ClassificationData(LightningDataModule):
     def __str__(self) -> str:
         counts = [str(len(samples.items)) for samples in self.samples.values()]
         notes = "".join(f"; {note}" for note in self.notes)
-        return f"{len(self.classes)} classes, {' + '.join(counts) or self.options.num_train} pictures{notes}"
+        return f"{len(self.classes)} classes, {' + '.join(counts) or self.options.num_train} images{notes}"
 
     def examples(self, num: int = 6) -> list[Image.Image]:
-        """A few validation pictures as a model sees them, to watch it by; of shards none."""
+        """A few validation images as a model sees them, to watch it by; of shards none."""
         if "val" not in self.samples:
             return []
         dataset: Any = self.dataset("val")
         samples = [dataset[i] for i in spread(len(dataset), num)]
         return [
-            self.preprocessing.to_picture(sample[0])
-            for sample in samples
-            if not isinstance(sample, Unreadable)
+            self.preprocessing.to_image(sample[0]) for sample in samples if not isinstance(sample, Unreadable)
         ]
 
     @property
-    def num_pictures(self) -> int:
+    def num_images(self) -> int:
         """Training and validation together; of shards, those of an epoch of training."""
         return sum(len(samples.items) for samples in self.samples.values()) or self.options.num_train
 
@@ -182,14 +180,14 @@ class ClassificationData(LightningDataModule):
         return pattern
 
     def train_labels(self) -> NDArray[np.int64]:
-        """The class index of each training picture.
+        """The class index of each training image.
 
         Raises:
             DataError: They are in shards, which are not looked through.
         """
         if "train" not in self.samples:
             raise DataError(
-                "shards do not say how many pictures a class has; leave out data.balanced, and give "
+                "shards do not say how many images a class has; leave out data.balanced, and give "
                 "loss.weights by name"
             )
         items = self._items("train")
@@ -215,7 +213,7 @@ class ClassificationData(LightningDataModule):
         return cast(Callable[[Image.Image], Tensor], transform)
 
     def dataset(self, split: sources.Split) -> Dataset[Any]:
-        """The pictures of a split, prepared: varied for train, always the same for val."""
+        """The images of a split, prepared: varied for train, always the same for val."""
         train = split == "train"
         transform = self.train_transform() if train else self.preprocessing.transform(self.views)
         shorter_side = self.preprocessing.shorter_side
@@ -237,7 +235,7 @@ class ClassificationData(LightningDataModule):
                 workers=suitable_workers() if self.options.workers is None else self.options.workers,
                 batch_size=devices.share(self.options.batch_size, num_processes) if train else 1,
             )
-        return Pictures(self._items(split), transform, shorter_side)
+        return Images(self._items(split), transform, shorter_side)
 
     def _items(self, split: sources.Split) -> sources.Items:
         names, items = self.samples[split].classes, self.samples[split].items
@@ -251,7 +249,7 @@ class ClassificationData(LightningDataModule):
         return self._loader("train")
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Every picture once, in order."""
+        """Every image once, in order."""
         return self._loader("val")
 
     def _loader(self, split: Literal["train", "val"]) -> DataLoader[Any]:
@@ -276,15 +274,15 @@ class _Renumbered:
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, index: int) -> tuple[Picture, int]:
-        picture, label = self.items[index]
-        return picture, self.table[label]
+    def __getitem__(self, index: int) -> tuple[ImageLike, int]:
+        image, label = self.items[index]
+        return image, self.table[label]
 
 
 def _root(options: DataOptions) -> Path:
     if options.root is None:
         raise DataError(
-            "which pictures? Name their folder: --data.root FOLDER, with train/<class>/ and val/<class>/"
+            "which images? Name their folder: --data.root FOLDER, with train/<class>/ and val/<class>/"
         )
     root = Path(options.root).expanduser()
     if not root.is_dir():

@@ -25,20 +25,20 @@ class Report(BaseReport):
     """How good a classifier is.
 
     Attributes:
-        top1: Share of pictures whose class is named first.
-        top5: Share of pictures whose class is among the first five.
-        num_pictures: How many were judged.
+        top1: Share of images whose class is named first.
+        top5: Share of images whose class is among the first five.
+        num_images: How many were judged.
         num_unreadable: How many could not be read, and count nowhere.
         calibration_error: Mean distance between how sure the classifier is and how often it is right (expected
             calibration error, 15 bins).
-        confusion: Number of pictures by true class (row) and named class (column).
-        classes: Per class its name, number of pictures, share named right, and what it is else taken for.
+        confusion: Number of images by true class (row) and named class (column).
+        classes: Per class its name, number of images, share named right, and what it is else taken for.
         notes: What was left out or is unusual, a sentence each.
     """
 
     top1: float
     top5: float
-    num_pictures: int
+    num_images: int
     num_unreadable: int
     calibration_error: float
     confusion: tuple[tuple[int, ...], ...]
@@ -48,13 +48,13 @@ class Report(BaseReport):
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         rows = [
-            {"class": name, "num_pictures": count, "top1": round(share, 6), "most_often_taken_for": other}
+            {"class": name, "num_images": count, "top1": round(share, 6), "most_often_taken_for": other}
             for name, count, share, other in self.classes
         ]
         numbers = {
             "top1": round(self.top1, 6),
             "top5": round(self.top5, 6),
-            "num_pictures": self.num_pictures,
+            "num_images": self.num_images,
             "num_unreadable": self.num_unreadable,
             "calibration_error": round(self.calibration_error, 6),
         }
@@ -65,31 +65,31 @@ class Report(BaseReport):
         rows: list[Sequence[str]] = [
             (name, str(count), f"{share:.1%}", other or "") for name, count, share, other in self.classes
         ]
-        return ("class", "pictures", "top-1", "else most often"), rows
+        return ("class", "images", "top-1", "else most often"), rows
 
     def to_lines(self) -> list[str]:
-        """For people, below the table: all pictures together."""
+        """For people, below the table: all images together."""
         top5 = f", top-5 {self.top5:.1%}" if len(self.confusion) > 5 else ""  # else it is 100 % anyway
         lines = [
-            f"all {self.num_pictures} pictures: top-1 {self.top1:.1%}{top5}",
+            f"all {self.num_images} images: top-1 {self.top1:.1%}{top5}",
             f"calibration error: {self.calibration_error:.1%}",
         ]
         if self.num_unreadable:
-            lines.append(f"unreadable pictures: {self.num_unreadable}")
+            lines.append(f"unreadable images: {self.num_unreadable}")
         return [*lines, *self.notes]
 
 
 @torch.inference_mode()
 def evaluate(model: Classifier, data: DataOptions, *, progress: Any = iter) -> Report:
-    """Judge a classifier on the validation pictures.
+    """Judge a classifier on the validation images.
 
     Args:
         model: Put into evaluation mode, and left in it.
-        data: Which pictures, how large; mean, deviation and interpolation are the model's own.
+        data: Which images, how large; mean, deviation and interpolation are the model's own.
         progress: Wraps the batches, to show how far it is.
 
     Raises:
-        DataError: The folders are not as they must be, have classes that the model does not know, or no picture can be
+        DataError: The folders are not as they must be, have classes that the model does not know, or no image can be
             read.
     """
     preprocessing = replace(
@@ -118,7 +118,7 @@ def evaluate(model: Classifier, data: DataOptions, *, progress: Any = iter) -> R
         confusion.update(scores, targets)
     if not confusion.update_called:
         raise DataError(
-            f"none of {len(left_out)} pictures can be read, such as {left_out[0].path}: {left_out[0].reason}"
+            f"none of {len(left_out)} images can be read, such as {left_out[0].path}: {left_out[0].reason}"
         )
     counts = confusion.compute().cpu()  # (true class, named class)
     right = counts.diagonal()
@@ -134,7 +134,7 @@ def evaluate(model: Classifier, data: DataOptions, *, progress: Any = iter) -> R
     return Report(
         top1=int(right.sum()) / total,
         top5=top5.compute().item(),
-        num_pictures=total,
+        num_images=total,
         num_unreadable=len(left_out),
         calibration_error=calibration.compute().item(),
         confusion=tuple(map(tuple, counts.tolist())),
@@ -144,19 +144,19 @@ def evaluate(model: Classifier, data: DataOptions, *, progress: Any = iter) -> R
 
 
 def _scores(model: Classifier, images: Tensor) -> Tensor:
-    """Probabilities (B, classes) of pictures (B, 3, height, width), or averaged over (B, views, 3, height, width)."""
+    """Probabilities (B, classes) of images (B, 3, height, width), or averaged over (B, views, 3, height, width)."""
     views = images.unbind(1) if images.ndim == 5 else (images,)
     return torch.stack([model(view).float().softmax(-1) for view in views]).mean(0)
 
 
 @torch.inference_mode()
 def worst(model: Classifier, data: DataOptions, *, num: int = 12) -> list[tuple[Image.Image, Tensor, str]]:
-    """The validation pictures that the classifier is wrong about and most sure of.
+    """The validation images that the classifier is wrong about and most sure of.
 
     Returns:
-        The picture as the model sees it, the same prepared (3, height, width), and what went wrong in words.
+        The image as the model sees it, the same prepared (3, height, width), and what went wrong in words.
     """
-    if data.source == "shards":  # which have no numbers to find a picture by
+    if data.source == "shards":  # which have no numbers to find an image by
         return []
     preprocessing = replace(model.preprocessing, image_size=data.eval_size)
     module = ClassificationData(data, preprocessing, classes=model.classes, splits=("val",))
@@ -165,7 +165,7 @@ def worst(model: Classifier, data: DataOptions, *, num: int = 12) -> list[tuple[
     mistakes: list[tuple[float, int, int, int]] = []
     number = 0
     for images, targets, unreadable in module.val_dataloader():
-        if unreadable:  # numbers no longer tell which picture is which
+        if unreadable:  # numbers no longer tell which image is which
             return []
         scores, named = _scores(model, images.to(device)).max(-1)
         for score, said, target in zip(scores.tolist(), named.tolist(), targets.tolist(), strict=True):
@@ -176,5 +176,5 @@ def worst(model: Classifier, data: DataOptions, *, num: int = 12) -> list[tuple[
     for score, index, said, target in sorted(mistakes, reverse=True)[:num]:
         image, _ = dataset[index]
         caption = f"{model.name_of(target)}, taken for {model.name_of(said)} ({score:.0%})"
-        found.append((preprocessing.to_picture(image), image, caption))
+        found.append((preprocessing.to_image(image), image, caption))
     return found

@@ -1,4 +1,4 @@
-"""What people keep of a trained classifier: a model that takes pictures and gives names."""
+"""What people keep of a trained classifier: a model that takes images and gives names."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from ...engine import weights
 from ...lettering import font_for, written
 from ..backbones import adapt_inputs, create_backbone
-from ..images import Picture, Preprocessing, read_picture
+from ..images import ImageLike, Preprocessing, read_image
 from ..kept import Kept
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a classifier says of one picture.
+    """What a classifier says of one image.
 
     Attributes:
         top: (class name, probability), the most probable first.
@@ -42,9 +42,9 @@ class Prediction:
         """The classes and how probable they are, in a line."""
         return ", ".join(f"{label} {score:.1%}" for label, score in self.top)
 
-    def draw(self, picture: Picture) -> Image.Image:
-        """The picture with the summary in a strip below it."""
-        image = read_picture(picture)
+    def draw(self, image: ImageLike) -> Image.Image:
+        """The image with the summary in a strip below it."""
+        image = read_image(image)
         size = max(12, image.width // 40)
         strip = Image.new("RGB", (image.width, image.height + 2 * size), "white")
         strip.paste(image)
@@ -61,13 +61,13 @@ class Prediction:
 
 
 class Classifier(Kept):
-    """A timm backbone together with the names of its classes and how pictures are prepared for it.
+    """A timm backbone together with the names of its classes and how images are prepared for it.
 
     Args:
         name: Any model of timm.
         classes: Class names in the order of the outputs, as data folders are called.
         names: What to call a class to people, where that differs from its folder, such as tench for n01440764.
-        preprocessing: How a picture becomes a tensor.
+        preprocessing: How an image becomes a tensor.
         kwargs: More arguments of the backbone.
         pretrained: Whether timm downloads trained weights.
 
@@ -113,65 +113,65 @@ class Classifier(Kept):
 
     @property
     def has_fixed_size(self) -> bool:
-        """Whether the backbone takes pictures of one size only, as vision transformers with windows often do."""
+        """Whether the backbone takes images of one size only, as vision transformers with windows often do."""
         return bool(getattr(self.backbone, "pretrained_cfg", {}).get("fixed_input_size"))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of a batch of prepared pictures."""
+        """Logits of a batch of prepared images."""
         return self.backbone(images)
 
     @overload
-    def predict(self, pictures: Picture, *, top_k: int = 5) -> Prediction: ...
+    def predict(self, images: ImageLike, *, top_k: int = 5) -> Prediction: ...
     @overload
-    def predict(self, pictures: Sequence[Picture], *, top_k: int = 5) -> list[Prediction]: ...
+    def predict(self, images: Sequence[ImageLike], *, top_k: int = 5) -> list[Prediction]: ...
 
-    def predict(self, pictures: Any, *, top_k: int = 5, batch_size: int = 32) -> Any:
-        """Name what is in a picture.
+    def predict(self, images: Any, *, top_k: int = 5, batch_size: int = 32) -> Any:
+        """Name what is in an image.
 
         Args:
-            pictures: A path, the bytes of a file, a PIL image or an array; or a list of such.
+            images: A path, the bytes of a file, a PIL image or an array; or a list of such.
             top_k: How many classes to give, at most as many as there are.
-            batch_size: How many pictures go through the model at once.
+            batch_size: How many images go through the model at once.
 
         Returns:
             A `Prediction`; for a list, a list of them.
 
         Raises:
-            PictureError: A picture cannot be read.
+            ImageError: An image cannot be read.
         """
-        if not isinstance(pictures, list | tuple):
-            return self.predict([pictures], top_k=top_k)[0]
-        batches = self._batches(pictures, batch_size, self.forward)
+        if not isinstance(images, list | tuple):
+            return self.predict([images], top_k=top_k)[0]
+        batches = self._batches(images, batch_size, self.forward)
         return [prediction for logits in batches for prediction in self._name(logits, top_k)]
 
-    def embed(self, pictures: Any, *, batch_size: int = 32) -> Tensor:
-        """What the head sees of pictures: pooled features, to search, cluster or classify by.
+    def embed(self, images: Any, *, batch_size: int = 32) -> Tensor:
+        """What the head sees of images: pooled features, to search, cluster or classify by.
 
         Args:
-            pictures: As for `predict`.
-            batch_size: How many pictures go through the model at once.
+            images: As for `predict`.
+            batch_size: How many images go through the model at once.
 
         Returns:
-            (c,) in float32; for a list (number of pictures, c).
+            (c,) in float32; for a list (number of images, c).
 
         Raises:
-            PictureError: A picture cannot be read.
+            ImageError: An image cannot be read.
         """
-        if not isinstance(pictures, list | tuple):
-            return self.embed([pictures])[0]
-        found = [features.float().cpu() for features in self._batches(pictures, batch_size, self.features)]
+        if not isinstance(images, list | tuple):
+            return self.embed([images])[0]
+        found = [features.float().cpu() for features in self._batches(images, batch_size, self.features)]
         return torch.cat(found) if found else torch.empty(0, getattr(self.backbone, "num_features"))  # noqa: B009
 
     def features(self, images: Tensor) -> Tensor:
-        """Pooled features (B, c) of prepared pictures (B, 3, height, width)."""
+        """Pooled features (B, c) of prepared images (B, 3, height, width)."""
         backbone: Any = self.backbone
         return backbone.forward_head(backbone.forward_features(images), pre_logits=True)
 
     @torch.inference_mode()
     def _batches(
-        self, pictures: Sequence[Picture], batch_size: int, compute: Callable[[Tensor], Tensor]
+        self, images: Sequence[ImageLike], batch_size: int, compute: Callable[[Tensor], Tensor]
     ) -> list[Tensor]:
-        """What the model, in evaluation mode, computes of each batch of prepared pictures."""
+        """What the model, in evaluation mode, computes of each batch of prepared images."""
         transform, shorter_side = self.preprocessing.transform(), self.preprocessing.shorter_side
         device = next(self.parameters()).device
         was_training = self.training
@@ -181,12 +181,12 @@ class Classifier(Kept):
                 compute(
                     torch.stack(
                         [
-                            transform(read_picture(picture, shorter_side=shorter_side))
-                            for picture in pictures[start : start + batch_size]
+                            transform(read_image(image, shorter_side=shorter_side))
+                            for image in images[start : start + batch_size]
                         ]
                     ).to(device)
                 )
-                for start in range(0, len(pictures), batch_size)
+                for start in range(0, len(images), batch_size)
             ]
         finally:
             self.train(was_training)
@@ -225,7 +225,7 @@ class Classifier(Kept):
     def start_from(self, path: str | Path) -> None:
         """Take over the weights of another classifier of the same backbone, the head if the classes agree.
 
-        It may be of another picture size, or of RGB pictures where this one has other input channels.
+        It may be of another image size, or of RGB images where this one has other input channels.
 
         Raises:
             WeightsError: The file is damaged, or the backbones differ.
@@ -237,7 +237,7 @@ class Classifier(Kept):
                 f"set --model.name {other.name}, or --model.weights null to start from nothing"
             )
         if hasattr(other.backbone, "set_input_size"):
-            # Positions, where a model has them, are resized to the pictures that this model is made for.
+            # Positions, where a model has them, are resized to the images that this model is made for.
             made_for = getattr(self.backbone, "pretrained_cfg", {}).get("input_size", (3, 224, 224))[-2:]
             other.backbone.set_input_size(img_size=self.kwargs.get("img_size", made_for))  # pyright: ignore
         own = self.backbone.state_dict()

@@ -1,4 +1,4 @@
-"""What a recipe may ask for of labelled pictures: which, how large, how varied."""
+"""What a recipe may ask for of labelled images: which, how large, how varied."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -8,19 +8,19 @@ from ..loading import pair
 
 @dataclass(kw_only=True)
 class AugmentOptions:
-    """How training pictures are varied.
+    """How training images are varied.
 
     Attributes:
-        crop_scale: Least and greatest share of the picture's area that a random crop covers.
+        crop_scale: Least and greatest share of the image's area that a random crop covers.
         crop_ratio: Least and greatest width to height of a crop, before it is resized to the image size.
-        flip: How often a picture is mirrored; 0 where left and right mean something.
+        flip: How often an image is mirrored; 0 where left and right mean something.
         color_jitter: How far brightness, contrast and saturation may change.
         rand_augment: A policy in timm's words, such as rand-m9-mmax9-mstd0.5-inc1; null: none.
         erase: How often a random rectangle is replaced by noise.
-        mixup: Strength of mixing two pictures, as the alpha of a Beta distribution; 0: never.
+        mixup: Strength of mixing two images, as the alpha of a Beta distribution; 0: never.
         cutmix: The same for pasting a part of one into another; with both, each batch draws one of them.
         mix_prob: Share of batches in which there is mixup or cutmix at all.
-        mix_epochs: After how many epochs mixup and cutmix end, so that the last ones see pictures as they are; null:
+        mix_epochs: After how many epochs mixup and cutmix end, so that the last ones see images as they are; null:
             never.
     """
 
@@ -46,8 +46,8 @@ class ScenesOptions:
     """How many digit scenes.
 
     Attributes:
-        num_train: Pictures for training.
-        num_val: Pictures for validation.
+        num_train: Images for training.
+        num_val: Images for validation.
         size: Their height and width before any crop.
         seed: Which ones.
     """
@@ -60,7 +60,7 @@ class ScenesOptions:
 
 @dataclass(kw_only=True)
 class DataOptions:
-    """Which pictures, how large, how many at once.
+    """Which images, how large, how many at once.
 
     Attributes:
         source: folders (train/<class>/ and val/<class>/ in root); imagenet (as released: the same, where val may be
@@ -75,21 +75,21 @@ class DataOptions:
         download: torchvision: whether to fetch it where it is not there yet.
         train_shards: shards: files, such as 'shards/train-*.tar'.
         val_shards: shards: the same for validation.
-        num_train: shards: how many pictures an epoch of training has.
+        num_train: shards: how many images an epoch of training has.
         classes: shards: a file with a class name a line.
-        max_unreadable: Share of the pictures that may be unreadable before the run stops; all are named in
+        max_unreadable: Share of the images that may be unreadable before the run stops; all are named in
             unreadable.csv.
         image_size: What the model sees, in pixels: one number, or [height, width]; at least 32.
         eval_image_size: The same when it is judged and used; null: no other. Random crops magnify what they show,
-            so that a model trained with them often does better on somewhat larger pictures.
+            so that a model trained with them often does better on somewhat larger images.
         crop_fraction: How much of the shorter side validation keeps; null: what the model is known to like.
-        views: How many views of a picture `sgformer evaluate` looks at, whose probabilities are averaged: 1 is the
+        views: How many views of an image `sgformer evaluate` looks at, whose probabilities are averaged: 1 is the
             central crop, 2 adds its mirror image, 5 the four corners, 10 the mirror images of the five. Corners differ
-            from the centre where crop_fraction is below 1 or the picture no square.
-        batch_size: Pictures per batch of all processes together, which share it equally.
-        workers: Processes that read pictures; null: as many as suit the machine.
-        balanced: Whether pictures of rare classes are drawn more often, so that all classes come equally often.
-        augment: How training pictures are varied.
+            from the centre where crop_fraction is below 1 or the image no square.
+        batch_size: Images per batch of all processes together, which share it equally.
+        workers: Processes that read images; null: as many as suit the machine.
+        balanced: Whether images of rare classes are drawn more often, so that all classes come equally often.
+        augment: How training images are varied.
         scenes: How many digit scenes, where those are the source.
     """
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ..loading import DataError, Unreadable, collate_readable, suitable_workers
-from .data import ClassificationData, Pictures
+from .data import ClassificationData, Images
 from .model import Classifier
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ class ProbeOptions:
 
     Attributes:
         penalties: Inverse strengths of the penalty to choose from, as scikit-learn's C, by cross-validation on the
-            training pictures; features are standardized before. Empty: no regression, the model is trained.
-        folds: Parts of the cross-validation; fewer where a class has fewer pictures.
+            training images; features are standardized before. Empty: no regression, the model is trained.
+        folds: Parts of the cross-validation; fewer where a class has fewer images.
     """
 
     penalties: list[float] = field(default_factory=list)
@@ -41,23 +41,23 @@ def probe(recipe: "Recipe", data: ClassificationData, model: Classifier) -> dict
 
     Args:
         recipe: Has the section ``probe``.
-        data: Training and validation pictures, which all are seen as in validation.
+        data: Training and validation images, which all are seen as in validation.
         model: Whose head is replaced; its backbone stays as it is.
 
     Returns:
-        ``cv_top1``, the accuracy that cross-validation on the training pictures found; ``val_top1``; ``num_features``;
+        ``cv_top1``, the accuracy that cross-validation on the training images found; ``val_top1``; ``num_features``;
         ``penalty``, the one that was chosen.
 
     Raises:
-        DataError: A class has one picture alone, or none can be read.
+        DataError: A class has one image alone, or none can be read.
     """
     if recipe.data.source == "shards":
-        raise DataError("a probe reads its pictures several times and in order; shards are not for that")
+        raise DataError("a probe reads its images several times and in order; shards are not for that")
     options, found = recipe.probe, {}
     preprocessing = model.preprocessing
     for split, samples in data.samples.items():
-        pictures = Pictures(samples.items, preprocessing.transform(), preprocessing.shorter_side)
-        found[split] = _features(model, pictures, data, split)
+        images = Images(samples.items, preprocessing.transform(), preprocessing.shorter_side)
+        found[split] = _features(model, images, data, split)
     weight, bias, score, penalty = regress(
         *found["train"], classes=data.classes, penalties=options.penalties, folds=options.folds
     )
@@ -83,8 +83,8 @@ def regress(
     """A logistic regression, its penalty chosen by cross-validation, as a linear layer.
 
     Args:
-        features: (number of pictures, c).
-        labels: (number of pictures,), class indices.
+        features: (number of images, c).
+        labels: (number of images,), class indices.
         classes: Class names.
         penalties: scikit-learn's C, to choose from.
         folds: Parts of the cross-validation.
@@ -93,7 +93,7 @@ def regress(
         Weight (classes, c), bias (classes,), cross-validated accuracy, and the penalty chosen.
 
     Raises:
-        DataError: A class has one picture alone.
+        DataError: A class has one image alone.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV, StratifiedKFold
@@ -103,7 +103,7 @@ def regress(
     counts = labels.bincount(minlength=len(classes))
     if (least := int(counts.min())) < 2:
         name = classes[int(counts.argmin())]
-        raise DataError(f"the class {name} has {least} readable training pictures; a probe needs two of each")
+        raise DataError(f"the class {name} has {least} readable training images; a probe needs two of each")
     parts = StratifiedKFold(min(folds, least), shuffle=True, random_state=0)
     pipeline = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
     search: Any = GridSearchCV(pipeline, {"logisticregression__C": penalties}, cv=parts, scoring="accuracy")
@@ -119,26 +119,26 @@ def regress(
 
 @torch.inference_mode()
 def _features(
-    model: Classifier, pictures: Pictures, data: ClassificationData, split: str
+    model: Classifier, images: Images, data: ClassificationData, split: str
 ) -> tuple[Tensor, Tensor]:
-    """Features and labels of all pictures that can be read; those that cannot are named, and may be too many."""
+    """Features and labels of all images that can be read; those that cannot are named, and may be too many."""
     device = next(model.parameters()).device
     workers = suitable_workers() if data.options.workers is None else data.options.workers
     loader = DataLoader(
-        pictures, batch_size=data.options.batch_size, num_workers=workers, collate_fn=collate_readable
+        images, batch_size=data.options.batch_size, num_workers=workers, collate_fn=collate_readable
     )
     found, unreadable = [], list[Unreadable]()
     model.eval()
-    for images, labels, left_out in loader:
+    for x, labels, left_out in loader:
         unreadable += left_out
-        if len(images):
-            found.append((model.features(images.to(device)).float().cpu(), labels))
+        if len(x):
+            found.append((model.features(x.to(device)).float().cpu(), labels))
     for path, reason in unreadable:
         print(f"left out: {path}: {reason}")
-    if not found or len(unreadable) > data.options.max_unreadable * len(pictures):
+    if not found or len(unreadable) > data.options.max_unreadable * len(images):
         path, reason = unreadable[0]
         raise DataError(
-            f"{len(unreadable)} of {len(pictures)} {split} pictures cannot be read, such as {path}: {reason}; mend "
+            f"{len(unreadable)} of {len(images)} {split} images cannot be read, such as {path}: {reason}; mend "
             "them, or allow more: --data.max_unreadable"
         )
     features, labels = zip(*found, strict=True)

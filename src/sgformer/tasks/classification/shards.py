@@ -1,4 +1,4 @@
-"""WebDataset shards: tar files with pictures and labels, for clusters whose file systems dislike small files."""
+"""WebDataset shards: tar files with images and labels, for clusters whose file systems dislike small files."""
 
 import glob
 import random
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ...engine.sampling import fold, seed_sample
-from ..images import SUFFIXES, PictureError, read_picture
+from ..images import SUFFIXES, ImageError, read_image
 from ..loading import DataError, Unreadable, listed
 
 _ADDRESS = re.compile(r"(https?|s3|gs)://[\w.~:/?#@!&()*+,;=%-]+")
@@ -33,7 +33,7 @@ class Shards(IterableDataset[Any]):
         pattern: Files, such as ``shards/train-*.tar`` or ``shards/train-{000..146}.tar``; also URLs in braces.
         classes: Class names, in order.
         transform: From RGB to a tensor.
-        shorter_side: What the transform needs, see `read_picture`.
+        shorter_side: What the transform needs, see `read_image`.
         length: Samples of an epoch over all processes; for validation None: all there are.
         seed: Where order and variation start.
         rank: Which process this is.
@@ -123,13 +123,13 @@ class Shards(IterableDataset[Any]):
             name = f"{sample['__url__']}:{sample['__key__']}"
             content = next((sample[key] for key in sample if f".{key.lower()}" in SUFFIXES), None)
             if content is None or "cls" not in sample:
-                raise DataError(f"{name} has no picture or no .cls beside it; see the WebDataset format")
+                raise DataError(f"{name} has no image or no .cls beside it; see the WebDataset format")
             label = self._label(sample["cls"].decode().strip(), name)
             if seed is not None:
                 seed_sample(fold(seed, number))
             try:
-                image = read_picture(content, shorter_side=self.shorter_side)
-            except PictureError as error:
+                image = read_image(content, shorter_side=self.shorter_side)
+            except ImageError as error:
                 yield Unreadable(name, error.reason)
                 continue
             yield self.transform(image), torch.tensor(label)

@@ -1,7 +1,7 @@
-"""Where labelled pictures come from: folders, lists, ImageNet as released, torchvision's sets, packed files, shards.
+"""Where labelled images come from: folders, lists, ImageNet as released, torchvision's sets, packed files, shards.
 
-Each source gives the same thing, `Samples`: the classes, and (picture, class index) for each sample. A picture is a
-path, or bytes, or whatever `images.read_picture` takes. Everything is looked through before anything is trained.
+Each source gives the same thing, `Samples`: the classes, and (image, class index) for each sample. An image is a
+path, or bytes, or whatever `images.read_image` takes. Everything is looked through before anything is trained.
 """
 
 from collections import Counter
@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from ..digit_scenes import DigitScenes
-from ..images import SUFFIXES, Picture, describe_left_out, is_junk, look_through
+from ..images import SUFFIXES, ImageLike, describe_left_out, is_junk, look_through
 from ..loading import DataError, listed
 from ..text import read_lines
 from .tables import check_labels, read_table
@@ -22,20 +22,20 @@ Split = Literal["train", "val"]
 
 
 class Items(Protocol):
-    """What samples are kept in: a length, and (picture, class index) by number."""
+    """What samples are kept in: a length, and (image, class index) by number."""
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int, /) -> tuple[Picture, int]: ...
+    def __getitem__(self, index: int, /) -> tuple[ImageLike, int]: ...
 
 
 @dataclass(frozen=True)
 class Samples:
-    """The labelled pictures of a split.
+    """The labelled images of a split.
 
     Attributes:
         classes: What the class indices mean.
-        items: (picture, class index).
+        items: (image, class index).
         names: What to call a class to people, where that differs.
         notes: What lies there and is not used, and what else is unusual.
     """
@@ -47,7 +47,7 @@ class Samples:
 
 
 def folders(root: Path, split: Split) -> Samples:
-    """``root/<split>/<class>/**`` with pictures; the classes are the folders' names, sorted.
+    """``root/<split>/<class>/**`` with images; the classes are the folders' names, sorted.
 
     A file ``root/classes.txt`` or ``root/LOC_synset_mapping.txt`` may say what to call them, a line `folder name` each.
     """
@@ -57,22 +57,20 @@ def folders(root: Path, split: Split) -> Samples:
     entries = [path for path in sorted(folder.iterdir()) if not is_junk(path.name)]
     names = [path for path in entries if path.is_dir()]
     if not names:
-        raise DataError(f"{folder} has no class folders; expected {folder}/<class>/ with pictures")
+        raise DataError(f"{folder} has no class folders; expected {folder}/<class>/ with images")
     if odd := [path.name for path in names if any("\udc80" <= letter <= "\udcff" for letter in path.name)]:
         raise DataError(f"the class folder {odd[0]!a} in {folder} has a name that is no UTF-8; rename it")
     found = {path.name: look_through(path) for path in names}
     left_out = sum((one.left_out for one in found.values()), Counter[str]())
     there = f", but {describe_left_out(left_out)}" if left_out else ""
-    empty = [name for name, one in found.items() if not one.pictures]
+    empty = [name for name, one in found.items() if not one.images]
     if len(empty) == len(found):
         raise DataError(
-            f"there are no pictures in the class folders of {folder}{there}; expected .jpg, .png and the like"
+            f"there are no images in the class folders of {folder}{there}; expected .jpg, .png and the like"
         )
     if empty:
-        raise DataError(
-            f"no pictures in {folder} for {listed(empty)}{there}; add some, or remove the folders"
-        )
-    items = [(path, index) for index, one in enumerate(found.values()) for path in one.pictures]
+        raise DataError(f"no images in {folder} for {listed(empty)}{there}; add some, or remove the folders")
+    items = [(path, index) for index, one in enumerate(found.values()) for path in one.images]
     notes = [f"left out of {split}: {describe_left_out(left_out)}"] if left_out else []
     if beside := Counter(path.suffix.lower() or path.name for path in entries if path not in names):
         notes.append(f"left out, in no class folder of {split}: {describe_left_out(beside)}")
@@ -88,27 +86,27 @@ def _instead(root: Path, split: Split) -> str:
         return f"rename {root / other[0]} to {split}, or link it"
     if any(path.suffix.lower() in SUFFIXES for path in root.glob("*/*")):
         return (
-            f"it seems to hold the classes themselves: move some pictures of each to {root}/train/<class>/ and the "
+            f"it seems to hold the classes themselves: move some images of each to {root}/train/<class>/ and the "
             f"others, to judge by, to {root}/val/<class>/"
         )
-    return f"expected {root / split}/<class>/ with pictures"
+    return f"expected {root / split}/<class>/ with images"
 
 
 def imagenet(root: Path, split: Split, val_labels: str | None) -> Samples:
-    """ImageNet as released: class folders in train; in val class folders, or all pictures beside each other.
+    """ImageNet as released: class folders in train; in val class folders, or all images beside each other.
 
-    For the latter ``val_labels`` names a text file with a line for each picture: its file name and its class folder's
+    For the latter ``val_labels`` names a text file with a line for each image: its file name and its class folder's
     name, separated by a comma or blanks, as in Kaggle's ``LOC_val_solution.csv``; or the class alone, in the order of
     the sorted file names.
     """
     if split == "train" or any(path.is_dir() for path in _entries(root / split)):
         return folders(root, split)
-    pictures, left_out = look_through(root / split)
+    images, left_out = look_through(root / split)
     notes = [f"left out of {split}: {describe_left_out(left_out)}"] if left_out else []
     classes = folders(root, "train").classes if (root / "train").is_dir() else None
     if val_labels is None:
         raise DataError(
-            f"the pictures of {root / split} lie beside each other, without class folders; name the list of their "
+            f"the images of {root / split} lie beside each other, without class folders; name the list of their "
             "labels: --data.val_labels FILE, a line `file class` each"
         )
     lines = read_lines(Path(val_labels).expanduser())
@@ -117,22 +115,22 @@ def imagenet(root: Path, split: Split, val_labels: str | None) -> Samples:
         words = words[1:]
     by_name = check_labels(((Path(word[0]).stem, word[1]) for word in words if len(word) > 1), val_labels)
     if by_name:
-        missing = [path.name for path in pictures if path.stem not in by_name]
+        missing = [path.name for path in images if path.stem not in by_name]
         if missing:
             raise DataError(
                 f"{val_labels} has no label for {listed(missing)}; name the list that belongs to {root / split}"
             )
-        labels = [by_name[path.stem] for path in pictures]
-        if unused := len(by_name) - len({path.stem for path in pictures}):
-            notes.append(f"{unused} lines of {val_labels} name no picture")
-    elif len(words) == len(pictures):
+        labels = [by_name[path.stem] for path in images]
+        if unused := len(by_name) - len({path.stem for path in images}):
+            notes.append(f"{unused} lines of {val_labels} name no image")
+    elif len(words) == len(images):
         labels = [word[0] for word in words]
     else:
         raise DataError(
-            f"{val_labels} has {len(words)} lines for {len(pictures)} pictures in {root / split}; "
+            f"{val_labels} has {len(words)} lines for {len(images)} images in {root / split}; "
             "it must have a line each"
         )
-    return _named(list(zip(pictures, labels, strict=True)), classes, val_labels, notes)
+    return _named(list(zip(images, labels, strict=True)), classes, val_labels, notes)
 
 
 def listing(
@@ -150,7 +148,7 @@ def listing(
         split: What it is for, for the message.
         root: Where relative paths start.
         classes: The classes, where another table fixes them; else all labels of this one, sorted.
-        max_missing: Which share of the pictures may be missing.
+        max_missing: Which share of the images may be missing.
     """
     pairs, notes = read_table(path, split, root, max_missing=max_missing)
     return _named(pairs, classes, str(path), notes)
@@ -183,7 +181,7 @@ class _Packed:
     def __len__(self) -> int:
         return len(self.label)
 
-    def __getitem__(self, index: int) -> tuple[Picture, int]:
+    def __getitem__(self, index: int) -> tuple[ImageLike, int]:
         start, end = self.offset[index : index + 2]
         return self.jpeg[start:end].tobytes(), int(self.label[index])
 
@@ -235,12 +233,12 @@ class _Scenes:
 
     def __init__(self, made_on_demand: DigitScenes) -> None:
         self.scenes = made_on_demand
-        self.made: dict[int, tuple[Picture, int]] = {}
+        self.made: dict[int, tuple[ImageLike, int]] = {}
 
     def __len__(self) -> int:
         return len(self.scenes)
 
-    def __getitem__(self, index: int) -> tuple[Picture, int]:
+    def __getitem__(self, index: int) -> tuple[ImageLike, int]:
         if index not in self.made:
             scene = self.scenes[index]
             self.made[index] = scene.image, scene.label

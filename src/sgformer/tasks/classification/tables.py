@@ -1,4 +1,4 @@
-"""Tables of pictures and their labels: CSV, TSV, Parquet."""
+"""Tables of images and their labels: CSV, TSV, Parquet."""
 
 import csv
 import io
@@ -16,54 +16,54 @@ Pairs = list[tuple[Path, str]]
 def read_table(
     path: str | None, split: str, root: Path | None, *, max_missing: float = 0.0
 ) -> tuple[Pairs, list[str]]:
-    """The pictures of a table with the columns ``path`` and ``label``, with their labels, and notes.
+    """The images of a table with the columns ``path`` and ``label``, with their labels, and notes.
 
     Args:
         path: The table: CSV with commas, semicolons or tabs, or Parquet (through pandas). Paths in it are relative to
-            ``root``, or to the table's own folder; backslashes are taken for slashes where that finds a picture.
+            ``root``, or to the table's own folder; backslashes are taken for slashes where that finds an image.
         split: What it is for, for the message.
         root: Where relative paths start.
-        max_missing: Which share of the pictures may be missing; they are left out, and counted in the notes.
+        max_missing: Which share of the images may be missing; they are left out, and counted in the notes.
 
     Raises:
-        DataError: The table is not like that, contradicts itself, or names pictures that do not exist.
+        DataError: The table is not like that, contradicts itself, or names images that do not exist.
     """
     if path is None:
-        raise DataError(f"which pictures? Name a CSV or Parquet file: --data.{split}_list FILE")
+        raise DataError(f"which images? Name a CSV or Parquet file: --data.{split}_list FILE")
     table = Path(path).expanduser()
     if not table.is_file():
         raise DataError(f"there is no file {table}; check --data.{split}_list")
     rows = _parquet(table) if table.suffix.lower() == ".parquet" else _csv(table)
     if not rows:
-        raise DataError(f"{table} has no rows; it must have one for each picture")
+        raise DataError(f"{table} has no rows; it must have one for each image")
     base = root or table.parent
-    for number, (picture, label) in enumerate(rows, 1):
-        if not label or not picture:
+    for number, (image, label) in enumerate(rows, 1):
+        if not label or not image:
             raise DataError(f"row {number} of {table} has no {'path' if label else 'label'}; complete it")
     found = _Folders()
-    pairs = [(found.resolve(base, picture), label) for picture, label in rows]
-    check_labels(((os.path.normpath(picture), label) for picture, label in pairs), table)
+    pairs = [(found.resolve(base, image), label) for image, label in rows]
+    check_labels(((os.path.normpath(image), label) for image, label in pairs), table)
     there = [pair for pair in pairs if pair[0] in found]
     missing = len(pairs) - len(there)
     if missing > max_missing * len(pairs):
-        first = next(picture for picture, _ in pairs if picture not in found)
+        first = next(image for image, _ in pairs if image not in found)
         raise DataError(
-            f"{table} names {missing} of {len(pairs)} pictures that do not exist, such as {first}; set --data.root to "
+            f"{table} names {missing} of {len(pairs)} images that do not exist, such as {first}; set --data.root to "
             f"the folder that its paths start from (now {base}), or correct the table"
         )
-    notes = [f"{missing} pictures of {table} do not exist"] if missing else []
-    if twice := len(there) - len({os.path.normpath(picture) for picture, _ in there}):
-        notes.append(f"{twice} rows of {table} repeat a picture")
+    notes = [f"{missing} images of {table} do not exist"] if missing else []
+    if twice := len(there) - len({os.path.normpath(image) for image, _ in there}):
+        notes.append(f"{twice} rows of {table} repeat an image")
     return there, notes
 
 
 def check_labels(pairs: Iterable[tuple[Any, str]], source: str | Path) -> dict[Any, str]:
-    """The label of each picture; a table may repeat itself, but not contradict itself."""
+    """The label of each image; a table may repeat itself, but not contradict itself."""
     labels: dict[Any, str] = {}
-    for picture, label in pairs:
-        if labels.setdefault(picture, label) != label:
+    for image, label in pairs:
+        if labels.setdefault(image, label) != label:
             raise DataError(
-                f"{source} calls {picture} both {labels[picture]} and {label}; a picture has one class: remove a line"
+                f"{source} calls {image} both {labels[image]} and {label}; an image has one class: remove a line"
             )
     return labels
 

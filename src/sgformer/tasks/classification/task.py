@@ -32,7 +32,7 @@ class LossOptions:
 
     Attributes:
         label_smoothing: Share of the target that is spread over all classes.
-        weights: balanced, so that all classes weigh the same whatever their numbers of training pictures; or weights by
+        weights: balanced, so that all classes weigh the same whatever their numbers of training images; or weights by
             class, such as {cat: 2}, 1 for others; null: none.
     """
 
@@ -48,7 +48,7 @@ class Recipe:
         task: Always classification.
         seed: Where all randomness starts.
         model: Which backbone.
-        data: Which pictures, how large, how many at once.
+        data: Which images, how large, how many at once.
         probe: A logistic regression in place of training.
         loss: What training minimizes.
         optim: How the weights are moved.
@@ -116,7 +116,7 @@ class ClassificationTask(LightningModule):
         if self.mix and (self.mix_epochs is None or self.current_epoch < self.mix_epochs):
             even = (
                 len(images) // 2 * 2
-            )  # pictures are mixed in pairs; one may be missing where a file is damaged
+            )  # images are mixed in pairs; one may be missing where a file is damaged
             images, targets = self.mix(images[:even], targets[:even]) if even else (images, targets)
         # In float32, whatever the precision of the model.
         return cross_entropy(
@@ -135,7 +135,7 @@ class ClassificationTask(LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Counts what is right."""
         images, targets = batch.images, batch.targets
-        if len(images):  # none where no picture could be read
+        if len(images):  # none where no image could be read
             logits = self.model(images).float()
             self.top1(logits, targets)
             self.top5(logits, targets)
@@ -177,7 +177,7 @@ def build(recipe: Recipe) -> tuple[ClassificationTask, ClassificationData]:
     )
     if recipe.data.eval_size != recipe.data.train_size and model.has_fixed_size:
         raise ValueError(
-            f"{recipe.model.name} takes pictures of one size only; set --data.eval_image_size null"
+            f"{recipe.model.name} takes images of one size only; set --data.eval_image_size null"
         )
     if recipe.model.weights:
         model.start_from(recipe.model.weights)
@@ -194,7 +194,7 @@ def build(recipe: Recipe) -> tuple[ClassificationTask, ClassificationData]:
 
 
 def watchers(recipe: Recipe, data: ClassificationData, folder: Path) -> list[Callback]:
-    """Callbacks for a run: the count of pictures that cannot be read."""
+    """Callbacks for a run: the count of images that cannot be read."""
     return [
-        CountUnreadable(folder, num_pictures=data.num_pictures, max_share=recipe.data.max_unreadable),
+        CountUnreadable(folder, num_images=data.num_images, max_share=recipe.data.max_unreadable),
     ]

@@ -1,4 +1,4 @@
-"""How training pictures are varied, and their boxes and masks along with them."""
+"""How training images are varied, and their boxes and masks along with them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,19 +15,19 @@ Target = dict[str, Any]
 
 
 def to_tensor(image: Image.Image) -> Tensor:
-    """8 bits (3, height, width) from an RGB picture."""
+    """8 bits (3, height, width) from an RGB image."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
 @dataclass(kw_only=True)
 class AugmentOptions:
-    """How training pictures are varied, boxes and masks along with them.
+    """How training images are varied, boxes and masks along with them.
 
     Attributes:
-        shorter_sides: Lengths of the shorter side, one of which is drawn for each picture; empty: that of image_size.
-        crop: Height and width of a random part, taken where a picture is larger after it was resized; null: all of it.
-        flip: How often a picture is mirrored; 0 where left and right mean something.
-        flip_vertical: How often it is turned upside down, for pictures that have no up, such as from a microscope.
+        shorter_sides: Lengths of the shorter side, one of which is drawn for each image; empty: that of image_size.
+        crop: Height and width of a random part, taken where an image is larger after it was resized; null: all of it.
+        flip: How often an image is mirrored; 0 where left and right mean something.
+        flip_vertical: How often it is turned upside down, for images that have no up, such as from a microscope.
         photometric: How often brightness, contrast, saturation and hue are changed.
     """
 
@@ -43,10 +43,10 @@ class AugmentOptions:
 
 
 def resized(size: tuple[int, int], *, shorter: int, longest: int, multiple: int = 1) -> tuple[int, int]:
-    """(height, width) that a picture is resized to: its shape is kept, no side is below 32 pixels.
+    """(height, width) that an image is resized to: its shape is kept, no side is below 32 pixels.
 
     Args:
-        size: (height, width) of the picture.
+        size: (height, width) of the image.
         shorter: Length of the shorter side.
         longest: Of the longer side at most.
         multiple: Sides are rounded to multiples of it.
@@ -63,7 +63,7 @@ def resized(size: tuple[int, int], *, shorter: int, longest: int, multiple: int 
 
 
 class Augment:
-    """From a picture and all that is annotated in it to a varied picture and what is to be learned from it.
+    """From an image and all that is annotated in it to a varied image and what is to be learned from it.
 
     Args:
         options: The recipe's section ``data.augment``.
@@ -104,15 +104,15 @@ class Augment:
     def __call__(
         self, image: Tensor, target: Target, *, batch_seed: int | None = None
     ) -> tuple[Tensor, Target]:
-        """Vary a picture.
+        """Vary an image.
 
         Args:
             image: 8 bits, (3, height, width).
             target: ``boxes`` (n, 4), ``labels`` (n,), ``iscrowd`` (n,), and ``masks`` (n, height, width) or none.
-            batch_seed: Where the length of the shorter side comes from; None: drawn for this picture.
+            batch_seed: Where the length of the shorter side comes from; None: drawn for this image.
 
         Returns:
-            The picture, and ``boxes``, ``labels`` and ``masks`` of the objects that are left; ``crowds`` (m, 4) are the
+            The image, and ``boxes``, ``labels`` and ``masks`` of the objects that are left; ``crowds`` (m, 4) are the
             boxes of regions from which nothing can be learned.
         """
         options = self.options

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from ..images import PictureError, any_size, check_size, find_pictures, num_pages, upright_size
+from ..images import ImageError, any_size, check_size, find_images, num_pages, upright_size
 from . import masks
 
 # How far a box may reach beyond the image: converters round, and count pixels from 1.
@@ -110,7 +110,7 @@ def find_file(folder: Path, name: str) -> Path:
 @lru_cache(maxsize=4)
 def _elsewhere(folder: Path) -> dict[str, Path]:
     """Where below a folder, or beside it, images of a name are, to hint at."""
-    return {path.name: path for path in find_pictures(folder.parent)}
+    return {path.name: path for path in find_images(folder.parent)}
 
 
 def image_row(row: dict[str, Any], folder: Path) -> ImageRow:
@@ -127,7 +127,7 @@ def image_row(row: dict[str, Any], folder: Path) -> ImageRow:
         raise Fault(f"there is no such file in {folder}{f', but {other}' if other else ''}")
     try:
         size, turned, pages = _opened(path)
-    except PictureError as error:  # too large
+    except ImageError as error:  # too large
         raise Fault(error.reason) from error
     except Exception as error:  # a broken header can raise anything
         raise Fault(f"is no image, or damaged ({' '.join(str(error).split())[:80]})") from error

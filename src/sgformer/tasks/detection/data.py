@@ -1,4 +1,4 @@
-"""Pictures with boxes and masks, from COCO's format or made on the spot, as batches for a detector."""
+"""Images with boxes and masks, from COCO's format or made on the spot, as batches for a detector."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from torchvision.transforms import v2
 
 from ...engine.sampling import Draw, drawn
 from ..digit_scenes import DigitScenes
-from ..images import PictureError, read_picture
+from ..images import ImageError, read_image
 from ..loading import DataError, Unreadable, listed, make_loader, pair, spread
 from . import coco, sources
 from .augment import Augment, AugmentOptions, Target, to_tensor
@@ -29,8 +29,8 @@ class ScenesOptions:
     """How many digit scenes.
 
     Attributes:
-        num_train: Pictures for training.
-        num_val: Pictures for validation.
+        num_train: Images for training.
+        num_val: Images for validation.
         size: Their height and width: one number, or both.
         num_digits: Least and greatest number of digits in one.
         seed: Which ones.
@@ -45,21 +45,21 @@ class ScenesOptions:
 
 @dataclass(kw_only=True)
 class DataOptions:
-    """Which pictures, how large, how many at once.
+    """Which images, how large, how many at once.
 
     Attributes:
         source: The format of the annotations: coco, yolo for text files, voc for XML files; or digit_scenes, which are
             made on the spot.
         root: The folder from which train and val name theirs.
-        train: Where the training pictures are.
-        val: Where the validation pictures are.
-        image_size: What the model sees: how long the shorter side of a picture becomes, and how long the longer one may
-            become at most. Small pictures are enlarged.
+        train: Where the training images are.
+        val: Where the validation images are.
+        image_size: What the model sees: how long the shorter side of an image becomes, and how long the longer one may
+            become at most. Small images are enlarged.
         multiple: Sides are rounded to multiples of it, for backbones that insist, such as swin on 4.
-        batch_size: Pictures per batch of all processes together, which share it equally.
-        like_together: Whether pictures of like shape share a batch in training, and the drawn length of their shorter
+        batch_size: Images per batch of all processes together, which share it equally.
+        like_together: Whether images of like shape share a batch in training, and the drawn length of their shorter
             side, so that most go through the backbone together and little is padded.
-        workers: Processes that read pictures; null: as many as suit the machine.
+        workers: Processes that read images; null: as many as suit the machine.
         invalid: What happens to annotations with faults, such as a box without width: error, or drop, which leaves
             them out.
         crowds: What crowds (iscrowd 1) are: ignore, regions that count neither way, or objects like others, which some
@@ -68,7 +68,7 @@ class DataOptions:
             Label Studio write them.
         max_unreadable: Share of the images that may turn out to be unreadable before the run stops; all are named in
             unreadable.csv.
-        augment: How training pictures are varied.
+        augment: How training images are varied.
         scenes: How many digit scenes, where those are the source.
     """
 
@@ -121,10 +121,10 @@ class DetectionDataset(Dataset[Any]):
     to torchvision.
 
     Args:
-        records: The pictures; or None, with scenes instead.
+        records: The images; or None, with scenes instead.
         scenes: Digit scenes, which are made once, then kept in memory.
         masks: Whether masks are needed.
-        augment: What varies the pictures; None: they are as they are.
+        augment: What varies the images; None: they are as they are.
     """
 
     def __init__(
@@ -146,12 +146,12 @@ class DetectionDataset(Dataset[Any]):
         index = drawn(index)
         try:
             image, target = self._scene(index) if self.records is None else self._record(self.records[index])
-        except PictureError as error:
+        except ImageError as error:
             return Unreadable(str(error.path), error.reason)
         return self.augment(image, target, batch_seed=batch_seed) if self.augment else (image, target)
 
     def shapes(self) -> list[float]:
-        """How high each picture is relative to its width, as a logarithm."""
+        """How high each image is relative to its width, as a logarithm."""
         if self.records is None:
             return [0.0] * len(self)
         return [math.log(record.size[0] / record.size[1]) for record in self.records]
@@ -166,9 +166,9 @@ class DetectionDataset(Dataset[Any]):
         }
         if self.masks:
             target["masks"] = torch.from_numpy(record.masks())
-        image = to_tensor(read_picture(record.path))
+        image = to_tensor(read_image(record.path))
         if tuple(image.shape[1:]) != record.size:
-            raise PictureError(str(record.path), "is no longer as large as its annotations say; start again")
+            raise ImageError(str(record.path), "is no longer as large as its annotations say; start again")
         return image, target
 
     def _scene(self, index: int) -> tuple[Tensor, Target]:
@@ -210,7 +210,7 @@ def collate(samples: list[Any]) -> Batch:
 
 
 class DetectionData(LightningDataModule):
-    """Batches of (pictures [(3, height, width)], targets [{boxes, labels, masks, ...}]).
+    """Batches of (images [(3, height, width)], targets [{boxes, labels, masks, ...}]).
 
     Annotations are looked through at once, so that mistakes show before anything is trained.
 
@@ -219,7 +219,7 @@ class DetectionData(LightningDataModule):
         masks: Whether masks are needed.
         classes: The classes that a model knows, where there is one; else those of the data.
         splits: Which splits there must be.
-        seed: Where the order and the variation of training pictures start.
+        seed: Where the order and the variation of training images start.
         max_detections: How many objects the model can find in an image.
 
     Attributes:
@@ -295,7 +295,7 @@ class DetectionData(LightningDataModule):
         return lines
 
     @property
-    def num_pictures(self) -> int:
+    def num_images(self) -> int:
         """Training and validation images together."""
         if self.options.source == "digit_scenes":
             return self.options.scenes.num_train + self.options.scenes.num_val
@@ -344,7 +344,7 @@ class DetectionData(LightningDataModule):
         return Augment(options.augment, image_size=options.image_size, multiple=options.multiple)
 
     def dataset(self, split: Split) -> DetectionDataset:
-        """The pictures of a split: varied for train, as they are for val."""
+        """The images of a split: varied for train, as they are for val."""
         train, options = split == "train", self.options
         records, scenes = None, None
         if options.source == "digit_scenes":
@@ -363,18 +363,18 @@ class DetectionData(LightningDataModule):
         )
 
     def examples(self, num: int = 6) -> list[Image.Image]:
-        """A few validation pictures, cut to squares of the shorter side, to watch a model by."""
+        """A few validation images, cut to squares of the shorter side, to watch a model by."""
         dataset, side = self.dataset("val"), self.options.image_size[0]
         samples = [dataset[i] for i in spread(len(dataset), num)]
-        pictures = [v2.functional.to_pil_image(one[0]) for one in samples if not isinstance(one, Unreadable)]
-        return [ImageOps.fit(picture, (side, side)) for picture in pictures]
+        images = [v2.functional.to_pil_image(one[0]) for one in samples if not isinstance(one, Unreadable)]
+        return [ImageOps.fit(image, (side, side)) for image in images]
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Mixed order; a last batch that is not full is left out."""
         return self._loader("train")
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Every picture once, in order."""
+        """Every image once, in order."""
         return self._loader("val")
 
     def _loader(self, split: Split) -> DataLoader[Any]:

@@ -1,4 +1,4 @@
-"""What a detector found in one picture: as numbers, as JSON, as a line, and drawn into the picture."""
+"""What a detector found in one image: as numbers, as JSON, as a line, and drawn into the image."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ...lettering import written
-from ..images import Picture, read_picture
+from ..images import ImageLike, read_image
 from .draw import draw
 from .masks import area, encode_found, paste
 
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """Objects found in a picture, n of them, the surest first.
+    """Objects found in an image, n of them, the surest first.
 
     Attributes:
-        size: (height, width) of the picture.
-        boxes: float32 (n, 4): left, top, right, bottom in pixels of the picture.
+        size: (height, width) of the image.
+        boxes: float32 (n, 4): left, top, right, bottom in pixels of the image.
         labels: Class names, n of them.
         scores: float32 (n,), 0 to 1.
         category_ids: What the training annotations call the classes, n of them.
@@ -78,20 +78,20 @@ class Detections:
         limit = {} if self.limit is None else {"max_detections": self.limit}
         return {"height": self.size[0], "width": self.size[1], **limit, "objects": rows}
 
-    def draw(self, picture: Picture, *, masks: bool = True) -> Image.Image:
-        """The picture with all boxes, masks, names and scores in it; a small one is enlarged first.
+    def draw(self, image: ImageLike, *, masks: bool = True) -> Image.Image:
+        """The image with all boxes, masks, names and scores in it; a small one is enlarged first.
 
         Args:
-            picture: The one that was looked at, or something else of its size, such as a map of it.
+            image: The one that was looked at, or something else of its size, such as a map of it.
             masks: Whether masks are drawn, where there are some.
 
         Raises:
             ValueError: It is of another size.
         """
-        image = read_picture(picture)
+        image = read_image(image)
         if (image.height, image.width) != self.size:
             raise ValueError(
-                f"the picture has {image.height}x{image.width} pixels, the one that was looked at had "
+                f"the image has {image.height}x{image.width} pixels, the one that was looked at had "
                 f"{self.size[0]}x{self.size[1]}; give the same"
             )
         names = [written(label, id_) for label, id_ in zip(self.labels, self.category_ids, strict=True)]
@@ -112,10 +112,10 @@ class Detections:
 def to_coco(
     found: Sequence[Mapping[str, Any]], *, classes: Sequence[str], category_ids: Sequence[int]
 ) -> dict[str, Any]:
-    """What was found in many pictures, in COCO's format: its tools read it as annotations, and its list as results.
+    """What was found in many images, in COCO's format: its tools read it as annotations, and its list as results.
 
     Args:
-        found: For each picture its name (``picture``) and what `Detections.to_dict` gives; one without objects' list,
+        found: For each image its name (``image``) and what `Detections.to_dict` gives; one without objects' list,
             such as one that could not be read, is left out.
         classes: All that the detector knows.
         category_ids: Their ids.
@@ -127,7 +127,7 @@ def to_coco(
         images.append(
             {
                 "id": len(images) + 1,
-                "file_name": one["picture"],
+                "file_name": one["image"],
                 "height": one["height"],
                 "width": one["width"],
             }

@@ -1,4 +1,4 @@
-"""Boxes, masks and captions drawn into a picture, legible at any size of it."""
+"""Boxes, masks and captions drawn into an image, legible at any size of it."""
 
 from collections.abc import Callable, Sequence
 
@@ -18,7 +18,7 @@ COLOURS = (
     (213, 94, 0),
     (204, 121, 167),
 )
-# A picture whose longer side is below this is enlarged before anything is drawn into it.
+# An image whose longer side is below this is enlarged before anything is drawn into it.
 LONGER_SIDE = 720
 OPACITY = 0.45
 
@@ -34,17 +34,17 @@ def draw(
     kinds: Sequence[int],
     masks: Masks | None = None,
 ) -> Image.Image:
-    """Draw objects into a picture, the surest on top.
+    """Draw objects into an image, the surest on top.
 
     Args:
         image: RGB. One smaller than `LONGER_SIDE` is enlarged by a whole number.
-        boxes: (n, 4) in pixels of the picture.
+        boxes: (n, 4) in pixels of the image.
         captions: A few words for each.
         kinds: What decides the colour of each.
         masks: Gives the masks; None: there are none.
 
     Returns:
-        A new RGB picture.
+        A new RGB image.
     """
     scale = max(1, round(LONGER_SIDE / max(image.size)))
     if scale > 1:
@@ -57,7 +57,7 @@ def draw(
     order = range(len(boxes) - 1, -1, -1)  # the surest last, so that nothing covers it
     for place in order:
         left, top, right, bottom = (float(value) * scale for value in boxes[place])
-        # Lines lie within the box, so that those at the picture's edge are seen.
+        # Lines lie within the box, so that those at the image's edge are seen.
         right, bottom = max(right - 1, left), max(bottom - 1, top)
         pen.rectangle((left, top, right, bottom), outline=colours[place], width=width)
     for place in order:
@@ -66,7 +66,7 @@ def draw(
 
 
 def _colours(kinds: Sequence[int]) -> list[tuple[int, int, int]]:
-    """A kind keeps its colour from picture to picture, unless another kind in this one has taken it."""
+    """A kind keeps its colour from image to image, unless another kind in this one has taken it."""
     taken: dict[int, int] = {}
     for kind in kinds:
         if kind not in taken:
@@ -96,7 +96,7 @@ def _caption(
     font: Font,
     size: tuple[int, int],
 ) -> None:
-    """Above the box where there is room, else within it; never beyond the picture."""
+    """Above the box where there is room, else within it; never beyond the image."""
     left, top, right, bottom = pen.textbbox((0, 0), words, font=font)
     margin = max(1, (bottom - top) // 5)
     width, height = right - left + 2 * margin, bottom - top + 2 * margin

@@ -1,4 +1,4 @@
-"""torchvision's detection heads on a pyramid, set up so that they hold for pictures of any size.
+"""torchvision's detection heads on a pyramid, set up so that they hold for images of any size.
 
 Two of torchvision's parts guess the pyramid's strides from sizes, which fails where a side is no multiple of 32: the
 anchors by an integer division, the pooling of regions by rounding a logarithm once, at the first batch. Here both are
@@ -41,10 +41,10 @@ class HeadOptions:
         anchor_sizes: Sides of the anchors in pixels, for the strides 4, 8, 16, 32 and 64, of retinanet 8 to 128, which
             adds anchors of 1.26 and 1.59 times these sides.
         anchor_ratios: Heights of the anchors, relative to their widths.
-        num_proposals: How many regions a picture's boxes are looked for in; twice as many in training. Of retinanet,
+        num_proposals: How many regions an image's boxes are looked for in; twice as many in training. Of retinanet,
             how many anchors of each map are kept before boxes that are found twice are dropped.
-        num_sampled: Of how many regions of a picture training takes the loss; rcnn alone.
-        max_detections: How many objects there are in a picture at most.
+        num_sampled: Of how many regions of an image training takes the loss; rcnn alone.
+        max_detections: How many objects there are in an image at most.
     """
 
     kind: Literal["rcnn", "retinanet"] = "rcnn"
@@ -82,7 +82,7 @@ class Anchors(AnchorGenerator):
         self.strides = tuple(strides)
 
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
-        """The anchors of each picture, the same for all: (number of anchors, 4) in pixels."""
+        """The anchors of each image, the same for all: (number of anchors, 4) in pixels."""
         first = feature_maps[0]
         self.set_cell_anchors(first.dtype, first.device)
         strides = [[torch.tensor(stride, device=first.device)] * 2 for stride in self.strides]
@@ -105,10 +105,10 @@ class Sampled:
     """A sampler of torchvision's that remembers how many places it drew.
 
     Args:
-        sampler: Draws places, objects and others, of each picture by its labels.
+        sampler: Draws places, objects and others, of each image by its labels.
 
     Attributes:
-        num: Of all pictures of the last batch.
+        num: Of all images of the last batch.
         num_objects: How many of them are objects.
     """
 
@@ -117,7 +117,7 @@ class Sampled:
         self.num = self.num_objects = 0
 
     def __call__(self, labels: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """For each picture which places are drawn, as masks: objects, and others."""
+        """For each image which places are drawn, as masks: objects, and others."""
         objects, others = self.sampler(labels)
         self.num_objects = sum(int(mask.sum()) for mask in objects)
         self.num = self.num_objects + sum(int(mask.sum()) for mask in others)
@@ -130,7 +130,7 @@ class Proposals(RegionProposalNetwork):
     def assign_targets_to_anchors(
         self, anchors: list[Tensor], targets: list[dict[str, Tensor]]
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """For each picture 1, 0 or -1 (left out) for each anchor, and the box that it is to become."""
+        """For each image 1, 0 or -1 (left out) for each anchor, and the box that it is to become."""
         labels, boxes = super().assign_targets_to_anchors(anchors, targets)
         for anchor, label, target in zip(anchors, labels, targets, strict=True):
             ignored = (label == 0) & in_crowd(anchor, target["crowds"])

@@ -1,4 +1,4 @@
-"""The pictures in which a detector is most wrong, with its misses and its false alarms drawn in."""
+"""The images in which a detector is most wrong, with its misses and its false alarms drawn in."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,15 +22,15 @@ SCORE, OVERLAP = 0.5, 0.5
 
 @torch.inference_mode()
 def worst(model: Detector, data: DataOptions, *, num: int = 12) -> list[tuple[Image.Image, Tensor, str]]:
-    """The validation pictures with most misses and false alarms.
+    """The validation images with most misses and false alarms.
 
     Args:
         model: Put into evaluation mode, and left in it.
-        data: Which pictures.
+        data: Which images.
         num: How many at most.
 
     Returns:
-        For each the picture with what is wrong drawn in, what the backbone sees of it (3, height, width), and a line
+        For each the image with what is wrong drawn in, what the backbone sees of it (3, height, width), and a line
         about it; the worst first.
     """
     module = DetectionData(data, masks=False, classes=model.classes, splits=("val",))
@@ -49,7 +49,7 @@ def worst(model: Detector, data: DataOptions, *, num: int = 12) -> list[tuple[Im
         if len(alarms) or len(missed):
             found.append((len(alarms) + len(missed), -index, index))
             details[index] = boxes[alarms], labels[alarms], missed
-    pictures = []
+    images = []
     for _, _, index in sorted(found, reverse=True)[:num]:
         image, target = dataset[index]
         boxes, labels, missed = details[index]
@@ -66,8 +66,8 @@ def worst(model: Detector, data: DataOptions, *, num: int = 12) -> list[tuple[Im
         seen = to_dtype(resize(image, list(size), antialias=True), torch.float32, scale=True)
         seen = normalize(seen, list(model.preprocessing.mean), list(model.preprocessing.std))
         caption = f"{_counted(len(missed), 'miss', 'misses')}, {_counted(len(boxes), 'false alarm', 'false alarms')}"
-        pictures.append((drawn, seen, caption))
-    return pictures
+        images.append((drawn, seen, caption))
+    return images
 
 
 def mistakes(boxes: Tensor, labels: Tensor, target: Mapping[str, Any]) -> tuple[list[int], list[int]]:

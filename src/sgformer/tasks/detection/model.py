@@ -1,4 +1,4 @@
-"""What people keep of a trained detector: a model that takes pictures and gives boxes, masks and names."""
+"""What people keep of a trained detector: a model that takes images and gives boxes, masks and names."""
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from torchvision.transforms.v2.functional import resize
 
 from ...engine import weights
 from ..backbones import create_pyramid, preprocessing_of
-from ..images import Picture, read_picture
+from ..images import ImageLike, read_image
 from ..kept import Kept
 from .augment import resized, to_tensor
 from .detections import Detections
@@ -33,7 +33,7 @@ _PREDICTORS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """How a picture becomes the tensor that a detector was trained on; stored with the weights.
+    """How an image becomes the tensor that a detector was trained on; stored with the weights.
 
     Attributes:
         image_size: Length of the shorter side, and of the longer side at most.
@@ -59,7 +59,7 @@ class Preprocessing:
         return cls(image_size=image_size, mean=known.mean, std=known.std, multiple=multiple)
 
     def size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """(height, width) that a picture of this one is resized to."""
+        """(height, width) that an image of this one is resized to."""
         shorter, longest = self.image_size
         return resized(size, shorter=shorter, longest=longest, multiple=self.multiple)
 
@@ -67,14 +67,14 @@ class Preprocessing:
 class Detector(Kept):
     """Mask R-CNN, Faster R-CNN or RetinaNet of torchvision's parts over the feature pyramid of any timm backbone.
 
-    No picture is ever padded before the backbone, whose attention is global and would see it. Pictures of one size go
+    No image is ever padded before the backbone, whose attention is global and would see it. Images of one size go
     through it together, others apart. Only the maps of a training batch are padded, for the heads. Without targets
-    each picture is on its own, so that what is found in it does not depend on the others.
+    each image is on its own, so that what is found in it does not depend on the others.
 
     Args:
         name: Any model of timm that gives feature maps.
         classes: Class names; label 1 is the first of them.
-        preprocessing: How a picture becomes a tensor.
+        preprocessing: How an image becomes a tensor.
         heads: What finds objects in the maps.
         category_ids: The ids of the classes in the annotations; None: 1, 2, 3 and so on.
         kwargs: More arguments of the backbone, such as ``{"token_budget": 196}``.
@@ -90,7 +90,7 @@ class Detector(Kept):
 
     Shape:
         - input: a list of (3, height, width), of 8 bits or floating-point values from 0 to 255, of any sizes
-        - output, without targets: for each a dictionary with ``boxes`` (n, 4) in pixels of the picture, ``labels``
+        - output, without targets: for each a dictionary with ``boxes`` (n, 4) in pixels of the image, ``labels``
           (n,) from 1, ``scores`` (n,), and ``masks`` (n, 1, 28, 28), probabilities within the box
         - output, with targets (``boxes``, ``labels``, ``masks``, and ``crowds`` (m, 4)): a dictionary of losses
 
@@ -144,7 +144,7 @@ class Detector(Kept):
         return self
 
     def forward(self, images: Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]] | None = None) -> Any:
-        """What is in each picture; with targets, in training mode, the losses, of pictures at the size they have."""
+        """What is in each image; with targets, in training mode, the losses, of images at the size they have."""
         if targets is None:
             return [self._detect(image) for image in images]
         sizes = [(int(image.shape[1]), int(image.shape[2])) for image in images]
@@ -197,44 +197,44 @@ class Detector(Kept):
         return OrderedDict((str(level), map_) for level, map_ in enumerate(together))
 
     @overload
-    def predict(self, pictures: Picture, *, score_threshold: float = 0.5) -> Detections: ...
+    def predict(self, images: ImageLike, *, score_threshold: float = 0.5) -> Detections: ...
     @overload
-    def predict(self, pictures: Sequence[Picture], *, score_threshold: float = 0.5) -> list[Detections]: ...
+    def predict(self, images: Sequence[ImageLike], *, score_threshold: float = 0.5) -> list[Detections]: ...
 
-    def predict(self, pictures: Any, *, score_threshold: float = 0.5) -> Any:
-        """Find objects in a picture.
+    def predict(self, images: Any, *, score_threshold: float = 0.5) -> Any:
+        """Find objects in an image.
 
         Args:
-            pictures: A path, the bytes of a file, a PIL image or an array; or a list of such.
+            images: A path, the bytes of a file, a PIL image or an array; or a list of such.
             score_threshold: How sure the model must be of an object, 0 to 1. Below 0.05 nothing is kept anyway.
 
         Returns:
             `Detections`; for a list, a list of them.
 
         Raises:
-            PictureError: A picture cannot be read.
+            ImageError: An image cannot be read.
         """
         if not 0 <= score_threshold <= 1:
             raise ValueError(f"score_threshold {score_threshold} is outside 0 to 1")
-        if not isinstance(pictures, list | tuple):
-            return self.predict([pictures], score_threshold=score_threshold)[0]
+        if not isinstance(images, list | tuple):
+            return self.predict([images], score_threshold=score_threshold)[0]
         modes = [(module, module.training) for module in self.modules()]
         self.eval()
         try:
-            return [self._found(picture, score_threshold) for picture in pictures]
+            return [self._found(image, score_threshold) for image in images]
         finally:
             for module, training in modes:
                 module.training = training
 
     @torch.inference_mode()
-    def _found(self, picture: Picture, score_threshold: float) -> Detections:
-        image = to_tensor(read_picture(picture))
-        found = self([image.to(self.mean.device)])[0]
+    def _found(self, image: ImageLike, score_threshold: float) -> Detections:
+        pixels = to_tensor(read_image(image))
+        found = self([pixels.to(self.mean.device)])[0]
         kept = found["scores"] >= score_threshold
         arrays = {name: tensor[kept].float().cpu().numpy() for name, tensor in found.items()}
         places = [int(label) - 1 for label in arrays["labels"]]
         return Detections(
-            size=(int(image.shape[1]), int(image.shape[2])),
+            size=(int(pixels.shape[1]), int(pixels.shape[2])),
             boxes=arrays["boxes"],
             labels=tuple(self.classes[place] for place in places),
             scores=arrays["scores"],

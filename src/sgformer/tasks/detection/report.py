@@ -64,7 +64,7 @@ class Report(BaseReport):
     Attributes:
         box: COCO's twelve numbers for boxes, by the names in `NUMBERS`; None where nothing counts for one.
         mask: The same for masks; None for a detector without.
-        num_pictures: How many were judged.
+        num_images: How many were judged.
         num_objects: How many objects were in them, crowds aside.
         classes: One row for each class.
         results: Every object found, as pycocotools takes it, with the ids of images and categories.
@@ -75,7 +75,7 @@ class Report(BaseReport):
 
     box: dict[str, float | None]
     mask: dict[str, float | None] | None
-    num_pictures: int
+    num_images: int
     num_objects: int
     classes: tuple[ClassRow, ...]
     precision: dict[str, dict[str, tuple[float, ...]]]
@@ -98,7 +98,7 @@ class Report(BaseReport):
             for row in self.classes
         ]
         return {
-            "num_pictures": self.num_pictures,
+            "num_images": self.num_images,
             "num_objects": self.num_objects,
             "box": {name: _rounded(value) for name, value in self.box.items()},
             "mask": self.mask and {name: _rounded(value) for name, value in self.mask.items()},
@@ -246,7 +246,7 @@ class CocoMetric:
         return judge.eval, labels
 
     @property
-    def num_pictures(self) -> int:
+    def num_images(self) -> int:
         """How many images were taken in; after `compute`, by all processes."""
         return len(self.objects)
 
@@ -291,7 +291,7 @@ def make_report(metric: CocoMetric, classes: Sequence[str]) -> Report:
     return Report(
         all_of("box"),
         all_of("mask") if metric.masks else None,
-        metric.num_pictures,
+        metric.num_images,
         sum(counts.values()),
         tuple(rows),
         {

@@ -15,13 +15,13 @@ class Ids:
     Args:
         path: The file; its images need not be at hand.
         classes: Names of the classes that a detector knows.
-        pictures: Paths of the images that it looks at.
+        images: Paths of the images that it looks at.
 
     Raises:
         DataError: The file is not in the format, or lacks a class or an image.
     """
 
-    def __init__(self, path: Path, classes: Sequence[str], pictures: Iterable[Path]) -> None:
+    def __init__(self, path: Path, classes: Sequence[str], images: Iterable[Path]) -> None:
         content = coco.read(path, path.parent)
         ids = {name: number for number, name in coco.categories(content).items()}
         if unknown := set(classes) - ids.keys():
@@ -34,17 +34,17 @@ class Ids:
                 entries[PurePosixPath(name).parts] = checks.identity(row, "id")
             except checks.Fault as fault:
                 raise DataError(f"{path}: image {row.get('id')}: {fault}") from fault
-        pictures = list(pictures)
-        found = {picture: _entry(picture, entries) for picture in pictures}
-        if missing := [str(picture) for picture, image_id in found.items() if image_id is None]:
+        images = list(images)
+        found = {image: _entry(image, entries) for image in images}
+        if missing := [str(image) for image, image_id in found.items() if image_id is None]:
             raise DataError(
-                f"{path} lists no image {missing[0]}, nor {len(missing) - 1} others of {len(pictures)}; leave out "
-                "--annotations, or name pictures that it lists"
+                f"{path} lists no image {missing[0]}, nor {len(missing) - 1} others of {len(images)}; leave out "
+                "--annotations, or name images that it lists"
             )
         if twice := [image_id for image_id, count in Counter(found.values()).items() if count > 1]:
-            names = [str(picture) for picture, image_id in found.items() if image_id == twice[0]]
+            names = [str(image) for image, image_id in found.items() if image_id == twice[0]]
             raise DataError(f"{path}: {names[0]} and {names[1]} are both image {twice[0]} by their names")
-        self.images = {str(picture): image_id for picture, image_id in found.items()}
+        self.images = {str(image): image_id for image, image_id in found.items()}
 
     def results(self, found: Iterable[tuple[Path, Mapping[str, Any]]]) -> list[dict[str, Any]]:
         """A row for each object.
@@ -63,8 +63,8 @@ class Ids:
         ]
 
 
-def _entry(picture: Path, entries: Mapping[tuple[str, ...], int | str]) -> int | str | None:
+def _entry(image: Path, entries: Mapping[tuple[str, ...], int | str]) -> int | str | None:
     """The image whose name is the longest end of a path."""
-    parts = picture.absolute().parts
+    parts = image.absolute().parts
     ends = (parts[start:] for start in range(len(parts)))
     return next((entries[end] for end in ends if end in entries), None)

@@ -24,7 +24,7 @@ def create_neck(channels: Sequence[int], width: int) -> FeaturePyramidNetwork:
 class Retina(RetinaNet):
     """What finds boxes in a pyramid's maps.
 
-    torchvision's class also prepares pictures and holds a backbone; of it this uses the head, the loss and what makes
+    torchvision's class also prepares images and holds a backbone; of it this uses the head, the loss and what makes
     boxes of scores.
 
     Args:
@@ -55,7 +55,7 @@ class Retina(RetinaNet):
         return self.compute_loss(targets, self.head(features), self.anchor_generator(images, features))
 
     def found(self, maps: "OrderedDict[str, Tensor]", images: ImageList) -> list[dict[str, Tensor]]:
-        """Boxes, labels and scores in each picture."""
+        """Boxes, labels and scores in each image."""
         features = list(maps.values())
         outputs, anchors = self.head(features), self.anchor_generator(images, features)
         per_place = self.anchor_generator.num_anchors_per_location()[0]

@@ -30,7 +30,7 @@ class Recipe:
         seed: Where all randomness starts.
         model: Which backbone.
         heads: What finds objects in its maps.
-        data: Which pictures, how large, how many at once.
+        data: Which images, how large, how many at once.
         optim: How the weights are moved.
         trainer: How long, how precise, and on what.
     """
@@ -83,7 +83,7 @@ class DetectionTask(LightningModule):
         return loss
 
     def on_validation_epoch_start(self) -> None:
-        """Forgets the last epoch's pictures."""
+        """Forgets the last epoch's images."""
         self.metric = self._metric()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -147,7 +147,7 @@ def build(recipe: Recipe) -> tuple[DetectionTask, DetectionData]:
 def watchers(recipe: Recipe, data: DetectionData, folder: Path) -> list[Callback]:
     """Callbacks for a run: the count of images that cannot be read."""
     return [
-        CountUnreadable(folder, num_pictures=data.num_pictures, max_share=recipe.data.max_unreadable),
+        CountUnreadable(folder, num_images=data.num_images, max_share=recipe.data.max_unreadable),
     ]
 
 
@@ -171,11 +171,11 @@ def create_detector(recipe: Recipe, *, classes: Sequence[str], category_ids: Seq
 
 @torch.inference_mode()
 def evaluate(model: Detector, data: DataOptions, *, progress: Any = iter) -> Report:
-    """Judge a detector on the validation pictures.
+    """Judge a detector on the validation images.
 
     Args:
         model: Put into evaluation mode, and left in it.
-        data: Which pictures, how large; mean and deviation are the model's own.
+        data: Which images, how large; mean and deviation are the model's own.
         progress: Wraps the batches, to show how far it is.
 
     Raises:

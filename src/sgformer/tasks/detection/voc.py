@@ -7,7 +7,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 from xml.etree import ElementTree
 
-from ..images import find_pictures
+from ..images import find_images
 from ..loading import DataError
 from ..text import read_text
 from .checks import image_size
@@ -159,7 +159,7 @@ def _images(folder: Path) -> dict[str, list[str]]:
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder} with the images; name it: --data.train.images")
     stems: dict[str, list[str]] = {}
-    for path in find_pictures(folder):
+    for path in find_images(folder):
         name = path.relative_to(folder)
         stems.setdefault(name.with_suffix("").as_posix(), []).append(name.as_posix())
     return stems

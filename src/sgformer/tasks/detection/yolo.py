@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from ..images import SUFFIXES, find_pictures
+from ..images import SUFFIXES, find_images
 from ..loading import DataError
 from ..text import read_lines, read_text
 from .checks import find_file, image_size
@@ -74,7 +74,7 @@ def read(root: Path, split: str, *, images: str | None, names: str) -> Content:
     folder = sources[0] if len(sources) == 1 and sources[0].is_dir() else root
     files: dict[Path, None] = {}
     for place in sources:
-        found = find_pictures(place) if place.is_dir() else _listed(place, root, about)
+        found = find_images(place) if place.is_dir() else _listed(place, root, about)
         notes[f"images listed twice in {split}, read once"] += len(found) - len(set(found) - files.keys())
         files |= dict.fromkeys(found)
     labels = {place: _labels(place, root) for place in sources if place.is_dir()}

@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from ...engine.sampling import Draw, fold
 from ..classification import sources
-from ..classification.data import Pictures
+from ..classification.data import Images
 from ..classification.options import AugmentOptions, ScenesOptions
-from ..images import Preprocessing, find_pictures
+from ..images import Preprocessing, find_images
 from ..loading import DataError, Unreadable, collate_readable, make_loader, pair, spread
 
 
@@ -155,7 +155,7 @@ class PretrainData(LightningDataModule):
             folder = Path(name).expanduser()
             if not folder.is_dir():
                 raise DataError(f"there is no folder {folder}; set --data.root to one with images in it")
-            found = find_pictures(folder)
+            found = find_images(folder)
             if not found:
                 raise DataError(f"no images in {folder}; expected .jpg, .png and the like")
             self.parts.append((list(range(len(paths), len(paths) + len(found))), weight))
@@ -175,15 +175,15 @@ class PretrainData(LightningDataModule):
         return f"{sum(len(indices) for indices, _ in self.parts)} + {len(self.val)} images without labels"
 
     @property
-    def num_pictures(self) -> int:
+    def num_images(self) -> int:
         """Training and validation together."""
         return sum(len(indices) for indices, _ in self.parts) + len(self.val)
 
     def examples(self, num: int = 6) -> list[Image.Image]:
         """A few validation images as the student sees them, to watch it by."""
-        dataset = Pictures(self.val, self.preprocessing.transform(), self.preprocessing.shorter_side)
+        dataset = Images(self.val, self.preprocessing.transform(), self.preprocessing.shorter_side)
         samples = [dataset[i] for i in spread(len(self.val), num)]
-        return [self.preprocessing.to_picture(s[0]) for s in samples if not isinstance(s, Unreadable)]
+        return [self.preprocessing.to_image(s[0]) for s in samples if not isinstance(s, Unreadable)]
 
     def loaded_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) of what a loader gives: the student's size, or the teacher's where that is larger."""
@@ -214,7 +214,7 @@ class PretrainData(LightningDataModule):
         longest = max(self.loaded_size(self.options.train_size))
         # A crop may cover a small part only, and that part must still have the pixels it needs.
         shorter_side = round(longest / self.options.augment.crop_scale[0] ** 0.5)
-        images = Pictures(self.train, self.train_transform(), shorter_side)
+        images = Images(self.train, self.train_transform(), shorter_side)
         return self._loader(Weighted(images, self.parts), "train")
 
     def val_dataloader(self) -> DataLoader[Any]:
@@ -227,7 +227,7 @@ class PretrainData(LightningDataModule):
             mean=self.preprocessing.mean,
             std=self.preprocessing.std,
         )
-        images = Pictures(self.val, preprocessing.transform(), preprocessing.shorter_side)
+        images = Images(self.val, preprocessing.transform(), preprocessing.shorter_side)
         return self._loader(images, "val")
 
     def _loader(self, dataset: Dataset[Any], split: Literal["train", "val"]) -> DataLoader[Any]:

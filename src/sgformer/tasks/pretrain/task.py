@@ -260,5 +260,5 @@ def build(recipe: Recipe) -> tuple[PretrainTask, PretrainData]:
 def watchers(recipe: Recipe, data: PretrainData, folder: Path) -> list[Callback]:
     """Callbacks for a run: the count of images that cannot be read."""
     return [
-        CountUnreadable(folder, num_pictures=data.num_pictures, max_share=recipe.data.max_unreadable),
+        CountUnreadable(folder, num_images=data.num_images, max_share=recipe.data.max_unreadable),
     ]

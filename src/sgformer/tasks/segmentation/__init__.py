@@ -1,4 +1,4 @@
-"""What is where in the picture? A class for each pixel, learned from masks, on any timm backbone with maps."""
+"""What is where in the image? A class for each pixel, learned from masks, on any timm backbone with maps."""
 
 from typing import TYPE_CHECKING
 

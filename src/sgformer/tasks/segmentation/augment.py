@@ -1,4 +1,4 @@
-"""How training pictures and their masks are varied together."""
+"""How training images and their masks are varied together."""
 
 from dataclasses import dataclass
 
@@ -13,12 +13,12 @@ from .masks import IGNORE
 
 @dataclass(kw_only=True)
 class AugmentOptions:
-    """How training pictures are varied.
+    """How training images are varied.
 
     Attributes:
-        scale: Least and greatest factor on a picture's size, drawn evenly.
+        scale: Least and greatest factor on an image's size, drawn evenly.
         max_share: How much of a crop one class may cover; a crop with more is drawn again, ten times at most.
-        flip: How often a picture is mirrored; 0 where left and right mean something.
+        flip: How often an image is mirrored; 0 where left and right mean something.
         photometric: How often brightness, contrast, saturation and hue are changed.
     """
 
@@ -33,14 +33,14 @@ class AugmentOptions:
 
 
 class Augment:
-    """From a picture and its mask, of the same size, to a crop of both.
+    """From an image and its mask, of the same size, to a crop of both.
 
     Args:
         options: The recipe's section ``data.augment``.
         size: (height, width) of the crop.
-        shorter_side: What a picture is resized to before the random factor; None: its own size.
-        interpolation: How pictures are resized; masks take the nearest.
-        fill: Colour where a crop is larger than the picture, 0 to 255; the mask is ignored there.
+        shorter_side: What an image is resized to before the random factor; None: its own size.
+        interpolation: How images are resized; masks take the nearest.
+        fill: Colour where a crop is larger than the image, 0 to 255; the mask is ignored there.
     """
 
     def __init__(
@@ -55,41 +55,41 @@ class Augment:
         self.options, self.size, self.shorter_side = options, size, shorter_side
         self.interpolation, self.fill = InterpolationMode(interpolation), list(fill)
         self.flip = v2.RandomHorizontalFlip(options.flip)
-        # The library's own chances within, so that a picture rarely gets all of them.
+        # The library's own chances within, so that an image rarely gets all of them.
         self.photometric = v2.RandomApply([v2.RandomPhotometricDistort()], p=options.photometric)
 
-    def __call__(self, picture: tv_tensors.Image, mask: tv_tensors.Mask) -> tuple[Tensor, Tensor]:
-        """The varied crop: picture (3, height, width) and mask (height, width), uint8."""
-        crop = self._crop(*self._pad(*self._resize(picture, mask)))
+    def __call__(self, image: tv_tensors.Image, mask: tv_tensors.Mask) -> tuple[Tensor, Tensor]:
+        """The varied crop: image (3, height, width) and mask (height, width), uint8."""
+        crop = self._crop(*self._pad(*self._resize(image, mask)))
         pixels, indices = self.photometric(*self.flip(*crop))
         return pixels.as_subclass(Tensor), indices.as_subclass(Tensor)
 
-    def _resize(self, picture: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        height, width = picture.shape[-2:]
+    def _resize(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        height, width = image.shape[-2:]
         least, greatest = self.options.scale
         factor = least + (greatest - least) * torch.rand(()).item()
         if self.shorter_side:
             factor *= self.shorter_side / min(height, width)
         size = [max(1, round(height * factor)), max(1, round(width * factor))]
         if size == [height, width]:
-            return picture, mask
+            return image, mask
         resize = functional.resize
-        picture = resize(picture, size, interpolation=self.interpolation, antialias=True)
-        return picture, resize(mask, size, interpolation=InterpolationMode.NEAREST)
+        image = resize(image, size, interpolation=self.interpolation, antialias=True)
+        return image, resize(mask, size, interpolation=InterpolationMode.NEAREST)
 
-    def _pad(self, picture: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        below, right = (max(0, w - h) for w, h in zip(self.size, picture.shape[-2:], strict=True))
+    def _pad(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        below, right = (max(0, w - h) for w, h in zip(self.size, image.shape[-2:], strict=True))
         if not below and not right:
-            return picture, mask
+            return image, mask
         padding = [0, 0, right, below]
-        return functional.pad(picture, padding, fill=self.fill), functional.pad(mask, padding, fill=IGNORE)
+        return functional.pad(image, padding, fill=self.fill), functional.pad(mask, padding, fill=IGNORE)
 
-    def _crop(self, picture: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def _crop(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         height, width = self.size
         top = left = 0
         for _ in range(10):
-            top = int(torch.randint(picture.shape[-2] - height + 1, ()))
-            left = int(torch.randint(picture.shape[-1] - width + 1, ()))
+            top = int(torch.randint(image.shape[-2] - height + 1, ()))
+            left = int(torch.randint(image.shape[-1] - width + 1, ()))
             part = mask[..., top : top + height, left : left + width]
             counts = torch.bincount(part[part != IGNORE].flatten().long())
             if self.options.max_share >= 1 or (
@@ -97,4 +97,4 @@ class Augment:
             ):
                 break
         place = top, left, height, width
-        return functional.crop(picture, *place), functional.crop(mask, *place)
+        return functional.crop(image, *place), functional.crop(mask, *place)

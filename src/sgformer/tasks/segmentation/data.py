@@ -1,4 +1,4 @@
-"""Pictures with a mask each, or digit scenes made on the spot, as batches."""
+"""Images with a mask each, or digit scenes made on the spot, as batches."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from torchvision import tv_tensors
 from ...engine.sampling import Draw, drawn
 from ..balance import draw_weights, drawn_evenly
 from ..digit_scenes import DigitScenes
-from ..images import PictureError, Preprocessing, find_pictures, read_picture
+from ..images import ImageError, Preprocessing, find_images, read_image
 from ..loading import DataError, Unreadable, collate_readable, listed, make_loader, spread
 from .augment import Augment
 from .layouts import Layout, Sample, Split, ade20k, check, cityscapes, folders, read_mask
@@ -27,7 +27,7 @@ NOTED = 0.1
 
 
 class Masked(Dataset[tuple[Image.Image, NDArray[np.uint8]]]):
-    """Pictures and class maps of their size, from files."""
+    """Images and class maps of their size, from files."""
 
     def __init__(self, samples: list[Sample], coding: Coding) -> None:
         self.samples, self.coding = samples, coding
@@ -37,11 +37,11 @@ class Masked(Dataset[tuple[Image.Image, NDArray[np.uint8]]]):
 
     def __getitem__(self, index: int) -> tuple[Image.Image, NDArray[np.uint8]]:
         sample = self.samples[index]
-        picture = read_picture(sample.picture)
-        mask, _ = read_mask(sample, self.coding, (picture.height, picture.width))
-        if mask.shape != (picture.height, picture.width):
-            raise DataError(f"{sample.mask} is no longer as large as its picture; start again")
-        return picture, mask
+        image = read_image(sample.image)
+        mask, _ = read_mask(sample, self.coding, (image.height, image.width))
+        if mask.shape != (image.height, image.width):
+            raise DataError(f"{sample.mask} is no longer as large as its image; start again")
+        return image, mask
 
 
 class MaskedScenes(Dataset[tuple[Image.Image, NDArray[np.uint8]]]):
@@ -64,82 +64,82 @@ class MaskedScenes(Dataset[tuple[Image.Image, NDArray[np.uint8]]]):
 
 
 class Judged(NamedTuple):
-    """Pictures and masks for validation, and those that should have been among them.
+    """Images and masks for validation, and those that should have been among them.
 
     Attributes:
-        pictures: RGB, of any sizes.
+        images: RGB, of any sizes.
         masks: (H, W) each.
         unreadable: Those left out; `engine.callbacks.CountUnreadable` names and counts them.
     """
 
-    pictures: list[Image.Image]
+    images: list[Image.Image]
     masks: list[Tensor]
     unreadable: tuple[Unreadable, ...] = ()
 
 
 class Readable(Dataset[Any]):
-    """Pictures with their class maps; one whose file was damaged or lost since it was checked comes as `Unreadable`."""
+    """Images with their class maps; one whose file was damaged or lost since it was checked comes as `Unreadable`."""
 
-    def __init__(self, pictures: "Masked | MaskedScenes") -> None:
-        self.pictures = pictures
+    def __init__(self, images: "Masked | MaskedScenes") -> None:
+        self.images = images
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def __getitem__(self, index: int) -> Any:
         try:
-            return self.pictures[index]
-        except PictureError as error:
+            return self.images[index]
+        except ImageError as error:
             return Unreadable(error.path, error.reason)
         except DataError as error:
-            assert isinstance(self.pictures, Masked)
-            return Unreadable(str(self.pictures.samples[index].mask), str(error))
+            assert isinstance(self.images, Masked)
+            return Unreadable(str(self.images.samples[index].mask), str(error))
 
 
 class Varied(Dataset[Any]):
-    """Crops for training: pictures (3, height, width), normalised, and masks (height, width) of indices."""
+    """Crops for training: images (3, height, width), normalised, and masks (height, width) of indices."""
 
     def __init__(
-        self, pictures: "Masked | MaskedScenes", augment: Augment, preprocessing: Preprocessing
+        self, images: "Masked | MaskedScenes", augment: Augment, preprocessing: Preprocessing
     ) -> None:
-        self.pictures, self.augment = Readable(pictures), augment
+        self.images, self.augment = Readable(images), augment
         self.mean, self.std = (
             torch.tensor(values)[:, None, None] for values in (preprocessing.mean, preprocessing.std)
         )
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def __getitem__(self, index: int | Draw) -> tuple[Tensor, Tensor] | Unreadable:
-        if isinstance(sample := self.pictures[drawn(index)], Unreadable):
+        if isinstance(sample := self.images[drawn(index)], Unreadable):
             return sample
-        picture, mask = sample
-        pixels, indices = self.augment(tv_tensors.Image(picture), tv_tensors.Mask(torch.from_numpy(mask)))
+        image, mask = sample
+        pixels, indices = self.augment(tv_tensors.Image(image), tv_tensors.Mask(torch.from_numpy(mask)))
         return (pixels.float() / 255 - self.mean) / self.std, indices.long()
 
 
 class SegmentationData(LightningDataModule):
-    """Batches for training: pictures (B, 3, height, width), masks (B, height, width). For validation: lists.
+    """Batches for training: images (B, 3, height, width), masks (B, height, width). For validation: lists.
 
-    Pictures for validation are RGB pictures as they are, of any size, and masks are tensors (H, W): a model judges them
+    Images for validation are RGB images as they are, of any size, and masks are tensors (H, W): a model judges them
     one by one, so that no result depends on how many are in a batch.
 
     Folders are looked through at once, and every mask is read, so that mistakes show before anything is trained.
 
     Args:
         options: The recipe's section ``data``.
-        preprocessing: How pictures are prepared for the model.
+        preprocessing: How images are prepared for the model.
         classes: What the indices mean, where a model fixes that; else the data's own.
         splits: Which splits there must be.
-        seed: Where the order and the variation of training pictures start.
+        seed: Where the order and the variation of training images start.
 
     Attributes:
         dropped: Files that are left out, with the reason.
         notes: What is unusual and no fault: masks without a class, classes without a pixel.
-        counts: Pixels of each class of the files' coding, and ignored ones last, by picture of a split.
+        counts: Pixels of each class of the files' coding, and ignored ones last, by image of a split.
 
     Raises:
-        DataError: Pictures and masks are not as they must be.
+        DataError: Images and masks are not as they must be.
     """
 
     def __init__(
@@ -167,14 +167,14 @@ class SegmentationData(LightningDataModule):
             for split in splits:
                 self.samples[split] = self._checked(layout, root, split)
             if "{split}" not in layout.images and len(splits) > 1:
-                used = {sample.picture for samples in self.samples.values() for sample in samples}
+                used = {sample.image for samples in self.samples.values() for sample in samples}
                 if (
-                    rest := set(find_pictures(root / layout.images))
+                    rest := set(find_images(root / layout.images))
                     - used
                     - {Path(path) for path in self.dropped}
                 ):
                     self.notes.append(
-                        f"{len(rest)} pictures of {root / layout.images} have no mask in any split"
+                        f"{len(rest)} images of {root / layout.images} have no mask in any split"
                     )
         self._weights: list[float] | None = None
         if options.balanced and "train" in splits:
@@ -186,10 +186,10 @@ class SegmentationData(LightningDataModule):
         self.classes = self.coding.classes
 
     def __str__(self) -> str:
-        counts = [len(self.pictures(split)) for split in (self.samples or ("train", "val"))]  # pyright: ignore
+        counts = [len(self.images(split)) for split in (self.samples or ("train", "val"))]  # pyright: ignore
         dropped = f", {len(self.dropped)} dropped" if self.dropped else ""
         notes = "".join(f"; {note}" for note in self.notes)
-        return f"{len(self.classes)} classes, {' + '.join(map(str, counts))} pictures{dropped}{notes}"
+        return f"{len(self.classes)} classes, {' + '.join(map(str, counts))} images{dropped}{notes}"
 
     def _checked(self, layout: Layout, root: Path, split: Split) -> list[Sample]:
         samples, faults, notes = layout.find(root, split)
@@ -203,7 +203,7 @@ class SegmentationData(LightningDataModule):
         self.dropped |= faults
         samples = [sample for sample in samples if str(sample.mask) not in faults]
         if not samples:
-            raise DataError(f"no picture of {split} in {root} is left: {next(iter(faults.items()), '')}")
+            raise DataError(f"no image of {split} in {root} is left: {next(iter(faults.items()), '')}")
         self.notes += looked.notes
         self._judge(split, looked.counts, layout.coding)
         self.counts[split] = np.stack([looked.counts[str(sample.mask)] for sample in samples])
@@ -241,8 +241,8 @@ class SegmentationData(LightningDataModule):
         if ignored >= NOTED:
             self.notes.append(f"{ignored:.0%} of {split} is ignored")
 
-    def pictures(self, split: Split) -> Masked | MaskedScenes:
-        """The pictures of a split with their class maps, as they are."""
+    def images(self, split: Split) -> Masked | MaskedScenes:
+        """The images of a split with their class maps, as they are."""
         if self.options.source == "digit_scenes":
             scenes = self.options.scenes
             length = scenes.num_train if split == "train" else scenes.num_val
@@ -253,23 +253,23 @@ class SegmentationData(LightningDataModule):
         return Masked(self.samples[split], self.coding)
 
     def examples(self, num: int = 6) -> list[Image.Image]:
-        """A few validation pictures, cut to the size in training, to watch a model by."""
-        pictures, (height, width) = Readable(self.pictures("val")), self.options.train_size
-        samples = [pictures[i] for i in spread(len(pictures), num)]
+        """A few validation images, cut to the size in training, to watch a model by."""
+        images, (height, width) = Readable(self.images("val")), self.options.train_size
+        samples = [images[i] for i in spread(len(images), num)]
         return [ImageOps.fit(one[0], (width, height)) for one in samples if not isinstance(one, Unreadable)]
 
     @property
-    def num_pictures(self) -> int:
-        """Training and validation pictures together."""
+    def num_images(self) -> int:
+        """Training and validation images together."""
         if self.options.source == "digit_scenes":
             return self.options.scenes.num_train + self.options.scenes.num_val
         return sum(map(len, self.samples.values()))
 
     def train_counts(self) -> NDArray[np.int64]:
-        """Pixels of each class in each training picture, (pictures, classes).
+        """Pixels of each class in each training image, (images, classes).
 
         Raises:
-            DataError: The pictures are made on the spot.
+            DataError: The images are made on the spot.
         """
         if "train" not in self.counts:
             raise DataError(
@@ -289,12 +289,12 @@ class SegmentationData(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Mixed order; a last batch that is not full is left out."""
-        varied = Varied(self.pictures("train"), self.augment(), self.preprocessing)
+        varied = Varied(self.images("train"), self.augment(), self.preprocessing)
         return self._loader(varied, "train", collate=collate_readable)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Every picture once, in order."""
-        return self._loader(Readable(self.pictures("val")), "val", collate=_judged)
+        """Every image once, in order."""
+        return self._loader(Readable(self.images("val")), "val", collate=_judged)
 
     def _loader(self, dataset: Dataset[Any], split: Split, collate: Any = None) -> DataLoader[Any]:
         return make_loader(
@@ -319,13 +319,13 @@ def _judged(samples: list[Any]) -> Judged:
     unreadable = tuple(sample for sample in samples if isinstance(sample, Unreadable))
     readable = [sample for sample in samples if not isinstance(sample, Unreadable)]
     masks = [torch.from_numpy(mask) for _, mask in readable]
-    return Judged([picture for picture, _ in readable], masks, unreadable)
+    return Judged([image for image, _ in readable], masks, unreadable)
 
 
 def _root(options: DataOptions) -> Path:
     if options.root is None:
         raise DataError(
-            "which pictures? Name their folder: --data.root FOLDER, with images/train/, images/val/, "
+            "which images? Name their folder: --data.root FOLDER, with images/train/, images/val/, "
             "annotations/train/, annotations/val/ and classes.txt"
         )
     root = Path(options.root).expanduser()

@@ -1,8 +1,8 @@
-"""From a picture of any size to its class map: whole or in windows, at several scales, mirrored or not.
+"""From an image of any size to its class map: whole or in windows, at several scales, mirrored or not.
 
 Scores of 150 classes for each pixel of a photograph of 24 million take 14 GB. So windows are summed up as models score
 them, a cell for each square of 4x4 pixels. They go from top to bottom, and rows to which no later window adds are
-enlarged, turned to classes, and forgotten: memory follows the width of a picture, not its area.
+enlarged, turned to classes, and forgotten: memory follows the width of an image, not its area.
 """
 
 import math
@@ -20,27 +20,27 @@ from ..images import Preprocessing
 
 # Pixels of a side of a cell of scores.
 STRIDE = 4
-# Larger pictures go through the model in windows even where none are asked for: two million pixels.
+# Larger images go through the model in windows even where none are asked for: two million pixels.
 MAX_WHOLE = 2**21
 # Scores that are enlarged at once, as float32 numbers: 16 MiB, which a processor's allocator still uses again.
 _AT_ONCE = 2**22
 
 Progress = Callable[[Sequence[Any]], Iterable[Any]]
-# A model: from a prepared picture (1, 3, height, width) to scores (1, classes, cells high, cells wide). A cell that is
+# A model: from a prepared image (1, 3, height, width) to scores (1, classes, cells high, cells wide). A cell that is
 # only started counts.
 Scorer = Callable[[Tensor], Tensor]
 
 
 @dataclass(kw_only=True)
 class InferenceOptions:
-    """How pictures go through a trained model.
+    """How images go through a trained model.
 
     Attributes:
-        shorter_side: What pictures are resized to first; null: as they are. Results have the picture's own size.
-        window: Side of the square windows in which a picture is looked at; null: pictures of up to two million pixels
+        shorter_side: What images are resized to first; null: as they are. Results have the image's own size.
+        window: Side of the square windows in which an image is looked at; null: images of up to two million pixels
             are seen whole, larger ones in windows of 512 pixels, or the size in training where that is more.
         overlap: Share of a window that its neighbour sees, too, at least.
-        scales: Factors on the picture's size; the probabilities of all are averaged.
+        scales: Factors on the image's size; the probabilities of all are averaged.
         flip: Whether each scale is also looked at mirrored.
     """
 
@@ -62,12 +62,12 @@ class InferenceOptions:
                 )
 
 
-def resize(picture: Image.Image, preprocessing: Preprocessing, *, size: tuple[int, int]) -> Image.Image:
-    """A picture of (height, width), by the interpolation of training; itself where it has that size."""
+def resize(image: Image.Image, preprocessing: Preprocessing, *, size: tuple[int, int]) -> Image.Image:
+    """An image of (height, width), by the interpolation of training; itself where it has that size."""
     height, width = size
-    if picture.size == (width, height):
-        return picture
-    return picture.resize((width, height), Image.Resampling[preprocessing.interpolation.upper()])
+    if image.size == (width, height):
+        return image
+    return image.resize((width, height), Image.Resampling[preprocessing.interpolation.upper()])
 
 
 def prepare(pixels: NDArray[np.uint8], preprocessing: Preprocessing, *, device: Any = "cpu") -> Tensor:
@@ -91,24 +91,24 @@ def scaled_size(size: tuple[int, int], shorter_side: int | None, scale: float = 
 @torch.inference_mode()
 def class_map(
     scorer: Scorer,
-    picture: Image.Image,
+    image: Image.Image,
     preprocessing: Preprocessing,
     options: InferenceOptions,
     *,
     device: Any = "cpu",
     progress: Progress = iter,
 ) -> NDArray[np.uint8]:
-    """The class of each pixel of a picture, `(H, W)`.
+    """The class of each pixel of an image, `(H, W)`.
 
     Args:
         scorer: The model.
-        picture: RGB.
-        preprocessing: How pictures are prepared for the model; its image size is that of training.
+        image: RGB.
+        preprocessing: How images are prepared for the model; its image size is that of training.
         options: Whole or in windows, at which scales.
         device: Where to compute.
         progress: Wraps the windows that are looked at one after another, to show how far it is.
     """
-    size = picture.height, picture.width
+    size = image.height, image.width
 
     def score(pixels: NDArray[np.uint8]) -> Tensor:
         return scorer(prepare(pixels, preprocessing, device=device)[None])[0].float()
@@ -116,7 +116,7 @@ def class_map(
     views: list[_View] = []
     for scale in options.scales:
         seen = scaled_size(size, options.shorter_side, scale)
-        pixels = np.asarray(resize(picture, preprocessing, size=seen))
+        pixels = np.asarray(resize(image, preprocessing, size=seen))
         window = options.window
         if window is None and seen[0] * seen[1] > MAX_WHOLE:
             window = max(512, *preprocessing.image_size)
@@ -145,14 +145,14 @@ def _strips(start: int, stop: int, *, numbers_per_row: int) -> Iterator[range]:
 
 
 class _View:
-    """A picture as the model sees it; its scores come a window at a time and go a row at a time, from top to bottom.
+    """An image as the model sees it; its scores come a window at a time and go a row at a time, from top to bottom.
 
     Where windows overlap, their scores are averaged. What lies above the last rows asked for is forgotten.
 
     Args:
         score: Scores of pixels (height, width, 3): (classes, cells high, cells wide).
         pixels: What the model sees, (height, width, 3).
-        size: (height, width) of the picture, and of the scores that one asks for.
+        size: (height, width) of the image, and of the scores that one asks for.
         window: Side of the windows; None: the whole.
         overlap: Share of a window that its neighbour sees, too, at least.
         flip: Whether to look at it mirrored; the scores are mirrored back.
@@ -191,7 +191,7 @@ class _View:
 
     @property
     def num_complete(self) -> int:
-        """Rows of the picture, from the top, to whose scores no further window adds."""
+        """Rows of the image, from the top, to whose scores no further window adds."""
         if self.num_added == len(self.windows):
             return len(self.rows[1])
         cells = self.windows[self.num_added][0].start // STRIDE
@@ -215,7 +215,7 @@ class _View:
         self.sums[:, top : top + height, left : left + width] += scores
 
     def scores(self, rows: range) -> Tensor:
-        """Scores (classes, len(rows), width) of complete rows of the picture: bilinear between centres of cells."""
+        """Scores (classes, len(rows), width) of complete rows of the image: bilinear between centres of cells."""
         above, below, weights = (each[rows.start : rows.stop] for each in self.rows)
         first, last = int(above[0]), int(below[-1]) + 1
         part = self.sums[:, first - self.first : last - self.first]

@@ -1,4 +1,4 @@
-"""Where pictures and masks lie: plain folders, ADE20K as released, Cityscapes as released."""
+"""Where images and masks lie: plain folders, ADE20K as released, Cityscapes as released."""
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -42,9 +42,9 @@ CITYSCAPES = {
 
 
 class Sample(NamedTuple):
-    """A picture and its mask, as files."""
+    """An image and its mask, as files."""
 
-    picture: Path
+    image: Path
     mask: Path
 
 
@@ -53,12 +53,12 @@ class Layout:
     """How a data set lies in its folder.
 
     Attributes:
-        images: Folder of a split's pictures, with ``{split}`` where its name goes. Without it all pictures lie
+        images: Folder of a split's images, with ``{split}`` where its name goes. Without it all images lie
             together, and the masks say which of them belong to a split.
         masks: The same of the masks.
         coding: What the masks' values mean.
         splits: What the splits are called there.
-        picture_ending: What ends the names of pictures, before the suffix.
+        image_ending: What ends the names of images, before the suffix.
         mask_ending: The same of masks; files with another ending are something else.
         noted: Whether what else lies in the folders is worth a note; in sets as released it is known.
     """
@@ -67,7 +67,7 @@ class Layout:
     masks: str
     coding: Coding
     splits: Mapping[str, str] = field(default_factory=lambda: {"train": "train", "val": "val"})
-    picture_ending: str = ""
+    image_ending: str = ""
     mask_ending: str = ""
     noted: bool = True
 
@@ -83,31 +83,31 @@ class Layout:
             root / self.masks.format(split=name),
         )
         beside = self.mask_ending if image_folder == mask_folder else ""
-        pictures, alike, notes = _by_name(image_folder, self.picture_ending, unlike=beside)
+        images, alike, notes = _by_name(image_folder, self.image_ending, unlike=beside)
         masks, faults, more = _by_name(mask_folder, self.mask_ending)
         faults |= alike
         faults |= {
-            str(masks[name]): f"has no picture in {image_folder}" for name in masks.keys() - pictures.keys()
+            str(masks[name]): f"has no image in {image_folder}" for name in masks.keys() - images.keys()
         }
-        if "{split}" in self.images:  # every picture of this folder is one of the split
-            missing = pictures.keys() - masks.keys()
-            faults |= {str(pictures[name]): f"has no mask in {mask_folder}" for name in missing}
-        samples = [Sample(pictures[name], masks[name]) for name in sorted(masks.keys() & pictures.keys())]
+        if "{split}" in self.images:  # every image of this folder is one of the split
+            missing = images.keys() - masks.keys()
+            faults |= {str(images[name]): f"has no mask in {mask_folder}" for name in missing}
+        samples = [Sample(images[name], masks[name]) for name in sorted(masks.keys() & images.keys())]
         return samples, faults, list(dict.fromkeys(notes + more)) if self.noted else []
 
 
 def folders(
     root: Path, *, images: str, masks: str, classes: str, mapping: str | None, mask_ending: str = ""
 ) -> Layout:
-    """Pictures in one folder, masks of the same names in another.
+    """Images in one folder, masks of the same names in another.
 
     Args:
         root: What the others are relative to, except ``mapping``.
-        images: Folder of the pictures.
+        images: Folder of the images.
         masks: Folder of the masks.
         classes: File with a class name a line; not needed with a mapping.
         mapping: File that says what ids or colours mean, see `read_mapping`.
-        mask_ending: What the names of masks have more than those of pictures, before the suffix.
+        mask_ending: What the names of masks have more than those of images, before the suffix.
     """
     coding = read_mapping(mapping) if mapping else read_classes(root / classes)
     return Layout(images=images, masks=masks, coding=coding, mask_ending=mask_ending)
@@ -145,7 +145,7 @@ def cityscapes() -> Layout:
         images="leftImg8bit/{split}",
         masks="gtFine/{split}",
         coding=Coding(classes=tuple(CITYSCAPES), ids=ids),
-        picture_ending="_leftImg8bit",
+        image_ending="_leftImg8bit",
         mask_ending="_gtFine_labelIds",
         noted=False,
     )
@@ -167,16 +167,16 @@ class Looked:
 
 
 def read_mask(sample: Sample, coding: Coding, size: tuple[int, int]) -> tuple[NDArray[np.uint8], bool]:
-    """The mask of a picture of (height, width), and whether it had to be turned as the picture's EXIF data say."""
+    """The mask of an image of (height, width), and whether it had to be turned as the image's EXIF data say."""
     mask = coding.read(sample.mask)
     if mask.shape == size or mask.shape != size[::-1]:
         return mask, False
-    turned = turned_like(sample.picture, mask)
+    turned = turned_like(sample.image, mask)
     return turned, turned.shape == size
 
 
 def check(samples: list[Sample], coding: Coding) -> Looked:
-    """Look at each picture's header and at each pixel of each mask.
+    """Look at each image's header and at each pixel of each mask.
 
     Wrong are sizes that differ, values that mean nothing, and files that cannot be read. That takes a while for large
     sets, and less than finding out in the middle of a night.
@@ -184,9 +184,9 @@ def check(samples: list[Sample], coding: Coding) -> Looked:
 
     def look(sample: Sample) -> tuple[NDArray[np.int64] | str, bool, bool]:
         try:
-            size = size_of(sample.picture)
+            size = size_of(sample.image)
             mask, turned = read_mask(sample, coding, size)
-            pages = has_pages(sample.picture)
+            pages = has_pages(sample.image)
         except DataError as error:
             reason, ours = str(error), f"{sample.mask} "
             return (
@@ -196,7 +196,7 @@ def check(samples: list[Sample], coding: Coding) -> Looked:
             )
         if size != mask.shape:
             return (
-                f"is {mask.shape[0]}x{mask.shape[1]} pixels and its picture {sample.picture} "
+                f"is {mask.shape[0]}x{mask.shape[1]} pixels and its image {sample.image} "
                 f"{size[0]}x{size[1]}; they must be of the same size",
                 False,
                 False,
@@ -214,10 +214,10 @@ def check(samples: list[Sample], coding: Coding) -> Looked:
             num_turned += turned
             num_pages += pages
     if num_turned:
-        looked.notes.append(f"{num_turned} masks are turned as the EXIF data of their pictures say")
+        looked.notes.append(f"{num_turned} masks are turned as the EXIF data of their images say")
     if num_pages:
         looked.notes.append(
-            f"{num_pages} pictures are TIFF files of several pages, of which the first is taken"
+            f"{num_pages} images are TIFF files of several pages, of which the first is taken"
         )
     return looked
 
@@ -225,19 +225,19 @@ def check(samples: list[Sample], coding: Coding) -> Looked:
 def _by_name(
     folder: Path, ending: str, *, unlike: str = ""
 ) -> tuple[dict[str, Path], dict[str, str], list[str]]:
-    """Pictures of a folder and those below it by their path in it, without suffix and ending; faults; and notes.
+    """Images of a folder and those below it by their path in it, without suffix and ending; faults; and notes.
 
     What ends in ``unlike`` is left to the masks. At fault are files whose name another one has, with another suffix:
     which of them belongs to a mask cannot be told.
     """
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}; see --data.root, --data.images and --data.masks")
-    pictures, left_out = look_through(folder)
-    paths = [path for path in pictures if path.stem.endswith(ending)]
+    images, left_out = look_through(folder)
+    paths = [path for path in images if path.stem.endswith(ending)]
     paths = [path for path in paths if not (unlike and path.stem.endswith(unlike))]
     there = f", but {describe_left_out(left_out)}" if left_out else ""
     if not paths:
-        raise DataError(f"there are no pictures in {folder}{there}; expected .png, .jpg and the like")
+        raise DataError(f"there are no images in {folder}{there}; expected .png, .jpg and the like")
     notes = [f"left out of {folder}: {describe_left_out(left_out)}"] if left_out else []
     found: dict[str, Path] = {}
     faults = {}

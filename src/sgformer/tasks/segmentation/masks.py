@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from ..images import PictureError, any_size, check_size, num_pages, upright_size
+from ..images import ImageError, any_size, check_size, num_pages, upright_size
 from ..loading import DataError, listed
 
 # A class map is uint8: indices from 0, and this where nobody said what is there.
@@ -29,7 +29,7 @@ class Coding:
     Attributes:
         classes: Names in the order of the indices.
         ids: Which index each id in the file stands for; `IGNORE` for those that are ignored. Not used with colours.
-        colours: The same for colours, where masks are pictures in colour; None: masks hold ids.
+        colours: The same for colours, where masks are images in colour; None: masks hold ids.
         palette: A colour for each class, to draw with; empty: made up.
         by_custom: Whether 255 is ignored by custom only, and nobody said so.
     """
@@ -77,7 +77,7 @@ class Coding:
         """A mask from its file: indices of classes `(H, W)`, `IGNORE` where there is none.
 
         The file is turned as its own EXIF data say. Values are ids, of any number of bits, also as floating-point
-        numbers, and in pictures whose channels are all the same; with ``colours``, they are colours.
+        numbers, and in images whose channels are all the same; with ``colours``, they are colours.
 
         Raises:
             DataError: The file cannot be read, or holds an id or a colour that means nothing.
@@ -164,7 +164,7 @@ def _bits(path: Path, image: Image.Image) -> int:
 
 
 def _values(values: NDArray[Any], bits: int, path: Path) -> NDArray[Any]:
-    """Ids (H, W) from the values of a picture in gray, or of one whose channels are all the same."""
+    """Ids (H, W) from the values of an image in gray, or of one whose channels are all the same."""
     if values.ndim == 3:
         channels, alpha = values.shape[2], values[..., -1]
         if channels in (2, 4):
@@ -175,7 +175,7 @@ def _values(values: NDArray[Any], bits: int, path: Path) -> NDArray[Any]:
             values = values[..., :-1]
         if (values != values[..., :1]).any():
             raise DataError(
-                f"{path} is a picture in colour, not a map of ids; say what its colours mean: --data.mapping FILE"
+                f"{path} is an image in colour, not a map of ids; say what its colours mean: --data.mapping FILE"
             )
         values = values[..., 0]
     if values.dtype == bool:
@@ -189,10 +189,10 @@ def _values(values: NDArray[Any], bits: int, path: Path) -> NDArray[Any]:
     return values // (255 // (2**bits - 1)) if bits in (2, 4) else values
 
 
-def turned_like(picture: Path, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A mask of a picture's raw pixels, turned and mirrored as the EXIF data of the picture say."""
-    with _opened(picture) as image:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+def turned_like(image: Path, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A mask of an image's raw pixels, turned and mirrored as the EXIF data of the image say."""
+    with _opened(image) as opened:
+        orientation = opened.getexif().get(ExifTags.Base.Orientation, 1)
     turned = Image.fromarray(mask)
     turned.getexif()[ExifTags.Base.Orientation] = orientation
     return np.asarray(ImageOps.exif_transpose(turned))
@@ -213,17 +213,17 @@ def colours_for(num_classes: int) -> tuple[Colour, ...]:
 
 
 def size_of(path: Path) -> tuple[int, int]:
-    """(height, width) of a picture the right way up, from its header where that says it.
+    """(height, width) of an image the right way up, from its header where that says it.
 
     Raises:
-        DataError: It is no picture.
+        DataError: It is no image.
     """
     with _opened(path) as image:
         return upright_size(image)
 
 
 def has_pages(path: Path) -> bool:
-    """Whether a picture is a TIFF of several pages, of which the first is taken."""
+    """Whether an image is a TIFF of several pages, of which the first is taken."""
     if path.suffix.lower() not in (".tif", ".tiff"):
         return False
     with _opened(path) as image:
@@ -240,10 +240,10 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             yield image
     except DataError:
         raise
-    except PictureError as error:
+    except ImageError as error:
         raise DataError(str(error)) from error
     except UnidentifiedImageError as error:
-        raise DataError(f"{path} is no picture; copy or download it again, or remove it") from error
+        raise DataError(f"{path} is no image; copy or download it again, or remove it") from error
     except Exception as error:  # a broken file can raise anything
         reason = " ".join(str(error).split())
         raise DataError(f"{path} cannot be read ({reason}); copy or download it again") from error

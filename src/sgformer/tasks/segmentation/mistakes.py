@@ -1,4 +1,4 @@
-"""The pictures in which a segmenter is most wrong, beside what it should have said and what it said."""
+"""The images in which a segmenter is most wrong, beside what it should have said and what it said."""
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from .model import Segmenter
 from .options import DataOptions
 from .prediction import SemanticMap
 
-# The longer side of each of the pictures, and the most that is given to see significance in, in pixels.
+# The longer side of each of the images, and the most that is given to see significance in, in pixels.
 DRAWN, SEEN = 480, 1024
 
 
@@ -22,37 +22,37 @@ DRAWN, SEEN = 480, 1024
 def worst(
     model: Segmenter, data: DataOptions, *, num: int = 12
 ) -> list[tuple[list[Image.Image], Tensor, str]]:
-    """The validation pictures with the greatest share of wrong pixels, of those that have a class.
+    """The validation images with the greatest share of wrong pixels, of those that have a class.
 
     Args:
         model: Put into evaluation mode, and left in it; ``data.inference`` becomes its own.
-        data: Which pictures, and how they go through the model.
+        data: Which images, and how they go through the model.
         num: How many at most.
 
     Returns:
-        For each the picture, the truth and the prediction, as pictures of one size; what the backbone sees of it
+        For each the image, the truth and the prediction, as images of one size; what the backbone sees of it
         (3, height, width); and a line about it. The worst first.
     """
     module = SegmentationData(data, model.preprocessing, classes=model.classes, splits=("val",))
-    dataset = Readable(module.pictures("val"))
+    dataset = Readable(module.images("val"))
     model.inference = data.inference
     model.eval()
     found: list[tuple[float, int]] = []
     for index in range(len(dataset)):
         if isinstance(sample := dataset[index], Unreadable):
             continue
-        picture, mask = sample
-        if (wrong := _wrong(model.indices(picture), mask)).any():
+        image, mask = sample
+        if (wrong := _wrong(model.indices(image), mask)).any():
             found.append((float(wrong.sum() / (mask != IGNORE).sum()), index))
     shown = []
     for share, index in sorted(found, key=lambda pair: -pair[0])[:num]:
-        picture, mask = dataset[index]
-        given = model.indices(picture)
+        image, mask = dataset[index]
+        given = model.indices(image)
         maps = (SemanticMap(each, model.classes, model.palette) for each in (mask, given))
-        panels = [_fitted(picture), *(map_.paint(picture, longest=DRAWN) for map_ in maps)]
-        size = scaled_size((picture.height, picture.width), data.inference.shorter_side)
+        panels = [_fitted(image), *(map_.paint(image, longest=DRAWN) for map_ in maps)]
+        size = scaled_size((image.height, image.width), data.inference.shorter_side)
         size = scaled_size(size, None, min(1.0, SEEN / max(size)))
-        seen = prepare(np.asarray(resize(picture, model.preprocessing, size=size)), model.preprocessing)
+        seen = prepare(np.asarray(resize(image, model.preprocessing, size=size)), model.preprocessing)
         shown.append((panels, seen, f"{share:.1%} of pixels wrong{_most(given, mask, model.classes)}"))
     return shown
 
@@ -69,7 +69,7 @@ def _most(given: NDArray[np.uint8], mask: NDArray[np.uint8], classes: tuple[str,
     return f", most often {classes[true]} taken for {classes[taken]}"
 
 
-def _fitted(picture: Image.Image) -> Image.Image:
-    small = picture.copy()
+def _fitted(image: Image.Image) -> Image.Image:
+    small = image.copy()
     small.thumbnail((DRAWN, DRAWN))
     return small

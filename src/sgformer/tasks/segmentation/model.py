@@ -1,4 +1,4 @@
-"""What people keep of a trained segmenter: a model that takes pictures and gives a class for each pixel."""
+"""What people keep of a trained segmenter: a model that takes images and gives a class for each pixel."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate, pad
 
 from ...engine import weights
 from ..backbones import create_pyramid
-from ..images import Picture, Preprocessing, read_picture
+from ..images import ImageLike, Preprocessing, read_image
 from ..kept import Kept
 from .inference import STRIDE, InferenceOptions, Progress, class_map
 from .masks import Colour, colours_for
@@ -112,10 +112,10 @@ class Segmenter(Kept):
     Args:
         name: Any model of timm with feature maps at strides 4, 8, 16 and 32.
         classes: Class names in the order of the outputs.
-        preprocessing: How a picture becomes a tensor; of its size only the size in training is meant.
+        preprocessing: How an image becomes a tensor; of its size only the size in training is meant.
         kwargs: More arguments of the backbone.
         head: Which head, how wide.
-        inference: How pictures go through the model unless asked otherwise.
+        inference: How images go through the model unless asked otherwise.
         palette: A colour for each class; empty: made up.
         pretrained: Whether timm downloads trained weights.
 
@@ -171,15 +171,15 @@ class Segmenter(Kept):
         self.divisor = 1 if _rounds_up(self.backbone) else 32
 
     def forward(self, images: Tensor, *, auxiliary: bool = False) -> Any:
-        """Logits of a batch of prepared pictures, at their own size, float32.
+        """Logits of a batch of prepared images, at their own size, float32.
 
         Args:
-            images: Prepared pictures.
+            images: Prepared images.
             auxiliary: Whether to return a list, with the logits of the auxiliary head after those of the head.
         """
         height, width = images.shape[-2:]
         scores = self._scores(images, auxiliary=auxiliary)
-        # A cell stands for a square of pixels; what lies beyond the picture is cut off after enlarging.
+        # A cell stands for a square of pixels; what lies beyond the image is cut off after enlarging.
         enlarged = [
             interpolate(each.float(), scale_factor=stride, mode="bilinear")[..., :height, :width]
             for each, stride in zip(scores, (STRIDE, 16), strict=False)
@@ -187,7 +187,7 @@ class Segmenter(Kept):
         return enlarged if auxiliary else enlarged[0]
 
     def scores(self, images: Tensor) -> Tensor:
-        """Logits of a batch of prepared pictures, one for each started square of 4x4 pixels.
+        """Logits of a batch of prepared images, one for each started square of 4x4 pixels.
 
         Shape:
             - images: (B, 3, height, width)
@@ -202,7 +202,7 @@ class Segmenter(Kept):
         scores = [self.classifier(self.dropout(self.decoder(maps)))]
         if auxiliary and self.auxiliary is not None:
             scores.append(self.auxiliary(maps[2]))
-        # Cells of the padding alone are none of the picture's.
+        # Cells of the padding alone are none of the image's.
         return [
             each[..., : -(-height // stride), : -(-width // stride)]
             for each, stride in zip(scores, (STRIDE, 16), strict=False)
@@ -211,7 +211,7 @@ class Segmenter(Kept):
     @overload
     def predict(
         self,
-        pictures: Picture,
+        images: ImageLike,
         *,
         window: int | None = ...,
         shorter_side: int | None = ...,
@@ -222,7 +222,7 @@ class Segmenter(Kept):
     @overload
     def predict(
         self,
-        pictures: Sequence[Picture],
+        images: Sequence[ImageLike],
         *,
         window: int | None = ...,
         shorter_side: int | None = ...,
@@ -233,7 +233,7 @@ class Segmenter(Kept):
 
     def predict(
         self,
-        pictures: Any,
+        images: Any,
         *,
         window: int | None = None,
         shorter_side: int | None = None,
@@ -241,28 +241,28 @@ class Segmenter(Kept):
         flip: bool | None = None,
         progress: Progress = iter,
     ) -> Any:
-        """Say what is where in a picture of any size.
+        """Say what is where in an image of any size.
 
         What is not asked for is as the model was trained to be used (``inference``).
 
         Args:
-            pictures: A path, the bytes of a file, a PIL image or an array; or a list of such.
+            images: A path, the bytes of a file, a PIL image or an array; or a list of such.
             window: Side of the windows in which it is looked at, in pixels.
-            shorter_side: What the picture is resized to first; the map has its own size all the same.
+            shorter_side: What the image is resized to first; the map has its own size all the same.
             scales: Factors on the size, whose probabilities are averaged.
             flip: Whether it is also looked at mirrored.
-            progress: Wraps the windows of a picture, which come one after another, such as `rich.progress.track`.
+            progress: Wraps the windows of an image, which come one after another, such as `rich.progress.track`.
 
         Returns:
             A `SemanticMap`; for a list, a list of them.
 
         Raises:
-            PictureError: A picture cannot be read.
+            ImageError: An image cannot be read.
             ValueError: A setting is out of range.
         """
-        if not isinstance(pictures, list | tuple):
+        if not isinstance(images, list | tuple):
             settings = {"window": window, "shorter_side": shorter_side, "scales": scales, "flip": flip}
-            return self.predict([pictures], **settings, progress=progress)[0]
+            return self.predict([images], **settings, progress=progress)[0]
         usual = self.inference
         options = InferenceOptions(
             window=usual.window if window is None else window,
@@ -276,26 +276,26 @@ class Segmenter(Kept):
         try:
             return [
                 SemanticMap(
-                    self.indices(read_picture(picture), options, progress=progress),
+                    self.indices(read_image(image), options, progress=progress),
                     self.classes,
                     self.palette,
                 )
-                for picture in pictures
+                for image in images
             ]
         finally:
             for module, training in modes:
                 module.training = training
 
     def indices(
-        self, picture: Image.Image, options: InferenceOptions | None = None, *, progress: Progress = iter
+        self, image: Image.Image, options: InferenceOptions | None = None, *, progress: Progress = iter
     ) -> NDArray[np.uint8]:
-        """The class of each pixel of an RGB picture, `(H, W)`, in the mode in which the model is."""
+        """The class of each pixel of an RGB image, `(H, W)`, in the mode in which the model is."""
         device = next(self.parameters()).device
         options = options or self.inference
-        return class_map(self.scores, picture, self.preprocessing, options, device=device, progress=progress)
+        return class_map(self.scores, image, self.preprocessing, options, device=device, progress=progress)
 
     def describe(self) -> dict[str, Any]:
-        """The head, how pictures go through it, and the colours."""
+        """The head, how images go through it, and the colours."""
         return {
             "head": asdict(self.options),
             "inference": asdict(self.inference),
@@ -338,7 +338,7 @@ class Segmenter(Kept):
 
 
 def _any_size(name: str) -> dict[str, Any]:
-    """The argument with which models that insist on one size of picture, such as swin, take any."""
+    """The argument with which models that insist on one size of image, such as swin, take any."""
     try:
         with torch.device("meta"):
             timm.create_model(name, strict_img_size=False)
@@ -349,7 +349,7 @@ def _any_size(name: str) -> dict[str, Any]:
 
 @torch.no_grad()
 def _rounds_up(backbone: nn.Module) -> bool:
-    """Whether maps have a cell for each started square of pixels, so that pictures need no padding."""
+    """Whether maps have a cell for each started square of pixels, so that images need no padding."""
     try:
         maps = backbone.eval()(torch.zeros(1, 3, 33, 65))
     except (AssertionError, RuntimeError):

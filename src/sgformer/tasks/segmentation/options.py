@@ -1,4 +1,4 @@
-"""What a recipe may ask for of pictures with masks: which, how large, how varied, how they go through the model."""
+"""What a recipe may ask for of images with masks: which, how large, how varied, how they go through the model."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -13,10 +13,10 @@ class ScenesOptions:
     """How many digit scenes.
 
     Attributes:
-        num_train: Pictures for training.
-        num_val: Pictures for validation.
+        num_train: Images for training.
+        num_val: Images for validation.
         size: Their height and width.
-        num_digits: Least and most digits in a picture.
+        num_digits: Least and most digits in an image.
         seed: Which ones.
     """
 
@@ -29,29 +29,29 @@ class ScenesOptions:
 
 @dataclass(kw_only=True)
 class DataOptions:
-    """Which pictures, how large, how many at once.
+    """Which images, how large, how many at once.
 
     Attributes:
-        source: folders of pictures and masks; ade20k or cityscapes as released; or digit_scenes, which are made on the
+        source: folders of images and masks; ade20k or cityscapes as released; or digit_scenes, which are made on the
             spot and need no download.
         root: The folder that holds all the others.
-        images: Folder of the pictures in it, {split} standing for train and val; for folders only, as the next two.
-            Without {split} all pictures lie together, and the masks say which belong to a split.
-        masks: Folder of the masks: PNG files with the pictures' names, whose values are class ids, 255 being ignored.
-        mask_ending: What the names of masks have more than those of their pictures, before the suffix, such as _mask;
+        images: Folder of the images in it, {split} standing for train and val; for folders only, as the next two.
+            Without {split} all images lie together, and the masks say which belong to a split.
+        masks: Folder of the masks: PNG files with the images' names, whose values are class ids, 255 being ignored.
+        mask_ending: What the names of masks have more than those of their images, before the suffix, such as _mask;
             they may lie in one folder then.
         classes: File with a class name on each line.
         mapping: YAML file that says which ids or colours in masks mean which class; null: ids are as in classes.
-        faults: Whether pictures and masks that do not fit together stop the run, or are dropped from it.
-        max_unreadable: Share of the pictures that may turn out to be unreadable before the run stops; all are named in
+        faults: Whether images and masks that do not fit together stop the run, or are dropped from it.
+        max_unreadable: Share of the images that may turn out to be unreadable before the run stops; all are named in
             unreadable.csv.
-        balanced: Whether pictures that hold rare classes are drawn more often, as if a class was drawn first.
+        balanced: Whether images that hold rare classes are drawn more often, as if a class was drawn first.
         image_size: What the model sees in training, in pixels: one number, or [height, width]; at least 32.
-        batch_size: Pictures per batch of all processes together, which share it equally.
-        workers: Processes that read pictures; null: as many as suit the machine.
-        augment: How training pictures are varied.
-        inference: How pictures go through the model when it is judged and used. Its shorter_side is also what training
-            pictures are resized to before they are varied.
+        batch_size: Images per batch of all processes together, which share it equally.
+        workers: Processes that read images; null: as many as suit the machine.
+        augment: How training images are varied.
+        inference: How images go through the model when it is judged and used. Its shorter_side is also what training
+            images are resized to before they are varied.
         scenes: How many digit scenes, where those are the source.
     """
 

@@ -1,4 +1,4 @@
-"""What a segmenter says of a picture: a class for each pixel, as numbers, as a file, and drawn."""
+"""What a segmenter says of an image: a class for each pixel, as numbers, as a file, and drawn."""
 
 import io
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from PIL import Image, ImageDraw
 
 from ...engine.weights import write_atomically
 from ...lettering import font_for, written
-from ..images import Picture, read_picture
+from ..images import ImageLike, read_image
 from .masks import Colour
 
 _PAPER, _TEXT = (255, 255, 255), (32, 32, 36)
-# The longer side of a drawn picture; more is of no use to eyes.
+# The longer side of a drawn image; more is of no use to eyes.
 MAX_DRAWN = 1600
 
 
@@ -25,7 +25,7 @@ class SemanticMap:
     """The class of each pixel.
 
     Attributes:
-        indices: uint8 `(H, W)`, as large as the picture; indices of ``classes``.
+        indices: uint8 `(H, W)`, as large as the image; indices of ``classes``.
         classes: Class names in the order of the indices.
         palette: A colour for each class.
     """
@@ -36,7 +36,7 @@ class SemanticMap:
 
     @property
     def shares(self) -> dict[str, float]:
-        """Which share of the picture each class covers, the largest first; classes that are not there are left out."""
+        """Which share of the image each class covers, the largest first; classes that are not there are left out."""
         counts = np.bincount(self.indices.ravel(), minlength=len(self.classes))
         order = np.argsort(-counts, kind="stable")
         return {self.classes[i]: float(counts[i] / self.indices.size) for i in order if counts[i]}
@@ -63,7 +63,7 @@ class SemanticMap:
         }
 
     def to_image(self) -> Image.Image:
-        """The map as a picture whose values are the indices, with the classes' colours as its palette."""
+        """The map as an image whose values are the indices, with the classes' colours as its palette."""
         image = Image.fromarray(self.indices)
         rest = [_PAPER] * (256 - len(self.palette))
         image.putpalette([value for colour in (*self.palette, *rest) for value in colour])
@@ -81,39 +81,39 @@ class SemanticMap:
         self.to_image().save(content, "PNG", optimize=True)
         write_atomically(path, content.getvalue())
 
-    def draw(self, picture: Picture, *, opacity: float = 0.6) -> Image.Image:
-        """The map over the picture in the classes' colours, beside a legend with their shares.
+    def draw(self, image: ImageLike, *, opacity: float = 0.6) -> Image.Image:
+        """The map over the image in the classes' colours, beside a legend with their shares.
 
         Args:
-            picture: The one that was predicted on. Very large ones are drawn smaller.
+            image: The one that was predicted on. Very large ones are drawn smaller.
             opacity: Of the colours, 0 to 1.
 
         Raises:
-            ValueError: The picture is of another size than the map.
+            ValueError: The image is of another size than the map.
         """
-        blended = self.paint(picture, opacity=opacity)
+        blended = self.paint(image, opacity=opacity)
         places = {name: self.classes.index(name) for name in self.shares}
         return _with_legend(
             blended, [(self.palette[places[n]], written(n, places[n]), s) for n, s in self.shares.items()]
         )
 
-    def paint(self, picture: Picture, *, opacity: float = 0.6, longest: int = MAX_DRAWN) -> Image.Image:
-        """The map over the picture, without a legend. What is of no class stays white.
+    def paint(self, image: ImageLike, *, opacity: float = 0.6, longest: int = MAX_DRAWN) -> Image.Image:
+        """The map over the image, without a legend. What is of no class stays white.
 
         Args:
-            picture: The one that the map is of.
+            image: The one that the map is of.
             opacity: Of the colours, 0 to 1.
             longest: What a longer side is shrunk to, in pixels.
 
         Raises:
-            ValueError: The picture is of another size than the map.
+            ValueError: The image is of another size than the map.
         """
-        image = read_picture(picture)
+        image = read_image(image)
         height, width = self.indices.shape
         if image.size != (width, height):
             raise ValueError(
-                f"the map is {height}x{width} and the picture {image.height}x{image.width} (height x width); "
-                "draw it over the picture that it was made from"
+                f"the map is {height}x{width} and the image {image.height}x{image.width} (height x width); "
+                "draw it over the image that it was made from"
             )
         scale = min(1.0, longest / max(width, height))
         size = max(1, round(width * scale)), max(1, round(height * scale))

@@ -51,7 +51,7 @@ class Recipe:
         seed: Where all randomness starts.
         model: Which backbone.
         head: What turns its feature maps into classes.
-        data: Which pictures, how large, how many at once.
+        data: Which images, how large, how many at once.
         loss: What training minimizes.
         optim: How the weights are moved.
         trainer: How long, how precise, and on what.
@@ -189,7 +189,7 @@ class Report(BaseReport):
         miou: Mean IoU over the classes that are there or were given; a class that is not there but was given counts 0.
         mean_accuracy: Mean accuracy over the classes that are there.
         pixel_accuracy: Share of all judged pixels that were given their class.
-        num_pictures: How many pictures were judged.
+        num_images: How many images were judged.
         classes: Each class.
         counts: Pixels by true class (rows) and given class (columns).
         notes: What was left out or is unusual, a sentence each.
@@ -198,14 +198,14 @@ class Report(BaseReport):
     miou: float
     mean_accuracy: float
     pixel_accuracy: float
-    num_pictures: int
+    num_images: int
     classes: tuple[ClassReport, ...]
     counts: tuple[tuple[int, ...], ...]
     notes: tuple[str, ...] = ()
 
     @classmethod
     def of(
-        cls, counts: Tensor, names: Sequence[str], *, num_pictures: int = 0, notes: Sequence[str] = ()
+        cls, counts: Tensor, names: Sequence[str], *, num_images: int = 0, notes: Sequence[str] = ()
     ) -> "Report":
         """From a confusion matrix (classes, classes) of pixels, true classes in rows."""
         counts = counts.cpu()
@@ -229,7 +229,7 @@ class Report(BaseReport):
             miou=_mean([row.iou for row in rows]),
             mean_accuracy=_mean([row.accuracy for row in rows]),
             pixel_accuracy=int(counts.diagonal().sum()) / total,
-            num_pictures=num_pictures,
+            num_images=num_images,
             classes=tuple(rows),
             counts=tuple(tuple(row) for row in counts.tolist()),
             notes=tuple(notes),
@@ -251,7 +251,7 @@ class Report(BaseReport):
             "miou": round(self.miou, 6),
             "mean_accuracy": round(self.mean_accuracy, 6),
             "pixel_accuracy": round(self.pixel_accuracy, 6),
-            "num_pictures": self.num_pictures,
+            "num_images": self.num_images,
         }
         confusion = [list(row) for row in self.counts]
         return {**numbers, "classes": rows, "confusion": confusion, "notes": list(self.notes)}
@@ -266,21 +266,21 @@ class Report(BaseReport):
             (row.name, f"{row.share:.1%}", _percent(row.iou), _percent(row.accuracy), row.taken_for or "")
             for row in self.classes
         ]
-        last = f"{self.pixel_accuracy:.1%} of pixels right, {self.num_pictures} pictures"
+        last = f"{self.pixel_accuracy:.1%} of pixels right, {self.num_images} images"
         rows.append(("mean", "", f"{self.miou:.1%}", f"{self.mean_accuracy:.1%}", last))
         return ("class", "share", "IoU", "accuracy", "else most often"), rows
 
 
 def confusion_matrix(num_classes: int) -> MulticlassConfusionMatrix:
     """Counts of pixels by true and given class, summed over processes; ignored pixels are left out."""
-    # Masks were checked when they were read; torchmetrics' own check would sort every picture's pixels.
+    # Masks were checked when they were read; torchmetrics' own check would sort every image's pixels.
     return MulticlassConfusionMatrix(num_classes, ignore_index=IGNORE, validate_args=False)
 
 
 def count(model: Segmenter, batch: Judged, confusion: MulticlassConfusionMatrix) -> None:
-    """Add the pixels of pictures to a confusion matrix, one picture at a time, at the pictures' own sizes."""
-    for picture, mask in zip(batch.pictures, batch.masks, strict=True):
-        given = torch.from_numpy(model.indices(picture)).to(confusion.device)
+    """Add the pixels of images to a confusion matrix, one image at a time, at the images' own sizes."""
+    for image, mask in zip(batch.images, batch.masks, strict=True):
+        given = torch.from_numpy(model.indices(image)).to(confusion.device)
         confusion.update(given.flatten().long(), mask.to(confusion.device).flatten().long())
 
 
@@ -294,10 +294,10 @@ def build(recipe: Recipe) -> tuple[SegmentationTask, SegmentationData]:
     data = SegmentationData(recipe.data, preprocessing, seed=recipe.seed)
     trainer = recipe.trainer
     num = 1 if trainer.sync_batch_norm else devices.num_processes(trainer.devices, trainer.num_nodes)
-    if min(recipe.data.batch_size, len(data.pictures("train"))) < 2 * num:
+    if min(recipe.data.batch_size, len(data.images("train"))) < 2 * num:
         raise ValueError(
-            "the head normalizes over a batch, which must have two pictures or more in each process: raise "
-            "--data.batch_size, add training pictures, or set --trainer.sync_batch_norm true"
+            "the head normalizes over a batch, which must have two images or more in each process: raise "
+            "--data.batch_size, add training images, or set --trainer.sync_batch_norm true"
         )
     kwargs: dict[str, Any] = dict(recipe.model.kwargs)
     if recipe.model.drop_path_rate:
@@ -322,36 +322,36 @@ def build(recipe: Recipe) -> tuple[SegmentationTask, SegmentationData]:
 
 
 def watchers(recipe: Recipe, data: SegmentationData, folder: Path) -> list[Callback]:
-    """Callbacks for a run: the count of pictures that cannot be read."""
+    """Callbacks for a run: the count of images that cannot be read."""
     return [
-        CountUnreadable(folder, num_pictures=data.num_pictures, max_share=recipe.data.max_unreadable),
+        CountUnreadable(folder, num_images=data.num_images, max_share=recipe.data.max_unreadable),
     ]
 
 
 @torch.inference_mode()
 def evaluate(model: Segmenter, data: DataOptions, *, progress: Any = iter) -> Report:
-    """Judge a segmenter on the validation pictures.
+    """Judge a segmenter on the validation images.
 
     Args:
         model: Put into evaluation mode, and left in it; ``data.inference`` becomes its own.
-        data: Which pictures, and how they go through the model.
+        data: Which images, and how they go through the model.
         progress: Wraps the batches, to show how far it is.
 
     Raises:
-        DataError: Pictures and masks are not as they must be, or have classes that the model does not know.
+        DataError: Images and masks are not as they must be, or have classes that the model does not know.
     """
     module = SegmentationData(data, model.preprocessing, classes=model.classes, splits=("val",))
     model.inference = data.inference
     confusion = confusion_matrix(len(model.classes)).to(next(model.parameters()).device)
     model.eval()
-    num_pictures, notes = 0, [*module.notes]
+    num_images, notes = 0, [*module.notes]
     for batch in progress(module.val_dataloader()):
         notes += [f"left out: {path}: {reason}" for path, reason in batch.unreadable]
         count(model, batch, confusion)
-        num_pictures += len(batch.pictures)
-    if not num_pictures:
-        raise DataError(f"none of {len(notes)} pictures can be read: {notes[-1]}")
-    return Report.of(confusion.compute(), model.classes, num_pictures=num_pictures, notes=notes)
+        num_images += len(batch.images)
+    if not num_images:
+        raise DataError(f"none of {len(notes)} images can be read: {notes[-1]}")
+    return Report.of(confusion.compute(), model.classes, num_images=num_images, notes=notes)
 
 
 def _mean(values: Sequence[float | None]) -> float:

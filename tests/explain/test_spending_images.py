@@ -1,4 +1,4 @@
-"""Pictures of the spending are full size and true: each token in its band's colour, each key counted once."""
+"""Images of the spending are full size and true: each token in its band's colour, each key counted once."""
 
 import json
 import re
@@ -14,13 +14,13 @@ from torch import nn
 
 import sgformer  # noqa: F401  registers the models
 from sgformer.explain import (
-    explain_picture,
+    explain_image,
     keys_by_region,
-    keys_picture,
+    keys_image,
     render,
     significance_maps,
+    spending_image,
     spending_maps,
-    spending_picture,
     write_page,
 )
 from sgformer.explain.explanation import VIEWS
@@ -38,8 +38,8 @@ def model():
 
 @pytest.fixture(scope="module")
 def explanation(model):
-    picture = np.random.default_rng(0).integers(0, 256, (100, 150, 3), np.uint8)
-    return explain_picture(model, picture, torch.randn(1, 3, 98, 147))
+    image = np.random.default_rng(0).integers(0, 256, (100, 150, 3), np.uint8)
+    return explain_image(model, image, torch.randn(1, 3, 98, 147))
 
 
 def test_bands_differ_in_lightness_and_finer_is_lighter():
@@ -52,7 +52,7 @@ def test_bands_differ_in_lightness_and_finer_is_lighter():
 
 def test_each_pixel_has_the_colour_of_its_token():
     sizes = np.array([[1, 2, 2], [2, 2, 1]])
-    drawn = spending_picture(np.zeros((60, 90, 3), np.uint8), sizes, opacity=1.0)
+    drawn = spending_image(np.zeros((60, 90, 3), np.uint8), sizes, opacity=1.0)
     for i in range(2):
         for j in range(3):
             centre = drawn[30 * i + 15, 30 * j + 15]
@@ -60,12 +60,12 @@ def test_each_pixel_has_the_colour_of_its_token():
     white = (drawn == 255).all(-1)
     assert white[10, 28:32].any()  # a line between the two bands
     assert not white[10, 55:65].any()  # none between tokens of the same
-    assert not white[0].any() or white[0].mean() < 0.1  # none around the picture
+    assert not white[0].any() or white[0].mean() < 0.1  # none around the image
 
 
 def test_tokens_beyond_the_edge_are_not_squeezed_in():
     sizes = np.array([[1, 2, 2]])
-    drawn = spending_picture(np.zeros((20, 100, 3), np.uint8), sizes, opacity=1.0, covered=(1.0, 0.5))
+    drawn = spending_image(np.zeros((20, 100, 3), np.uint8), sizes, opacity=1.0, covered=(1.0, 0.5))
     assert tuple(drawn[10, 60]) == BAND_COLOURS[0]  # two thirds of what is covered are the first token
     assert tuple(drawn[10, 72]) == BAND_COLOURS[2]
 
@@ -90,14 +90,14 @@ def test_a_region_receives_the_keys_of_its_own_tokens():
 
 
 @pytest.mark.parametrize("size", [(33, 47), (300, 60), (40, 400)])
-def test_pictures_have_the_size_of_the_picture(size):
-    picture, keys = np.zeros((*size, 3), np.uint8), np.random.default_rng(0).random((5, 7))
-    assert spending_picture(picture, (keys > 0.5) + 1).shape == (*size, 3)
-    assert keys_picture(picture, keys).shape == (*size, 3)
+def test_images_have_the_size_of_the_image(size):
+    image, keys = np.zeros((*size, 3), np.uint8), np.random.default_rng(0).random((5, 7))
+    assert spending_image(image, (keys > 0.5) + 1).shape == (*size, 3)
+    assert keys_image(image, keys).shape == (*size, 3)
 
 
 def test_a_batch_is_refused():
-    for function in (lambda m: spending_picture(GRAY, m), lambda m: keys_by_region(m, (2, 2))):
+    for function in (lambda m: spending_image(GRAY, m), lambda m: keys_by_region(m, (2, 2))):
         with pytest.raises(ValueError, match=r"\(H, W\); got shape \(1, 4, 4\)"):
             function(np.ones((1, 4, 4)))
 
@@ -120,7 +120,7 @@ def test_an_explanation_goes_through_the_model_once(model, monkeypatch):
     calls = []
     measure = model.forward_significance
     monkeypatch.setattr(model, "forward_significance", lambda x: calls.append(1) or measure(x))
-    explain_picture(model, GRAY, torch.randn(1, 3, 64, 64))
+    explain_image(model, GRAY, torch.randn(1, 3, 64, 64))
     assert calls == [1]
 
 
@@ -132,7 +132,7 @@ def test_an_explanation_holds_what_the_model_says(model, explanation):
         (98 / 112, 147 / 160),
     ]
     x = torch.randn(1, 3, 64, 96)
-    again = explain_picture(model, np.zeros((64, 96, 3), np.uint8), x)
+    again = explain_image(model, np.zeros((64, 96, 3), np.uint8), x)
     for pair, significance, spent in zip(
         again.pairs, significance_maps(model, x), spending_maps(model, x), strict=True
     ):
@@ -143,22 +143,22 @@ def test_an_explanation_holds_what_the_model_says(model, explanation):
         bands = describe_spending(pair.group_size, pair.keys)
         assert sum(share for _, share, _ in bands) == pytest.approx(1)
         assert sum(keys for _, _, keys in bands) == pytest.approx(pair.keys.sum(), rel=1e-5)
-    with pytest.raises(ValueError, match="give one picture"):
-        explain_picture(model, GRAY, torch.randn(2, 3, 64, 64))
+    with pytest.raises(ValueError, match="give one image"):
+        explain_image(model, GRAY, torch.randn(2, 3, 64, 64))
 
 
 def test_pairs_of_a_deeper_model_are_numbered_within_their_stage():
     model = timm.create_model("sgformer_test", depths=(2, 4, 2, 1))
-    pairs = explain_picture(model, GRAY, torch.randn(1, 3, 64, 96)).pairs
+    pairs = explain_image(model, GRAY, torch.randn(1, 3, 64, 96)).pairs
     assert [(p.stage, p.number) for p in pairs] == [(1, 1), (2, 1), (2, 2), (3, 1)]
 
 
-def test_every_view_is_as_large_as_the_picture(explanation):
+def test_every_view_is_as_large_as_the_image(explanation):
     for pair in explanation.pairs:
         for view in VIEWS:
-            assert pair.draw(explanation.picture, view).shape == (100, 150, 3)
+            assert pair.draw(explanation.image, view).shape == (100, 150, 3)
     with pytest.raises(ValueError, match="choose one of significance, spending, keys"):
-        explanation.pairs[0].draw(explanation.picture, "mask")
+        explanation.pairs[0].draw(explanation.image, "mask")
     assert explanation.combined().shape == (100, 150, 3)
     assert explanation.summary().mode == "RGB"
     assert explanation.stage_grid(2).width > 900
@@ -170,7 +170,7 @@ def test_captions_of_a_portrait_are_shown_in_full(model, monkeypatch):
         render, "_cut", lambda words, font, width: drawn.append((words, font, width)) or words
     )
     portrait = np.zeros((320, 140, 3), np.uint8)
-    explain_picture(model, portrait, torch.randn(1, 3, 160, 70)).summary()
+    explain_image(model, portrait, torch.randn(1, 3, 160, 70)).summary()
     assert any("yellow 28:1" in words for words, _, _ in drawn)
     assert all(font.getlength(words) <= width for words, font, width in drawn)
 
@@ -181,10 +181,10 @@ def test_a_page_needs_nothing_else_and_holds_every_map(explanation):
     assert "&lt;title&gt; &amp; more" in page
     assert page.count("</script>") == 1
     assert not re.search(r"""(?:src|href)\s*=\s*["']?(?:https?:|/)|url\(|@import|fetch\(""", page)
-    data = json.loads(re.search(r"^const pictures = (.*);$", page, re.MULTILINE)[1])
-    assert [picture["name"] for picture in data] == names
+    data = json.loads(re.search(r"^const images = (.*);$", page, re.MULTILINE)[1])
+    assert [image["name"] for image in data] == names
     assert data[0]["note"] == "says cat"
-    assert all(set(pair["views"]) == set(VIEWS) for picture in data for pair in picture["pairs"])
+    assert all(set(pair["views"]) == set(VIEWS) for image in data for pair in image["pairs"])
     with pytest.raises(ValueError, match="at least one"):
         write_page({}, title="")
 
@@ -196,4 +196,4 @@ def test_every_button_of_a_page_works(explanation, tmp_path):
     command = [node, str(Path(__file__).with_name("page_check.js")), str(tmp_path / "page.html")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) == 9  # three pairs, three views; both pictures are the same one
+    assert int(done.stdout) == 9  # three pairs, three views; both images are the same one
