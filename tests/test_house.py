@@ -369,6 +369,21 @@ def test_nothing_refers_to_one_machine():
     assert found == []
 
 
+# Such a first line leans on what stands around it; a hover box shows the docstring alone.
+LEANING = re.compile(r"(The same|As|Of|What|Those|That of|How|Which)\b")
+
+
+def test_docstrings_stand_alone():
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                line = (ast.get_docstring(node) or "").partition("\n")[0]
+                if LEANING.match(line):
+                    found.append(f"{path.relative_to(PACKAGE)}, {getattr(node, 'name', 'module')}: {line}")
+    assert found == []
+
+
 def test_constraints_name_versions_and_nothing_else():
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = re.compile(r"[\w.-]+==[\w.!+]+")

@@ -213,7 +213,7 @@ def _warning(message: Any, category: Any, filename: str, lineno: int, line: str 
 
 
 def _one_line(error: Exception) -> str:
-    """What went wrong and what to do, in one line."""
+    """Say in one line what went wrong and what to do."""
     if isinstance(error, ModuleNotFoundError) and (missing := (error.name or "").split(".")[0]) in _EXTRAS:
         return f"this command needs {missing}: pip install 'sgformer[{_EXTRAS[missing]}]'"
     text = str(error).strip()

@@ -92,7 +92,7 @@ class HybridScaleAttention(Segment):
         return self.proj(out), significance
 
     def coarse_tokens(self, x: Tensor) -> Tensor:
-        """One token for each square of `s x s`, zeros beyond the map: `(B, ceil(H / s), ceil(W / s), c)`."""
+        """Pool each square of `s x s` into one token, zeros beyond the map: `(B, ceil(H / s), ceil(W / s), c)`."""
         margin = self.stride - 1  # with it a side gives as many squares as cover it
         x = F.pad(x.permute(0, 3, 1, 2), (0, margin, 0, margin))
         return F.gelu(self.coarse_norm(self.coarse(x).permute(0, 2, 3, 1)))
@@ -112,7 +112,7 @@ def attend_coarsely(q: Tensor, kv: Tensor, num_heads: int) -> tuple[Tensor, Tens
 
 
 def spread(received: Tensor, x: Tensor, side: int) -> Tensor:
-    """What coarse tokens received, given to the tokens of the map in the square of `side` that each stands for.
+    """Give each token of the map what the coarse token of its square of `side` received.
 
     Shape:
         - received: `(B, h, w)`; x: `(B, H, W, c)`
@@ -185,7 +185,7 @@ class SelfGuidedAttention(Segment):
         return torch.cat(merged, 1)
 
     def spend(self, significance: Tensor) -> Spending:
-        """What merging by this significance makes of each token, `(B, H, W)` both."""
+        """Tell what merging by this significance makes of each token, `(B, H, W)` both."""
         ranking = rank_tokens(significance)
         spending = spend_tokens(ranking, self.group_sizes, token_budget=self.token_budget)
         return Spending(*(values.view(significance.shape) for values in spending))

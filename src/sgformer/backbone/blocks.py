@@ -19,7 +19,7 @@ from .stem import Downsample
 
 
 class Block(Segment):
-    """What all blocks have: an attention and an MLP, each normalised before, and dropped now and then in training.
+    """Pre-norm transformer block: an attention and an MLP with residuals and stochastic depth.
 
     Args:
         channels: `c`.

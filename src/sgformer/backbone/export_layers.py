@@ -53,7 +53,7 @@ class Rows(nn.Module):
 
 
 class PointwiseRows(Rows):
-    """The same for a map with its channels first; as a convolution if there are `convs`.
+    """Apply a linear map to maps with their channels first; as a convolution if there are `convs`.
 
     Shape:
         - x: `(B, c, H, W)`
@@ -93,7 +93,7 @@ class ExportableNorm(nn.Module):
 
 
 class ExportableStem(nn.Module):
-    """As `Stem`; it may also stand between two stages, as `Downsample`, without positions.
+    """Exportable `Stem`; it may also stand between two stages, as `Downsample`, without positions.
 
     Shape:
         - x: `(B, c, H, W)`
@@ -120,7 +120,7 @@ class ExportableStem(nn.Module):
 
 
 class ExportableMlp(nn.Module):
-    """As `ConvMlp`.
+    """Exportable `ConvMlp`.
 
     Shape:
         - x, returns: `(B, H, W, c)`
@@ -154,7 +154,7 @@ class Positional(nn.Module):
 
 
 class ExportableHybridScale(nn.Module):
-    """As `HybridScaleAttention`.
+    """Exportable `HybridScaleAttention`.
 
     Shape:
         - x: `(B, H, W, c)`
@@ -202,7 +202,7 @@ class ExportableHybridScale(nn.Module):
 
 
 class ExportableSelfGuided(nn.Module):
-    """As `SelfGuidedAttention`, with tokens ranked by significance.
+    """Exportable `SelfGuidedAttention`, with tokens ranked by significance.
 
     Args:
         attn: holds its layers.
@@ -242,7 +242,7 @@ class ExportableSelfGuided(nn.Module):
 
 
 class ExportableGlobal(nn.Module):
-    """As `GlobalAttention`.
+    """Exportable `GlobalAttention`.
 
     Shape:
         - x, returns: `(B, H, W, c)`

@@ -43,7 +43,7 @@ __all__ = [
 
 
 def num_maps(model: nn.Module) -> int:
-    """How many significance maps a model has, or whatever holds its blocks."""
+    """Count the significance maps of a model, or of whatever holds its blocks."""
     return sum(isinstance(module, SelfGuidedAttention) for module in model.modules())
 
 
@@ -115,7 +115,7 @@ class _Block(nn.Module):
 
 
 class Exportable(nn.Module):
-    """As `ExportableFeatures`, of a classifier: returns its logits and the significance maps.
+    """Exportable classifier: returns its logits and the significance maps.
 
     Shape:
         - x: `(B, in_chans, height, width)`

@@ -145,7 +145,7 @@ class SGFormer(nn.Module):
         return {"stem.pos_embed"}
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """How timm groups parameters by depth, for layer-wise learning rates."""
+        """Return the patterns by which timm groups parameters by depth, for layer-wise learning rates."""
         return {
             "stem": r"^stem",
             "blocks": r"^stages\.(\d+)"

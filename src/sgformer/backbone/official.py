@@ -259,7 +259,7 @@ _TO_OFFICIAL = _rules([(ours, released) for released, ours in _RENAMED], +1)
 
 
 def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """What timm passes loaded weights through: released names become ours, and positions take the model's grid.
+    """Convert loaded weights for timm: released names become ours, and positions take the model's grid.
 
     Released weights have a square grid. A folder that timm saved tells its grid, and weights files of `sgformer train`
     do. Other state dicts do not: the model's own number of positions is taken for the model's grid, any other for a

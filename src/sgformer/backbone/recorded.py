@@ -1,4 +1,4 @@
-"""What timm records of a model: the arguments that it would be built with now, and those that its weights had.
+"""Keep timm's record of a model's arguments: those that would build it now, and those that its weights had.
 
 `timm.models.save_for_hf` writes them as `model_args`, and `timm.create_model("local-dir:...")` builds by them.
 """

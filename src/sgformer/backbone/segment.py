@@ -1,4 +1,4 @@
-"""What a fast way hangs on: a part of the model has a definition, and a table of other ways to compute it.
+"""A segment: a part of the model with a plain definition, and a table of other ways to compute it.
 
 The definition is `plain`, which is all that one has to read. The table is filled by `sgformer.fast`; every way in it
 computes the numbers of `plain`, and says for itself where it does not serve.
@@ -14,7 +14,7 @@ from torch.fx import Proxy, Tracer
 
 
 class Way(NamedTuple):
-    """One way to compute a segment.
+    """A way to compute a segment, and the predicate that tells when it applies.
 
     Attributes:
         run: takes a segment and its inputs, and returns what `segment.plain(*inputs)` does.

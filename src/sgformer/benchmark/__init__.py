@@ -1,1 +1,1 @@
-"""What `sgformer benchmark` rests on: how a step is measured, and the parity that comes before any figure."""
+"""Measurement for `sgformer benchmark`: timed steps, and the parity check that precedes any figure."""

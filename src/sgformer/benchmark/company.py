@@ -51,7 +51,7 @@ class Neighbours(AbstractContextManager["Neighbours"]):
 
 
 def busy_cores(seconds: float = 0.5) -> float | None:
-    """How many cores are busy now, of the whole machine; None where the system does not say.
+    """Count the cores of the machine that are busy now; None where the system does not say.
 
     Call it while this process does nothing.
     """
@@ -65,7 +65,7 @@ def busy_cores(seconds: float = 0.5) -> float | None:
 
 
 def warning(busy: float | None) -> str | None:
-    """What to tell people whose machine is busy; None where it is quiet."""
+    """Word a warning for people whose machine is busy; None where it is quiet."""
     if busy is None or busy < MAX_BUSY:
         return None
     return (

@@ -1,4 +1,4 @@
-"""What `sgformer benchmark` measures: one case, what a step of it is, and what can be counted of it."""
+"""Cases of `sgformer benchmark`: one case, its timed step, and its counts of parameters and GMACs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import sgformer  # registers the models
 
 @dataclass(frozen=True)
 class Case:
-    """One model under one set of conditions.
+    """A model under one set of conditions: size, batch, dtype, mode.
 
     Attributes:
         model: a name in timm's registry; `@` and a number after it are a token budget.
@@ -65,7 +65,7 @@ def create(case: Case, *, device: str | None = None) -> nn.Module:
 
 
 def step_of(case: Case) -> Callable[[], None]:
-    """What is timed: one step on images of noise, ready to be called again and again.
+    """Build the timed step on images of noise, ready to be called again and again.
 
     Of a case with fast products, the setting holds for the whole process from here on.
     """

@@ -25,7 +25,7 @@ PAUSE_SECONDS = 0.3
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured of a case.
+    """Times and memory measured for a case.
 
     Attributes:
         samples: seconds a step, a sample a round.

@@ -218,7 +218,7 @@ def _as_table(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]
 
 
 def _protocol(device: str, *, rounds: int) -> dict[str, Any]:
-    """What a reader must know of how the numbers came to be."""
+    """Describe the protocol behind the numbers."""
     from ..engine.fit import describe_environment
 
     environment = json.loads(describe_environment())

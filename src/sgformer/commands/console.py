@@ -1,4 +1,4 @@
-"""What the verbs share: tables, words for those who wait, and the choice of a device."""
+"""Console output of all commands: tables, progress, and the choice of a device."""
 
 import contextlib
 import os

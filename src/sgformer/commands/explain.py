@@ -128,7 +128,7 @@ def _explain_video(model: Any, path: Path, out: Path, *, size: int | None) -> bo
 
 
 def _explain_frames(model: Any, paths: list[Path], out: Path, *, fps: float, size: int | None) -> int:
-    """The same of images in their order; 1 if one could not be read, in whose place the frame before it stays."""
+    """Explain images as frames in order; returns 1 if one could not be read (the frame before it stays)."""
     from rich.progress import track
 
     from ..explain.video import VideoWriter
@@ -151,12 +151,12 @@ def _explain_frames(model: Any, paths: list[Path], out: Path, *, fps: float, siz
 
 
 def _name_of_frames(paths: list[Path]) -> str:
-    """Of a video made of images: that of their folder."""
+    """Name a video made of images after their folder."""
     return paths[0].resolve().parent.name or "frames"
 
 
 def explain_image(model: Any, image: Any, *, size: int | None = None) -> "Explanation":
-    """What each pair of blocks of a loaded model does with an image, as arrays that can be drawn.
+    """Explain what each pair of blocks of a loaded model does with an image, as arrays that can be drawn.
 
     Args:
         model: What `sgformer.load` gives, of any task.

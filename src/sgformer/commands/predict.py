@@ -220,7 +220,7 @@ def _windows(bar: Any, windows: Sequence[Any]) -> Iterable[Any]:
 
 
 def _from_first(make: Callable[[], T], rank: int, num_processes: int) -> T:
-    """What the first process makes, or fails with, in all of them: standard input can be read only once."""
+    """Run `make` in the first process and share its result or error: standard input can be read only once."""
     if num_processes == 1:
         return make()
     from datetime import timedelta

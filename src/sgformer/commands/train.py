@@ -165,7 +165,7 @@ def _check_run(folder: Path) -> None:
 
 
 def _num_epochs(folder: Path) -> int:
-    """How many epochs of a run are over."""
+    """Count the finished epochs of a run."""
     table = folder / "metrics.csv"
     return len(table.read_text(encoding="utf-8").splitlines()) - 1 if table.is_file() else 0
 

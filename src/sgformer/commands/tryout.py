@@ -34,7 +34,7 @@ _LINES: dict[str, tuple[str, Callable[[Any], Iterable[tuple[str, float]]]]] = {
 
 @dataclass(frozen=True, eq=False)
 class _Result:
-    """What is kept of an image: enough to draw its maps."""
+    """Result kept for an image: enough to draw its maps."""
 
     shown: Image.Image
     drawn: Image.Image | None
@@ -56,7 +56,7 @@ class Tryout:
         self._own_budget = self._budgeted.token_budget if self._budgeted is not None else None
 
     def facts(self) -> dict[str, Any]:
-        """What the page must know of the model."""
+        """Return the facts about the model that the page needs."""
         num_parameters = sum(parameter.numel() for parameter in self.model.parameters())
         budgets = [*sorted({*BUDGETS, *([self._own_budget] if self._own_budget else [])}), None]
         return {
@@ -150,7 +150,7 @@ class Tryout:
         return _shrunk(draw(image))
 
     def _colours(self) -> dict[str, str]:
-        """Of classes, where they have some."""
+        """Return the colours of classes, where they have some."""
         palette: Any = getattr(self.model, "palette", ())
         return {
             name: "#{:02x}{:02x}{:02x}".format(*colour)

@@ -1,1 +1,1 @@
-"""What training needs and no task owns: recipes, optimizer, the run folder, the weights file."""
+"""Training machinery shared by all tasks: recipes, optimizer, the run folder, the weights file."""

@@ -1,4 +1,4 @@
-"""What happens beside the training loop: averaged weights, the stop at a NaN, images that cannot be read."""
+"""Callbacks beside the training loop: averaged weights, the stop at a NaN, images that cannot be read."""
 
 import contextlib
 import csv
@@ -91,7 +91,7 @@ def _alone(value: Any) -> list[Any]:
 
 
 def _gather(value: Any) -> list[Any]:
-    """What each process has, in all of them."""
+    """Gather the value of each process in all of them."""
     values: list[Any] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(values, value)
     return values
@@ -256,5 +256,5 @@ class CountUnreadable(Callback):
         return {"found": self.found}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From a checkpoint."""
+        """Restore the state from a checkpoint."""
         self.found = state_dict["found"]

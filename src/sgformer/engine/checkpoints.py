@@ -159,7 +159,7 @@ def check_fits(folder: Path, task: nn.Module, *, averages: bool) -> None:
 
 
 def epochs_begun(folder: Path) -> int:
-    """How many epochs a run had begun when its checkpoint was written.
+    """Count the epochs that a run had begun when its checkpoint was written.
 
     Raises:
         ValueError: The checkpoint is none of ours, or damaged.
@@ -168,7 +168,7 @@ def epochs_begun(folder: Path) -> int:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """What a checkpoint holds, with the ``shapes`` of its tensors."""
+    """Read what a checkpoint holds, with the ``shapes`` of its tensors."""
     try:
         # Mapped, so that nothing large is read; only tensors and plain values are in ours.
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)

@@ -1,11 +1,11 @@
-"""What a run can compute on, and whether that has instructions for bfloat16."""
+"""Devices and processes of a run, and whether they have instructions for bfloat16."""
 
 import torch
 from torch import Tensor
 
 
 def num_processes(devices: int | str, num_nodes: int = 1) -> int:
-    """How many processes a run has.
+    """Count the processes of a run.
 
     Args:
         devices: The recipe's: a number, GPUs by number with commas between, or auto for one process a GPU.
@@ -18,7 +18,7 @@ def num_processes(devices: int | str, num_nodes: int = 1) -> int:
 
 
 def share(batch_size: int, num_processes: int) -> int:
-    """How many images of a batch each process takes.
+    """Divide a total batch size by the processes.
 
     Raises:
         ValueError: The processes cannot share the batch equally.
@@ -92,6 +92,6 @@ def has_bfloat16(accelerator: str) -> bool:
 
 
 def processor_has_bfloat16() -> bool:
-    """The same for the processor."""
+    """Tell whether the processor has instructions for bfloat16."""
     able = getattr(torch.cpu, "get_capabilities", dict)()  # unknown to older PyTorch
     return any(able.get(name) for name in ("avx512_bf16", "amx_bf16"))

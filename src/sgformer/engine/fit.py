@@ -1,4 +1,4 @@
-"""One training run, from a prepared task and its data to a run folder."""
+"""Training run: from a prepared task and its data to a run folder."""
 
 import contextlib
 import importlib.metadata
@@ -45,7 +45,7 @@ _PACKAGES = (
 
 @dataclass(kw_only=True)
 class TrainerOptions:
-    """How long, how precise, and on what.
+    """Options of the trainer: how long, how precise, and on what.
 
     Attributes:
         max_epochs: Passes over the training images.
@@ -304,7 +304,7 @@ def _logger(folder: Path) -> Any:
 
 
 def describe_environment() -> str:
-    """What a run ran on, as JSON: versions, machine, git commit of the working directory, command."""
+    """Describe what a run ran on, as JSON: versions, machine, git commit of the working directory, command."""
     versions = {}
     for package in _PACKAGES:
         try:

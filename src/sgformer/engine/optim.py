@@ -27,7 +27,7 @@ from .recipe import Plain, nearest
 
 @dataclass(kw_only=True)
 class OptimOptions:
-    """How the weights are moved.
+    """Options of the optimizer and its learning-rate schedule.
 
     Attributes:
         name: Any optimizer of timm, such as adamw, lamb or sgd.

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on."""
+"""Progress of a run, for people."""
 
 import time
 from typing import Any
@@ -14,7 +14,7 @@ SECONDS_BETWEEN_LINES = 60.0
 
 
 class RunProgress(Callback):
-    """One bar for the whole run on a terminal, with rate, time left and metrics; plain lines anywhere else.
+    """Show one bar for the whole run on a terminal, with rate, time left and metrics; plain lines anywhere else.
 
     Args:
         run: What wrote the epoch's row, before this callback's turn.

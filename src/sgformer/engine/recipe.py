@@ -24,7 +24,7 @@ class RecipeError(ValueError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """How to end a sentence that starts with "unknown": the known names that look most like the one received.
+    """Suggest the known names that look most like the unknown one, as the end of an error's sentence.
 
     Example:
         >>> nearest("imagenete", ["imagenette160", "smoke"])
@@ -73,7 +73,7 @@ def find(name: str | Path) -> Path:
 
 
 def run_name(path: Path) -> str:
-    """How runs of a recipe are called: like its file, or like the run that the file was taken from."""
+    """Name the runs of a recipe: like its file, or like the run that the file was taken from."""
     return path.parent.name if path.name == "recipe.yaml" else path.stem
 
 
@@ -183,7 +183,7 @@ def _unknown(content: Mapping[str, Any], sections: type, prefix: str = "") -> It
 
 
 def _explain(message: str, sections: type) -> str:
-    """One line from jsonargparse's several: the key, what it takes, what it got."""
+    """Reduce jsonargparse's lines to one: the key, what it takes, what it got."""
     text = " ".join(message.split())
     key = re.search(r'Parser key "([\w.]+)"', text)
     value = re.search(r"(?:Got|Given) value: (.*?)(?: Given value type|$)", text)

@@ -1,4 +1,4 @@
-"""What a resumed run may change: each recipe key is followed, or refused by name before anything is written."""
+"""Changes to a resumed run: each recipe key is followed, or refused by name before anything is written."""
 
 import dataclasses
 from fnmatch import fnmatchcase

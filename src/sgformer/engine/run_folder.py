@@ -1,4 +1,4 @@
-"""What a run leaves behind, written after every epoch."""
+"""Files of a run folder, written after every epoch."""
 
 import csv
 import io
@@ -113,7 +113,7 @@ class RunFolder(Callback):
         return {"rows": self.rows, "best": self.best, "seconds": seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From a checkpoint."""
+        """Restore the state from a checkpoint."""
         self.rows, self.best = state_dict["rows"], state_dict["best"]
         self.seconds_before = state_dict["seconds"]
 

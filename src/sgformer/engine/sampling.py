@@ -19,7 +19,7 @@ POOL = 16
 
 
 class Draw(NamedTuple):
-    """What a training data set is asked for: a sample, and the seed of its variation.
+    """Index of a training data set: a sample, and the seed of its augmentation.
 
     Attributes:
         index: Which sample.
@@ -33,7 +33,7 @@ class Draw(NamedTuple):
 
 
 def fold(*numbers: int) -> int:
-    """One seed of 32 bits from several numbers, unlike for all that differ.
+    """Fold several numbers into one seed of 32 bits, unlike for all that differ.
 
     Example:
         >>> fold(0, 1) != fold(1, 0)
@@ -50,7 +50,7 @@ def seed_all(seed: int) -> None:
 
 
 def seed_sample(seed: int) -> None:
-    """The same for a sample, which is prepared on the CPU.
+    """Seed the generators for a sample, which is prepared on the CPU.
 
     Generators of GPUs are left alone: `torch.manual_seed` notes for each who asked, which takes milliseconds, longer
     than to decode a small image.
@@ -138,7 +138,7 @@ class EpochSampler(Sampler[Draw]):
 
 
 def _drawn_by_weight(order: Tensor, weights: Tensor, generator: torch.Generator) -> Tensor:
-    """As many samples, each as often as its weight says: at even distances along the sum of the sorted weights.
+    """Draw as many samples, each as often as its weight says: at even distances along the sum of the sorted weights.
 
     Args:
         order: Indices of all samples, in mixed order.
@@ -154,7 +154,7 @@ def _drawn_by_weight(order: Tensor, weights: Tensor, generator: torch.Generator)
 
 
 def _like_together(batches: Tensor, likeness: Tensor, generator: torch.Generator) -> Tensor:
-    """The same samples, sorted by likeness within a pool of batches; then the batches mixed again.
+    """Sort samples by likeness within a pool of batches, then mix the batches again.
 
     Args:
         batches: Indices (batches, samples), in mixed order.

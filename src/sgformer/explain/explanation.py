@@ -20,7 +20,7 @@ _NOTE = "spending: 28:1 is 28 tokens to one key"
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """What one pair of blocks does with one image.
+    """Maps of a pair of blocks for one image: significance, group sizes, keys.
 
     Attributes:
         stage: from 1.
@@ -54,7 +54,7 @@ class Pair:
         raise ValueError(f"view is {view!r}; choose one of {', '.join(VIEWS)}")
 
     def legend(self) -> str:
-        """What the bands are, in one line: `1:1 50 % of tokens, 60 keys`, and so on."""
+        """Describe the bands in one line: `1:1 50 % of tokens, 60 keys`, and so on."""
         bands = describe_spending(self.group_size, self.keys)
         return " · ".join(f"{size}:1 {share:.0%}, {num:.0f} keys" for size, share, num in bands)
 

@@ -1,4 +1,4 @@
-"""One HTML file with all images and maps in it, to move over stages and pairs; needs no server and no network."""
+"""Self-contained HTML page of explanations, to move over stages and pairs; needs no server and no network."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def write_page(
 
 
 def describe_pair(pair: Pair) -> dict[str, Any]:
-    """What a page says of a pair of blocks beside its images; for JSON."""
+    """Describe a pair of blocks for the page, as JSON."""
     H, W = pair.significance.shape
     colours = band_colours(pair.group_size)
     return {

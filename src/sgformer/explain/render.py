@@ -98,7 +98,7 @@ def combine(
 
 @dataclass(frozen=True)
 class Cell:
-    """One image of a contact sheet.
+    """Cell of a contact sheet: an image with its caption.
 
     Attributes:
         image: RGB or gray, any size; enlarged or reduced to fit, never distorted.

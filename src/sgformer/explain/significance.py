@@ -36,7 +36,7 @@ def significance_maps(model: nn.Module, x: Tensor) -> list[Tensor]:
 
 
 class Spent(NamedTuple):
-    """What one pair of blocks makes of each token.
+    """Spending of a pair of blocks for each token.
 
     Attributes:
         group_size: how many tokens are merged into one where this token is.
@@ -71,7 +71,7 @@ def spending_maps(model: nn.Module, x: Tensor) -> list[Spent]:
 
 @torch.no_grad()
 def significance_and_spending(model: nn.Module, x: Tensor) -> tuple[list[Tensor], list[Spent]]:
-    """What `significance_maps` and `spending_maps` say, for the time of one of them.
+    """Compute `significance_maps` and `spending_maps` in one pass.
 
     Raises:
         ValueError: nothing in the model measures significance, or can tell how it is spent.

@@ -77,7 +77,7 @@ def spending_image(
 def keys_by_region(
     keys: ArrayLike, regions: tuple[int, int], *, covered: tuple[float, float] = (1.0, 1.0)
 ) -> NDArray[np.float64]:
-    """How many keys each region of an image receives; a token that lies in two counts in both, by its area.
+    """Count the keys that each region of an image receives; a token that lies in two counts in both, by its area.
 
     Args:
         keys: `(H, W)`, how many keys each token accounts for.

@@ -15,7 +15,7 @@ from .spending import _as_map, _overlap, _token_of_pixels
 def mask_on_tokens(
     mask: ArrayLike, tokens: tuple[int, int], *, covered: tuple[float, float] = (1.0, 1.0)
 ) -> NDArray[np.float64]:
-    """Which share of each token's area lies on a mask.
+    """Compute the share of each token's area that lies on a mask.
 
     Args:
         mask: boolean `(height, width)`.
@@ -35,7 +35,7 @@ def mask_on_tokens(
 def roc_auc(
     significance: ArrayLike, mask: ArrayLike, *, covered: tuple[float, float] = (1.0, 1.0)
 ) -> float | None:
-    """How often a place on an object is more significant than one beside it: the area under the ROC curve.
+    """Compute the area under the ROC curve: how often a place on an object is more significant than one beside it.
 
     Each token counts for the mask and against it by area; ties count half. 0.5 is chance.
 
@@ -80,7 +80,7 @@ def deletion_and_insertion(
     steps: int = 10,
     covered: tuple[float, float] = (1.0, 1.0),
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What a classifier still says while the most significant places are painted over, or only they are shown.
+    """Score a classifier while the most significant places are painted over, or only they are shown.
 
     Paint is the mean colour, 0 in a normalised image. A map that knows what the classifier needs makes the first
     curve fall early and the second rise early.

@@ -69,7 +69,7 @@ def verify(
 def checked_on(
     part: Part, kind: Format, *, fixed: Size | None, largest: Size, precision: str
 ) -> dict[str, Any]:
-    """What a file says of its check, which a file that is kept has passed."""
+    """Describe the check that a kept file has passed, for its metadata."""
     if not kind.runs_here:
         return {"runtime": None}
     return {
@@ -80,7 +80,7 @@ def checked_on(
 
 
 def _sizes(part: Part, *, fixed: Size | None, largest: Size) -> list[tuple[int, int, int]]:
-    """On which (batch, height, width) a file is checked."""
+    """List the (batch, height, width) on which a file is checked."""
     sizes = [(1, *fixed), (3, *fixed)] if fixed else CHECKED
     fit = [(part.batch or b, h, w) for b, h, w in sizes if h <= largest[0] and w <= largest[1]]
     return list(dict.fromkeys(fit))

@@ -62,7 +62,7 @@ class ExportableDetector(nn.Module):
 
 
 class RegionBoxes(nn.Module):
-    """What `RegionProposalNetwork` and `RoIHeads` find in the maps of one image."""
+    """Find boxes as `RegionProposalNetwork` and `RoIHeads` do, in the maps of one image."""
 
     def __init__(self, model: "Detector") -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class RegionBoxes(nn.Module):
         return boxes, labels, likely, shapes[own, labels]
 
     def _propose(self, maps: list[Tensor], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """As many boxes as there may be, `(K, 4)`, and what they score, `(K,)`."""
+        """Propose as many boxes as there may be, `(K, 4)`, with their scores, `(K,)`."""
         rpn, boxes, scores = self.rpn, [], []
         moves: Tensor
         for sure, moves, anchors in zip(*rpn.head(maps), _anchors(rpn.anchor_generator, maps), strict=True):
@@ -111,7 +111,7 @@ class RegionBoxes(nn.Module):
 
 
 class RetinaBoxes(nn.Module):
-    """What `RetinaNet` finds in the maps of one image."""
+    """Find boxes as `RetinaNet` does, in the maps of one image."""
 
     def __init__(self, model: "Detector") -> None:
         super().__init__()
@@ -178,7 +178,7 @@ def _suppress(scores: Tensor, boxes: Tensor, threshold: float, *, groups: Tensor
 
 
 def _cut_regions(pooling: Any, maps: list[Tensor], boxes: Tensor) -> Tensor:
-    """As `MultiScaleRoIAlign`: each box out of the map that suits its area, `(n, channels, side, side)`."""
+    """Cut each box out of the map that suits its area, as `MultiScaleRoIAlign` does: `(n, channels, side, side)`."""
     level = pooling.map_levels([boxes])
     side = pooling.output_size[0]
     regions = torch.cat((torch.zeros_like(boxes[:, :1]), boxes), 1)  # all of image 0
@@ -191,7 +191,7 @@ def _cut_regions(pooling: Any, maps: list[Tensor], boxes: Tensor) -> Tensor:
 
 
 def list_objects(found: dict[str, Tensor], number: int) -> list[Tensor]:
-    """What torchvision's heads found in an image, as `ExportableDetector` lists it."""
+    """List what torchvision's heads found in an image, as `ExportableDetector` does."""
     names = [name for name in ("boxes", "labels", "scores", "masks") if name in found]
     listed = []
     for name in names:
@@ -202,7 +202,7 @@ def list_objects(found: dict[str, Tensor], number: int) -> list[Tensor]:
 
 
 def reference(model: "Detector", x: Tensor) -> list[Tensor]:
-    """What the model itself finds in one prepared image, listed."""
+    """List what the model itself finds in one prepared image."""
     size = (int(x.shape[2]), int(x.shape[3]))
     maps, batch = model._maps(list(x)), ImageList(x, [size])
     if model.heads.kind == "retinanet":
@@ -220,7 +220,7 @@ def compare(
     least: float,
     share: float = 0.95,
 ) -> dict[str, tuple[float, float]]:
-    """How far two lists of objects are apart: for each name the largest difference, and the largest value.
+    """Compare two lists of objects: for each name the largest difference, and the largest value.
 
     Objects are paired by label and place, from either list to the other. Near a threshold rounding decides what
     overlaps or is sure enough, and rarely it decides otherwise; so only a share of the objects is looked at, those that

@@ -1,4 +1,4 @@
-"""What of a trained model `sgformer export` writes to a file: of each task another part."""
+"""Parts of a trained model that `sgformer export` writes to a file: another for each task."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -53,13 +53,13 @@ class Part:
 
     @property
     def names(self) -> list[str]:
-        """Of all that the file gives: outputs, then significance maps."""
+        """Name all that the file gives: outputs, then significance maps."""
         maps = num_maps(self.backbone)
         return [*self.outputs, *(f"significance{i + 1}" for i in range(maps))]
 
 
 def part_of(model: Any, *, convs: bool = False, half: bool = False, pyramid: bool = False) -> Part:
-    """What of a trained model goes into a file: all of it, or of a detector the pyramid.
+    """Choose the part of a trained model that goes into a file: all of it, or the pyramid of a detector.
 
     Args:
         model: What `tasks.load` gives.
@@ -94,7 +94,7 @@ def part_of(model: Any, *, convs: bool = False, half: bool = False, pyramid: boo
 
 @dataclass(frozen=True, kw_only=True)
 class _Form:
-    """How a part is to be computed; see `part_of`."""
+    """Form in which a part is computed; see `part_of`."""
 
     convs: bool
     half: bool
@@ -106,7 +106,7 @@ class _Form:
         return {"convs": self.convs}
 
     def precise(self, module: nn.Module) -> nn.Module:
-        """In float16 if that is asked for."""
+        """Convert to float16 if that is asked for."""
         return InHalf(module) if self.half else module
 
 
@@ -178,7 +178,7 @@ class InHalf(nn.Module):
         self.module = copy.deepcopy(module).half()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The same outputs, about."""
+        """Compute the same outputs, about."""
         return tuple(y.float() for y in self.module(x.half()))
 
 
@@ -234,7 +234,7 @@ class ExportableSegmenter(nn.Module):
         return self.decoder(features)
 
     def _semantic_fpn(self, features: list[Tensor]) -> Tensor:
-        """As `SemanticFPN`, which asks whether sizes are odd and grows maps by factors."""
+        """Compute `SemanticFPN`, which itself asks whether sizes are odd and grows maps by factors."""
         decoder: Any = self.decoder.decoder
         rows, columns = features[-1].shape[-2:]
         x, fused = None, None

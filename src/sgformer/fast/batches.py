@@ -21,7 +21,7 @@ def why_not(stem: Stem, x: Tensor) -> str | None:
 
 
 def run(stem: Stem, x: Tensor) -> Tensor:
-    """What the stem computes."""
+    """Compute the stem."""
 
     def embed(x: Tensor) -> Tensor:
         parts = x.split(_at_once(stem, x) or len(x))

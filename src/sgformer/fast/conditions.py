@@ -188,5 +188,5 @@ def training_objection() -> str | None:
 
 
 def observed_within(*modules: nn.Module) -> Iterator[nn.Module]:
-    """Those of the modules, and of all that they hold, with which a hook wants to be called."""
+    """Return those of the modules, and of all that they hold, that a hook wants to be called with."""
     return (part for module in modules for part in module.modules() if not unobserved(part))

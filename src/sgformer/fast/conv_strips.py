@@ -48,12 +48,12 @@ def why_not(segment: Stem | Downsample, x: Tensor) -> str | None:
 
 
 def stem(stem: Stem, x: Tensor) -> Tensor:
-    """What `Stem` computes."""
+    """Compute `Stem`."""
     return Instead(stem, embed=lambda x: downsample(stem, x)).plain(x)
 
 
 def downsample(segment: Stem | Downsample, x: Tensor) -> Tensor:
-    """What `Downsample` computes, and the chain of the same layers in `Stem`."""
+    """Compute `Downsample`, and the chain of the same layers in `Stem`."""
     convs, norms = (tuple(getattr(segment, f"{kind}{i}") for i in (1, 2, 3)) for kind in ("conv", "norm"))
     return normed_convs(x.contiguous(memory_format=torch.channels_last), convs, norms)
 
@@ -121,7 +121,7 @@ def _convolved(rows: Rows, conv: nn.Conv2d, height: int, width: int) -> tuple[Ro
 def _measure(
     made: Rows, conv: nn.Conv2d, norm: nn.GroupNorm, height: int, width: int, target: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """What the norm multiplies each channel with and adds to it; the rows themselves go to `target`, if any."""
+    """Measure what the norm multiplies each channel with and adds to it; the rows themselves go to `target`, if any."""
 
     def of_strip(top: int, bottom: int) -> tuple[float, float]:
         y = made(top, bottom)

@@ -1,4 +1,4 @@
-"""Which way each segment of a model takes, and why."""
+"""Report of the way that each segment of a model takes, and why."""
 
 from __future__ import annotations
 

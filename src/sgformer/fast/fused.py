@@ -50,12 +50,12 @@ def why_not(segment: Segment, *inputs: Tensor) -> str | None:
 
 
 def project(layer: nn.Linear, x: Tensor) -> Tensor:
-    """What the layer computes."""
+    """Compute the layer."""
     return linear(x, layer.weight, layer.bias)
 
 
 def convolve(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """What the depthwise convolution computes, of a map `(B, c, H, W)` that has its channels last in memory."""
+    """Compute the depthwise convolution of a map `(B, c, H, W)` that has its channels last in memory."""
     assert conv.bias is not None
     return depthwise_conv(x.permute(0, 2, 3, 1), conv.weight, conv.bias).permute(0, 3, 1, 2)
 
@@ -136,7 +136,7 @@ def chain(segment: Stem | Downsample, x: Tensor) -> Tensor:
 
 
 def convolved(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """What the convolution computes; see `ops.conv2d` for what is special about it.
+    """Compute the convolution; see `ops.conv2d` for what is special about it.
 
     PyTorch's backward pass of a depthwise convolution of stride 2 is many times slower on a CPU in bfloat16 than in
     float32 (`benchmarks/choices.py` measures by how much), so with a gradient that is computed in float32.

@@ -124,7 +124,7 @@ def why_not_attention(attn: Any, x: Tensor, *significance: Tensor) -> str | None
 
 
 def hybrid_scale(attn: HybridScaleAttention, x: Tensor) -> tuple[Tensor, Tensor]:
-    """What `HybridScaleAttention` computes."""
+    """Compute `HybridScaleAttention`."""
     B, H, W, c = x.shape
     a = attn.num_heads_half
     rows = zip(x.split(attn.stride * ROWS_OF_COARSE_TOKENS, 1))
@@ -148,13 +148,13 @@ def hybrid_scale(attn: HybridScaleAttention, x: Tensor) -> tuple[Tensor, Tensor]
 
 
 def self_guided(attn: SelfGuidedAttention, x: Tensor, significance: Tensor) -> Tensor:
-    """What `SelfGuidedAttention` computes."""
+    """Compute `SelfGuidedAttention`."""
     summary = summary_tokens(attn, x.flatten(1, 2), rank_tokens(significance))
     return _attend_to_keys(attn, x, summary)
 
 
 def all_to_all(attn: GlobalAttention, x: Tensor) -> Tensor:
-    """What `GlobalAttention` computes."""
+    """Compute `GlobalAttention`."""
     pooled, _ = pool_keys(x, attn.token_budget)
     return _attend_to_keys(attn, x, pooled)
 

@@ -24,7 +24,7 @@ _lock = threading.Lock()
 
 
 def each(task: Callable[..., T], pieces: Iterable[Sequence[Any]]) -> list[T]:
-    """What the task returns for each of the pieces, in their order.
+    """Run the task on each of the pieces; returns the results in their order.
 
     As many threads as PyTorch would use work at them, each with PyTorch's operations to itself. Which thread takes
     which piece changes nothing of the results. Within a mode of PyTorch's, or its profiler, which see one thread only,
@@ -51,7 +51,7 @@ def each(task: Callable[..., T], pieces: Iterable[Sequence[Any]]) -> list[T]:
 
 @functools.cache
 def _pool(threads: int) -> ThreadPoolExecutor:
-    """That many threads, in each of which PyTorch uses one."""
+    """Make a pool of that many threads, in each of which PyTorch uses one."""
     pool = ThreadPoolExecutor(threads, "sgformer")
     all_there = threading.Barrier(threads)
 

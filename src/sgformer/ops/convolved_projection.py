@@ -106,7 +106,7 @@ def _gradients(
     weight: Tensor,
     *parameters: Tensor,
 ) -> tuple[Tensor | None, ...]:
-    """Those of some images: to `x` and whatever has parameters, in the order of the arguments of `forward`."""
+    """Compute gradients for some images: of `x` and of all parameters, in the order of the arguments of `forward`."""
     _, of_x, *of_conv, of_weight, of_bias = ctx.needs_input_grad[:6]
     grad_bias = bias_gradient(grad, ctx.dtype_of_bias) if of_bias else None
     inner = of_x, *ctx.needs_input_grad[6:]

@@ -40,7 +40,7 @@ def is_plain() -> bool:
 
 
 class Backend(NamedTuple):
-    """One way to compute an op.
+    """A way to compute an op, and the predicate that tells when it applies.
 
     Attributes:
         run: the function itself; all backends of an op take the same arguments and return the same numbers.
@@ -86,7 +86,7 @@ def choose(op: str, backends: dict[str, Backend], name: str, *args: Any) -> Back
 
 
 def explain(backends: dict[str, Backend], *args: Any) -> dict[str, str]:
-    """What each backend says to these arguments: `"yes"`, or the sentence why not.
+    """Ask each backend about these arguments: `"yes"`, or the sentence why not.
 
     `"auto"` takes the first that says yes.
     """

@@ -43,7 +43,7 @@ def pays(x: Tensor, size: int) -> bool:
 
 
 def few_images(x: Tensor, size: int) -> int | None:
-    """How many images of a batch are better computed together, where the largest map of all has `size` numbers.
+    """Choose how many images of a batch are computed together, where the largest map of all has `size` numbers.
 
     None for all of them.
     """

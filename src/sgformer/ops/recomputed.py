@@ -71,7 +71,7 @@ def conv_after(
 
 
 class Prepared:
-    """How something was prepared, to do it again in the backward pass, under autocast if it was so."""
+    """Record of how something was prepared, to do it again in the backward pass, under autocast if it was so."""
 
     def __init__(self, prepare: Prepare, device: str) -> None:
         self.prepare, self.device = prepare, device

@@ -1,4 +1,4 @@
-"""What the Triton kernels of several ops share: tiles of tensors, their products, a softmax of whole rows.
+"""Shared parts of the Triton kernels: tiles of tensors, their products, a softmax of whole rows.
 
 With `TRITON_INTERPRET=1` in the environment, before triton is imported for the first time, kernels run on a CPU,
 slowly: that is how machines without a GPU test them.
@@ -58,7 +58,7 @@ def padded(length: int, *, least: int = 16) -> int:
 
 
 def constants() -> dict[str, Any]:
-    """What kernels with products of tiles want to know: whether they are interpreted, and the precision of float32."""
+    """Return the constants of kernels with products of tiles: interpreted or not, precision of float32."""
     # The old name of the setting may not be read once the new one was used, and PyTorch 2.8 has no new one.
     setting = getattr(torch.backends.cuda.matmul, "fp32_precision", None)
     tf32 = setting == "tf32" if setting is not None else torch.backends.cuda.matmul.allow_tf32

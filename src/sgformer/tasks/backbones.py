@@ -30,7 +30,7 @@ FORBIDDEN = {
 
 @dataclass(kw_only=True)
 class ModelOptions:
-    """Which backbone.
+    """Options of the backbone.
 
     Attributes:
         name: Any model of timm, ours among them; see `sgformer list models`.
@@ -127,7 +127,7 @@ def check_name(name: str) -> None:
 def preprocessing_of(
     name: str, *, image_size: int | tuple[int, int], crop_fraction: float | None = None
 ) -> Preprocessing:
-    """How images are prepared for a timm model: its own mean, deviation, interpolation and crop."""
+    """Return the preprocessing of a timm model: its own mean, deviation, interpolation and crop."""
     check_name(name)
     config = timm.get_pretrained_cfg(name)
     size = (image_size, image_size) if isinstance(image_size, int) else image_size

@@ -38,7 +38,7 @@ def class_weights(wanted: ClassWeights, classes: Sequence[str], counts: ArrayLik
 
 
 def draw_weights(holds: ArrayLike) -> NDArray[np.float64]:
-    """How often each image is drawn, relative to the others, so that all classes are drawn equally often.
+    """Weigh images so that all classes are drawn equally often.
 
     As if a class was drawn first, each equally likely, and then one of the images that hold it.
 

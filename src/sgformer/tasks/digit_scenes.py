@@ -64,7 +64,7 @@ LUMA_AND_CHROMA = np.array([[0.299, -0.06, 0.17], [0.587, -0.11, -0.14], [0.114,
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """One image and all that is known about it.
+    """Digit scene: an image and all that is known about it.
 
     Attributes:
         image: RGB image.

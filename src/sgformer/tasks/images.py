@@ -104,7 +104,7 @@ def read_image(
 
 
 class Found(NamedTuple):
-    """What lies in a folder and the folders below it.
+    """Contents of a folder and the folders below it: images, and what is none.
 
     Attributes:
         images: Sorted.
@@ -149,7 +149,7 @@ def look_through(folder: Path) -> Found:
 
 
 def _number(folder: str | Path) -> tuple[int, int]:
-    """What tells a folder from all others, by whatever links it is reached."""
+    """Identify a folder, by whatever links it is reached."""
     entry = os.stat(folder)
     return entry.st_dev, entry.st_ino
 
@@ -173,7 +173,7 @@ def describe_left_out(left_out: Mapping[str, int]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """How an image becomes the tensor that a model was trained on; stored with the weights.
+    """Preprocessing of a model: from an image to the tensor that it was trained on; stored with the weights.
 
     Attributes:
         image_size: (height, width).
@@ -207,7 +207,7 @@ class Preprocessing:
         return round(max(self.image_size) / self.crop_fraction)
 
     def transform(self, views: int = 1) -> Callable[[Image.Image], Tensor]:
-        """The same for every call: resize, crop, normalize. From RGB to (3, height, width).
+        """Build the deterministic transform: resize, crop, normalize. From RGB to (3, height, width).
 
         Args:
             views: 1 is the central crop; more give (views, 3, height, width): 2 adds its mirror image, 5 the four
@@ -336,7 +336,7 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
 
 
 def num_pages(image: Image.Image) -> int:
-    """How many images are in an opened file: frames, or pages of a TIFF that are no smaller copy and no mask."""
+    """Count the images in an opened file: frames, or pages of a TIFF that are no smaller copy and no mask."""
     number = getattr(image, "n_frames", 1)
     if image.format == "MPO":  # views of one scene
         return 1

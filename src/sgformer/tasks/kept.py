@@ -1,4 +1,4 @@
-"""What all trained models have in common, whatever their task."""
+"""Base classes of all trained models, whatever their task."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -13,7 +13,7 @@ from .images import ImageLike
 
 
 class Prediction(Protocol):
-    """What a model says of one image."""
+    """Prediction for one image."""
 
     def summary(self) -> str:
         """A line for people."""
@@ -29,7 +29,7 @@ class Prediction(Protocol):
 
 
 class BaseReport:
-    """How good a model is: what the reports of all tasks have."""
+    """Report on a model's quality: what the reports of all tasks have."""
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -40,11 +40,11 @@ class BaseReport:
         raise NotImplementedError
 
     def to_lines(self) -> list[str]:
-        """What belongs below the table."""
+        """Return the lines below the table."""
         return []
 
     def precision_recall(self) -> Any:
-        """By name of a figure, by name of a curve, the precision at 101 recalls from 0 to 1; None without such."""
+        """Return precision at 101 recalls from 0 to 1, by name of a figure and of a curve; None without such."""
         return None
 
 
@@ -70,7 +70,7 @@ class Kept(nn.Module):
     palette: tuple[tuple[int, int, int], ...] = ()
 
     def name_of(self, index: int) -> str:
-        """What to call a class to people."""
+        """Return the name of a class for people."""
         return self.classes[index]
 
     @property
@@ -79,7 +79,7 @@ class Kept(nn.Module):
         return self
 
     def describe(self) -> dict[str, Any]:
-        """What the weights file's metadata must say beside name, arguments, classes and preprocessing."""
+        """Return the metadata of the weights file beside name, arguments, classes and preprocessing."""
         raise NotImplementedError
 
     @classmethod

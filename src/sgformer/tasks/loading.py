@@ -1,4 +1,4 @@
-"""What the data of all tasks share: loaders that know their process's share, and errors that name the remedy."""
+"""Data loading of all tasks: loaders that know their process's share, and errors that name the remedy."""
 
 import os
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -19,7 +19,7 @@ class DataError(ValueError):
 
 
 class Unreadable(NamedTuple):
-    """What a data set gives in place of a sample whose image cannot be read.
+    """Placeholder for a sample whose image cannot be read.
 
     Attributes:
         path: Which one.
@@ -130,7 +130,7 @@ def no_loss(model: nn.Module) -> Tensor:
 
 
 def share(trainer: Any) -> tuple[int, int]:
-    """Which process this is, of how many; the only one before there is a trainer."""
+    """Return this process's rank and the number of processes; the only one before there is a trainer."""
     return (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
 
 
@@ -140,7 +140,7 @@ def epoch_to_come(trainer: Any) -> int:
 
 
 def suitable_workers() -> int:
-    """How many processes should read images on this machine.
+    """Choose how many data-loader workers read images on this machine.
 
     Beside a GPU, one per core, up to 16. Without one the cores are busy training: half of them, and none of
     two, where a second process would only take turns with the training.

@@ -1,1 +1,1 @@
-"""What each verb takes: ``add_arguments``, and examples for its help."""
+"""Arguments of each verb: ``add_arguments``, and examples for its help."""

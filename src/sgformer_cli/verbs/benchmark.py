@@ -1,4 +1,4 @@
-"""What ``sgformer benchmark`` takes."""
+"""Arguments of ``sgformer benchmark``."""
 
 import argparse
 

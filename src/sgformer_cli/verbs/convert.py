@@ -1,4 +1,4 @@
-"""What ``sgformer convert`` takes."""
+"""Arguments of ``sgformer convert``."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""What ``sgformer demo`` takes."""
+"""Arguments of ``sgformer demo``."""
 
 import argparse
 

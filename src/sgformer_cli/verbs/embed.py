@@ -1,4 +1,4 @@
-"""What ``sgformer embed`` takes."""
+"""Arguments of ``sgformer embed``."""
 
 import argparse
 

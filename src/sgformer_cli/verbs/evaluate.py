@@ -1,4 +1,4 @@
-"""What ``sgformer evaluate`` takes."""
+"""Arguments of ``sgformer evaluate``."""
 
 import argparse
 

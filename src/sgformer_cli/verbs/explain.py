@@ -1,4 +1,4 @@
-"""What ``sgformer explain`` takes."""
+"""Arguments of ``sgformer explain``."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""What ``sgformer export`` takes."""
+"""Arguments of ``sgformer export``."""
 
 import argparse
 

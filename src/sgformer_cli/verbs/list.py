@@ -1,4 +1,4 @@
-"""What ``sgformer list`` takes, and the list of recipes, which needs no model."""
+"""Arguments of ``sgformer list``, and the list of recipes, which needs no model."""
 
 import argparse
 import fnmatch
@@ -52,6 +52,6 @@ def _line(name: str, text: str, columns: int) -> str:
 
 
 def _about(recipe: Path) -> str:
-    """What a recipe says of itself in its first line."""
+    """Read a recipe's description from its first line."""
     with recipe.open(encoding="utf-8") as file:
         return file.readline().removeprefix("#").strip()

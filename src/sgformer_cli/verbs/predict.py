@@ -1,4 +1,4 @@
-"""What ``sgformer predict`` takes."""
+"""Arguments of ``sgformer predict``."""
 
 import argparse
 

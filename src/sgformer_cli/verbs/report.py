@@ -1,4 +1,4 @@
-"""What ``sgformer report`` takes."""
+"""Arguments of ``sgformer report``."""
 
 import argparse
 

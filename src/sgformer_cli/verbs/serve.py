@@ -1,4 +1,4 @@
-"""What ``sgformer serve`` takes."""
+"""Arguments of ``sgformer serve``."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""What ``sgformer train`` takes."""
+"""Arguments of ``sgformer train``."""
 
 import argparse
 

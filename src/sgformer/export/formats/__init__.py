@@ -14,7 +14,7 @@ Run = Callable[[Tensor], Sequence[Tensor]]
 
 
 class Writer(Protocol):
-    """What the module of a format has."""
+    """Protocol of a format's module."""
 
     def write(self, path: Path, program: Any, about: dict[str, Any]) -> None:
         """Writes a `torch.export.ExportedProgram`, and what the file says of itself."""
@@ -24,7 +24,7 @@ class Writer(Protocol):
         ...
 
     def read_about(self, path: Path) -> dict[str, Any]:
-        """What the file says of itself."""
+        """Read the metadata of a file."""
         ...
 
 
@@ -69,7 +69,7 @@ class Format:
 
     @property
     def runtime(self) -> str:
-        """What runs its files, with its version."""
+        """Name the runtime of its files, with its version."""
         name = list(self.packages)[-1]
         return f"{name} {importlib.metadata.version(name)}"
 

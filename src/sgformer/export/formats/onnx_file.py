@@ -25,7 +25,7 @@ def write(path: Path, program: Any, about: dict[str, Any]) -> None:
 
 
 def model_of(program: Any, about: dict[str, Any], *, refuses: bool = True) -> Any:
-    """The same as an `onnx.ModelProto`; if it `refuses`, with nodes that stop at sizes outside its range."""
+    """Convert to an `onnx.ModelProto`; if it `refuses`, with nodes that stop at sizes outside its range."""
     with torch.no_grad(), quiet():
         exported = torch.onnx.export(
             program,
@@ -106,7 +106,7 @@ def _write_out_gelu(model: Any) -> None:
 
 
 def _simplify(model: Any) -> None:
-    """What `torch.onnx.export(optimize=True)` does, less its search for patterns of nodes.
+    """Simplify as `torch.onnx.export(optimize=True)` does, less its search for patterns of nodes.
 
     That search takes a time with the square of the number of nodes, minutes for the larger variants, and ONNX Runtime
     computes no faster for it.

@@ -49,5 +49,5 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, backend: str = "auto") -> Tens
 
 
 def explain_backends(q: Tensor, k: Tensor, v: Tensor) -> dict[str, str]:
-    """What each backend of `attention` says to these inputs; `"auto"` takes the first that says yes."""
+    """Ask each backend of `attention` whether it takes these inputs; `"auto"` uses the first that does."""
     return explain(BACKENDS, q, k, v)

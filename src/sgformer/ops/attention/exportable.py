@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The same numbers as `reference.attend`.
+    """Compute `reference.attend` with operations that export.
 
     Shape:
         - q: `(B, a, N, d)`; k, v: `(B, a, M, d)`

@@ -27,7 +27,7 @@ def scaled_scores(q: Tensor, k: Tensor, scale: float) -> Tensor:
 
 
 def scaled_products(q: Tensor, k: Tensor, scale: float) -> Tensor:
-    """The same in the precision of `q`, scaled before it is rounded: the range of float16 is soon exceeded."""
+    """Multiply in the precision of `q`, scaled before it is rounded: the range of float16 is soon exceeded."""
     *leading, N, d = q.shape
     M = k.shape[-2]
     unused = q.new_empty(())

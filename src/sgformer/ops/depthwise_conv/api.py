@@ -108,7 +108,7 @@ def gradients(
 
 
 def explain_backends(x: Tensor, weight: Tensor, bias: Tensor) -> dict[str, str]:
-    """What each backend of `depthwise_conv` says to these inputs; `"auto"` takes the first that says yes."""
+    """Ask each backend of `depthwise_conv` whether it takes these inputs; `"auto"` uses the first that does."""
     _check(x, weight, bias)
     return explain(BACKENDS, x, weight, bias, False, False)
 

@@ -37,7 +37,7 @@ def why_slow(x: Tensor, weight: Tensor, bias: Tensor, residual: bool, gelu: bool
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor, residual: bool, gelu: bool) -> Tensor:
-    """The same numbers as `reference.convolve`, from the kernels of this file.
+    """Compute `reference.convolve` with the Triton kernels of this file.
 
     Shape:
         - x, returns: `(B, H, W, c)`; weight: `(c, 1, 3, 3)`; bias: `(c,)`

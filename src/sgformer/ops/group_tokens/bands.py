@@ -1,4 +1,4 @@
-"""How a ranking is cut into bands, and how many summary tokens come of it: arithmetic on counts."""
+"""Bands of a ranking and their numbers of summary tokens: arithmetic on counts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Band(NamedTuple):
     group_size: int
 
     def num_groups(self, factor: int = 1) -> int:
-        """How many groups of `group_size * factor` tokens cover the band."""
+        """Count the groups of `group_size * factor` tokens that cover the band."""
         return -(-self.length // (self.group_size * factor))
 
 

@@ -12,7 +12,7 @@ from .bands import Band, cut_bands, group_factor
 
 
 def group(x: Tensor, ranking: Tensor, group_sizes: tuple[int, ...], token_budget: int | None) -> list[Tensor]:
-    """The same numbers as `reference.group`.
+    """Compute `reference.group` with operations that export.
 
     Shape:
         - x: `(B, N, c)`; ranking: `(B, N)`
@@ -42,7 +42,7 @@ def _members(tokens: Tensor, ranking: Tensor, band: Band, t: Any) -> Tensor:
 
 
 def factor_for(bands: list[Band], budget: int | None) -> Any:
-    """As `group_factor`, also where the lengths of bands are symbols: a number that the file computes."""
+    """Compute `group_factor`, also where the lengths of bands are symbols: a number that the file computes."""
     if budget is None or all(isinstance(band.length, int) for band in bands):
         return group_factor(bands, budget)
     return as_size(count_factor(bands, budget))

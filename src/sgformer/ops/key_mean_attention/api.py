@@ -73,7 +73,7 @@ def key_mean_attention(
 
 
 def explain_backends(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None) -> dict[str, str]:
-    """What each backend of `key_mean_attention` says to these inputs; `"auto"` takes the first that says yes.
+    """Ask each backend of `key_mean_attention` whether it takes these inputs; `"auto"` uses the first that does.
 
     Example:
         >>> import torch

@@ -9,7 +9,7 @@ from ..dispatch import unless_exporting
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The same numbers as `reference.attend`, without a mask.
+    """Compute `reference.attend`, without a mask.
 
     Shape:
         - q: `(B, a, N, d)`; k, v: `(B, a, M, d)`

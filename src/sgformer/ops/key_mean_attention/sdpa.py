@@ -39,7 +39,7 @@ def why_slow(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The same numbers as `reference.attend`, in memory that does not grow with `N * M`.
+    """Compute `reference.attend` in memory that does not grow with `N * M`.
 
     Shape:
         - q: `(B, a, N, d)`; k, v: `(B, a, M, d)`; mask: None

@@ -55,7 +55,7 @@ def why_slow(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The same numbers as `reference.attend`, from the kernels of this file.
+    """Compute `reference.attend` with the Triton kernels of this file.
 
     Shape:
         - q: `(B, a, N, d)`; k, v: `(B, a, M, d)`; mask: broadcasts to `(B, a, N, M)`
@@ -68,7 +68,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None) -
 def _options(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None
 ) -> tuple[Tensor, list[int], dict[str, Any]]:
-    """What all kernels take: a mask to point at, strides of q, k, v and the mask, and the constants."""
+    """Return what all kernels take: a mask to point at, strides of q, k, v and the mask, and the constants."""
     strides = [*q.stride(), *k.stride(), *v.stride()]
     if mask is None:
         strides += [0, 0, 0, 0]
@@ -90,7 +90,7 @@ def _fits(k: Tensor, most: int) -> bool:
 
 
 def _steps(num_tiles: int, num_heads: int) -> int:
-    """How many tiles of queries a program takes: several, but leave the GPU enough programs."""
+    """Choose how many tiles of queries a program takes: several, but leave the GPU enough programs."""
     steps = 1
     while steps < MAX_STEPS and num_tiles * num_heads >= 2 * steps * MIN_PROGRAMS:
         steps *= 2

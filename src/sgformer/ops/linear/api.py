@@ -58,5 +58,5 @@ def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
 
 
 def explain_backends(x: Tensor, weight: Tensor) -> dict[str, str]:
-    """What each backend of `linear` says to these inputs; `"auto"` takes the first that says yes."""
+    """Ask each backend of `linear` whether it takes these inputs; `"auto"` uses the first that does."""
     return explain(BACKENDS, x, weight, None)

@@ -26,7 +26,7 @@ MIN_PRODUCTS = 2**23
 
 
 def _processor() -> str:
-    """What the system says of the processor, its maker included."""
+    """Read the system's description of the processor, its maker included."""
     cpuinfo = Path("/proc/cpuinfo")
     return cpuinfo.read_text(errors="replace") if cpuinfo.exists() else platform.processor()
 
@@ -67,7 +67,7 @@ def is_convolution(x: Tensor, weight: Tensor) -> bool:
 
 
 def project(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """The same numbers as `reference.project`.
+    """Compute `reference.project` by a 1x1 convolution.
 
     Shape:
         - x: `(..., c)`; weight: `(c', c)`; bias: `(c',)`
@@ -92,7 +92,7 @@ def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
 
 
 def _num_images() -> int:
-    """As how many images tokens go to oneDNN: with one thread, PyTorch keeps 1x1 convolutions of fewer from it."""
+    """Choose as how many images tokens go to oneDNN: with one thread, PyTorch keeps 1x1 convolutions of few from it."""
     return 1 if torch.get_num_threads() > 1 else 16
 
 

@@ -53,7 +53,7 @@ def map_norm(
 
 
 def explain_backends(x: Tensor, weight: Tensor, bias: Tensor) -> dict[str, str]:
-    """What each backend of `map_norm` says to these inputs; `"auto"` takes the first that says yes."""
+    """Ask each backend of `map_norm` whether it takes these inputs; `"auto"` uses the first that does."""
     _check(x, weight, bias)
     return explain(BACKENDS, x, weight, bias, 1e-5, False)
 

@@ -100,7 +100,7 @@ def sum_kernel(
     x, grad, statistics, weight, bias, partial, P, C, blocks, steps,
     GELU: tl.constexpr, EXACT: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """Of some tokens, the sums over which gradients of weight, bias and statistics are made."""
+    """Sum over some tokens what the gradients of weight, bias and statistics are made of."""
     image = tl.program_id(1).to(tl.int64)
     of_weight = tl.zeros((BLOCK_P, BLOCK_C), tl.float32)
     of_bias = tl.zeros((BLOCK_P, BLOCK_C), tl.float32)

@@ -45,7 +45,7 @@ def why_slow(x: Tensor, weight: Tensor, bias: Tensor, eps: float, gelu: bool) ->
 
 
 def normalize(x: Tensor, weight: Tensor, bias: Tensor, eps: float, gelu: bool) -> Tensor:
-    """The same numbers as `reference.normalize`, from the kernels of this file.
+    """Compute `reference.normalize` with the Triton kernels of this file.
 
     Shape:
         - x, returns: `(B, H, W, c)`; weight, bias: `(c,)`

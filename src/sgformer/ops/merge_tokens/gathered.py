@@ -19,7 +19,7 @@ def merge(
     bands: Sequence[Band],
     factor: int,
 ) -> Tensor:
-    """The same numbers as `reference.merge`.
+    """Compute `reference.merge` by gathering tokens.
 
     Shape:
         - x: `(B, N, c)`; ranking: `(B, N)`; weights: `(r,)` each; biases: `(1,)` each

@@ -1,4 +1,4 @@
-"""What merging makes of each token: how many become one, and how much of a summary token each receives."""
+"""Spending of keys on tokens: how many tokens become one, and how much of a summary token each receives."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..group_tokens.bands import cut_bands, group_factor
 
 
 class Spending(NamedTuple):
-    """How a list of summary tokens is spent on the tokens of a map.
+    """Spending of a list of summary tokens on the tokens of a map.
 
     Attributes:
         group_size: how many tokens are merged into one where this token is, `r * t`; int64.
@@ -29,7 +29,7 @@ class Spending(NamedTuple):
 def spend_tokens(
     ranking: Tensor, group_sizes: tuple[int, ...], *, token_budget: int | None = None
 ) -> Spending:
-    """What `merge_tokens` makes of each token, for people to look at.
+    """Compute what `merge_tokens` makes of each token, for people to look at.
 
     Args:
         ranking: indices of the tokens from the least to the most significant, as from `rank_tokens`.

@@ -55,7 +55,7 @@ def merge(
     bands: Sequence[Band],
     factor: int,
 ) -> Tensor:
-    """The same numbers as `reference.merge`, from the kernels of this file.
+    """Compute `reference.merge` with the Triton kernels of this file.
 
     Shape:
         - x: `(B, N, c)`; ranking: `(B, N)`; weights: `(r,)` each; biases: `(1,)` each
@@ -73,7 +73,7 @@ def _sizes(weights: Sequence[Tensor]) -> list[int]:
 
 @jit
 def _of_band(m, a0, a1, a2, G0, G1):
-    """Of three numbers, one for each band, that of the band in which the `m`-th group is."""
+    """Choose from three numbers, one for each band, that of the band in which the `m`-th group is."""
     return tl.where(m < G0, a0, tl.where(m < G0 + G1, a1, a2))
 
 

@@ -12,7 +12,7 @@ from . import reference
 
 
 def pool(keys: Tensor, budget: int | None) -> tuple[Tensor, Any]:
-    """The same numbers as `reference.pool`, also for an open size."""
+    """Compute `reference.pool`, also for an open size."""
     h, w = keys.shape[1:3]
     if budget is None or (isinstance(h, int) and isinstance(w, int)):
         return reference.pool(keys, budget)

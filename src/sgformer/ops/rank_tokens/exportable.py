@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def rank(significance: Tensor) -> Tensor:
-    """The same order as `reference.rank`, by `topk`, of which every runtime breaks ties in its own way.
+    """Rank as `reference.rank` does, by `topk`, of which every runtime breaks ties in its own way.
 
     Equal values are numbered as one run, from the least on. Run and place together are a whole number that no two
     tokens share, and by it they are ranked once more.

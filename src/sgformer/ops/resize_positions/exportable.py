@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def resize(pos_embed: Tensor, old: tuple[int, int], new: tuple[Any, Any]) -> Tensor:
-    """The same numbers as `reference.resize`, within rounding.
+    """Compute `reference.resize`, within rounding.
 
     Shape:
         - pos_embed: `(1, N, c)`
@@ -25,7 +25,7 @@ def resize(pos_embed: Tensor, old: tuple[int, int], new: tuple[Any, Any]) -> Ten
 
 
 def resize_matrix(old: int, new: Any, *, like: Tensor) -> Tensor:
-    """What PyTorch's bicubic resize of one side computes, as a matrix `(new, old)`."""
+    """Return PyTorch's bicubic resize of one side as a matrix `(new, old)`."""
     a = -0.75
     dtype = torch.promote_types(like.dtype, torch.float32)
     # Place i of the new side is (2i + 1) * old / (2 * new) - 1 / 2; in integers, which all runtimes divide alike.

@@ -58,7 +58,7 @@ def window_attention(
 
 
 def explain_backends(qkv: Tensor, *, num_heads: int, size: int = 7) -> dict[str, str]:
-    """What each backend of `window_attention` says to these inputs; `"auto"` takes the first that says yes."""
+    """Ask each backend of `window_attention` whether it takes these inputs; `"auto"` uses the first that does."""
     _check(qkv, num_heads)
     return explain(BACKENDS, qkv, num_heads, size)
 

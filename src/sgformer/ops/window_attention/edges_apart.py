@@ -12,7 +12,7 @@ MIN_SPLIT = 2**12
 
 
 def attend(qkv: Tensor, num_heads: int, size: int) -> tuple[Tensor, Tensor]:
-    """The same numbers as `reference.attend`.
+    """Compute `reference.attend` with the windows at the edges apart.
 
     Shape:
         - qkv: `(B, H, W, 3c)`

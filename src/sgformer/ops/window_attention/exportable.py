@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def attend(qkv: Tensor, num_heads: int, size: int) -> tuple[Tensor, Tensor]:
-    """The same numbers as `reference.attend`.
+    """Compute `reference.attend` with operations that export.
 
     Shape:
         - qkv: `(B, H, W, 3c)`
@@ -20,7 +20,7 @@ def attend(qkv: Tensor, num_heads: int, size: int) -> tuple[Tensor, Tensor]:
 
 
 def attend_windows(q: Tensor, k: Tensor, v: Tensor, *, num_heads: int, size: int) -> tuple[Tensor, Tensor]:
-    """The same of queries, keys and values apart, always filled up and masked, in tensors of at most five dimensions.
+    """Attend within windows by given queries, keys and values, always padded and masked, in at most five dimensions.
 
     Windows are cut and joined by index: `torch.export` cannot see that an unknown size divides.
 
@@ -54,7 +54,7 @@ def _sides(length: Any, size: int, like: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _grid(rows: Tensor, columns: Tensor, combine: Any) -> Tensor:
-    """Of `(h, size)` and `(w, size)` a number for each place of each window, `(h * w, size * size)`."""
+    """Combine `(h, size)` and `(w, size)` into a number for each place of each window, `(h * w, size * size)`."""
     return combine(rows[:, None, :, None], columns[None, :, None, :]).flatten(2, 3).flatten(0, 1)
 
 

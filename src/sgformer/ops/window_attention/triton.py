@@ -40,7 +40,7 @@ def why_slow(qkv: Tensor, num_heads: int, size: int) -> str | None:
 
 
 def attend(qkv: Tensor, num_heads: int, size: int) -> tuple[Tensor, Tensor]:
-    """The same numbers as `reference.attend`, from the kernels of this file.
+    """Compute `reference.attend` with the Triton kernels of this file.
 
     Shape:
         - qkv: `(B, H, W, 3c)`

@@ -1,4 +1,4 @@
-"""Which of these classes is in the image? From folders of images, with any timm backbone."""
+"""Image classification, from folders of images, with any timm backbone."""
 
 from typing import TYPE_CHECKING
 

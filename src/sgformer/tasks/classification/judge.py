@@ -1,4 +1,4 @@
-"""How a classifier is judged."""
+"""Evaluation of a classifier."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ from .options import DataOptions
 
 @dataclass(frozen=True)
 class Report(BaseReport):
-    """How good a classifier is.
+    """Report on a classifier's quality.
 
     Attributes:
         top1: Share of images whose class is named first.

@@ -1,4 +1,4 @@
-"""What people keep of a trained classifier: a model that takes images and gives names."""
+"""Trained classifier: a model that takes images and gives names."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from ..kept import Kept
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a classifier says of one image.
+    """Prediction for one image: labels and their probabilities.
 
     Attributes:
         top: (class name, probability), the most probable first.
@@ -145,7 +145,7 @@ class Classifier(Kept):
         return [prediction for logits in batches for prediction in self._name(logits, top_k)]
 
     def embed(self, images: Any, *, batch_size: int = 32) -> Tensor:
-        """What the head sees of images: pooled features, to search, cluster or classify by.
+        """Compute the pooled features of images that the head sees, to search, cluster or classify by.
 
         Args:
             images: As for `predict`.
@@ -171,7 +171,7 @@ class Classifier(Kept):
     def _batches(
         self, images: Sequence[ImageLike], batch_size: int, compute: Callable[[Tensor], Tensor]
     ) -> list[Tensor]:
-        """What the model, in evaluation mode, computes of each batch of prepared images."""
+        """Compute each batch of prepared images in evaluation mode."""
         transform, shorter_side = self.preprocessing.transform(), self.preprocessing.shorter_side
         device = next(self.parameters()).device
         was_training = self.training
@@ -199,7 +199,7 @@ class Classifier(Kept):
             yield Prediction(tuple(zip(names, values.tolist(), strict=True)), numbers)
 
     def name_of(self, index: int) -> str:
-        """What to call a class to people."""
+        """Return the name of a class for people."""
         return self.names.get(self.classes[index], self.classes[index])
 
     @property
@@ -208,7 +208,7 @@ class Classifier(Kept):
         return self.backbone
 
     def describe(self) -> dict[str, Any]:
-        """What to call the classes to people."""
+        """Return the names of the classes for people."""
         return {"names": self.names}
 
     @classmethod

@@ -1,4 +1,4 @@
-"""What a recipe may ask for of labelled images: which, how large, how varied."""
+"""Options of labelled images: which, how large, how augmented."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -8,7 +8,7 @@ from ..loading import pair
 
 @dataclass(kw_only=True)
 class AugmentOptions:
-    """How training images are varied.
+    """Options of the augmentation of training images.
 
     Attributes:
         crop_scale: Least and greatest share of the image's area that a random crop covers.
@@ -43,7 +43,7 @@ class AugmentOptions:
 
 @dataclass(kw_only=True)
 class ScenesOptions:
-    """How many digit scenes.
+    """Options of generated digit scenes.
 
     Attributes:
         num_train: Images for training.
@@ -60,7 +60,7 @@ class ScenesOptions:
 
 @dataclass(kw_only=True)
 class DataOptions:
-    """Which images, how large, how many at once.
+    """Options of the data: which images, how large, how many at once.
 
     Attributes:
         source: folders (train/<class>/ and val/<class>/ in root); imagenet (as released: the same, where val may be
@@ -89,7 +89,7 @@ class DataOptions:
         batch_size: Images per batch of all processes together, which share it equally.
         workers: Processes that read images; null: as many as suit the machine.
         balanced: Whether images of rare classes are drawn more often, so that all classes come equally often.
-        augment: How training images are varied.
+        augment: Options of the augmentation of training images.
         scenes: How many digit scenes, where those are the source.
     """
 

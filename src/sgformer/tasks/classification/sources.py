@@ -22,7 +22,7 @@ Split = Literal["train", "val"]
 
 
 class Items(Protocol):
-    """What samples are kept in: a length, and (image, class index) by number."""
+    """Protocol of a list of samples: a length, and (image, class index) by number."""
 
     def __len__(self) -> int: ...
 
@@ -78,7 +78,7 @@ def folders(root: Path, split: Split) -> Samples:
 
 
 def _instead(root: Path, split: Split) -> str:
-    """What may have been meant by a folder without its splits."""
+    """Suggest what was meant by a folder without its splits."""
     if root.name in ("train", "val"):
         return f"name the folder above it: --data.root {root.parent}"
     other = [name for name in ("valid", "validation", "test") if (root / name).is_dir()]
@@ -276,7 +276,7 @@ def _names(root: Path) -> dict[str, str]:
 
 
 def read_names(file: Path) -> dict[str, str]:
-    """What to call classes to people, from a file with a line `class name` each; of several names the first."""
+    """Read names of classes for people, from a file with a line `class name` each; of several names the first."""
     words = [line.split(maxsplit=1) for line in read_lines(file)]
     return {word[0]: word[1].split(",")[0].replace("_", " ") for word in words if len(word) == 2}
 

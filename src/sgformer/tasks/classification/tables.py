@@ -69,7 +69,7 @@ def check_labels(pairs: Iterable[tuple[Any, str]], source: str | Path) -> dict[A
 
 
 class _Folders:
-    """Which files there are; each folder is read once, since to ask for a million files one by one takes long."""
+    """Index of existing files; each folder is read once, since to ask for a million files one by one takes long."""
 
     def __init__(self) -> None:
         self.names: dict[str, set[str]] = {}

@@ -1,4 +1,4 @@
-"""How a classifier is trained."""
+"""Training of a classifier."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ from .probing import ProbeOptions
 
 @dataclass(kw_only=True)
 class LossOptions:
-    """What training minimizes: cross-entropy.
+    """Options of the loss: cross-entropy.
 
     Attributes:
         label_smoothing: Share of the target that is spread over all classes.
@@ -109,7 +109,7 @@ class ClassificationTask(LightningModule):
         self.top5 = MulticlassAccuracy(num_classes, average="micro", top_k=min(5, num_classes))
 
     def loss(self, batch: Batch) -> Tensor:
-        """What training minimizes, of a batch."""
+        """Compute the loss of a batch."""
         images, targets = batch.images, batch.targets
         if not len(images):
             return no_loss(self.model)

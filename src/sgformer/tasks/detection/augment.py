@@ -1,4 +1,4 @@
-"""How training images are varied, and their boxes and masks along with them."""
+"""Augmentation of training images, together with their boxes and masks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ def to_tensor(image: Image.Image) -> Tensor:
 
 @dataclass(kw_only=True)
 class AugmentOptions:
-    """How training images are varied, boxes and masks along with them.
+    """Options of the augmentation of training images, boxes and masks.
 
     Attributes:
         shorter_sides: Lengths of the shorter side, one of which is drawn for each image; empty: that of image_size.
@@ -63,7 +63,7 @@ def resized(size: tuple[int, int], *, shorter: int, longest: int, multiple: int 
 
 
 class Augment:
-    """From an image and all that is annotated in it to a varied image and what is to be learned from it.
+    """Augment an image together with its annotations.
 
     Args:
         options: The recipe's section ``data.augment``.
@@ -82,7 +82,7 @@ class Augment:
         )
 
     def leaves(self, boxes: Tensor, masks: Sequence[Tensor | None], size: tuple[int, int]) -> Tensor:
-        """Which objects are still there when an image is resized as large as it is in training, uncut.
+        """Tell which objects are still there when an image is resized as large as it is in training, uncut.
 
         Args:
             boxes: (n, 4), left, top, right and bottom in pixels.

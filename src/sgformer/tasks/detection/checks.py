@@ -1,4 +1,4 @@
-"""What each value of an annotation file must be; all formats come here as COCO's rows."""
+"""Checks of each value of an annotation file; all formats come here as COCO's rows."""
 
 from functools import lru_cache
 from pathlib import Path, PureWindowsPath
@@ -19,7 +19,7 @@ STRAYS = "polygons of which parts with fewer than three points are left out"
 
 
 class Fault(ValueError):
-    """One thing that is wrong with an image or an annotation."""
+    """Fault of an image or an annotation."""
 
 
 class ImageRow(NamedTuple):
@@ -198,7 +198,7 @@ def object_row(row: dict[str, Any], size: tuple[int, int], *, with_mask: bool) -
 
 
 def _notes(row: dict[str, Any], box: tuple[float, ...], size: tuple[int, int]) -> list[str]:
-    """What a row says that is not followed."""
+    """Note what a row says that is not followed."""
     attributes = row.get("attributes")
     notes = ["boxes cut at the edge of the image"] * (_beyond(box, size) > 0.5)
     if isinstance(attributes, dict) and attributes.get("rotation"):
@@ -209,7 +209,7 @@ def _notes(row: dict[str, Any], box: tuple[float, ...], size: tuple[int, int]) -
 
 
 def _beyond(box: tuple[float, ...], size: tuple[int, int]) -> float:
-    """How far a box reaches beyond the image."""
+    """Measure how far a box reaches beyond the image."""
     left, top, width, height = box
     return max(-left, -top, left + width - size[1], top + height - size[0])
 

@@ -24,7 +24,7 @@ Crowds = Literal["ignore", "objects"]
 
 @dataclass(frozen=True, eq=False)
 class Annotated:
-    """One image and what is annotated in it, n objects and crowds.
+    """Image with its annotations: n objects and crowds.
 
     Attributes:
         path: Its file.
@@ -57,7 +57,7 @@ class Annotated:
         return pixels
 
     def only(self, kept: NDArray[np.bool_]) -> "Annotated":
-        """The same image with some of its objects."""
+        """Keep some of the image's objects."""
         rows = {name: getattr(self, name)[kept] for name in ("boxes", "labels", "crowds", "areas")}
         rles = tuple(rle for rle, one in zip(self.rles, kept, strict=True) if one)
         return replace(self, rles=rles, **rows)
@@ -84,7 +84,7 @@ class Annotations:
     notes: Counter[str]
 
     def counts(self, *, crowds: bool = False) -> list[int]:
-        """How many objects, or crowds, each class has."""
+        """Count the objects, or crowds, of each class."""
         counts = np.zeros(len(self.classes), np.int64)
         for image in self.images:
             np.add.at(counts, image.labels[image.crowds == crowds], 1)
@@ -362,7 +362,7 @@ def first(faults: Iterable[str], count: int = 3) -> str:
 
 
 def same_categories(one: Annotations, other: Annotations) -> Iterator[str]:
-    """How the categories of two files differ, a phrase each; nothing where they agree."""
+    """List how the categories of two files differ, a phrase each; nothing where they agree."""
     for mine, theirs, where in ((one, other, "the first"), (other, one, "the second")):
         pairs = set(zip(theirs.category_ids, theirs.classes, strict=True))
         only = [pair for pair in zip(mine.category_ids, mine.classes, strict=True) if pair not in pairs]

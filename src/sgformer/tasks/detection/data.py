@@ -26,7 +26,7 @@ from .sources import Split, SplitOptions
 
 @dataclass(kw_only=True)
 class ScenesOptions:
-    """How many digit scenes.
+    """Options of generated digit scenes.
 
     Attributes:
         num_train: Images for training.
@@ -45,7 +45,7 @@ class ScenesOptions:
 
 @dataclass(kw_only=True)
 class DataOptions:
-    """Which images, how large, how many at once.
+    """Options of the data: which images, how large, how many at once.
 
     Attributes:
         source: The format of the annotations: coco, yolo for text files, voc for XML files; or digit_scenes, which are
@@ -151,7 +151,7 @@ class DetectionDataset(Dataset[Any]):
         return self.augment(image, target, batch_seed=batch_seed) if self.augment else (image, target)
 
     def shapes(self) -> list[float]:
-        """How high each image is relative to its width, as a logarithm."""
+        """Return the height of each image relative to its width, as a logarithm."""
         if self.records is None:
             return [0.0] * len(self)
         return [math.log(record.size[0] / record.size[1]) for record in self.records]
@@ -274,7 +274,7 @@ class DetectionData(LightningDataModule):
         return ". ".join([f"{told}, {images} images, {objects} objects, {crowds} crowds", *self.notes()])
 
     def notes(self) -> list[str]:
-        """What was left out or not read as it stands, in each split, a sentence each."""
+        """List what was left out or not read as it stands, in each split, a sentence each."""
         lines = []
         for split, found in self.found.items():
             said = [f"{what}: {count}" for what, count in found.notes.items()]
@@ -328,7 +328,7 @@ class DetectionData(LightningDataModule):
         return found
 
     def _learned(self, image: coco.Annotated) -> NDArray[np.bool_]:
-        """Which objects of an image are left at the size of training."""
+        """Tell which objects of an image are left at the size of training."""
         scale = min(new / old for new, old in zip(self.augment.size(image.size), image.size, strict=True))
         # A mask of many pixels does not fall between the pixels that are kept.
         masks = [
@@ -339,7 +339,7 @@ class DetectionData(LightningDataModule):
 
     @property
     def augment(self) -> Augment:
-        """What varies training images."""
+        """Build the augmentation of training images."""
         options = self.options
         return Augment(options.augment, image_size=options.image_size, multiple=options.multiple)
 

@@ -1,4 +1,4 @@
-"""What a detector found in one image: as numbers, as JSON, as a line, and drawn into the image."""
+"""Detections of one image: as numbers, as JSON, as a line, and drawn into the image."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -112,7 +112,7 @@ class Detections:
 def to_coco(
     found: Sequence[Mapping[str, Any]], *, classes: Sequence[str], category_ids: Sequence[int]
 ) -> dict[str, Any]:
-    """What was found in many images, in COCO's format: its tools read it as annotations, and its list as results.
+    """Convert detections of many images to COCO's format: its tools read it as annotations, and its list as results.
 
     Args:
         found: For each image its name (``image``) and what `Detections.to_dict` gives; one without objects' list,

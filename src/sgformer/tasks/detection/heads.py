@@ -31,7 +31,7 @@ IN_CROWD = 0.5
 
 @dataclass(kw_only=True)
 class HeadOptions:
-    """What finds objects in the backbone's maps.
+    """Options of the head that finds objects in the backbone's maps.
 
     Attributes:
         kind: rcnn is Mask R-CNN, or Faster R-CNN without masks; retinanet judges anchors directly and has no masks.
@@ -92,7 +92,7 @@ class Anchors(AnchorGenerator):
 
 
 def in_crowd(boxes: Tensor, crowds: Tensor) -> Tensor:
-    """Which of the boxes (n, 4) lie by half of their area or more in one of the crowds (m, 4): bool (n,)."""
+    """Tell which of the boxes (n, 4) lie by half of their area or more in one of the crowds (m, 4): bool (n,)."""
     edges = torch.cat(
         [torch.maximum(boxes[:, None, :2], crowds[:, :2]), torch.minimum(boxes[:, None, 2:], crowds[:, 2:])],
         2,
@@ -145,7 +145,7 @@ class Regions(RoIHeads):
     def select_training_samples(
         self, proposals: list[Tensor], targets: list[dict[str, Tensor]] | None
     ) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
-        """As torchvision draws them, of what is left."""
+        """Draw samples as torchvision does, of what is left."""
         assert targets is not None
         left = []
         for boxes, target in zip(proposals, targets, strict=True):
@@ -169,7 +169,7 @@ def region_pooling(size: int) -> MultiScaleRoIAlign:
 
 
 def create_heads(options: HeadOptions, *, num_classes: int) -> tuple[RegionProposalNetwork, RoIHeads]:
-    """What proposes regions, and what names, moves and outlines them.
+    """Create the heads that propose regions, and that name, move and outline them.
 
     Args:
         options: The recipe's section ``heads``.

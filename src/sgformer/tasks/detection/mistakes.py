@@ -71,7 +71,7 @@ def worst(model: Detector, data: DataOptions, *, num: int = 12) -> list[tuple[Im
 
 
 def mistakes(boxes: Tensor, labels: Tensor, target: Mapping[str, Any]) -> tuple[list[int], list[int]]:
-    """Which of the boxes found are false alarms, and which of the objects are missed.
+    """Tell which of the boxes found are false alarms, and which of the objects are missed.
 
     The surest box takes the object of its class that it covers best. A box that lies in a crowd of its class is no
     alarm.

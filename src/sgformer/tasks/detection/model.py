@@ -1,4 +1,4 @@
-"""What people keep of a trained detector: a model that takes images and gives boxes, masks and names."""
+"""Trained detector: a model that takes images and gives boxes, masks and names."""
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ _PREDICTORS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """How an image becomes the tensor that a detector was trained on; stored with the weights.
+    """Preprocessing of a detector: from an image to the tensor that it was trained on; stored with the weights.
 
     Attributes:
         image_size: Length of the shorter side, and of the longer side at most.
@@ -54,7 +54,7 @@ class Preprocessing:
 
     @classmethod
     def of(cls, name: str, image_size: tuple[int, int], *, multiple: int = 1) -> "Preprocessing":
-        """That of a timm model, which knows its mean and deviation."""
+        """Return the preprocessing of a timm model, which knows its mean and deviation."""
         known = preprocessing_of(name, image_size=image_size)
         return cls(image_size=image_size, mean=known.mean, std=known.std, multiple=multiple)
 
@@ -135,7 +135,7 @@ class Detector(Kept):
         self.train()  # freezes batch norms; Lightning leaves the modes as they are
 
     def train(self, mode: bool = True) -> "Detector":
-        """As in any module; frozen batch norms stay in evaluation mode."""
+        """Set the training mode; frozen batch norms stay in evaluation mode."""
         super().train(mode)
         if self.freeze_batch_norm:
             for module in self.backbone.modules():
@@ -144,7 +144,7 @@ class Detector(Kept):
         return self
 
     def forward(self, images: Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]] | None = None) -> Any:
-        """What is in each image; with targets, in training mode, the losses, of images at the size they have."""
+        """Detect objects in each image; in training mode, with targets, return the losses. Images keep their size."""
         if targets is None:
             return [self._detect(image) for image in images]
         sizes = [(int(image.shape[1]), int(image.shape[2])) for image in images]

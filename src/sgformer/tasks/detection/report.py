@@ -1,4 +1,4 @@
-"""How good a detector is: COCO's average precision, by pycocotools."""
+"""Evaluation of a detector: COCO's average precision, by pycocotools."""
 
 import contextlib
 import io
@@ -42,7 +42,7 @@ OVERLAPS = [0.5 + 0.05 * step for step in range(10)]
 
 @dataclass(frozen=True)
 class ClassRow:
-    """How well one class is found.
+    """Average precision of one class.
 
     Attributes:
         name: Of the class.
@@ -59,7 +59,7 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class Report(BaseReport):
-    """How good a detector is.
+    """Report on a detector's quality.
 
     Attributes:
         box: COCO's twelve numbers for boxes, by the names in `NUMBERS`; None where nothing counts for one.
@@ -83,7 +83,7 @@ class Report(BaseReport):
     results: tuple[Row, ...] = ()
 
     def to_lines(self) -> list[str]:
-        """What belongs below the table."""
+        """Return the lines below the table."""
         return list(self.notes)
 
     def to_dict(self) -> dict[str, Any]:
@@ -127,7 +127,7 @@ class Report(BaseReport):
 
 
 class Comparison(NamedTuple):
-    """What was found against what is there. What nothing counts for is left out.
+    """Comparison of what was found with what is there. What nothing counts for is left out.
 
     Attributes:
         numbers: COCO's numbers by kind (``box``, ``mask``).
@@ -247,7 +247,7 @@ class CocoMetric:
 
     @property
     def num_images(self) -> int:
-        """How many images were taken in; after `compute`, by all processes."""
+        """Number of images taken in; after `compute`, by all processes."""
         return len(self.objects)
 
     def _gather(self) -> None:
@@ -259,7 +259,7 @@ class CocoMetric:
         self.objects = [one for part in parts for one in part]
 
     def results(self, image_ids: Sequence[Any], category_ids: Sequence[int]) -> tuple[Row, ...]:
-        """What was found, a row for each object as pycocotools takes it; label 1 is the first category."""
+        """List what was found, a row for each object as pycocotools takes it; label 1 is the first category."""
         rows = []
         for image_id, (_, found) in zip(image_ids, self.objects, strict=True):
             for row in found:

@@ -1,4 +1,4 @@
-"""What was found, with the ids of an annotation file: the list that pycocotools' ``loadRes`` takes."""
+"""Detections with the ids of an annotation file: the list that pycocotools' ``loadRes`` takes."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

@@ -17,12 +17,12 @@ LEVELS = slice(1, None)
 
 
 def create_neck(channels: Sequence[int], width: int) -> FeaturePyramidNetwork:
-    """From the backbone's maps without the finest to maps of the strides 8, 16, 32, 64 and 128."""
+    """Create the pyramid: from the backbone's maps without the finest to maps of strides 8, 16, 32, 64 and 128."""
     return FeaturePyramidNetwork(list(channels[LEVELS]), width, LastLevelP6P7(width, width))
 
 
 class Retina(RetinaNet):
-    """What finds boxes in a pyramid's maps.
+    """Head that finds boxes in a pyramid's maps.
 
     torchvision's class also prepares images and holds a backbone; of it this uses the head, the loss and what makes
     boxes of scores.
@@ -50,7 +50,7 @@ class Retina(RetinaNet):
     def losses(
         self, maps: "OrderedDict[str, Tensor]", images: ImageList, targets: list[dict[str, Tensor]]
     ) -> dict[str, Tensor]:
-        """What training minimizes."""
+        """Compute the losses."""
         features = list(maps.values())
         return self.compute_loss(targets, self.head(features), self.anchor_generator(images, features))
 
@@ -69,7 +69,7 @@ class Retina(RetinaNet):
     def compute_loss(
         self, targets: list[dict[str, Tensor]], head_outputs: dict[str, Tensor], anchors: list[Tensor]
     ) -> dict[str, Tensor]:
-        """Of the anchors that are objects or background; those in crowds are neither."""
+        """Compute the loss of anchors that are objects or background; those in crowds are neither."""
         matcher, matched = self.proposal_matcher, []
         for places, target in zip(anchors, targets, strict=True):
             none = torch.full((len(places),), matcher.BELOW_LOW_THRESHOLD, device=places.device)

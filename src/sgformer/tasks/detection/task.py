@@ -1,4 +1,4 @@
-"""How a detector is trained and judged."""
+"""Training and evaluation of a detector."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -65,7 +65,7 @@ class DetectionTask(LightningModule):
         return CocoMetric(masks=self.model.heads.masks, max_detections=self.model.heads.max_detections)
 
     def loss(self, batch: Batch) -> Tensor:
-        """What training minimizes, of a batch: the sum of torchvision's losses of proposals, boxes and masks."""
+        """Compute the loss of a batch: the sum of torchvision's losses of proposals, boxes and masks."""
         images, targets = batch[:2]
         if not images:  # none could be read; other processes wait for the step
             return (
@@ -113,7 +113,7 @@ class DetectionTask(LightningModule):
 
 
 def with_masks(found: Sequence[Mapping[str, Any]], images: Sequence[Tensor]) -> list[dict[str, Any]]:
-    """What `Detector` finds, with the masks of whole images run-length encoded: ``rles``."""
+    """Detect objects, with the masks of whole images run-length encoded: ``rles``."""
     results = []
     for one, image in zip(found, images, strict=True):
         result = {

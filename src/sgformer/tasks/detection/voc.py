@@ -166,7 +166,7 @@ def _images(folder: Path) -> dict[str, list[str]]:
 
 
 def _named(folder: Path, name: str) -> str | None:
-    """What an XML file says of its image, from the folder, where there is such a file; else None."""
+    """Find the image that an XML file names, where there is such a file; else None."""
     parts = PureWindowsPath(name).parts if name else ()
     tries = [str(Path(*parts[start:])) for start in range(len(parts))]
     return next((one for one in tries if (folder / one).is_file()), None)

@@ -35,7 +35,7 @@ _SPLITS = {"train": ("train",), "val": ("val", "valid", "validation")}
 
 
 class Yaml(NamedTuple):
-    """What the file with the names says.
+    """Contents of data.yaml.
 
     Attributes:
         path: The file.
@@ -176,7 +176,7 @@ class _Loader(yaml.BaseLoader):
     """Reads YAML with all values as they are written, so that a class may be called on, no or 1.0."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """As usual, but a key that is there twice is an error."""
+        """Construct a mapping; a key that is there twice is an error."""
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         if twice := [key for key, count in Counter(map(str, keys)).items() if count > 1]:
             raise yaml.YAMLError(f"the key {twice[0]} is there twice")
@@ -250,7 +250,7 @@ def _other_image(file: Path) -> str:
 
 
 def _annotation(line: str, *, width: int, height: int, keypoints: int) -> dict[str, Any]:
-    """One line in pixels.
+    """Convert one line to pixels.
 
     Raises:
         ValueError: It is not in the format.

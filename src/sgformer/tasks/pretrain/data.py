@@ -21,7 +21,7 @@ from ..loading import DataError, Unreadable, collate_readable, make_loader, pair
 
 @dataclass(kw_only=True)
 class DataOptions:
-    """Which images, how large, how many at once.
+    """Options of the data: which images, how large, how many at once.
 
     Attributes:
         source: images (folders), or digit_scenes, which are made on the spot and need no download.

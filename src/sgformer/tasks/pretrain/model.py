@@ -1,4 +1,4 @@
-"""What is compared between teacher and student, and what only training needs of it."""
+"""Signals compared between teacher and student, and the projectors that only training needs."""
 
 from typing import Any, NamedTuple, cast
 
@@ -7,7 +7,7 @@ from torch.nn.functional import interpolate
 
 
 class Signals(NamedTuple):
-    """What a model says of images.
+    """Signals of a model for images: logits, pooled features, feature maps.
 
     Attributes:
         logits: (B, number of classes).
@@ -21,7 +21,7 @@ class Signals(NamedTuple):
 
 
 def signals(model: nn.Module, images: Tensor) -> Signals:
-    """One pass of a timm model over images (B, 3, height, width)."""
+    """Run a timm model over images (B, 3, height, width)."""
     backbone = cast(Any, model)
     maps = backbone.forward_features(images)
     return Signals(backbone.forward_head(maps), backbone.forward_head(maps, pre_logits=True), maps)

@@ -1,4 +1,4 @@
-"""How a student learns from a teacher, on images without labels."""
+"""Distillation: a student learns from a teacher, on images without labels."""
 
 import time
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ from .teacher import Teacher, TeacherOptions
 
 @dataclass(kw_only=True)
 class LossOptions:
-    """What training minimizes: a weighted sum of how far the student is from the teacher.
+    """Options of the loss: a weighted sum of distances between student and teacher.
 
     Attributes:
         logits: Weight of the Kullback-Leibler divergence from the teacher's probabilities to the student's.
@@ -168,7 +168,7 @@ class PretrainTask(LightningModule):
         return smooth_l1_loss(mine, wanted, reduction="none").mean(1)
 
     def loss(self, batch: Batch) -> Tensor:
-        """What training minimizes, of a batch."""
+        """Compute the loss of a batch."""
         images = batch.images
         if not len(images):
             return 0.0 * torch.stack([weight.float().sum() for weight in self.parameters()]).sum()
@@ -203,7 +203,7 @@ class PretrainTask(LightningModule):
             )
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """How far the student is from the teacher, and how often both name the same class first."""
+        """Measure how far the student is from the teacher, and how often both name the same class first."""
         if len(batch.images):  # none where no image could be read
             loss, ours, theirs = self.compare(batch.images, self.model.preprocessing.image_size)
             self.val_loss(loss)

@@ -26,7 +26,7 @@ PACKAGE = "package:"
 
 @dataclass(kw_only=True)
 class TeacherOptions:
-    """Which model is learned from.
+    """Options of the teacher.
 
     Attributes:
         name: Any model of timm.
@@ -103,7 +103,7 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, images: Tensor, preprocessing: Preprocessing) -> Signals:
-        """What it says of images.
+        """Compute the teacher's signals for images.
 
         Args:
             images: (B, 3, height, width), as the student's preprocessing makes them.

@@ -1,4 +1,4 @@
-"""What is where in the image? A class for each pixel, learned from masks, on any timm backbone with maps."""
+"""Semantic segmentation, learned from masks, on any timm backbone with feature maps."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""How training images and their masks are varied together."""
+"""Augmentation of training images together with their masks."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from .masks import IGNORE
 
 @dataclass(kw_only=True)
 class AugmentOptions:
-    """How training images are varied.
+    """Options of the augmentation of training images.
 
     Attributes:
         scale: Least and greatest factor on an image's size, drawn evenly.
@@ -33,7 +33,7 @@ class AugmentOptions:
 
 
 class Augment:
-    """From an image and its mask, of the same size, to a crop of both.
+    """Augment an image and its mask, of the same size, to a crop of both.
 
     Args:
         options: The recipe's section ``data.augment``.

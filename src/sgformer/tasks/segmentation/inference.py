@@ -1,4 +1,4 @@
-"""From an image of any size to its class map: whole or in windows, at several scales, mirrored or not.
+"""Inference for an image of any size: whole or in windows, at several scales, mirrored or not.
 
 Scores of 150 classes for each pixel of a photograph of 24 million take 14 GB. So windows are summed up as models score
 them, a cell for each square of 4x4 pixels. They go from top to bottom, and rows to which no later window adds are
@@ -33,7 +33,7 @@ Scorer = Callable[[Tensor], Tensor]
 
 @dataclass(kw_only=True)
 class InferenceOptions:
-    """How images go through a trained model.
+    """Options of inference with a trained model.
 
     Attributes:
         shorter_side: What images are resized to first; null: as they are. Results have the image's own size.
@@ -242,7 +242,7 @@ def _parts(length: int, window: int, overlap: float) -> list[slice]:
 
 
 def _times(parts: Sequence[slice]) -> Tensor:
-    """In how many parts of a length each cell is; one counts that is there in part."""
+    """Count the parts of a length that each cell is in; one counts that is there in part."""
     times = torch.zeros(-(-parts[-1].stop // STRIDE))
     for part in parts:
         times[part.start // STRIDE : -(-part.stop // STRIDE)] += 1

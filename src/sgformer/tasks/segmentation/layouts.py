@@ -50,7 +50,7 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How a data set lies in its folder.
+    """Layout of a data set in its folder.
 
     Attributes:
         images: Folder of a split's images, with ``{split}`` where its name goes. Without it all images lie
@@ -153,7 +153,7 @@ def cityscapes() -> Layout:
 
 @dataclass(kw_only=True)
 class Looked:
-    """What was seen in the masks of a split.
+    """Summary of the masks of a split.
 
     Attributes:
         counts: Pixels of each class, and ignored ones last, by mask file.

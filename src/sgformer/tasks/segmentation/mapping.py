@@ -1,4 +1,4 @@
-"""What ids and colours in masks mean, from files that people and annotation tools write."""
+"""Mapping of ids and colours in masks to classes, from files that people and annotation tools write."""
 
 import csv
 import io
@@ -13,7 +13,7 @@ _FORM = "expected `classes:` with `name: id` or `name: [red, green, blue]`, and 
 
 
 def read_mapping(path: str | Path) -> Coding:
-    """What ids or colours mean, from a YAML or JSON file, or from CVAT's ``labelmap.txt``.
+    """Read the meaning of ids or colours from a YAML or JSON file, or from CVAT's ``labelmap.txt``.
 
     The file has ``classes``, a mapping of names to an id, a list of ids, a colour ``[red, green, blue]``, or a list of
     colours; and, where something is to be ignored, ``ignore``, a list of ids or of colours. Three numbers are a colour,

@@ -24,7 +24,7 @@ Colour = tuple[int, int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Coding:
-    """What the values in a mask's file mean.
+    """Coding of classes by the values in a mask's file.
 
     Attributes:
         classes: Names in the order of the indices.
@@ -55,7 +55,7 @@ class Coding:
         return cls(classes=tuple(classes), ids=ids, by_custom=by_custom)
 
     def reordered(self, classes: Sequence[str]) -> "Coding":
-        """The same files, for a model that knows these classes in this order.
+        """Reorder the coding for a model that knows these classes in this order.
 
         Raises:
             DataError: The model does not know one of them.

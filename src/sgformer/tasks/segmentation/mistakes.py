@@ -62,7 +62,7 @@ def _wrong(given: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.bool
 
 
 def _most(given: NDArray[np.uint8], mask: NDArray[np.uint8], classes: tuple[str, ...]) -> str:
-    """Which class is most often taken for which."""
+    """Find which class is most often taken for which."""
     wrong = _wrong(given, mask)
     pairs = np.bincount(mask[wrong].astype(np.int64) * len(classes) + given[wrong])
     true, taken = divmod(int(pairs.argmax()), len(classes))

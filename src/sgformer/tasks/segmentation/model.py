@@ -1,4 +1,4 @@
-"""What people keep of a trained segmenter: a model that takes images and gives a class for each pixel."""
+"""Trained segmenter: a model that takes images and gives a class for each pixel."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -24,7 +24,7 @@ from .prediction import SemanticMap
 
 @dataclass(kw_only=True)
 class HeadOptions:
-    """What turns feature maps into classes.
+    """Options of the head that turns feature maps into classes.
 
     Attributes:
         name: upernet (pooling at four scales, then a feature pyramid) or semantic_fpn (a feature pyramid).

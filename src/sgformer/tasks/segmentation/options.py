@@ -1,4 +1,4 @@
-"""What a recipe may ask for of images with masks: which, how large, how varied, how they go through the model."""
+"""Options of images with masks: which, how large, how augmented, how they go through the model."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -10,7 +10,7 @@ from .inference import InferenceOptions
 
 @dataclass(kw_only=True)
 class ScenesOptions:
-    """How many digit scenes.
+    """Options of generated digit scenes.
 
     Attributes:
         num_train: Images for training.
@@ -29,7 +29,7 @@ class ScenesOptions:
 
 @dataclass(kw_only=True)
 class DataOptions:
-    """Which images, how large, how many at once.
+    """Options of the data: which images, how large, how many at once.
 
     Attributes:
         source: folders of images and masks; ade20k or cityscapes as released; or digit_scenes, which are made on the

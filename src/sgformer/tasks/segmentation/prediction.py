@@ -1,4 +1,4 @@
-"""What a segmenter says of an image: a class for each pixel, as numbers, as a file, and drawn."""
+"""Prediction of a segmenter: a class for each pixel, as numbers, as a file, and drawn."""
 
 import io
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ class SemanticMap:
 
     @property
     def shares(self) -> dict[str, float]:
-        """Which share of the image each class covers, the largest first; classes that are not there are left out."""
+        """Compute the share of the image that each class covers, the largest first; absent classes are left out."""
         counts = np.bincount(self.indices.ravel(), minlength=len(self.classes))
         order = np.argsort(-counts, kind="stable")
         return {self.classes[i]: float(counts[i] / self.indices.size) for i in order if counts[i]}

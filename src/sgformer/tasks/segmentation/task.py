@@ -1,4 +1,4 @@
-"""How a segmenter is trained and judged."""
+"""Training and evaluation of a segmenter."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ from .options import DataOptions
 
 @dataclass(kw_only=True)
 class LossOptions:
-    """What training minimizes: cross-entropy over all pixels that are not ignored.
+    """Options of the loss: cross-entropy over all pixels that are not ignored.
 
     Attributes:
         auxiliary: Weight of the same for the auxiliary head, where there is one.
@@ -95,7 +95,7 @@ class SegmentationTask(LightningModule):
         self.confusion = confusion_matrix(len(model.classes))
 
     def loss(self, batch: Batch) -> Tensor:
-        """What training minimizes, of a batch; 0 where every pixel is ignored.
+        """Compute the loss of a batch; 0 where every pixel is ignored.
 
         Each process divides by the mean number of pixels, or sum of their weights, so that the mean of the losses is
         that over all pixels.
@@ -164,7 +164,7 @@ class SegmentationTask(LightningModule):
 
 @dataclass(frozen=True)
 class ClassReport:
-    """How good a segmenter is at one class.
+    """Quality of a segmenter at one class.
 
     Attributes:
         name: The class.
@@ -183,7 +183,7 @@ class ClassReport:
 
 @dataclass(frozen=True)
 class Report(BaseReport):
-    """How good a segmenter is.
+    """Report on a segmenter's quality.
 
     Attributes:
         miou: Mean IoU over the classes that are there or were given; a class that is not there but was given counts 0.
@@ -207,7 +207,7 @@ class Report(BaseReport):
     def of(
         cls, counts: Tensor, names: Sequence[str], *, num_images: int = 0, notes: Sequence[str] = ()
     ) -> "Report":
-        """From a confusion matrix (classes, classes) of pixels, true classes in rows."""
+        """Build the report from a confusion matrix (classes, classes) of pixels, true classes in rows."""
         counts = counts.cpu()
         total = max(int(counts.sum()), 1)
         rows = []
