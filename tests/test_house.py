@@ -42,7 +42,7 @@ FORBIDDEN_NAMES = {"utils", "misc", "helpers"}
 # triton for CPUs, macOS and Windows.
 OPTIONAL = [
     "triton",
-    *("lightning", "pytorch_lightning", "torchmetrics", "jsonargparse", "rich", "typer", "click"),
+    *("lightning", "pytorch_lightning", "torchmetrics", "pydantic", "rich", "typer", "click"),
     *("skimage", "sklearn", "matplotlib", "pandas", "onnx", "onnxruntime"),
     *("transformers", "segmentation_models_pytorch", "pycocotools", "tensorboard", "webdataset"),
 ]

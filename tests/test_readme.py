@@ -15,7 +15,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 # Extras that its snippets and commands need beyond torch and timm.
 NEEDED = (
-    *("lightning", "jsonargparse", "torchmetrics", "rich", "safetensors", "PIL", "skimage", "sklearn"),
+    *("lightning", "pydantic", "torchmetrics", "rich", "safetensors", "PIL", "skimage", "sklearn"),
     "segmentation_models_pytorch",
 )
 

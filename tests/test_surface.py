@@ -9,7 +9,7 @@ import pytest
 
 # What training needs and predicting does not.
 OF_TRAINING = [
-    *("lightning", "pytorch_lightning", "torchmetrics", "jsonargparse", "tensorboard", "matplotlib", "rich"),
+    *("lightning", "pytorch_lightning", "torchmetrics", "pydantic", "tensorboard", "matplotlib", "rich"),
     *("pycocotools", "pandas", "webdataset", "jinja2", "skimage", "sklearn"),
 ]
 

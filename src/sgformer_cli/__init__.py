@@ -1,7 +1,7 @@
 """The command line, beside the package: importing ``sgformer`` imports torch and timm, which takes seconds.
 
-So help, mistakes in a command and the list of recipes are answered here. What a verb takes is a module in ``verbs``;
-what it does is a function of the verb's name in ``sgformer.commands``, imported once the command is understood.
+So help, mistakes in a command and the list of recipes are answered here. A verb is a function of its name in
+``sgformer.commands``: `signature` reads what it takes, and it is imported once the command is understood.
 """
 
 import argparse
@@ -18,22 +18,24 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-# Verb to what `sgformer --help` says of it. Where a function of that name would hide something of Python's, an
-# underscore follows.
-VERBS = {
-    "train": "train a model from a recipe",
-    "evaluate": "judge a trained model on the validation images",
-    "predict": "name what is in images",
-    "embed": "write what a model sees of images, as features with paths",
-    "report": "write a page about a run",
-    "explain": "draw what a model finds significant in images or a video, and where its keys go",
-    "export": "write a trained model as ONNX or torch.export file",
-    "serve": "open a page on this machine to try a model on images",
-    "convert": "turn released SG-Former weights into a weights file of this package",
-    "benchmark": "time models side by side, and weigh the memory that they take",
-    "list": "list recipes, or models",
-    "demo": "see it all at work in four minutes, without a download",
-}
+from . import recipes, signature
+
+# In the order of `sgformer --help`. Where a function's name would hide one of Python's, an underscore follows.
+VERBS = (
+    *(
+        "train",
+        "evaluate",
+        "predict",
+        "embed",
+        "report",
+        "explain",
+        "export",
+        "serve",
+        "convert",
+        "benchmark",
+    ),
+    *("list", "demo"),
+)
 EXAMPLES = """examples:
   sgformer demo
   sgformer list recipes
@@ -45,7 +47,7 @@ EXAMPLES = """examples:
 _EXTRAS = {
     module: extra
     for extra, modules in {
-        "train": "lightning torchvision jsonargparse torchmetrics safetensors PIL yaml rich numpy matplotlib jinja2",
+        "train": "lightning torchvision pydantic torchmetrics safetensors PIL yaml rich numpy matplotlib jinja2",
         "detection": "pycocotools",
         "segmentation": "segmentation_models_pytorch",
         "data": "webdataset braceexpand pandas pyarrow",
@@ -66,17 +68,7 @@ _REMEDIES = (
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, with errors of one line, a hint at the nearest verb, and `--max_size` for `--max-size`."""
-
-    def as_declared(self, arguments: Sequence[str]) -> list[str]:
-        """The arguments with options spelt as they were declared: with dashes or with underscores."""
-        known = {option.replace("_", "-"): option for option in self._option_string_actions}
-
-        def declared(argument: str) -> str:
-            name, equals, value = argument.partition("=")
-            return known.get(name.replace("_", "-"), name) + equals + value if name[:2] == "--" else argument
-
-        return [declared(argument) for argument in arguments]
+    """argparse with errors of one line."""
 
     def error(self, message: str) -> NoReturn:
         """Prints one line and exits with 2."""
@@ -121,28 +113,21 @@ def _run(arguments: list[str]) -> int:
         raise ValueError(
             f"unknown command {verb!r}; " + (f"did you mean {close[0]}?" if close else "see sgformer --help")
         )
-    takes = importlib.import_module(f"{__name__}.verbs.{verb}")
-    parser = Parser(
-        prog=f"sgformer {verb}",
-        description=textwrap.fill(f"{VERBS[verb][0].upper()}{VERBS[verb][1:]}.", 80),
-        epilog=takes.EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--debug", action="store_true", help="show the stack trace of an error")
-    takes.add_arguments(parser)
+    takes = signature.read(verb)
+    parser = parser_of(verb, takes)
     rest, overrides = arguments[1:], {}
-    if has_recipe := getattr(takes, "TAKES_OVERRIDES", False):
+    if takes.takes_overrides:
         rest, overrides = split_overrides(rest)
-    parsed, unknown = parser.parse_known_args(parser.as_declared(rest))
+    parsed, unknown = parser.parse_known_args(list(map(_with_dashes, rest)))
     if unknown:
-        hint = "; keys of a recipe come with their section, such as --optim.lr 1e-3" if has_recipe else ""
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        hint = "; keys of a recipe come with their section, such as --optim.lr 1e-3"
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint if takes.takes_overrides else ''}")
     values = vars(parsed)
     del values["debug"]
     if overrides:
-        values["overrides"] = overrides
-    if hasattr(takes, "answer") and takes.answer(**values):
+        values[signature.OVERRIDES] = overrides
+    if verb == "list" and values["what"] == "recipes":
+        recipes.show(values["pattern"])
         return 0
     with _starting():
         does = importlib.import_module(f"sgformer.commands.{verb}")
@@ -151,6 +136,27 @@ def _run(arguments: list[str]) -> int:
     with sgformer.fast_float32():
         code = (getattr(does, verb, None) or getattr(does, f"{verb}_"))(**values)
     return code if isinstance(code, int) else 0
+
+
+def parser_of(verb: str, takes: signature.Signature) -> Parser:
+    """The parser of a verb."""
+    parser = Parser(
+        prog=f"sgformer {verb}",
+        description=textwrap.fill(takes.about, 80),
+        epilog=takes.details,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--debug", action="store_true", help="show the stack trace of an error")
+    for parameter in takes.parameters:
+        signature.declare(parser, parameter)
+    return parser
+
+
+def _with_dashes(argument: str) -> str:
+    """An option as it was declared: `--max-size=3` for `--max_size=3`."""
+    name, equals, value = argument.partition("=")
+    return name.replace("_", "-") + equals + value if name[:2] == "--" else argument
 
 
 def split_overrides(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
@@ -190,7 +196,8 @@ def _starting() -> Iterator[None]:
 
 def _print_help() -> None:
     width = max(map(len, VERBS))
-    verbs = "\n".join(f"  {verb:{width}}  {about}" for verb, about in VERBS.items())
+    abouts = {verb: signature.read(verb).about for verb in VERBS}
+    verbs = "\n".join(f"  {verb:{width}}  {about}" for verb, about in abouts.items())
     print(
         "usage: sgformer COMMAND ...\n\n"
         "SG-Former: a vision backbone, and the tools to train it, judge it and use it.\n\n"

@@ -96,9 +96,9 @@ def test_a_wrong_value_is_one_line_that_names_the_key(key, value):
 
 
 def test_values_to_choose_from_are_listed_in_words():
-    with pytest.raises(RecipeError, match=r"takes auto or cpu or gpu or cuda or mps, received warp"):
+    with pytest.raises(RecipeError, match=r"trainer\.accelerator.*'cuda' or 'mps', received 'warp'"):
         parse("smoke", {"trainer.accelerator": "warp"})
-    with pytest.raises(RecipeError, match=r"'trainer\.clip_grad' takes float or null, received much"):
+    with pytest.raises(RecipeError, match=r"'trainer\.clip_grad'.*number.*received 'much'"):
         parse("smoke", {"trainer.clip_grad": "much"})
 
 

@@ -1,4 +1,18 @@
-"""``sgformer benchmark``: models side by side in one run, in turns."""
+r"""Time models side by side, and weigh the memory that they take.
+
+Names are timm's; sgformer_s@196 is sgformer_s with a token budget of 196. The
+models take turns within each combination of size, mode, dtype and compilation;
+medians and quartiles are reported. Nothing is reported while models of this
+package compute something else than they should.
+
+Examples:
+  sgformer benchmark sgformer_s swin_tiny_patch4_window7_224 convnext_tiny \
+      --batch-size 4
+  sgformer benchmark sgformer_s sgformer_s@196 swin_tiny_patch4_window7_224 \
+      --size 224 896 800x1333
+  sgformer benchmark sgformer_t resnet50 --mode inference training \
+      --dtype float32 bfloat16 --compile both
+"""
 
 import csv
 import datetime
@@ -7,7 +21,7 @@ import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from ..benchmark.measure import Case
@@ -34,10 +48,10 @@ def benchmark(
     *,
     size: Sequence[str | int] = ("224",),
     batch_size: int = 1,
-    mode: Sequence[str] = ("inference",),
-    dtype: Sequence[str] = ("float32",),
-    float32: str = "fast",
-    compile: str = "no",
+    mode: Sequence[Literal["inference", "training"]] = ("inference",),
+    dtype: Sequence[Literal["float32", "bfloat16", "float16"]] = ("float32",),
+    float32: Literal["fast", "default", "both"] = "fast",
+    compile: Literal["no", "yes", "both"] = "no",
     neighbours: float = 0,
     rounds: int = 7,
     threads: int | None = None,
@@ -54,14 +68,14 @@ def benchmark(
         models: Names in timm's registry; ``@`` and a number after one of ours are a token budget.
         size: Sides of square images, or ``HEIGHTxWIDTH``.
         batch_size: Images a step.
-        mode: ``inference``, ``training`` (forward, backward and a step of AdamW), or both.
-        dtype: ``float32``, ``bfloat16``, ``float16``: of the weights in inference, of autocast in training.
+        mode: What is timed: a prediction, a step of training (forward, backward and AdamW), or each.
+        dtype: Of the weights in inference, of autocast in training; several are taken one after the other.
         float32: Whose products in float32 on a CPU: ``default`` for PyTorch's own choice, ``fast`` for
             `sgformer.fast_float32`, which the other commands use, too; or ``both``.
-        compile: ``no``, ``yes`` or ``both``.
+        compile: Whether models run through torch.compile.
         neighbours: How many other processes keep a core busy meanwhile; 0.5 for one that sleeps half of the time.
         rounds: Samples of each model; each lasts a tenth of a second at least.
-        threads: CPU threads; None for torch's choice.
+        threads: CPU threads; by default as torch chooses.
         time: Whether to take times.
         memory: Whether to report peak memory.
         together: Whether all models, of all sizes and modes, are built and compiled at the same time.

@@ -1,4 +1,14 @@
-"""``sgformer convert IN OUT.safetensors``."""
+"""Turn released SG-Former weights into a weights file of this package.
+
+Takes a checkpoint as the authors released it, which is read without running any
+code from it; or a run folder or weights file of this package, to pass on in
+half the space.
+
+Examples:
+  sgformer convert sgformer_s.pth sgformer_s.safetensors
+  sgformer convert sgformer_s.pth sgformer_s.safetensors --no-ema
+  sgformer convert runs/flowers flowers.safetensors --half
+"""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +29,7 @@ def convert(
             folder or weights file of this package.
         out: The weights file to write.
         ema: Whether to take the averaged weights of a released checkpoint, which the paper's numbers belong to.
-        names: A file that says what to call the classes of a classifier to people, a line `class name` each.
+        names: A file that says what to call the classes of a classifier to people, a line ``class name`` each.
         half: Whether to write half precision.
 
     Returns:

@@ -1,4 +1,9 @@
-"""``sgformer embed WEIGHTS IMAGES...``."""
+"""Write what a model sees of images, as features with paths.
+
+Examples:
+  sgformer embed sgformer_t holiday/                        # features.parquet
+  sgformer embed runs/finetune "photos/**/*.jpg" --out features.npz
+"""
 
 import csv
 import io

@@ -1,4 +1,13 @@
-"""``sgformer evaluate RUN_OR_WEIGHTS``."""
+r"""Judge a trained model on the validation images.
+
+The data of the training recipe is used, unless changed: --data.KEY VALUE.
+
+Examples:
+  sgformer evaluate runs/imagenette160
+  sgformer evaluate runs/imagenette160 --data.eval_image_size 160 \
+      --json report.json
+  sgformer evaluate best.safetensors --data.root photos
+"""
 
 import json as json_
 from collections.abc import Mapping

@@ -1,4 +1,15 @@
-"""``sgformer explain WEIGHTS IMAGES...``."""
+"""Draw what a model finds significant in images or a video, and where its keys go.
+
+The whole image is explained: resized as the model was evaluated, by its
+shorter side, and not cropped.
+
+Examples:
+  sgformer explain runs/imagenette160 dog.jpg
+  sgformer explain best.safetensors holiday/ --out holiday_explained --size 320
+  sgformer explain best.safetensors dog.jpg --token-budget 32
+  sgformer explain sgformer_t street.mp4        # a video of what is significant
+  sgformer explain sgformer_t frames/ --fps 25  # the same of its frames
+"""
 
 import os
 import sys

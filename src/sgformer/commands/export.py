@@ -1,4 +1,17 @@
-"""``sgformer export WEIGHTS OUT``: a file that runs without this package, of the kind that its suffix names."""
+"""Write a trained model as ONNX or torch.export file.
+
+The ending of OUT decides: .onnx for ONNX Runtime and others, .pt2 for
+torch.export.load. A file takes any number of images, of any size from 128x128
+to --max-size, or of one size with --size; that of a detector takes one image
+at a time. It is checked against the model before it is kept.
+
+Examples:
+  sgformer export runs/imagenette160 model.onnx
+  sgformer export best.safetensors model.pt2 --max-size 640
+  sgformer export best.safetensors model.onnx --size 160x208
+  sgformer export best.safetensors model.onnx --int8
+  sgformer export runs/nuclei maps.onnx --pyramid
+"""
 
 import os
 import re
@@ -26,10 +39,10 @@ def export(
     Args:
         weights: A run folder (its best weights) or a weights file.
         out: The file to write; its ending says what kind.
-        size: (height, width), one number for both, or text such as ``160x208``; None: any size from 128x128 where the
-            kind of file can, otherwise what the model was evaluated at.
-        max_size: The largest height and width, where the size is open, rounded up to a multiple of 512; None: 1024, or
-            what the model was evaluated at.
+        size: Images of this height and width only, such as 224 or ``160x208``; by default any size from 128x128 where
+            the kind of file can, otherwise what the model was evaluated at.
+        max_size: The largest height and width, where the size is open, rounded up to a multiple of 512; by default
+            1024, or what the model was evaluated at.
         half: Whether it computes in float16; a detector's heads remain in float32.
         int8: Whether its matrix products are in 8 bits; ONNX only.
         pyramid: Whether a detector's heads are left out.

@@ -1,12 +1,21 @@
-"""``sgformer list models``; the list of recipes needs no model, and is `sgformer_cli`'s."""
+"""List recipes, or models.
+
+Examples:
+  sgformer list recipes
+  sgformer list recipes 'detection/*'
+  sgformer list models                # ours
+  sgformer list models 'convnext*'    # timm's: --model.name trains each of them
+"""
+
+from typing import Literal
 
 
-def list_(what: str = "models", pattern: str | None = None) -> None:
-    """Print the models whose names fit a pattern, and how large they are.
+def list_(what: Literal["recipes", "models"], pattern: str | None = None) -> None:
+    """Print the models whose names fit a pattern, and how large they are; recipes are printed by `sgformer_cli`.
 
     Args:
-        what: ``models``.
-        pattern: With ``*`` and ``?``, as timm understands it; None: those of this package.
+        what: What to list.
+        pattern: Those whose names fit it, with ``*`` and ``?``; by default all recipes, and the models of this package.
 
     Raises:
         ValueError: No model fits the pattern.

@@ -1,4 +1,16 @@
-"""``sgformer predict WEIGHTS IMAGES...``."""
+r"""Name what is in images.
+
+Examples:
+  sgformer predict runs/imagenette160 dog.jpg
+  sgformer predict best.safetensors holiday/ "more/**/*.png" --json names.json
+  sgformer predict detector.safetensors street/ --draw drawn/ --coco found.json
+  sgformer predict segmenter.safetensors panorama.jpg --maps maps/ \
+      --draw drawn/ --json shares.json --window 512 --flip
+  find photos -name "*.jpg" | \
+      sgformer predict best.safetensors - --csv names.csv
+  torchrun --nproc-per-node 8 -m sgformer \
+      predict best.safetensors corpus/ --csv names.csv
+"""
 
 import csv as csv_
 import glob
@@ -55,10 +67,10 @@ def predict(
             results that pycocotools takes, with its ids of images and classes.
         maps: A folder for class maps, in segmentation: PNG files of the images' sizes, whose values are indices of
             classes.
-        window: Side of the windows in which images are looked at, in segmentation; None: as the model was trained
-            to be used, as for the next two.
-        scales: Factors on the size, whose probabilities are averaged.
-        flip: Whether images are also looked at mirrored.
+        window: Side of the windows in which images are looked at, in segmentation; by default as the model was
+            trained to be used, as for the next two.
+        scales: Sizes to average over, such as 0.75,1,1.25, in segmentation.
+        flip: Whether images are also looked at mirrored, in segmentation.
         batch_size: How many images are read and computed at once.
         device: Where to compute; ``auto`` takes a GPU where there is one.
 

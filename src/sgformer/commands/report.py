@@ -1,4 +1,10 @@
-"""``sgformer report RUN``."""
+"""Write a page about a run.
+
+Every run ends with one. To make it anew, from other weights say:
+
+Examples:
+  sgformer report runs/imagenette160
+"""
 
 import csv
 from datetime import timedelta

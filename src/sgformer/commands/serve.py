@@ -1,4 +1,14 @@
-"""``sgformer serve WEIGHTS``."""
+"""Open a page on this machine to try a model on images.
+
+The page needs no network, and asks nothing of any other machine. Uploads stay
+in memory.
+
+Examples:
+  sgformer serve sgformer_t --open
+  sgformer serve runs/detection_digit_scenes --port 8080
+  sgformer serve best.safetensors --host 0.0.0.0    # for whoever reaches this
+                                                    # machine; :: for IPv6, too
+"""
 
 import contextlib
 import socket
@@ -12,7 +22,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 def serve(
     weights: str | Path,
     *,
-    host: str = LOOPBACK[0],
+    host: str = "127.0.0.1",
     port: int = 7300,
     device: str = "auto",
     open: bool = False,

@@ -1,4 +1,16 @@
-"""``sgformer train RECIPE``."""
+r"""Train a model from a recipe.
+
+Any key of the recipe can be changed: --SECTION.KEY VALUE. See them all with
+--print_config.
+
+Examples:
+  sgformer train smoke                           # to see that all works
+  sgformer train finetune --data.root photos     # of photos/train/CLASS/*.jpg,
+                                                 # judged on photos/val/CLASS/
+  sgformer train imagenette160 --data.root imagenette160 \
+      --model.name resnet18 --trainer.max_epochs 10
+  sgformer train --resume runs/imagenette160
+"""
 
 import dataclasses
 import time
@@ -22,8 +34,7 @@ def train(
         recipe: Name of a packaged recipe, or path of a YAML file; not needed to resume a run, which has its own.
         overrides: Keys to change, such as ``{"data.root": "photos", "trainer.max_epochs": 3}``.
         out: Where the run folder goes; it is called like the recipe.
-        resume: A run folder to go on with, instead of a new one. Its own recipe holds, with the overrides that
-            `engine.resuming` lists.
+        resume: A run folder to go on with, instead of a new one. Its own recipe holds, with the keys that are given.
         print_config: Whether to print the recipe with all its keys, and stop.
 
     Returns:

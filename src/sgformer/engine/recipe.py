@@ -1,12 +1,12 @@
 """Recipes: complete YAML files, found by name, changed by dotted overrides, checked key by key."""
 
+import copy
 import dataclasses
 import difflib
 import json
 import re
-import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -99,29 +99,18 @@ def parse(
     Raises:
         RecipeError: A key is unknown (the nearest known one is named) or a value has the wrong type.
     """
-    from jsonargparse import ArgumentError, ArgumentParser
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-    content = _read(source) if isinstance(source, Path) else dict(source)
-    overrides = dict(overrides or {})
-    for key in [*_unknown(content, sections), *_unknown(_nest(overrides), sections)]:
-        raise RecipeError(
-            f"unknown recipe key {key!r}{nearest(key, _keys(sections))} "
-            "See them all: sgformer train RECIPE --print_config"
-        )
-
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--config", action="config")
-    parser.add_class_arguments(sections, None)
-    arguments = [f"--config={yaml.safe_dump(content)}"]
-    for key, value in overrides.items():
-        arguments.append(f"--{key}={value if isinstance(value, str) else json.dumps(value)}")
+    content = copy.deepcopy(_read(source) if isinstance(source, Path) else dict(source))
+    keys = _keys(sections)
+    for key, value in (overrides or {}).items():
+        _put(content, key, _value(value, keys.get(key)) if isinstance(value, str) else value)
+    # Of the whole tree, as the sections in it have none of their own.
+    sections.__pydantic_config__ = ConfigDict(extra="forbid", coerce_numbers_to_str=True)  # pyright: ignore
     try:
-        parsed = parser.instantiate(parser.parse_args(arguments))
-    except ArgumentError as error:
-        raise RecipeError(_explain(str(error), sections)) from error
-    return sections(
-        **{field.name: parsed[field.name] for field in dataclasses.fields(typing.cast(Any, sections))}
-    )
+        return TypeAdapter(sections).validate_python(content)
+    except ValidationError as error:
+        raise RecipeError(_explain(error.errors(), keys)) from error
 
 
 def to_dict(recipe: Any) -> dict[str, Any]:
@@ -148,62 +137,59 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _nest(dotted: Mapping[str, Any]) -> dict[str, Any]:
-    nested: dict[str, Any] = {}
-    for key, value in dotted.items():
-        *parents, last = key.split(".")
-        level = nested
-        for parent in parents:
-            level = level.setdefault(parent, {})
-        level[last] = value
-    return nested
+def _value(text: str, kind: Any) -> Any:
+    """A value from the command line, read as YAML; where only text is taken, the text itself."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    return (
+        text
+        if value is not None and {kind, *typing.get_args(kind)} <= {str, str | None, type(None)}
+        else value
+    )
 
 
-def _keys(sections: type, prefix: str = "") -> Iterator[str]:
+def _put(content: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key; of a section those keys that a mapping has."""
+    *parents, last = key.split(".")
+    for parent in parents:
+        if not isinstance(content.setdefault(parent, {}), dict):
+            return  # which is refused as what it is
+        content = content[parent]
+    old = content.get(last)
+    content[last] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
+
+
+def _keys(sections: type, prefix: str = "") -> dict[str, Any]:
+    """The dotted keys of a recipe and their types."""
+    keys: dict[str, Any] = {}
     for name, kind in typing.get_type_hints(sections).items():
         if dataclasses.is_dataclass(kind):
-            yield from _keys(typing.cast(type, kind), f"{prefix}{name}.")
-        else:
-            yield prefix + name
+            keys |= _keys(typing.cast(type, kind), f"{prefix}{name}.")
+        elif typing.get_origin(kind) is not typing.ClassVar:
+            keys[prefix + name] = kind
+    return keys
 
 
-def _unknown(content: Mapping[str, Any], sections: type, prefix: str = "") -> Iterator[str]:
-    kinds = typing.get_type_hints(sections)
-    for name, value in content.items():
-        if name not in kinds:
-            yield f"{prefix}{name}"
-        elif dataclasses.is_dataclass(kinds[name]):
-            kind = typing.cast(type, kinds[name])
-            if not isinstance(value, Mapping):
-                raise RecipeError(
-                    f"{prefix}{name} is a section of a recipe: it holds keys, such as "
-                    f"{next(_keys(kind, f'{prefix}{name}.'))}, and cannot be {value!r}"
-                )
-            yield from _unknown(value, kind, f"{prefix}{name}.")
-
-
-def _explain(message: str, sections: type) -> str:
-    """Reduce jsonargparse's lines to one: the key, what it takes, what it got."""
-    text = " ".join(message.split())
-    key = re.search(r'Parser key "([\w.]+)"', text)
-    value = re.search(r"(?:Got|Given) value: (.*?)(?: Given value type|$)", text)
-    if not key or key[1] not in _keys(sections):
-        return f"this recipe does not hold together: {text}"
-    kind: Any = sections
-    for name in key[1].split("."):
-        kind = typing.get_type_hints(kind)[name]
-    return f"recipe key {key[1]!r} takes {_words(kind)}, received {value[1] if value else 'something else'}"
-
-
-def _words(kind: Any) -> str:
-    """A type as people would say it.
-
-    Example:
-        >>> _words(typing.Literal["auto", "cpu"] | None), _words(dict[str, int])
-        ('auto or cpu or null', 'dict[str, int]')
-    """
-    if typing.get_origin(kind) is typing.Literal:
-        return " or ".join(map(str, typing.get_args(kind)))
-    if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        return " or ".join(map(_words, typing.get_args(kind)))
-    return "null" if kind is type(None) else kind.__name__ if type(kind) is type else str(kind)
+def _explain(errors: list[Any], keys: Mapping[str, Any]) -> str:
+    """Say in one line what is wrong with a recipe: the first of pydantic's errors, those of unknown keys before others."""
+    errors.sort(key=lambda error: error["type"] != "unexpected_keyword_argument")
+    first = errors[0]
+    key, value = ".".join(map(str, first["loc"])), first["input"]
+    match first["type"]:
+        case "unexpected_keyword_argument":
+            return f"unknown recipe key {key!r}{nearest(key, keys)} See them all: sgformer train RECIPE --print_config"
+        case "dataclass_type":
+            example = next(name for name in keys if name.startswith(f"{key}."))
+            return (
+                f"{key} is a section of a recipe: it holds keys, such as {example}, and cannot be {value!r}"
+            )
+        case "value_error":
+            return str(first["ctx"]["error"])
+    # Of a key that takes several types there is an error for each, behind the key.
+    key = next((name for name in keys if f"{key}.".startswith(f"{name}.")), key)
+    wanted = dict.fromkeys(
+        e["msg"] for e in errors if f"{'.'.join(map(str, e['loc']))}.".startswith(f"{key}.")
+    )
+    return f"recipe key {key!r}: {' or '.join(wanted)}, received {value!r}"

@@ -1,1 +1,0 @@
-"""Arguments of each verb: ``add_arguments``, and examples for its help."""
