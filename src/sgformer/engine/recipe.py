@@ -173,7 +173,7 @@ def _keys(sections: type, prefix: str = "") -> dict[str, Any]:
 
 
 def _explain(errors: list[Any], keys: Mapping[str, Any]) -> str:
-    """Say in one line what is wrong with a recipe: the first of pydantic's errors, those of unknown keys before others."""
+    """Say in one line what is wrong with a recipe: the first error of pydantic, unknown keys before others."""
     errors.sort(key=lambda error: error["type"] != "unexpected_keyword_argument")
     first = errors[0]
     key, value = ".".join(map(str, first["loc"])), first["input"]
