@@ -48,7 +48,7 @@ def train(
 
     source = Path(resume) / "recipe.yaml" if resume else recipe
     if source is None:
-        raise ValueError("nothing to train: name a recipe, or a run to resume")
+        raise ValueError("name a recipe (sgformer list recipes), or a run to go on with: --resume RUN")
     if resume:
         _check_run(Path(resume))
     path = recipes.find(source)
