@@ -174,7 +174,7 @@ def benchmark(
     return path
 
 
-def _without_fast(float32: str, objection: str) -> str:
+def _without_fast(float32: str, objection: str) -> Literal["default"]:
     if float32 == "fast":
         warnings.warn(f"float32 products as PyTorch has them: {objection}", stacklevel=3)
         return "default"
