@@ -179,3 +179,27 @@ def test_a_batch_is_shared_by_eight_processes_or_refused(name):
             devices.share(size, 8)
     else:
         assert devices.share(size, 8) * 8 == size
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("optim.lr", "true"),
+        ("optim.lr", "nan"),
+        ("trainer.max_epochs", "1.5"),
+        ("trainer.max_epochs", "yes"),
+        ("trainer.report", "1"),
+        ("data.image_size", "[64, true]"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(key, value):
+    with pytest.raises(RecipeError, match=key):
+        parse("smoke", {key: value})
+
+
+@pytest.mark.parametrize(("text", "value"), [("1e-5", 1e-5), ("2E-3", 2e-3), ("1", 1.0), (".5", 0.5)])
+def test_numbers_with_an_exponent(text, value, tmp_path):
+    assert parse("smoke", {"optim.lr": text}).optim.lr == value
+    file = tmp_path / "recipe.yaml"
+    file.write_text(f"task: classification\nmodel: {{name: sgformer_test}}\noptim: {{lr: {text}}}\n")
+    assert parse(file).optim.lr == value

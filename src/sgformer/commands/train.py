@@ -1,7 +1,7 @@
 r"""Train a model from a recipe.
 
 Any key of the recipe can be changed: --SECTION.KEY VALUE. See them all with
---print_config.
+--print-config.
 
 Examples:
   sgformer train smoke                           # to see that all works

@@ -19,6 +19,15 @@ R = TypeVar("R")
 FOLDER = Path(__file__).parent.parent / "recipes"
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML whose numbers are those of YAML 1.2: `1e-5` is one, for which PyYAML alone wants a point."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
 class RecipeError(ValueError):
     """A recipe that does not exist or does not hold together, with the remedy."""
 
@@ -108,7 +117,8 @@ def parse(
     # Of the whole tree, as the sections in it have none of their own.
     sections.__pydantic_config__ = ConfigDict(extra="forbid", coerce_numbers_to_str=True)  # pyright: ignore
     try:
-        return TypeAdapter(sections).validate_python(content)
+        # As JSON, since strict Python would take no list for a tuple. Strict: true is no number and 1.5 no count.
+        return TypeAdapter(sections).validate_json(json.dumps(content), strict=True)
     except ValidationError as error:
         raise RecipeError(_explain(error.errors(), keys)) from error
 
@@ -125,7 +135,7 @@ def to_yaml(recipe: Any) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        content = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path} is not a recipe: expected a YAML file in UTF-8") from error
     except yaml.YAMLError as error:
@@ -140,7 +150,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _value(text: str, kind: Any) -> Any:
     """A value from the command line, read as YAML; where only text is taken, the text itself."""
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, _Loader)
     except yaml.YAMLError:
         return text
     return (
@@ -179,7 +189,7 @@ def _explain(errors: list[Any], keys: Mapping[str, Any]) -> str:
     key, value = ".".join(map(str, first["loc"])), first["input"]
     match first["type"]:
         case "unexpected_keyword_argument":
-            return f"unknown recipe key {key!r}{nearest(key, keys)} See them all: sgformer train RECIPE --print_config"
+            return f"unknown recipe key {key!r}{nearest(key, keys)} See them all: sgformer train RECIPE --print-config"
         case "dataclass_type":
             example = next(name for name in keys if name.startswith(f"{key}."))
             return (
