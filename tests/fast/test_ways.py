@@ -12,6 +12,7 @@ from backbone import fill
 from sgformer.backbone.attention import GlobalAttention, HybridScaleAttention, SelfGuidedAttention
 from sgformer.backbone.blocks import GlobalBlock, HybridScaleBlock, SelfGuidedBlock
 from sgformer.backbone.mlp import ConvMlp
+from sgformer.backbone.regional import RegionalAttention
 from sgformer.backbone.segment import Segment
 from sgformer.backbone.stem import Downsample, Stem
 from sgformer.fast import conv_strips, explain_ways
@@ -20,6 +21,7 @@ from sgformer.ops import pieces
 
 # From this size on maps and batches are large: set to 0, so that what is for large ones takes small ones.
 SIZES = [(pieces, "MAX_WHOLE"), (pieces, "MAX_BATCH"), (conv_strips, "MIN_SIZE")]
+TAKE_SIGNIFICANCE = (SelfGuidedAttention, RegionalAttention, SelfGuidedBlock)
 MODES = ["inference", "training", "gradient"]
 
 
@@ -29,6 +31,10 @@ def hybrid():
 
 def self_guided():
     return SelfGuidedAttention(8, 2, group_sizes=(4, 2, 1), token_budget=20)
+
+
+def regional():
+    return RegionalAttention(8, 2, group_sizes=(4, 2, 1), token_budget=20)
 
 
 def block(kind, attention):
@@ -41,6 +47,7 @@ BUILD = {
     ConvMlp: lambda: ConvMlp(8, 16),
     HybridScaleAttention: hybrid,
     SelfGuidedAttention: self_guided,
+    RegionalAttention: regional,
     GlobalAttention: lambda: GlobalAttention(8, 2, token_budget=20),
     HybridScaleBlock: lambda: block(HybridScaleBlock, hybrid()),
     SelfGuidedBlock: lambda: block(SelfGuidedBlock, self_guided()),
@@ -62,7 +69,7 @@ def built(kind, mode):
         return segment, (torch.randn(3, 3, 37, 45, dtype=torch.float64),)
     if kind is Downsample:
         return segment, (x.permute(0, 3, 1, 2),)
-    return segment, (x, x.mean(-1)) if kind in (SelfGuidedAttention, SelfGuidedBlock) else (x,)
+    return segment, (x, x.mean(-1)) if kind in TAKE_SIGNIFICANCE else (x,)
 
 
 def results(segment, inputs, mode):

@@ -5,7 +5,7 @@ Between stages a map is `(B, c, H, W)`; inside a stage it is `(B, H, W, c)`, and
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch.nn as nn
 from timm.layers import DropPath
@@ -14,8 +14,12 @@ from torch import Tensor
 
 from .attention import GROUP_SIZES, GlobalAttention, HybridScaleAttention, SelfGuidedAttention
 from .mlp import ConvMlp
+from .regional import RegionalAttention
 from .segment import Segment
 from .stem import Downsample
+
+Merging = Literal["ranking", "regions"]
+GUIDED: dict[str, type[SelfGuidedAttention]] = {"ranking": SelfGuidedAttention, "regions": RegionalAttention}
 
 
 class Block(Segment):
@@ -91,6 +95,7 @@ class Stage(nn.Module):
         downsample: whether to halve height and width first.
         drop_path: drop path rate of each block.
         token_budget: the most keys that an attention may use; None for the paper's number.
+        merging: how self-guided attention merges tokens, `"ranking"` or `"regions"`.
 
     Shape:
         - x: `(B, in_channels, H, W)`
@@ -109,6 +114,7 @@ class Stage(nn.Module):
         downsample: bool,
         drop_path: list[float],
         token_budget: int | None = None,
+        merging: Merging = "ranking",
         device=None,
         dtype=None,
     ) -> None:
@@ -131,7 +137,7 @@ class Stage(nn.Module):
             else:
                 kind = SelfGuidedBlock
                 sizes = GROUP_SIZES[stride]
-                attention = SelfGuidedAttention(channels, num_heads, group_sizes=sizes, **options)
+                attention = GUIDED[merging](channels, num_heads, group_sizes=sizes, **options)
             self.blocks.append(kind(channels, attention, mlp_ratio=mlp_ratio, drop_path=drop_path[i], **dd))
         self.norm = nn.LayerNorm(channels, eps=1e-6, **dd)
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from .regional import RegionalAttention
 from .stem import Stem
 
 
@@ -15,7 +16,8 @@ def init_released(module: nn.Module) -> None:
     """Initial values of the released model, for `Module.apply`.
 
     Linear weights are drawn from a truncated normal of 0.02, convolutions from a normal whose variance is 2 over the
-    number of outputs that an input reaches; biases are 0, norms 1 and 0.
+    number of outputs that an input reaches; biases are 0, norms 1 and 0. Merging by regions, which the released model
+    has not, begins with means.
     """
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
@@ -28,6 +30,10 @@ def init_released(module: nn.Module) -> None:
     elif isinstance(module, nn.LayerNorm | nn.GroupNorm):
         nn.init.ones_(module.weight)
         nn.init.zeros_(module.bias)
+    elif isinstance(module, RegionalAttention):  # after the layers in it, of which each is to begin as a mean
+        for f in module.merge:
+            assert isinstance(f, nn.Linear)
+            nn.init.constant_(f.weight, 1 / f.in_features)
     elif isinstance(module, Stem):
         with torch.no_grad():
             module.pos_embed.copy_(sine_cosine_positions(module.pos_embed.shape[-1], module.grid_size))

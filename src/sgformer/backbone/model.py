@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..ops import Spending, resize_positions
 from .attention import GlobalAttention, HybridScaleAttention, SelfGuidedAttention
-from .blocks import Stage
+from .blocks import GUIDED, Merging, Stage
 from .initial import init_released
 from .recorded import grid_of, record_arguments, record_input_size
 from .stem import Stem
@@ -47,6 +47,8 @@ class SGFormer(nn.Module):
         token_budget: the most keys and values that a query may look at beside its own window, at least 3; the cost of
             attention is then linear in the number of pixels. None for the paper's numbers, which grow with the image.
             Weights do not depend on it: change it on a built model with `set_token_budget`.
+        merging: how self-guided attention merges tokens: `"ranking"`, the paper's, neighbours in the order of
+            significance, wherever they lie; `"regions"`, squares of the map, small ones where it is significant.
         drop_rate: dropout before the head.
         drop_path_rate: drop path rate of the last block; it rises linearly from 0 over all blocks.
 
@@ -76,6 +78,7 @@ class SGFormer(nn.Module):
         strides: Sequence[int | None] = (8, 4, 2, None),
         mlp_ratio: float = 4.0,
         token_budget: int | None = None,
+        merging: Merging = "ranking",
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         device=None,
@@ -86,6 +89,8 @@ class SGFormer(nn.Module):
         self.in_chans = in_chans
         self.num_classes = num_classes
         self.drop_rate = drop_rate
+        if merging not in GUIDED:
+            raise ValueError(f"merging is {merging!r}; choose one of {', '.join(GUIDED)}")
         drop_paths = torch.linspace(0, drop_path_rate, sum(depths), device="cpu").split(list(depths))
 
         self.stem = Stem(in_chans, channels[0], grid_size=grid_of(img_size), **dd)
@@ -102,6 +107,7 @@ class SGFormer(nn.Module):
                 mlp_ratio=mlp_ratio,
                 downsample=i > 0,
                 drop_path=drop_paths[i].tolist(),
+                merging=merging,
                 **dd,
             )
             self.stages.append(stage)

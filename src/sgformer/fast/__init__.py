@@ -6,6 +6,7 @@ A way computes the numbers of its segment's `plain`, or objects. The tests hold 
 from ..backbone.attention import GlobalAttention, HybridScaleAttention, SelfGuidedAttention
 from ..backbone.blocks import GlobalBlock, HybridScaleBlock, SelfGuidedBlock
 from ..backbone.mlp import ConvMlp
+from ..backbone.regional import RegionalAttention
 from ..backbone.segment import Way
 from ..backbone.stem import Downsample, Stem
 from ..ops.dispatch import plain
@@ -36,6 +37,7 @@ SelfGuidedAttention.ways = {
     "strips": Way(strips.self_guided, strips.why_not_attention),
     "fused": Way(fused.attention, fused.why_not),
 }
+RegionalAttention.ways = {"fused": Way(fused.attention, fused.why_not)}
 GlobalAttention.ways = {
     "strips": Way(strips.all_to_all, strips.why_not_attention),
     "fused": Way(fused.attention, fused.why_not),

@@ -18,6 +18,7 @@ from torch import Tensor
 from ..backbone.attention import GlobalAttention, HybridScaleAttention, SelfGuidedAttention
 from ..backbone.blocks import GlobalBlock, HybridScaleBlock, SelfGuidedBlock
 from ..backbone.mlp import ConvMlp
+from ..backbone.regional import RegionalAttention
 from ..backbone.segment import Segment
 from ..backbone.stem import Downsample, Stem
 from ..ops import dispatch
@@ -100,6 +101,7 @@ LAYERS: dict[type[Segment], dict[str, Callable[[Any], bool]]] = {
     ConvMlp: {"fc1": _linear, "conv": _depthwise, "fc2": _linear},
     HybridScaleAttention: {**_ATTENTION, "coarse": _squares},
     SelfGuidedAttention: {**_ATTENTION, "merge": _merging},
+    RegionalAttention: _ATTENTION,
     GlobalAttention: _ATTENTION,
     HybridScaleBlock: _BLOCK,
     SelfGuidedBlock: _BLOCK,

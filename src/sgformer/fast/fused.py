@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..backbone.attention import GlobalAttention, HybridScaleAttention, SelfGuidedAttention
 from ..backbone.mlp import ConvMlp
+from ..backbone.regional import RegionalAttention
 from ..backbone.segment import Segment
 from ..backbone.stem import Downsample, Stem
 from ..ops import conv2d, conv_after, depthwise_conv, linear, linear_after, map_norm, merge_tokens
@@ -68,8 +69,10 @@ def attention(attn: HybridScaleAttention | SelfGuidedAttention | GlobalAttention
     parts["positional"] = functools.partial(convolve, attn.positional)
     if isinstance(attn, HybridScaleAttention):
         parts["coarse_tokens"] = functools.partial(coarse_tokens, attn)
-    elif isinstance(attn, SelfGuidedAttention):
+    elif type(attn) is SelfGuidedAttention:
         parts["summary_tokens"] = functools.partial(summary_tokens, attn)
+    elif isinstance(attn, RegionalAttention):
+        parts["attend"] = F.scaled_dot_product_attention
     return Instead(attn, **parts).plain(*inputs)
 
 

@@ -9,6 +9,7 @@ from .attention import attention
 from .conv2d import conv2d
 from .convolved_projection import convolved_projection
 from .depthwise_conv import depthwise_conv
+from .group_regions import group_regions, spend_regions
 from .group_tokens import cut_bands, group_tokens
 from .key_mean_attention import key_mean_attention
 from .linear import linear, weight_gradient
@@ -31,6 +32,7 @@ __all__ = [
     "depthwise_conv",
     "from_windows",
     "gelu_",
+    "group_regions",
     "group_tokens",
     "key_mean_attention",
     "linear",
@@ -40,6 +42,7 @@ __all__ = [
     "pool_keys",
     "rank_tokens",
     "resize_positions",
+    "spend_regions",
     "spend_tokens",
     "to_windows",
     "weight_gradient",

@@ -1,0 +1,87 @@
+"""Self-guided attention that merges by place: summary tokens are squares of the map, small ones where it matters.
+
+This project's own; the paper's merges neighbours in the ranking, wherever they lie in the image.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from ..ops import Spending, group_regions, spend_regions
+from ..ops.group_tokens import cut_bands, group_factor
+from .attention import SelfGuidedAttention, convolve, keys_and_values, split_heads
+
+
+class RegionalAttention(SelfGuidedAttention):
+    """All tokens look at a list of squares of the map: many small ones in salient regions, and few elsewhere.
+
+    The list is at most as long as the one of `SelfGuidedAttention`. A summary token is a learned mean of the members
+    of a cell, by weights for each size of cells. A cell of `n` tokens counts in the softmax as `n` keys do, so that
+    attention to cells of equal tokens is attention to these tokens.
+
+    Args:
+        channels: `c`.
+        num_heads: `a`.
+        group_sizes: as in `SelfGuidedAttention`; there are as many sizes of cells as bands, and as many keys.
+        token_budget: the most summary tokens; None for as many as the group sizes give.
+
+    Shape:
+        - x: `(B, H, W, c)`
+        - significance: `(B, H, W)`
+        - returns: `(B, H, W, c)`
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_heads: int,
+        *,
+        group_sizes: tuple[int, ...],
+        token_budget: int | None = None,
+        device=None,
+        dtype=None,
+    ) -> None:
+        dd: dict[str, Any] = {"device": device, "dtype": dtype}
+        super().__init__(channels, num_heads, group_sizes=group_sizes, token_budget=token_budget, **dd)
+        members = (4**i for i in reversed(range(len(group_sizes))))
+        self.merge = nn.ModuleList(nn.Linear(r, 1, **dd) for r in members)
+
+    def plain(self, x: Tensor, significance: Tensor) -> Tensor:
+        """Spends keys and values by place and significance, and attends to them."""
+        c = x.shape[-1]
+        q, branch = self.in_proj(x).split((c, c), -1)
+        num_keys = self.num_keys(x.shape[1] * x.shape[2])
+        cells, counts = group_regions(x, significance, num_sizes=len(self.merge), num_keys=num_keys)
+        summary = [f(members.mT).squeeze(-1) for f, members in zip(self.merge, cells, strict=True)]
+        q, (k, v) = (
+            split_heads(q, self.num_heads),
+            keys_and_values(self.kv(torch.cat(summary, 1)), self.num_heads),
+        )
+        precision = torch.promote_types(q.dtype, torch.float32)
+        bias = counts.to(precision).log().to(q.dtype)[:, None, None]  # (B, 1, 1, M)
+        out = self.attend(q, k, v, bias).transpose(1, 2).reshape(x.shape)
+        return self.proj(out + convolve(self.positional, branch))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+        """Softmax attention with something added to the scores of each key.
+
+        Shape:
+            - q: `(B, a, N, d)`; k, v: `(B, a, M, d)`; bias: `(B, 1, 1, M)`
+            - returns: `(B, a, N, d)`
+        """
+        return (q * q.shape[-1] ** -0.5 @ k.mT + bias).softmax(-1) @ v
+
+    def num_keys(self, num_tokens: int) -> int:
+        """How many summary tokens `SelfGuidedAttention` makes of so many tokens."""
+        bands = cut_bands(num_tokens, self.group_sizes)
+        factor = group_factor(bands, self.token_budget)
+        return sum(band.num_groups(factor) for band in bands)
+
+    def spend(self, significance: Tensor) -> Spending:
+        """What merging by this significance makes of each token, `(B, H, W)` both."""
+        num_keys = self.num_keys(significance[0].numel())
+        return spend_regions(significance, num_sizes=len(self.merge), num_keys=num_keys)
