@@ -76,12 +76,12 @@ class RegionalAttention(SelfGuidedAttention):
         return (q * q.shape[-1] ** -0.5 @ k.mT + bias).softmax(-1) @ v
 
     def num_keys(self, num_tokens: int) -> int:
-        """How many summary tokens `SelfGuidedAttention` makes of so many tokens."""
+        """The number of summary tokens that `SelfGuidedAttention` makes of so many tokens."""
         bands = cut_bands(num_tokens, self.group_sizes)
         factor = group_factor(bands, self.token_budget)
         return sum(band.num_groups(factor) for band in bands)
 
     def spend(self, significance: Tensor) -> Spending:
-        """What merging by this significance makes of each token, `(B, H, W)` both."""
+        """Tells what merging by this significance makes of each token, `(B, H, W)` both."""
         num_keys = self.num_keys(significance[0].numel())
         return spend_regions(significance, num_sizes=len(self.merge), num_keys=num_keys)

@@ -56,7 +56,7 @@ def group_regions(
 
 
 def spend_regions(significance: Tensor, *, num_sizes: int, num_keys: int) -> Spending:
-    """What `group_regions` makes of each token, for people to look at.
+    """Tells what `group_regions` makes of each token, for people to look at.
 
     Shape:
         - significance: `(B, H, W)`

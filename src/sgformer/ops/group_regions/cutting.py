@@ -25,7 +25,7 @@ class Cut(NamedTuple):
 
     @property
     def num_keys(self) -> int:
-        """How many cells there are in the end."""
+        """The number of cells in the end."""
         return self.rows * self.columns + 3 * sum(self.splits)
 
 
@@ -63,7 +63,7 @@ def cut_map(height: int, width: int, *, num_sizes: int, num_keys: int) -> Cut:
 
 
 def _split(rows: int, columns: int, num_sizes: int, num_keys: int) -> Cut:
-    """As many splits as there are keys for, about the same number for each size."""
+    """Makes as many splits as there are keys for, about the same number for each size."""
     cells, left, splits = rows * columns, max(0, num_keys - rows * columns) // 3, []
     for sizes_left in range(num_sizes - 1, 0, -1):
         splits.append(min(cells, -(-left // sizes_left)))
