@@ -35,7 +35,8 @@ from sgformer.tasks import pretrain
 from sgformer.tasks.backbones import preprocessing_of
 from sgformer.tasks.classification import Classifier
 from sgformer.tasks.classification.probing import regress
-from sgformer.tasks.images import Preprocessing, find_images, read_image
+from sgformer.tasks.folders import find_images
+from sgformer.tasks.images import Preprocessing, read_image
 from sgformer.tasks.pretrain.teacher import Teacher, TeacherOptions
 
 RESULTS = Path(__file__).parent / "results" / "pretraining"

@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from sgformer.tasks.images import MAX_PIXELS_SETTING, ImageError, Preprocessing, find_images, read_image
+from sgformer.tasks.folders import find_images
+from sgformer.tasks.images import MAX_PIXELS_SETTING, ImageError, Preprocessing, read_image
 
 RED = (200, 30, 40)
 

@@ -9,7 +9,8 @@ from mask_folders import make_mask_folders
 from sgformer.commands import predict
 from sgformer.tasks.classification.data import ClassificationData
 from sgformer.tasks.classification.options import DataOptions
-from sgformer.tasks.images import Preprocessing, describe_left_out, look_through, read_image
+from sgformer.tasks.folders import describe_left_out, look_through
+from sgformer.tasks.images import Preprocessing, read_image
 from sgformer.tasks.loading import DataError
 from sgformer.tasks.segmentation.data import SegmentationData
 from sgformer.tasks.segmentation.options import DataOptions as MaskOptions

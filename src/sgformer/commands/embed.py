@@ -51,25 +51,25 @@ def embed(
 
     from .. import tasks
     from ..engine.weights import check_writable, write_atomically
-    from ..tasks.images import ImageError, read_image
+    from ..tasks.images import ImageError
     from . import console
-    from .predict import find, printable
+    from .predict import find, printable, readable
 
-    paths = find(images)
+    paths = find(images, readable(weights))
     check_writable(out)
     with console.waiting("loading ..."):
         model: Any = tasks.load(weights, device=console.device(device))
     if not hasattr(model, "embed"):
         task = model.task
         raise ValueError(f"these weights are for {task}; features are those of a classifier")
-    names: list[str] = []
+    how, names = model.preprocessing, []
     found: list[Any] = []
     starts = range(0, len(paths), batch_size)
     for start in track(starts, "embedding", transient=True, disable=not console.is_terminal()):
         batch = []
         for path in paths[start : start + batch_size]:
             try:
-                batch.append(read_image(path, shorter_side=model.preprocessing.shorter_side))
+                batch.append(how.read(path, shorter_side=how.shorter_side))
                 names.append(printable(path))
             except (ImageError, OSError) as error:
                 print(f"sgformer: skipped: {printable(error)}", file=sys.stderr)

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
     from torch import Tensor
 
     from ..explain import Explanation, Pair
@@ -66,7 +65,7 @@ def explain(
     from ..explain import write_page
     from ..tasks.images import ImageError
     from . import console
-    from .predict import find
+    from .predict import find, readable
 
     videos = [Path(name) for name in images if Path(name).suffix.lower() in SUFFIXES]
     images = [name for name in images if Path(name) not in videos]
@@ -74,7 +73,7 @@ def explain(
         raise ValueError(f"--fps {fps:g} is outside 0 to {MAX_FPS}; 25 is usual")
     if fps is not None and videos:
         raise ValueError(f"--fps is for frames that are images; {videos[0]} says itself how fast it is")
-    paths = find(images) if images else []
+    paths = find(images, readable(weights)) if images else []
     model = tasks.load(weights, device=console.device(device))
     if token_budget is not None:
         if (backbone := budgeted(model)) is None:
@@ -91,13 +90,14 @@ def explain(
     notes: dict[str, str] = {}
     for path in paths:
         try:
-            explanation = explain_image(model, path, size=size)
+            image = model.preprocessing.read(path)
+            explanation = explain_image(model, image, size=size)
         except (ImageError, OSError) as error:
             print(f"sgformer: skipped: {error}", file=sys.stderr)
             continue
         name = _unused(path.stem, explanations)
         explanations[name] = explanation
-        prediction = model.predict(explanation.image)
+        prediction = model.predict(image)
         notes[name] = prediction.summary() if hasattr(prediction, "summary") else ""
         save(explanation, folder / name)
         if hasattr(prediction, "boxes"):
@@ -179,18 +179,17 @@ def explain_image(model: Any, image: Any, *, size: int | None = None) -> "Explan
         ValueError: The model has no significance, or the size is below 32.
     """
     from .. import explain as explain_
-    from ..tasks.images import read_image
 
-    image = read_image(image)
-    return explain_.explain_image(model, image, prepare(model, image, size=size))
+    image = model.preprocessing.read(image)
+    return explain_.explain_image(model, model.preprocessing.show(image), prepare(model, image, size=size))
 
 
-def prepare(model: Any, image: "Image", *, size: int | None = None) -> "Tensor":
-    """An image as the model takes it, resized but whole: `(1, 3, height, width)`.
+def prepare(model: Any, image: Any, *, size: int | None = None) -> "Tensor":
+    """An image as the model takes it, resized but whole: `(1, channels, height, width)`.
 
     Args:
         model: With a ``preprocessing``, whose mean, deviation and interpolation are used.
-        image: RGB.
+        image: As the preprocessing read it.
         size: Shorter side in pixels; None: what the preprocessing says of an image of this size, if it has a
             ``size((height, width))``, or the ``shorter_side`` to which it resizes before it crops.
     """
@@ -202,7 +201,7 @@ def prepare(model: Any, image: "Image", *, size: int | None = None) -> "Tensor":
     if size is not None and size < 32:
         raise ValueError(f"--size {size} is too small: models of stride 32 need at least 32")
     if size is None and hasattr(preprocessing, "size"):
-        seen = list(preprocessing.size((image.height, image.width)))
+        seen = list(preprocessing.size(F.get_size(image)))
     else:
         seen = [size or preprocessing.shorter_side]  # one number is the shorter side
     mode = InterpolationMode(getattr(preprocessing, "interpolation", "bilinear"))

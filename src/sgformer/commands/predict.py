@@ -18,9 +18,12 @@ import io
 import json as json_
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any, TypeVar
+
+from ..tasks.folders import SUFFIXES, describe_left_out, look_through, some
 
 T = TypeVar("T")
 
@@ -92,7 +95,7 @@ def predict(
     folders = {"draw": Path(draw) if draw else None, "maps": Path(maps) if maps else None}
 
     def plan() -> tuple[list[Path], dict[str, dict[Path, Path] | None]]:
-        paths = find(images)
+        paths = find(images, readable(weights))
         return paths, {
             name: _free_names(folder, paths) if folder else None for name, folder in folders.items()
         }
@@ -169,8 +172,9 @@ def _predict_all(
 ) -> list[dict[str, Any]]:
     """A result for each image: what it shows, or why it cannot be read. Files to write are told by image."""
     from rich.progress import Progress
+    from torchvision.transforms.v2.functional import get_size
 
-    from ..tasks.images import ImageError, read_image
+    from ..tasks.images import ImageError
     from . import console
 
     results: list[dict[str, Any]] = []
@@ -181,7 +185,7 @@ def _predict_all(
         for (result, path, image), prediction in zip(batch, predictions, strict=True):
             result |= {**prediction.to_dict(), "summary": prediction.summary()}
             if draw:
-                prediction.draw(image).save(draw[path])
+                prediction.draw(model.preprocessing.show(image)).save(draw[path])
             if maps:
                 prediction.save(maps[path])
         batch.clear()
@@ -193,11 +197,11 @@ def _predict_all(
             result: dict[str, Any] = {"image": printable(path)}
             results.append(result)
             try:
-                batch.append((result, path, read_image(path)))
+                batch.append((result, path, model.preprocessing.read(path)))
             except (ImageError, OSError) as error:
                 result["error"] = getattr(error, "reason", str(error))
                 print(f"sgformer: skipped: {printable(error)}", file=sys.stderr)
-            num_pixels = sum(image.width * image.height for _, _, image in batch)
+            num_pixels = sum(prod(get_size(image)) for _, _, image in batch)
             if len(batch) == batch_size or num_pixels > MAX_PIXELS_AT_ONCE:
                 finish()
         finish()
@@ -301,20 +305,30 @@ def _matches(pattern: Path) -> list[Path]:
     )
 
 
-def find(images: list[str]) -> list[Path]:
+def readable(weights: str | Path) -> Collection[str]:
+    """The suffixes of what the model in a weights file reads of a folder."""
+    from ..engine.weights import read_metadata
+    from ..tasks.bands import Bands
+
+    return Bands.suffixes if "values" in read_metadata(weights).get("preprocessing", {}) else SUFFIXES
+
+
+def find(images: list[str], suffixes: Collection[str] = SUFFIXES) -> list[Path]:
     """The files that names, folders and patterns stand for, each once, in order; ``-`` reads standard input.
+
+    Args:
+        images: The names.
+        suffixes: Which files of a folder are images.
 
     Raises:
         ValueError: A folder or a pattern has no images.
     """
-    from ..tasks.images import describe_left_out, look_through
-
     paths: dict[Path, None] = {}
     names = [line.rstrip("\n") for name in images for line in (sys.stdin if name == "-" else [name])]
     for name in filter(None, names):
         path, there = Path(name), ""
         if path.is_dir():
-            found, left_out = look_through(path)
+            found, left_out = look_through(path, suffixes)
             if left_out:
                 there = describe_left_out(left_out)
                 print(f"sgformer: left out of {printable(name)}: {there}", file=sys.stderr)
@@ -323,9 +337,7 @@ def find(images: list[str]) -> list[Path]:
         else:
             found = _matches(path)
         if not found:
-            raise ValueError(
-                f"no images in {name}{there and f', but {there}'}; expected .jpg, .png and the like"
-            )
+            raise ValueError(f"no images in {name}{there and f', but {there}'}; expected {some(suffixes)}")
         paths |= dict.fromkeys(found)
     if not paths:
         raise ValueError("no images: standard input names none")

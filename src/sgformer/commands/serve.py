@@ -53,6 +53,10 @@ def serve(
     listening = _listen(host, port)
     with listening:
         model = tasks.load(weights, device=console.device(device))
+        if (num_bands := len(model.preprocessing.mean)) != 3:
+            raise ValueError(
+                f"{weights} takes images of {num_bands} bands, which no browser shows; use sgformer predict"
+            )
         model.predict(Image.new("RGB", (224, 224)))  # the first is slow; no visitor shall wait for it
         tryout = Tryout(model)
         app = create_app(tryout, hosts=[_in_url(name) for name in LOOPBACK] if host in LOOPBACK else ["*"])

@@ -201,9 +201,10 @@ def _significance(model: Any, data: Any, folder: Path) -> list[Any]:
         return []
     if not (images := data.examples()):
         return []
-    mean, std = model.preprocessing.mean, model.preprocessing.std
-    x = torch.stack([normalize(to_tensor(image), mean, std) for image in images])
-    return [WatchSignificance(folder, images, x)]
+    how = model.preprocessing
+    tensors = [image if isinstance(image, torch.Tensor) else to_tensor(image) for image in images]
+    x = torch.stack([normalize(tensor, how.mean, how.std) for tensor in tensors])
+    return [WatchSignificance(folder, [how.show(image) for image in images], x)]
 
 
 def _report(folder: Path) -> None:

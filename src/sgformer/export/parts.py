@@ -128,7 +128,7 @@ def _segmenter(model: "Segmenter", form: _Form) -> Part:
         reference=lambda x: [model(x)],
         backbone=model.backbone,
         outputs=("logits",),
-        channels=3,
+        channels=len(model.preprocessing.mean),
         about={"palette": [list(colour) for colour in model.palette]},
     )
 

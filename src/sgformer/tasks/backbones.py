@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..engine import weights
 from ..engine.recipe import Plain, nearest
+from .bands import Bands
 from .images import Preprocessing
 from .loading import pair
 
@@ -39,6 +40,9 @@ class ModelOptions:
         kwargs: More arguments of the backbone, such as {token_budget: 64}.
         pretrained: Whether timm downloads trained weights, where it has some.
         weights: A run folder or weights file to start from; its head is kept if the classes are the same.
+        in_chans: How many bands images have: 3 are red, green and blue, of any file that Pillow reads. Others are read
+            as they are from TIFF and NPY files, in classification and segmentation; weights to start from are adapted
+            as timm does.
     """
 
     name: str = "sgformer_s"
@@ -46,6 +50,7 @@ class ModelOptions:
     kwargs: dict[str, Plain] = field(default_factory=dict)
     pretrained: bool = False
     weights: str | None = None
+    in_chans: int = 3
 
     def __post_init__(self) -> None:
         if isinstance(rates := self.drop_path_rate, dict):
@@ -58,8 +63,22 @@ class ModelOptions:
         if self.kwargs.get("in_chans", 3) != 3:
             raise ValueError(
                 f"model.kwargs.in_chans {self.kwargs['in_chans']}: images are read as RGB, grey ones too; leave it "
-                "out (in Python, models of other inputs can start from weights by start_from)"
+                "out, or in classification and segmentation set --model.in_chans"
             )
+        if self.in_chans < 1:
+            raise ValueError(f"model.in_chans {self.in_chans} must be at least 1")
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What is asked of timm beside the name."""
+        rate = {"drop_path_rate": self.drop_path_rate} if self.drop_path_rate else {}
+        bands = {"in_chans": self.in_chans} if self.in_chans != 3 else {}
+        return {**rate, **self.kwargs, **bands}
+
+    def check_rgb(self, task: str) -> None:
+        """Raise ValueError where images are of other bands, which a task cannot read."""
+        if self.in_chans != 3:
+            raise ValueError(f"model.in_chans {self.in_chans}: {task} takes RGB alone; leave it out")
 
 
 def create_backbone(
@@ -100,9 +119,7 @@ def create_backbone(
 
 def kwargs_of(options: ModelOptions, *, image_size: tuple[int, int]) -> dict[str, Any]:
     """All arguments of a backbone, the image size included where it takes one (for positions, say)."""
-    kwargs: dict[str, Any] = dict(options.kwargs)
-    if options.drop_path_rate:
-        kwargs.setdefault("drop_path_rate", options.drop_path_rate)
+    kwargs = options.arguments
     check_name(options.name)
     sized = {"img_size": list(image_size), **kwargs}
     try:
@@ -125,12 +142,23 @@ def check_name(name: str) -> None:
 
 
 def preprocessing_of(
-    name: str, *, image_size: int | tuple[int, int], crop_fraction: float | None = None
+    name: str, *, image_size: int | tuple[int, int], crop_fraction: float | None = None, in_chans: int = 3
 ) -> Preprocessing:
-    """Return the preprocessing of a timm model: its own mean, deviation, interpolation and crop."""
+    """Return the preprocessing of a timm model: its own mean, deviation, interpolation and crop.
+
+    With another number of bands than 3, mean and deviation are yet to be measured, see `bands.measured`.
+    """
     check_name(name)
     config = timm.get_pretrained_cfg(name)
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if in_chans != 3:
+        return Bands(
+            image_size=size,
+            crop_fraction=crop_fraction or (config.crop_pct if config else 0.875),
+            interpolation=config.interpolation if config else "bicubic",
+            mean=(0.0,) * in_chans,
+            std=(1.0,) * in_chans,
+        )
     if config is None:
         return Preprocessing(image_size=size, crop_fraction=crop_fraction or 0.875)
     return Preprocessing(

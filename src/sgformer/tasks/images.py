@@ -3,13 +3,12 @@
 import io
 import os
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -18,28 +17,10 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.data.transforms_factory import create_transform
 from torch import Tensor
 from torchvision.transforms import CenterCrop, FiveCrop
+from torchvision.transforms.functional import hflip
 
-# Files in a folder that count as images; a file named by hand may have any name.
-SUFFIXES = frozenset(
-    ".apng .avif .bmp .dib .gif .j2c .j2k .jfif .jp2 .jpe .jpeg .jpf .jpg .jpx .mpo .pbm .pcx .pgm .png .pnm .ppm "  # noqa: SIM905
-    ".qoi .tga .tif .tiff .webp".split()
-)
-# Those that are images, too, and that Pillow cannot read.
-FOREIGN = frozenset(
-    ".arw .cr2 .cr3 .dcm .dng .exr .hdr .heic .heif .hif .jxl .nef .npy .orf .psd .raf .raw .rw2 .svg".split()  # noqa: SIM905
-)
-# What systems put beside images, in lower case.
-_JUNK = {
-    "@eadir",
-    "__macosx",
-    "#recycle",
-    "$recycle.bin",
-    "system volume information",
-    "lost+found",
-    "__pycache__",
-}
-_JUNK |= {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
-_THUMBNAILS = {"thumbnails", "thumbs", "_thumbs"}
+from .folders import SUFFIXES
+
 MAX_PIXELS = 200_000_000
 MAX_PIXELS_SETTING = "SGFORMER_MAX_PIXELS"
 
@@ -103,76 +84,28 @@ def read_image(
         return _open(str(path), file, path.stat().st_size, shorter_side, max_pixels)
 
 
-class Found(NamedTuple):
-    """Contents of a folder and the folders below it: images, and what is none.
+class ReadsRGB:
+    """Reading of images for a model of RGB images, which its preprocessing inherits.
 
     Attributes:
-        images: Sorted.
-        left_out: How many files are no images that can be read, by suffix or another reason.
+        suffixes: Files in a folder that are read.
+        full: The value of white; mean and deviation are shares of it.
     """
 
-    images: list[Path]
-    left_out: Counter[str]
+    suffixes: ClassVar[frozenset[str]] = SUFFIXES
+    full: ClassVar[float] = 255.0
 
+    def read(self, image: Any, *, shorter_side: int | None = None) -> Any:
+        """An image as ``predict`` takes it, see `read_image`; one that was read before comes back as it is."""
+        return read_image(image, shorter_side=shorter_side)
 
-def look_through(folder: Path) -> Found:
-    """The images in a folder and all folders below it, linked ones too, and what else lies there.
-
-    Hidden files and what systems leave in folders, such as ``@eaDir`` and ``__MACOSX``, are passed over. A folder that
-    is reached twice, through links, is looked through once. Folders called ``thumbnails`` are left out, and counted.
-    """
-    images: list[Path] = []
-    left_out: Counter[str] = Counter()
-    seen = {_number(parent) for parent in folder.resolve().parents}  # a link to one of them leads in a circle
-    for place, folders, files in os.walk(folder, followlinks=True):
-        if (here := _number(place)) in seen:
-            left_out["folders linked twice"] += 1
-            folders.clear()
-            continue
-        seen.add(here)
-        folders[:] = sorted(name for name in folders if not is_junk(name))
-        below = Path(place).relative_to(folder).parts
-        thumbnails = any(part.lower() in _THUMBNAILS for part in below)
-        for name in files:
-            path = Path(place, name)
-            if is_junk(name):
-                continue
-            if path.suffix.lower() not in SUFFIXES:
-                left_out[path.suffix.lower() or "without a suffix"] += 1
-            elif thumbnails:
-                left_out["in folders of thumbnails"] += 1
-            elif path.is_file():
-                images.append(path)
-            else:
-                left_out["broken links"] += 1
-    return Found(sorted(images), left_out)
-
-
-def _number(folder: str | Path) -> tuple[int, int]:
-    """Identify a folder, by whatever links it is reached."""
-    entry = os.stat(folder)
-    return entry.st_dev, entry.st_ino
-
-
-def find_images(folder: Path) -> list[Path]:
-    """The images in a folder and the folders below it, see `look_through`."""
-    return look_through(folder).images
-
-
-def is_junk(name: str) -> bool:
-    """Whether a file or folder of this name is hidden, or left there by a system or an archive."""
-    return name.startswith(".") or name.lower() in _JUNK
-
-
-def describe_left_out(left_out: Mapping[str, int]) -> str:
-    """Numbers and kinds of files, such as ``20 .heic, 3 .txt``, and what to do about images among them."""
-    kinds = sorted(left_out.items(), key=lambda pair: (-pair[1], pair[0]))
-    words = ", ".join(f"{number} {kind}" for kind, number in kinds)
-    return words + " (convert images to JPEG or PNG)" * any(kind in FOREIGN for kind in left_out)
+    def show(self, image: Any) -> Image.Image:
+        """Turn what `read` gave into an RGB image for people."""
+        return image
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preprocessing:
+class Preprocessing(ReadsRGB):
     """Preprocessing of a model: from an image to the tensor that it was trained on; stored with the weights.
 
     Attributes:
@@ -207,14 +140,14 @@ class Preprocessing:
         return round(max(self.image_size) / self.crop_fraction)
 
     def transform(self, views: int = 1) -> Callable[[Image.Image], Tensor]:
-        """Build the deterministic transform: resize, crop, normalize. From RGB to (3, height, width).
+        """Build the deterministic transform: resize, crop, normalize. From what was read to (channels, height, width).
 
         Args:
-            views: 1 is the central crop; more give (views, 3, height, width): 2 adds its mirror image, 5 the four
-                corners, 10 the mirror images of the five.
+            views: 1 is the central crop; more give (views, channels, height, width): 2 adds its mirror image, 5 the
+                four corners, 10 the mirror images of the five.
         """
         transform = create_transform(
-            (3, *self.image_size),
+            (len(self.mean), *self.image_size),
             interpolation=self.interpolation,
             mean=self.mean,
             std=self.std,
@@ -224,8 +157,8 @@ class Preprocessing:
             return _Views(transform, self.image_size, corners=views >= 5, mirrored=views in (2, 10))
         return cast(Callable[[Image.Image], Tensor], transform)
 
-    def to_image(self, image: Tensor) -> Image.Image:
-        """Back from a prepared (3, height, width) to an image that people can look at."""
+    def to_image(self, image: Tensor) -> Any:
+        """Back from a prepared (channels, height, width) to an image as `read` gives it."""
         mean, std = (image.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
         pixels = ((image * std + mean).clamp(0, 1) * 255).round().byte()
         return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
@@ -240,11 +173,11 @@ class _Views:
         self.crop, self.five = transform.transforms[place], FiveCrop(size) if corners else None
         self.mirrored = mirrored
 
-    def __call__(self, image: Image.Image) -> Tensor:
+    def __call__(self, image: Any) -> Tensor:
         for step in self.before:
             image = step(image)
         crops = [self.crop(image)] if self.five is None else [*reversed(self.five(image))]
-        crops += [ImageOps.mirror(crop) for crop in crops] if self.mirrored else []
+        crops += [hflip(crop) for crop in crops] if self.mirrored else []
         return torch.stack([reduce(lambda x, step: step(x), self.after, crop) for crop in crops])
 
 
@@ -259,7 +192,8 @@ def _open(
     except UnidentifiedImageError as error:
         raise ImageError(
             name,
-            "is not an image, or of a kind that Pillow cannot read; convert it to JPEG or PNG, or remove it",
+            "is not an image, or of a kind that Pillow cannot read, as TIFF of many bands; convert it to JPEG or PNG, "
+            "or remove it",
         ) from error
     except Exception as error:  # a broken header can raise anything, from a struct.error to a MemoryError
         raise ImageError(name, f"is damaged ({error}); copy or download it again, or remove it") from error
@@ -280,9 +214,12 @@ def any_size() -> Iterator[None]:
 def _decode(
     image: Image.Image, name: str, *, shorter_side: int | None, max_pixels: int | None
 ) -> Image.Image:
-    check_size(image, name, max_pixels=max_pixels)
-    if (bands := _num_bands(image)) > 3:
-        raise ImageError(name, f"has {bands} bands, and models take RGB; save three of them")
+    check_size(image.size, name, max_pixels=max_pixels)
+    if bands := _more_bands(image):
+        raise ImageError(
+            name,
+            f"has {bands} bands, and RGB is read here; save three of them, or train with --model.in_chans {bands}",
+        )
     try:
         if shorter_side is not None:
             # Only JPEG does anything here. Twice what is needed: our own resize still decides the result.
@@ -296,18 +233,18 @@ def _decode(
         raise ImageError(name, f"{reason}; copy or download it again, or remove it") from error
 
 
-def check_size(image: Image.Image, name: str, *, max_pixels: int | None = None) -> None:
+def check_size(size: tuple[int, int], name: str, *, max_pixels: int | None = None) -> None:
     """Make sure that an image may be decoded.
 
     Args:
-        image: What has been opened.
+        size: (width, height).
         name: What to call it.
         max_pixels: A lower limit than the usual one.
 
     Raises:
         ImageError: It has more pixels than the limit.
     """
-    width, height = image.size
+    width, height = size
     usual = int(os.environ.get(MAX_PIXELS_SETTING, MAX_PIXELS))
     limit = usual if max_pixels is None else min(usual, max_pixels)
     if width * height > limit:
@@ -319,12 +256,13 @@ def check_size(image: Image.Image, name: str, *, max_pixels: int | None = None) 
         )
 
 
-def _num_bands(image: Image.Image) -> int:
-    """Colour channels of a TIFF that says RGB and has more, as satellites' have; Pillow would drop the fourth."""
-    tags = getattr(image, "tag_v2", {})
-    alpha = {1, 2} & {*np.atleast_1d(tags.get(338, ()))}  # ExtraSamples
-    rgb = image.format == "TIFF" and tags.get(262) == 2 and not alpha
-    return int(tags.get(277, 1)) if rgb else 1
+def _more_bands(image: Image.Image) -> int:
+    """How many bands a TIFF has that has more than its kind of colour, as satellites' have; Pillow would drop them."""
+    tags: Any = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
+    alpha = np.isin(np.atleast_1d(tags.get(338, ())), (1, 2)).sum()  # ExtraSamples
+    colours = {2: 3, 5: 4, 6: 3, 8: 3, 9: 3, 10: 3}.get(tags.get(262), 1)  # PhotometricInterpretation
+    bands = int(tags.get(277, 1) - alpha)  # SamplesPerPixel
+    return bands if bands > colours else 0
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:

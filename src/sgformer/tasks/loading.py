@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, defau
 
 from ..engine import devices
 from ..engine.sampling import EpochSampler, TrainLoader
-from .images import is_junk
+from .folders import is_junk
 
 
 class DataError(ValueError):

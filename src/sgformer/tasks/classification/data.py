@@ -7,7 +7,6 @@ from typing import Any, Literal, cast
 import numpy as np
 from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
-from PIL import Image
 from timm.data.transforms_factory import create_transform
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -15,7 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 from ...engine import devices
 from ...engine.sampling import Draw, drawn
 from ..balance import draw_weights, drawn_evenly
-from ..images import ImageError, ImageLike, Preprocessing, read_image
+from ..bands import Bands, measured
+from ..images import ImageError, ImageLike, Preprocessing
 from ..loading import (
     DataError,
     Unreadable,
@@ -39,14 +39,20 @@ class Images(Dataset[Any]):
 
     Args:
         items: (image, class index).
-        transform: From RGB to a tensor.
+        preprocessing: How files are read.
+        transform: From what was read to a tensor.
         shorter_side: What the transform needs, see `read_image`.
     """
 
     def __init__(
-        self, items: sources.Items, transform: Callable[[Image.Image], Tensor], shorter_side: int
+        self,
+        items: sources.Items,
+        preprocessing: Preprocessing,
+        transform: Callable[[Any], Tensor],
+        shorter_side: int,
     ) -> None:
-        self.items, self.transform, self.shorter_side = items, transform, shorter_side
+        self.items, self.preprocessing = items, preprocessing
+        self.transform, self.shorter_side = transform, shorter_side
 
     def __len__(self) -> int:
         return len(self.items)
@@ -55,7 +61,7 @@ class Images(Dataset[Any]):
         number = drawn(index)
         image, label = self.items[number]
         try:
-            return self.transform(read_image(image, shorter_side=self.shorter_side)), label
+            return self.transform(self.preprocessing.read(image, shorter_side=self.shorter_side)), label
         except ImageError as error:
             name = str(image) if isinstance(image, Path) else f"number {number}"
             name = name.encode("utf-8", "backslashreplace").decode()  # whatever bytes are in it
@@ -63,7 +69,7 @@ class Images(Dataset[Any]):
 
 
 class ClassificationData(LightningDataModule):
-    """Batches of (images (B, 3, height, width), class indices (B,)).
+    """Batches of (images (B, channels, height, width), class indices (B,)).
 
     The source is looked through at once, so that mistakes show before anything is trained.
 
@@ -98,6 +104,11 @@ class ClassificationData(LightningDataModule):
         self.notes: list[str] = []
         self._weights: list[float] | None = None
         self.samples: dict[sources.Split, sources.Samples] = {}
+        if isinstance(preprocessing, Bands) and options.source not in ("folders", "imagenet", "list"):
+            raise DataError(
+                f"data.source {options.source} gives RGB, and model.in_chans is {len(preprocessing.mean)}: set "
+                "--data.source folders, or list"
+            )
         if options.source == "shards":
             self.classes = _several(classes or _class_list(options))
             if options.balanced and "train" in splits:
@@ -137,7 +148,23 @@ class ClassificationData(LightningDataModule):
         notes = "".join(f"; {note}" for note in self.notes)
         return f"{len(self.classes)} classes, {' + '.join(counts) or self.options.num_train} images{notes}"
 
-    def examples(self, num: int = 6) -> list[Image.Image]:
+    def measure(self) -> Preprocessing:
+        """The preprocessing, whose mean and deviation of other bands than RGB come from the training images.
+
+        Raises:
+            DataError: An image has other bands than most.
+        """
+        if isinstance(self.preprocessing, Bands):
+            images = {
+                split: [one.items[i][0] for i in range(len(one.items))] for split, one in self.samples.items()
+            }
+            self.preprocessing, note = measured(
+                self.preprocessing, self.options.bands, images["train"], images["val"]
+            )
+            self.notes.append(note)
+        return self.preprocessing
+
+    def examples(self, num: int = 6) -> list[Any]:
         """A few validation images as a model sees them, to watch it by; of shards none."""
         if "val" not in self.samples:
             return []
@@ -153,7 +180,7 @@ class ClassificationData(LightningDataModule):
         return sum(len(samples.items) for samples in self.samples.values()) or self.options.num_train
 
     def _find(self, split: sources.Split) -> sources.Samples:
-        options = self.options
+        options, suffixes = self.options, self.preprocessing.suffixes
         match options.source:
             case "digit_scenes":
                 length = options.scenes.num_train if split == "train" else options.scenes.num_val
@@ -164,14 +191,14 @@ class ClassificationData(LightningDataModule):
                 root = Path(options.root).expanduser() if options.root else None
                 return sources.listing(table, split, root, known, max_missing=options.max_unreadable)
             case "imagenet":
-                return sources.imagenet(_root(options), split, options.val_labels)
+                return sources.imagenet(_root(options), split, options.val_labels, suffixes)
             case "npz":
                 return sources.packed(_root(options), split)
             case "torchvision":
                 root = Path(options.root or "data").expanduser()
                 return sources.torchvision_set(options.dataset, root, split, download=options.download)
             case _:
-                return sources.folders(_root(options), split)
+                return sources.folders(_root(options), split, suffixes)
 
     def _pattern(self, split: sources.Split) -> str:
         pattern = self.options.train_shards if split == "train" else self.options.val_shards
@@ -193,11 +220,11 @@ class ClassificationData(LightningDataModule):
         items = self._items("train")
         return np.array([items[i][1] for i in range(len(items))], np.int64)
 
-    def train_transform(self) -> Callable[[Image.Image], Tensor]:
+    def train_transform(self) -> Callable[[Any], Tensor]:
         """A new crop and variation at each call."""
         augment = self.options.augment
         transform = create_transform(
-            (3, *self.options.train_size),
+            (len(self.preprocessing.mean), *self.options.train_size),
             is_training=True,
             scale=augment.crop_scale,
             ratio=augment.crop_ratio,
@@ -210,7 +237,7 @@ class ClassificationData(LightningDataModule):
             re_prob=augment.erase,
             re_mode="pixel",
         )
-        return cast(Callable[[Image.Image], Tensor], transform)
+        return cast(Callable[[Any], Tensor], transform)
 
     def dataset(self, split: sources.Split) -> Dataset[Any]:
         """The images of a split, prepared: varied for train, always the same for val."""
@@ -235,7 +262,7 @@ class ClassificationData(LightningDataModule):
                 workers=suitable_workers() if self.options.workers is None else self.options.workers,
                 batch_size=devices.share(self.options.batch_size, num_processes) if train else 1,
             )
-        return Images(self._items(split), transform, shorter_side)
+        return Images(self._items(split), self.preprocessing, transform, shorter_side)
 
     def _items(self, split: sources.Split) -> sources.Items:
         names, items = self.samples[split].classes, self.samples[split].items

@@ -176,5 +176,5 @@ def worst(model: Classifier, data: DataOptions, *, num: int = 12) -> list[tuple[
     for score, index, said, target in sorted(mistakes, reverse=True)[:num]:
         image, _ = dataset[index]
         caption = f"{model.name_of(target)}, taken for {model.name_of(said)} ({score:.0%})"
-        found.append((preprocessing.to_image(image), image, caption))
+        found.append((preprocessing.show(preprocessing.to_image(image)), image, caption))
     return found

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ...engine import weights
 from ...lettering import font_for, written
 from ..backbones import adapt_inputs, create_backbone
+from ..bands import restored
 from ..images import ImageLike, Preprocessing, read_image
 from ..kept import Kept
 
@@ -78,7 +79,7 @@ class Classifier(Kept):
         ValueError: The model is unknown (the nearest is named), or does not take an argument.
 
     Shape:
-        - input: (B, 3, height, width), as ``preprocessing.transform()`` makes it
+        - input: (B, channels, height, width), as ``preprocessing.transform()`` makes it
         - output: (B, number of classes), logits
 
     Example:
@@ -163,7 +164,7 @@ class Classifier(Kept):
         return torch.cat(found) if found else torch.empty(0, getattr(self.backbone, "num_features"))  # noqa: B009
 
     def features(self, images: Tensor) -> Tensor:
-        """Pooled features (B, c) of prepared images (B, 3, height, width)."""
+        """Pooled features (B, c) of prepared images (B, channels, height, width)."""
         backbone: Any = self.backbone
         return backbone.forward_head(backbone.forward_features(images), pre_logits=True)
 
@@ -173,6 +174,7 @@ class Classifier(Kept):
     ) -> list[Tensor]:
         """Compute each batch of prepared images in evaluation mode."""
         transform, shorter_side = self.preprocessing.transform(), self.preprocessing.shorter_side
+        read = self.preprocessing.read
         device = next(self.parameters()).device
         was_training = self.training
         self.eval()
@@ -181,7 +183,7 @@ class Classifier(Kept):
                 compute(
                     torch.stack(
                         [
-                            transform(read_image(image, shorter_side=shorter_side))
+                            transform(read(image, shorter_side=shorter_side))
                             for image in images[start : start + batch_size]
                         ]
                     ).to(device)
@@ -218,7 +220,7 @@ class Classifier(Kept):
             metadata["model"]["name"],
             classes=metadata["classes"],
             names=metadata.get("names"),
-            preprocessing=Preprocessing(**metadata["preprocessing"]),
+            preprocessing=restored(metadata["preprocessing"]),
             kwargs=metadata["model"]["kwargs"],
         )
 

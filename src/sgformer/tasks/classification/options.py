@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ..bands import BandOptions
 from ..loading import pair
 
 
@@ -90,6 +91,7 @@ class DataOptions:
         workers: Processes that read images; null: as many as suit the machine.
         balanced: Whether images of rare classes are drawn more often, so that all classes come equally often.
         augment: Options of the augmentation of training images.
+        bands: Values of images where model.in_chans is not 3.
         scenes: How many digit scenes, where those are the source.
     """
 
@@ -113,6 +115,7 @@ class DataOptions:
     workers: int | None = None
     balanced: bool = False
     augment: AugmentOptions = field(default_factory=AugmentOptions)
+    bands: BandOptions = field(default_factory=BandOptions)
     scenes: ScenesOptions = field(default_factory=ScenesOptions)
 
     @property

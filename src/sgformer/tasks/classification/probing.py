@@ -56,7 +56,7 @@ def probe(recipe: "Recipe", data: ClassificationData, model: Classifier) -> dict
     options, found = recipe.probe, {}
     preprocessing = model.preprocessing
     for split, samples in data.samples.items():
-        images = Images(samples.items, preprocessing.transform(), preprocessing.shorter_side)
+        images = Images(samples.items, preprocessing, preprocessing.transform(), preprocessing.shorter_side)
         found[split] = _features(model, images, data, split)
     weight, bias, score, penalty = regress(
         *found["train"], classes=data.classes, penalties=options.penalties, folds=options.folds

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ...engine.sampling import fold, seed_sample
-from ..images import SUFFIXES, ImageError, read_image
+from ..folders import SUFFIXES
+from ..images import ImageError, read_image
 from ..loading import DataError, Unreadable, listed
 
 _ADDRESS = re.compile(r"(https?|s3|gs)://[\w.~:/?#@!&()*+,;=%-]+")

@@ -5,7 +5,7 @@ path, or bytes, or whatever `images.read_image` takes. Everything is looked thro
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -13,7 +13,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from ..digit_scenes import DigitScenes
-from ..images import SUFFIXES, ImageLike, describe_left_out, is_junk, look_through
+from ..folders import SUFFIXES, describe_left_out, is_junk, look_through, some
+from ..images import ImageLike
 from ..loading import DataError, listed
 from ..text import read_lines
 from .tables import check_labels, read_table
@@ -46,7 +47,7 @@ class Samples:
     notes: tuple[str, ...] = ()
 
 
-def folders(root: Path, split: Split) -> Samples:
+def folders(root: Path, split: Split, suffixes: Collection[str] = SUFFIXES) -> Samples:
     """``root/<split>/<class>/**`` with images; the classes are the folders' names, sorted.
 
     A file ``root/classes.txt`` or ``root/LOC_synset_mapping.txt`` may say what to call them, a line `folder name` each.
@@ -60,13 +61,13 @@ def folders(root: Path, split: Split) -> Samples:
         raise DataError(f"{folder} has no class folders; expected {folder}/<class>/ with images")
     if odd := [path.name for path in names if any("\udc80" <= letter <= "\udcff" for letter in path.name)]:
         raise DataError(f"the class folder {odd[0]!a} in {folder} has a name that is no UTF-8; rename it")
-    found = {path.name: look_through(path) for path in names}
+    found = {path.name: look_through(path, suffixes) for path in names}
     left_out = sum((one.left_out for one in found.values()), Counter[str]())
     there = f", but {describe_left_out(left_out)}" if left_out else ""
     empty = [name for name, one in found.items() if not one.images]
     if len(empty) == len(found):
         raise DataError(
-            f"there are no images in the class folders of {folder}{there}; expected .jpg, .png and the like"
+            f"there are no images in the class folders of {folder}{there}; expected {some(suffixes)}"
         )
     if empty:
         raise DataError(f"no images in {folder} for {listed(empty)}{there}; add some, or remove the folders")
@@ -92,7 +93,9 @@ def _instead(root: Path, split: Split) -> str:
     return f"expected {root / split}/<class>/ with images"
 
 
-def imagenet(root: Path, split: Split, val_labels: str | None) -> Samples:
+def imagenet(
+    root: Path, split: Split, val_labels: str | None, suffixes: Collection[str] = SUFFIXES
+) -> Samples:
     """ImageNet as released: class folders in train; in val class folders, or all images beside each other.
 
     For the latter ``val_labels`` names a text file with a line for each image: its file name and its class folder's
@@ -100,10 +103,10 @@ def imagenet(root: Path, split: Split, val_labels: str | None) -> Samples:
     the sorted file names.
     """
     if split == "train" or any(path.is_dir() for path in _entries(root / split)):
-        return folders(root, split)
-    images, left_out = look_through(root / split)
+        return folders(root, split, suffixes)
+    images, left_out = look_through(root / split, suffixes)
     notes = [f"left out of {split}: {describe_left_out(left_out)}"] if left_out else []
-    classes = folders(root, "train").classes if (root / "train").is_dir() else None
+    classes = folders(root, "train", suffixes).classes if (root / "train").is_dir() else None
     if val_labels is None:
         raise DataError(
             f"the images of {root / split} lie beside each other, without class folders; name the list of their "

@@ -19,6 +19,7 @@ from ...engine.fit import TrainerOptions
 from ...engine.optim import OptimOptions, count_steps, create_optimizer, create_schedule
 from ..backbones import ModelOptions, kwargs_of, preprocessing_of
 from ..balance import ClassWeights, class_weights, describe
+from ..bands import check_augment
 from ..loading import Batch, no_loss
 from .data import ClassificationData
 from .model import Classifier
@@ -163,10 +164,22 @@ def build(recipe: Recipe) -> tuple[ClassificationTask, ClassificationData]:
     Raises:
         ValueError: Something in the recipe or the data does not hold together.
     """
+    augment = recipe.data.augment
+    check_augment(
+        recipe.model.in_chans,
+        {
+            "data.augment.color_jitter": (augment.color_jitter, 0),
+            "data.augment.rand_augment": (augment.rand_augment, "null"),
+        },
+    )
     preprocessing = preprocessing_of(
-        recipe.model.name, image_size=recipe.data.eval_size, crop_fraction=recipe.data.crop_fraction
+        recipe.model.name,
+        image_size=recipe.data.eval_size,
+        crop_fraction=recipe.data.crop_fraction,
+        in_chans=recipe.model.in_chans,
     )
     data = ClassificationData(recipe.data, preprocessing, seed=recipe.seed)
+    preprocessing = data.measure()
     model = Classifier(
         recipe.model.name,
         classes=data.classes,
@@ -187,9 +200,7 @@ def build(recipe: Recipe) -> tuple[ClassificationTask, ClassificationData]:
     weights = class_weights(recipe.loss.weights, data.classes, counts)
     if weights:
         data.notes.append(describe("loss weights", dict(zip(data.classes, weights, strict=True))))
-    task = ClassificationTask(
-        model, loss=recipe.loss, optim=recipe.optim, augment=recipe.data.augment, weights=weights
-    )
+    task = ClassificationTask(model, loss=recipe.loss, optim=recipe.optim, augment=augment, weights=weights)
     return task, data
 
 

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from ..images import ImageError, any_size, check_size, find_images, num_pages, upright_size
+from ..folders import find_images
+from ..images import ImageError, any_size, check_size, num_pages, upright_size
 from . import masks
 
 # How far a box may reach beyond the image: converters round, and count pixels from 1.
@@ -150,7 +151,7 @@ def _opened(path: Path) -> tuple[tuple[int, int], bool, int]:
     with any_size():
         image = Image.open(path)
     with image:
-        check_size(image, str(path))
+        check_size(image.size, str(path))
         size = upright_size(image)
         return size, size != (image.height, image.width), num_pages(image)
 

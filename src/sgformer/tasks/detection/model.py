@@ -16,7 +16,7 @@ from torchvision.transforms.v2.functional import resize
 
 from ...engine import weights
 from ..backbones import create_pyramid, preprocessing_of
-from ..images import ImageLike, read_image
+from ..images import ImageLike, ReadsRGB, read_image
 from ..kept import Kept
 from .augment import resized, to_tensor
 from .detections import Detections
@@ -32,7 +32,7 @@ _PREDICTORS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preprocessing:
+class Preprocessing(ReadsRGB):
     """Preprocessing of a detector: from an image to the tensor that it was trained on; stored with the weights.
 
     Attributes:

@@ -132,6 +132,7 @@ def build(recipe: Recipe) -> tuple[DetectionTask, DetectionData]:
     Raises:
         ValueError: Something in the recipe or the data does not hold together.
     """
+    recipe.model.check_rgb("detection")
     data = DetectionData(
         recipe.data,
         masks=recipe.heads.masks,
@@ -153,9 +154,6 @@ def watchers(recipe: Recipe, data: DetectionData, folder: Path) -> list[Callback
 
 def create_detector(recipe: Recipe, *, classes: Sequence[str], category_ids: Sequence[int]) -> Detector:
     """The detector of a recipe for these classes, with initial values."""
-    kwargs: dict[str, Any] = dict(recipe.model.kwargs)
-    if recipe.model.drop_path_rate:
-        kwargs.setdefault("drop_path_rate", recipe.model.drop_path_rate)
     return Detector(
         recipe.model.name,
         classes=classes,
@@ -164,7 +162,7 @@ def create_detector(recipe: Recipe, *, classes: Sequence[str], category_ids: Seq
             recipe.model.name, recipe.data.image_size, multiple=recipe.data.multiple
         ),
         heads=recipe.heads,
-        kwargs=kwargs,
+        kwargs=recipe.model.arguments,
         pretrained=recipe.model.pretrained,
     )
 

@@ -7,7 +7,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 from xml.etree import ElementTree
 
-from ..images import find_images
+from ..folders import find_images
 from ..loading import DataError
 from ..text import read_text
 from .checks import image_size

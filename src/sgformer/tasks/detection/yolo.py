@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from ..images import SUFFIXES, find_images
+from ..folders import SUFFIXES, find_images
 from ..loading import DataError
 from ..text import read_lines, read_text
 from .checks import find_file, image_size

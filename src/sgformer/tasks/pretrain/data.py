@@ -15,7 +15,8 @@ from ...engine.sampling import Draw, fold
 from ..classification import sources
 from ..classification.data import Images
 from ..classification.options import AugmentOptions, ScenesOptions
-from ..images import Preprocessing, find_images
+from ..folders import find_images
+from ..images import Preprocessing
 from ..loading import DataError, Unreadable, collate_readable, make_loader, pair, spread
 
 
@@ -181,7 +182,9 @@ class PretrainData(LightningDataModule):
 
     def examples(self, num: int = 6) -> list[Image.Image]:
         """A few validation images as the student sees them, to watch it by."""
-        dataset = Images(self.val, self.preprocessing.transform(), self.preprocessing.shorter_side)
+        dataset = Images(
+            self.val, self.preprocessing, self.preprocessing.transform(), self.preprocessing.shorter_side
+        )
         samples = [dataset[i] for i in spread(len(self.val), num)]
         return [self.preprocessing.to_image(s[0]) for s in samples if not isinstance(s, Unreadable)]
 
@@ -214,7 +217,7 @@ class PretrainData(LightningDataModule):
         longest = max(self.loaded_size(self.options.train_size))
         # A crop may cover a small part only, and that part must still have the pixels it needs.
         shorter_side = round(longest / self.options.augment.crop_scale[0] ** 0.5)
-        images = Images(self.train, self.train_transform(), shorter_side)
+        images = Images(self.train, self.preprocessing, self.train_transform(), shorter_side)
         return self._loader(Weighted(images, self.parts), "train")
 
     def val_dataloader(self) -> DataLoader[Any]:
@@ -227,7 +230,7 @@ class PretrainData(LightningDataModule):
             mean=self.preprocessing.mean,
             std=self.preprocessing.std,
         )
-        images = Images(self.val, preprocessing.transform(), preprocessing.shorter_side)
+        images = Images(self.val, preprocessing, preprocessing.transform(), preprocessing.shorter_side)
         return self._loader(images, "val")
 
     def _loader(self, dataset: Dataset[Any], split: Literal["train", "val"]) -> DataLoader[Any]:

@@ -229,6 +229,7 @@ def build(recipe: Recipe) -> tuple[PretrainTask, PretrainData]:
     Raises:
         ValueError: Something in the recipe, the data or the teacher does not hold together.
     """
+    recipe.model.check_rgb("pretraining")
     preprocessing = preprocessing_of(
         recipe.model.name, image_size=recipe.data.eval_size, crop_fraction=recipe.data.crop_fraction
     )

@@ -89,6 +89,10 @@ class Teacher:
         self.classes, self.names = _classes(options, num_classes, classes)
         self.preprocessing = preprocessing_of(options.name, image_size=224)
         if metadata:
+            if kwargs.get("in_chans", 3) != 3:
+                raise ValueError(
+                    f"{options.weights} takes {kwargs['in_chans']} bands; a teacher must take RGB"
+                )
             self.preprocessing = Preprocessing(**metadata["preprocessing"])
         self.image_size = None if options.image_size is None else pair(options.image_size)
         half = options.precision == "bfloat16" or (

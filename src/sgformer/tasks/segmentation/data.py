@@ -7,15 +7,18 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
+from torchvision.transforms.v2 import functional
 
 from ...engine.sampling import Draw, drawn
 from ..balance import draw_weights, drawn_evenly
+from ..bands import Bands, measured
 from ..digit_scenes import DigitScenes
-from ..images import ImageError, Preprocessing, find_images, read_image
+from ..folders import look_through
+from ..images import ImageError, Preprocessing
 from ..loading import DataError, Unreadable, collate_readable, listed, make_loader, spread
 from .augment import Augment
 from .layouts import Layout, Sample, Split, ade20k, check, cityscapes, folders, read_mask
@@ -26,20 +29,22 @@ from .options import DataOptions
 NOTED = 0.1
 
 
-class Masked(Dataset[tuple[Image.Image, NDArray[np.uint8]]]):
-    """Images and class maps of their size, from files."""
+class Masked(Dataset[tuple[Any, NDArray[np.uint8]]]):
+    """Images, as they are read for a model, and class maps of their size, from files."""
 
-    def __init__(self, samples: list[Sample], coding: Coding) -> None:
-        self.samples, self.coding = samples, coding
+    def __init__(self, samples: list[Sample], coding: Coding, preprocessing: Preprocessing) -> None:
+        self.samples, self.coding, self.preprocessing = samples, coding, preprocessing
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, NDArray[np.uint8]]:
+    def __getitem__(self, index: int) -> tuple[Any, NDArray[np.uint8]]:
         sample = self.samples[index]
-        image = read_image(sample.image)
-        mask, _ = read_mask(sample, self.coding, (image.height, image.width))
-        if mask.shape != (image.height, image.width):
+        image = self.preprocessing.read(sample.image)
+        height, width = functional.get_size(image)
+        bands = isinstance(self.preprocessing, Bands)
+        mask, _ = read_mask(sample, self.coding, (height, width), bands=bands)
+        if mask.shape != (height, width):
             raise DataError(f"{sample.mask} is no longer as large as its image; start again")
         return image, mask
 
@@ -67,12 +72,12 @@ class Judged(NamedTuple):
     """Images and masks for validation, and those that should have been among them.
 
     Attributes:
-        images: RGB, of any sizes.
+        images: As they are read, of any sizes.
         masks: (H, W) each.
         unreadable: Those left out; `engine.callbacks.CountUnreadable` names and counts them.
     """
 
-    images: list[Image.Image]
+    images: list[Any]
     masks: list[Tensor]
     unreadable: tuple[Unreadable, ...] = ()
 
@@ -97,12 +102,12 @@ class Readable(Dataset[Any]):
 
 
 class Varied(Dataset[Any]):
-    """Crops for training: images (3, height, width), normalised, and masks (height, width) of indices."""
+    """Crops for training: images (channels, height, width), normalised, and masks (height, width) of indices."""
 
     def __init__(
         self, images: "Masked | MaskedScenes", augment: Augment, preprocessing: Preprocessing
     ) -> None:
-        self.images, self.augment = Readable(images), augment
+        self.images, self.augment, self.full = Readable(images), augment, preprocessing.full
         self.mean, self.std = (
             torch.tensor(values)[:, None, None] for values in (preprocessing.mean, preprocessing.std)
         )
@@ -115,13 +120,13 @@ class Varied(Dataset[Any]):
             return sample
         image, mask = sample
         pixels, indices = self.augment(tv_tensors.Image(image), tv_tensors.Mask(torch.from_numpy(mask)))
-        return (pixels.float() / 255 - self.mean) / self.std, indices.long()
+        return (pixels.float() / self.full - self.mean) / self.std, indices.long()
 
 
 class SegmentationData(LightningDataModule):
-    """Batches for training: images (B, 3, height, width), masks (B, height, width). For validation: lists.
+    """Batches for training: images (B, channels, height, width), masks (B, height, width). For validation: lists.
 
-    Images for validation are RGB images as they are, of any size, and masks are tensors (H, W): a model judges them
+    Images for validation are as they are read, of any size, and masks are tensors (H, W): a model judges them
     one by one, so that no result depends on how many are in a batch.
 
     Folders are looked through at once, and every mask is read, so that mistakes show before anything is trained.
@@ -159,6 +164,10 @@ class SegmentationData(LightningDataModule):
         self.samples: dict[Split, list[Sample]] = {}
         self.counts: dict[Split, NDArray[np.int64]] = {}
         if options.source == "digit_scenes":
+            if isinstance(preprocessing, Bands):
+                raise DataError(
+                    f"digit scenes are RGB, and model.in_chans is {len(preprocessing.mean)}: set --data.source folders"
+                )
             self.coding = Coding.plain(MaskedScenes.classes)
         else:
             root = _root(options)
@@ -169,7 +178,7 @@ class SegmentationData(LightningDataModule):
             if "{split}" not in layout.images and len(splits) > 1:
                 used = {sample.image for samples in self.samples.values() for sample in samples}
                 if (
-                    rest := set(find_images(root / layout.images))
+                    rest := set(look_through(root / layout.images, preprocessing.suffixes).images)
                     - used
                     - {Path(path) for path in self.dropped}
                 ):
@@ -192,9 +201,9 @@ class SegmentationData(LightningDataModule):
         return f"{len(self.classes)} classes, {' + '.join(map(str, counts))} images{dropped}{notes}"
 
     def _checked(self, layout: Layout, root: Path, split: Split) -> list[Sample]:
-        samples, faults, notes = layout.find(root, split)
+        samples, faults, notes = layout.find(root, split, self.preprocessing.suffixes)
         self.notes += notes
-        looked = check(samples, layout.coding)
+        looked = check(samples, layout.coding, self.preprocessing)
         faults |= looked.faults
         if faults and self.options.faults == "stop":
             path, reason = next(iter(sorted(faults.items())))
@@ -250,13 +259,27 @@ class SegmentationData(LightningDataModule):
                 split, length, size=scenes.size, num_digits=scenes.num_digits, seed=scenes.seed
             )
             return MaskedScenes(made)
-        return Masked(self.samples[split], self.coding)
+        return Masked(self.samples[split], self.coding, self.preprocessing)
 
-    def examples(self, num: int = 6) -> list[Image.Image]:
+    def measure(self) -> Preprocessing:
+        """The preprocessing, whose mean and deviation of other bands than RGB come from the training images.
+
+        Raises:
+            DataError: An image has another type of values than most.
+        """
+        if isinstance(self.preprocessing, Bands):
+            train, val = ([sample.image for sample in self.samples[split]] for split in ("train", "val"))
+            self.preprocessing, note = measured(self.preprocessing, self.options.bands, train, val)
+            self.notes.append(note)
+        return self.preprocessing
+
+    def examples(self, num: int = 6) -> list[Any]:
         """A few validation images, cut to the size in training, to watch a model by."""
-        images, (height, width) = Readable(self.images("val")), self.options.train_size
+        images = Readable(self.images("val"))
         samples = [images[i] for i in spread(len(images), num)]
-        return [ImageOps.fit(one[0], (width, height)) for one in samples if not isinstance(one, Unreadable)]
+        return [
+            _fitted(one[0], self.options.train_size) for one in samples if not isinstance(one, Unreadable)
+        ]
 
     @property
     def num_images(self) -> int:
@@ -284,7 +307,7 @@ class SegmentationData(LightningDataModule):
             size=self.options.train_size,
             shorter_side=self.options.inference.shorter_side,
             interpolation=self.preprocessing.interpolation,
-            fill=tuple(255 * value for value in self.preprocessing.mean),
+            fill=tuple(self.preprocessing.full * value for value in self.preprocessing.mean),
         )
 
     def train_dataloader(self) -> DataLoader[Any]:
@@ -313,6 +336,14 @@ def _with_object(coding: Coding, absent: list[str]) -> dict[str, int]:
     """Ids of classes as they are, but for one that is nowhere, which is taken for 255."""
     ids = {coding.classes[index]: id_ for id_, index in sorted(coding.ids.items()) if index != IGNORE}
     return ids | {absent[-1]: IGNORE}
+
+
+def _fitted(image: Any, size: tuple[int, int]) -> Any:
+    """The middle of an image, of the shape of (height, width), at that size."""
+    height, width = functional.get_size(image)
+    factor = max(size[0] / height, size[1] / width)
+    larger = [max(size[0], round(height * factor)), max(size[1], round(width * factor))]
+    return functional.center_crop(functional.resize(image, larger), [*size])
 
 
 def _judged(samples: list[Any]) -> Judged:

@@ -15,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional
 
 from ..images import Preprocessing
 
@@ -26,8 +28,8 @@ MAX_WHOLE = 2**21
 _AT_ONCE = 2**22
 
 Progress = Callable[[Sequence[Any]], Iterable[Any]]
-# A model: from a prepared image (1, 3, height, width) to scores (1, classes, cells high, cells wide). A cell that is
-# only started counts.
+# A model: from a prepared image (1, channels, height, width) to scores (1, classes, cells high, cells wide). A cell
+# that is only started counts.
 Scorer = Callable[[Tensor], Tensor]
 
 
@@ -62,16 +64,18 @@ class InferenceOptions:
                 )
 
 
-def resize(image: Image.Image, preprocessing: Preprocessing, *, size: tuple[int, int]) -> Image.Image:
-    """An image of (height, width), by the interpolation of training; itself where it has that size."""
-    height, width = size
-    if image.size == (width, height):
-        return image
-    return image.resize((width, height), Image.Resampling[preprocessing.interpolation.upper()])
+def resize(image: Any, preprocessing: Preprocessing, *, size: tuple[int, int]) -> NDArray[Any]:
+    """An image of (height, width), by the interpolation of training, as pixels (height, width, channels)."""
+    if isinstance(image, Tensor):  # of other bands than RGB
+        mode = InterpolationMode(preprocessing.interpolation)
+        return functional.resize(image, [*size], mode, antialias=True).permute(1, 2, 0).numpy()
+    if (image.height, image.width) != size:
+        image = image.resize(size[::-1], Image.Resampling[preprocessing.interpolation.upper()])
+    return np.asarray(image)
 
 
-def prepare(pixels: NDArray[np.uint8], preprocessing: Preprocessing, *, device: Any = "cpu") -> Tensor:
-    """RGB pixels (height, width, 3) as the model takes them, (3, height, width)."""
+def prepare(pixels: NDArray[Any], preprocessing: Preprocessing, *, device: Any = "cpu") -> Tensor:
+    """Pixels (height, width, channels) as the model takes them, (channels, height, width)."""
     image = (
         torch.from_numpy(np.array(pixels)).to(device).permute(2, 0, 1).float()
     )  # a copy, which may be written
@@ -79,7 +83,7 @@ def prepare(pixels: NDArray[np.uint8], preprocessing: Preprocessing, *, device: 
         torch.tensor(values, device=device)[:, None, None]
         for values in (preprocessing.mean, preprocessing.std)
     )
-    return (image / 255 - mean) / std
+    return (image / preprocessing.full - mean) / std
 
 
 def scaled_size(size: tuple[int, int], shorter_side: int | None, scale: float = 1.0) -> tuple[int, int]:
@@ -91,7 +95,7 @@ def scaled_size(size: tuple[int, int], shorter_side: int | None, scale: float = 
 @torch.inference_mode()
 def class_map(
     scorer: Scorer,
-    image: Image.Image,
+    image: Any,
     preprocessing: Preprocessing,
     options: InferenceOptions,
     *,
@@ -102,21 +106,22 @@ def class_map(
 
     Args:
         scorer: The model.
-        image: RGB.
+        image: What was read, see `Preprocessing.read`.
         preprocessing: How images are prepared for the model; its image size is that of training.
         options: Whole or in windows, at which scales.
         device: Where to compute.
         progress: Wraps the windows that are looked at one after another, to show how far it is.
     """
-    size = image.height, image.width
+    height, width = functional.get_size(image)
+    size = height, width
 
-    def score(pixels: NDArray[np.uint8]) -> Tensor:
+    def score(pixels: NDArray[Any]) -> Tensor:
         return scorer(prepare(pixels, preprocessing, device=device)[None])[0].float()
 
     views: list[_View] = []
     for scale in options.scales:
         seen = scaled_size(size, options.shorter_side, scale)
-        pixels = np.asarray(resize(image, preprocessing, size=seen))
+        pixels = resize(image, preprocessing, size=seen)
         window = options.window
         if window is None and seen[0] * seen[1] > MAX_WHOLE:
             window = max(512, *preprocessing.image_size)
@@ -164,8 +169,8 @@ class _View:
 
     def __init__(
         self,
-        score: Callable[[NDArray[np.uint8]], Tensor],
-        pixels: NDArray[np.uint8],
+        score: Callable[[NDArray[Any]], Tensor],
+        pixels: NDArray[Any],
         size: tuple[int, int],
         *,
         window: int | None,

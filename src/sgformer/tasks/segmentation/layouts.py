@@ -1,6 +1,6 @@
 """Where images and masks lie: plain folders, ADE20K as released, Cityscapes as released."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +9,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..images import describe_left_out, look_through
+from ..bands import Bands
+from ..folders import SUFFIXES, describe_left_out, look_through, some
+from ..images import ImageError, Preprocessing
 from ..loading import DataError
 from ..text import read_lines
 from .mapping import read_classes, read_mapping
@@ -71,8 +73,15 @@ class Layout:
     mask_ending: str = ""
     noted: bool = True
 
-    def find(self, root: Path, split: Split) -> tuple[list[Sample], dict[str, str], list[str]]:
+    def find(
+        self, root: Path, split: Split, suffixes: Collection[str] = SUFFIXES
+    ) -> tuple[list[Sample], dict[str, str], list[str]]:
         """The samples of a split; what lacks its counterpart, file and reason; and what else lies there, as notes.
+
+        Args:
+            root: Where folders are.
+            split: Which one.
+            suffixes: Which files are images; masks are always of those that Pillow reads.
 
         Raises:
             DataError: A folder is missing, or has nothing in it.
@@ -83,7 +92,7 @@ class Layout:
             root / self.masks.format(split=name),
         )
         beside = self.mask_ending if image_folder == mask_folder else ""
-        images, alike, notes = _by_name(image_folder, self.image_ending, unlike=beside)
+        images, alike, notes = _by_name(image_folder, self.image_ending, unlike=beside, suffixes=suffixes)
         masks, faults, more = _by_name(mask_folder, self.mask_ending)
         faults |= alike
         faults |= {
@@ -166,16 +175,25 @@ class Looked:
     notes: list[str] = field(default_factory=list)
 
 
-def read_mask(sample: Sample, coding: Coding, size: tuple[int, int]) -> tuple[NDArray[np.uint8], bool]:
-    """The mask of an image of (height, width), and whether it had to be turned as the image's EXIF data say."""
+def read_mask(
+    sample: Sample, coding: Coding, size: tuple[int, int], *, bands: bool = False
+) -> tuple[NDArray[np.uint8], bool]:
+    """The mask of an image of (height, width), and whether it had to be turned as the image's EXIF data say.
+
+    Args:
+        sample: Image and mask.
+        coding: What the mask's values mean.
+        size: Of the image.
+        bands: Whether the image is of other bands than RGB, which is never turned.
+    """
     mask = coding.read(sample.mask)
-    if mask.shape == size or mask.shape != size[::-1]:
+    if mask.shape == size or mask.shape != size[::-1] or bands:
         return mask, False
     turned = turned_like(sample.image, mask)
     return turned, turned.shape == size
 
 
-def check(samples: list[Sample], coding: Coding) -> Looked:
+def check(samples: list[Sample], coding: Coding, preprocessing: Preprocessing) -> Looked:
     """Look at each image's header and at each pixel of each mask.
 
     Wrong are sizes that differ, values that mean nothing, and files that cannot be read. That takes a while for large
@@ -184,10 +202,12 @@ def check(samples: list[Sample], coding: Coding) -> Looked:
 
     def look(sample: Sample) -> tuple[NDArray[np.int64] | str, bool, bool]:
         try:
-            size = size_of(sample.image)
-            mask, turned = read_mask(sample, coding, size)
-            pages = has_pages(sample.image)
-        except DataError as error:
+            if bands := isinstance(preprocessing, Bands):
+                size, pages = preprocessing.size_of(sample.image), False
+            else:
+                size, pages = size_of(sample.image), has_pages(sample.image)
+            mask, turned = read_mask(sample, coding, size, bands=bands)
+        except (DataError, ImageError) as error:
             reason, ours = str(error), f"{sample.mask} "
             return (
                 reason.removeprefix(ours) if reason.startswith(ours) else f"is of no use: {reason}",
@@ -223,7 +243,7 @@ def check(samples: list[Sample], coding: Coding) -> Looked:
 
 
 def _by_name(
-    folder: Path, ending: str, *, unlike: str = ""
+    folder: Path, ending: str, *, unlike: str = "", suffixes: Collection[str] = SUFFIXES
 ) -> tuple[dict[str, Path], dict[str, str], list[str]]:
     """Images of a folder and those below it by their path in it, without suffix and ending; faults; and notes.
 
@@ -232,12 +252,12 @@ def _by_name(
     """
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}; see --data.root, --data.images and --data.masks")
-    images, left_out = look_through(folder)
+    images, left_out = look_through(folder, suffixes)
     paths = [path for path in images if path.stem.endswith(ending)]
     paths = [path for path in paths if not (unlike and path.stem.endswith(unlike))]
     there = f", but {describe_left_out(left_out)}" if left_out else ""
     if not paths:
-        raise DataError(f"there are no images in {folder}{there}; expected .png, .jpg and the like")
+        raise DataError(f"there are no images in {folder}{there}; expected {some(suffixes)}")
     notes = [f"left out of {folder}: {describe_left_out(left_out)}"] if left_out else []
     found: dict[str, Path] = {}
     faults = {}

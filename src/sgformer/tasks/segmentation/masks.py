@@ -236,7 +236,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         with any_size():
             image = Image.open(path)
         with image:
-            check_size(image, str(path))
+            check_size(image.size, str(path))
             yield image
     except DataError:
         raise

@@ -49,10 +49,11 @@ def worst(
         image, mask = dataset[index]
         given = model.indices(image)
         maps = (SemanticMap(each, model.classes, model.palette) for each in (mask, given))
-        panels = [_fitted(image), *(map_.paint(image, longest=DRAWN) for map_ in maps)]
-        size = scaled_size((image.height, image.width), data.inference.shorter_side)
+        shown_image = model.preprocessing.show(image)
+        panels = [_fitted(shown_image), *(map_.paint(shown_image, longest=DRAWN) for map_ in maps)]
+        size = scaled_size((shown_image.height, shown_image.width), data.inference.shorter_side)
         size = scaled_size(size, None, min(1.0, SEEN / max(size)))
-        seen = prepare(np.asarray(resize(image, model.preprocessing, size=size)), model.preprocessing)
+        seen = prepare(resize(image, model.preprocessing, size=size), model.preprocessing)
         shown.append((panels, seen, f"{share:.1%} of pixels wrong{_most(given, mask, model.classes)}"))
     return shown
 

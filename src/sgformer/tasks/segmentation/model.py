@@ -9,13 +9,13 @@ import numpy as np
 import timm
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 
 from ...engine import weights
 from ..backbones import create_pyramid
-from ..images import ImageLike, Preprocessing, read_image
+from ..bands import restored
+from ..images import ImageLike, Preprocessing
 from ..kept import Kept
 from .inference import STRIDE, InferenceOptions, Progress, class_map
 from .masks import Colour, colours_for
@@ -123,7 +123,7 @@ class Segmenter(Kept):
         backbone: The `Pyramid`.
 
     Shape:
-        - input: (B, 3, height, width)
+        - input: (B, channels, height, width)
         - output: (B, classes, height, width)
 
     Raises:
@@ -168,7 +168,7 @@ class Segmenter(Kept):
                 nn.Dropout2d(self.options.dropout),
                 nn.Conv2d(width, len(self.classes), 1),
             )
-        self.divisor = 1 if _rounds_up(self.backbone) else 32
+        self.divisor = 1 if _rounds_up(self.backbone, len(preprocessing.mean)) else 32
 
     def forward(self, images: Tensor, *, auxiliary: bool = False) -> Any:
         """Logits of a batch of prepared images, at their own size, float32.
@@ -190,7 +190,7 @@ class Segmenter(Kept):
         """Logits of a batch of prepared images, one for each started square of 4x4 pixels.
 
         Shape:
-            - images: (B, 3, height, width)
+            - images: (B, channels, height, width)
             - output: (B, classes, ceil(height / 4), ceil(width / 4))
         """
         return self._scores(images, auxiliary=False)[0]
@@ -276,7 +276,7 @@ class Segmenter(Kept):
         try:
             return [
                 SemanticMap(
-                    self.indices(read_image(image), options, progress=progress),
+                    self.indices(self.preprocessing.read(image), options, progress=progress),
                     self.classes,
                     self.palette,
                 )
@@ -287,9 +287,9 @@ class Segmenter(Kept):
                 module.training = training
 
     def indices(
-        self, image: Image.Image, options: InferenceOptions | None = None, *, progress: Progress = iter
+        self, image: Any, options: InferenceOptions | None = None, *, progress: Progress = iter
     ) -> NDArray[np.uint8]:
-        """The class of each pixel of an RGB image, `(H, W)`, in the mode in which the model is."""
+        """The class of each pixel of an image that was read, `(H, W)`, in the mode in which the model is."""
         device = next(self.parameters()).device
         options = options or self.inference
         return class_map(self.scores, image, self.preprocessing, options, device=device, progress=progress)
@@ -308,7 +308,7 @@ class Segmenter(Kept):
         return cls(
             metadata["model"]["name"],
             classes=metadata["classes"],
-            preprocessing=Preprocessing(**metadata["preprocessing"]),
+            preprocessing=restored(metadata["preprocessing"]),
             kwargs=metadata["model"]["kwargs"],
             head=HeadOptions(**metadata["head"]),
             inference=InferenceOptions(**metadata["inference"]),
@@ -348,10 +348,10 @@ def _any_size(name: str) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def _rounds_up(backbone: nn.Module) -> bool:
+def _rounds_up(backbone: nn.Module, channels: int) -> bool:
     """Whether maps have a cell for each started square of pixels, so that images need no padding."""
     try:
-        maps = backbone.eval()(torch.zeros(1, 3, 33, 65))
+        maps = backbone.eval()(torch.zeros(1, channels, 33, 65))
     except (AssertionError, RuntimeError):
         return False
     finally:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ..bands import BandOptions
 from ..loading import pair
 from .augment import AugmentOptions
 from .inference import InferenceOptions
@@ -50,6 +51,7 @@ class DataOptions:
         batch_size: Images per batch of all processes together, which share it equally.
         workers: Processes that read images; null: as many as suit the machine.
         augment: How training images are varied.
+        bands: What images hold where model.in_chans is not 3.
         inference: How images go through the model when it is judged and used. Its shorter_side is also what training
             images are resized to before they are varied.
         scenes: How many digit scenes, where those are the source.
@@ -69,6 +71,7 @@ class DataOptions:
     batch_size: int = 16
     workers: int | None = None
     augment: AugmentOptions = field(default_factory=AugmentOptions)
+    bands: BandOptions = field(default_factory=BandOptions)
     inference: InferenceOptions = field(default_factory=InferenceOptions)
     scenes: ScenesOptions = field(default_factory=ScenesOptions)
 

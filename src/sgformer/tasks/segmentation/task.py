@@ -18,6 +18,7 @@ from ...engine.fit import TrainerOptions
 from ...engine.optim import OptimOptions, count_steps, create_optimizer, create_schedule
 from ..backbones import ModelOptions, preprocessing_of
 from ..balance import ClassWeights, class_weights, describe
+from ..bands import check_augment
 from ..kept import BaseReport
 from ..loading import Batch, DataError, no_loss
 from .data import Judged, SegmentationData
@@ -290,8 +291,15 @@ def build(recipe: Recipe) -> tuple[SegmentationTask, SegmentationData]:
     Raises:
         ValueError: Something in the recipe or the data does not hold together.
     """
-    preprocessing = preprocessing_of(recipe.model.name, image_size=recipe.data.train_size, crop_fraction=1.0)
+    check_augment(recipe.model.in_chans, {"data.augment.photometric": (recipe.data.augment.photometric, 0)})
+    preprocessing = preprocessing_of(
+        recipe.model.name,
+        image_size=recipe.data.train_size,
+        crop_fraction=1.0,
+        in_chans=recipe.model.in_chans,
+    )
     data = SegmentationData(recipe.data, preprocessing, seed=recipe.seed)
+    preprocessing = data.measure()
     trainer = recipe.trainer
     num = 1 if trainer.sync_batch_norm else devices.num_processes(trainer.devices, trainer.num_nodes)
     if min(recipe.data.batch_size, len(data.images("train"))) < 2 * num:
@@ -299,14 +307,11 @@ def build(recipe: Recipe) -> tuple[SegmentationTask, SegmentationData]:
             "the head normalizes over a batch, which must have two images or more in each process: raise "
             "--data.batch_size, add training images, or set --trainer.sync_batch_norm true"
         )
-    kwargs: dict[str, Any] = dict(recipe.model.kwargs)
-    if recipe.model.drop_path_rate:
-        kwargs.setdefault("drop_path_rate", recipe.model.drop_path_rate)
     model = Segmenter(
         recipe.model.name,
         classes=data.classes,
         preprocessing=preprocessing,
-        kwargs=kwargs,
+        kwargs=recipe.model.arguments,
         head=recipe.head,
         inference=recipe.data.inference,
         palette=data.palette,

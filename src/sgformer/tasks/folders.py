@@ -1,0 +1,106 @@
+"""What lies in a folder of images: those that can be read, and what else."""
+
+import os
+from collections import Counter
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+# Files in a folder that count as images; a file named by hand may have any name.
+SUFFIXES = frozenset(
+    ".apng .avif .bmp .dib .gif .j2c .j2k .jfif .jp2 .jpe .jpeg .jpf .jpg .jpx .mpo .pbm .pcx .pgm .png .pnm .ppm "  # noqa: SIM905
+    ".qoi .tga .tif .tiff .webp".split()
+)
+# Those that are images, too, and that Pillow cannot read.
+FOREIGN = frozenset(
+    ".arw .cr2 .cr3 .dcm .dng .exr .hdr .heic .heif .hif .jxl .nef .npy .orf .psd .raf .raw .rw2 .svg".split()  # noqa: SIM905
+)
+# What systems put beside images, in lower case.
+_JUNK = {
+    "@eadir",
+    "__macosx",
+    "#recycle",
+    "$recycle.bin",
+    "system volume information",
+    "lost+found",
+    "__pycache__",
+}
+_JUNK |= {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
+_THUMBNAILS = {"thumbnails", "thumbs", "_thumbs"}
+
+
+class Found(NamedTuple):
+    """What lies in a folder and the folders below it.
+
+    Attributes:
+        images: Sorted.
+        left_out: How many files are no images that can be read, by suffix or another reason.
+    """
+
+    images: list[Path]
+    left_out: Counter[str]
+
+
+def look_through(folder: Path, suffixes: Collection[str] = SUFFIXES) -> Found:
+    """The images in a folder and all folders below it, linked ones too, and what else lies there.
+
+    Hidden files and what systems leave in folders, such as ``@eaDir`` and ``__MACOSX``, are passed over. A folder that
+    is reached twice, through links, is looked through once. Folders called ``thumbnails`` are left out, and counted.
+
+    Args:
+        folder: Where to begin.
+        suffixes: Which files count as images.
+    """
+    images: list[Path] = []
+    left_out: Counter[str] = Counter()
+    seen = {_number(parent) for parent in folder.resolve().parents}  # a link to one of them leads in a circle
+    for place, folders, files in os.walk(folder, followlinks=True):
+        if (here := _number(place)) in seen:
+            left_out["folders linked twice"] += 1
+            folders.clear()
+            continue
+        seen.add(here)
+        folders[:] = sorted(name for name in folders if not is_junk(name))
+        below = Path(place).relative_to(folder).parts
+        thumbnails = any(part.lower() in _THUMBNAILS for part in below)
+        for name in files:
+            path = Path(place, name)
+            if is_junk(name):
+                continue
+            if path.suffix.lower() not in suffixes:
+                left_out[path.suffix.lower() or "without a suffix"] += 1
+            elif thumbnails:
+                left_out["in folders of thumbnails"] += 1
+            elif path.is_file():
+                images.append(path)
+            else:
+                left_out["broken links"] += 1
+    return Found(sorted(images), left_out)
+
+
+def _number(folder: str | Path) -> tuple[int, int]:
+    """What tells a folder from all others, by whatever links it is reached."""
+    entry = os.stat(folder)
+    return entry.st_dev, entry.st_ino
+
+
+def find_images(folder: Path) -> list[Path]:
+    """The images in a folder and the folders below it, see `look_through`."""
+    return look_through(folder).images
+
+
+def some(suffixes: Collection[str]) -> str:
+    """A few of the suffixes of images, in words."""
+    return ".jpg, .png and the like" if suffixes is SUFFIXES else " or ".join(sorted(suffixes))
+
+
+def is_junk(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, or left there by a system or an archive."""
+    return name.startswith(".") or name.lower() in _JUNK
+
+
+def describe_left_out(left_out: Mapping[str, int]) -> str:
+    """Numbers and kinds of files, such as ``20 .heic, 3 .txt``, and what to do about images among them."""
+    kinds = sorted(left_out.items(), key=lambda pair: (-pair[1], pair[0]))
+    words = ", ".join(f"{number} {kind}" for kind, number in kinds)
+    return words + " (convert images to JPEG or PNG)" * any(kind in FOREIGN for kind in left_out)
