@@ -315,7 +315,7 @@ def test_a_loss_that_is_no_number_ends_the_run(root, tmp_path, capsys):
         (["evaluate", "nowhere"], "no weights file at nowhere"),
         (["predict", "nowhere", "x.jpg"], "no weights file at nowhere"),
         (["predict", "w", "x.jpg", "--top_k", "0"], "--top_k"),
-        (["predict", "w", "*.nothing"], "no images in"),
+        (["predict", "sgformer_t", "*.nothing"], "no images in"),
         (["list", "models", "nothing*"], "no model fits"),
         (["list", "cakes"], "recipes"),
         (["convert", "nowhere.pth", "out.safetensors"], "nowhere.pth"),

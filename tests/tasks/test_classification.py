@@ -14,11 +14,11 @@ from sgformer.commands.train import train
 from sgformer.engine import recipe, weights
 from sgformer.engine.sampling import seed_all
 from sgformer.engine.weights import WeightsError
-from sgformer.tasks import images
 from sgformer.tasks.backbones import ModelOptions
 from sgformer.tasks.classification import ClassificationData, Classifier, Recipe, build, evaluate
 from sgformer.tasks.classification.options import AugmentOptions, DataOptions
 from sgformer.tasks.classification.task import ClassificationTask
+from sgformer.tasks.folders import find_images
 from sgformer.tasks.images import Preprocessing
 from sgformer.tasks.loading import Batch, DataError, Unreadable, collate_readable
 
@@ -368,7 +368,7 @@ def test_the_image_size_reaches_models_that_are_built_for_one(folders):
 def test_report_counts_what_is_right(folders):
     model = classifier()
     report = evaluate(model, DataOptions(root=str(folders), image_size=32, workers=0, batch_size=5))
-    files = [(path, path.parent.name) for path in images.find_images(folders / "val")]
+    files = [(path, path.parent.name) for path in find_images(folders / "val")]
     right = [model.predict(path).label == name for path, name in files]
     assert report.num_images == len(files) == 12
     assert report.top1 == pytest.approx(np.mean(right))
