@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from sgformer.tasks.images import find_images
+from sgformer.tasks.folders import find_images
 from sgformer_cli import run
 
 RESULTS = Path(__file__).with_name("results")

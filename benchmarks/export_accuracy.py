@@ -15,7 +15,8 @@ import torch
 
 import sgformer
 from sgformer.export.formats import about_exported, open_exported
-from sgformer.tasks.images import find_images, read_image
+from sgformer.tasks.folders import find_images
+from sgformer.tasks.images import read_image
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -16,7 +16,8 @@ from torch import Tensor
 
 import sgformer
 from sgformer.backbone.ranking import hold_significance
-from sgformer.tasks.images import find_images, read_image
+from sgformer.tasks.folders import find_images
+from sgformer.tasks.images import read_image
 
 RESULTS = Path(__file__).parent / "results"
 BATCH = 25

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from sgformer.tasks.images import find_images
+from sgformer.tasks.folders import find_images
 
 RESULTS = Path(__file__).with_name("results")
 BUDGETS = ("", "?token_budget=16", "?token_budget=98")

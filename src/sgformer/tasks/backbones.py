@@ -70,7 +70,7 @@ class ModelOptions:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """What is asked of timm beside the name."""
+        """Arguments for timm beside the name."""
         rate = {"drop_path_rate": self.drop_path_rate} if self.drop_path_rate else {}
         bands = {"in_chans": self.in_chans} if self.in_chans != 3 else {}
         return {**rate, **self.kwargs, **bands}

@@ -33,7 +33,7 @@ class BandsError(ImageError):
 
 @dataclass(kw_only=True)
 class BandOptions:
-    """What images with other bands than red, green and blue hold; what is null is measured on the training images.
+    """Options of images with other bands than red, green and blue; what is null is measured on the training images.
 
     Attributes:
         mean: Of each band, in the units of the files.
@@ -48,7 +48,7 @@ class BandOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Bands(Preprocessing):
-    """How an image of any number of bands becomes the tensor that a model was trained on; stored with the weights.
+    """Preprocessing of images of any number of bands; stored with the weights.
 
     Mean and deviation are in the units of the files.
 
@@ -127,7 +127,7 @@ def check_augment(in_chans: int, augment: Mapping[str, tuple[Any, Any]]) -> None
 def measured(
     preprocessing: Bands, options: BandOptions, train: Sequence[Any], others: Sequence[Any] = ()
 ) -> tuple[Bands, str]:
-    """The same with mean, deviation and type of the training images, and a note on them.
+    """Complete a preprocessing with mean, deviation and type of the training images, and say so in a note.
 
     An image that cannot be read is passed over: training counts it.
 
@@ -185,7 +185,7 @@ def _more(number: int) -> str:
 
 
 class _Looked(NamedTuple):
-    """What was seen of an image.
+    """Facts of an image.
 
     Attributes:
         name: What to call it.

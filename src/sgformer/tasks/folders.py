@@ -1,4 +1,4 @@
-"""What lies in a folder of images: those that can be read, and what else."""
+"""Contents of folders of images: those that can be read, and what else."""
 
 import os
 from collections import Counter
@@ -30,7 +30,7 @@ _THUMBNAILS = {"thumbnails", "thumbs", "_thumbs"}
 
 
 class Found(NamedTuple):
-    """What lies in a folder and the folders below it.
+    """Contents of a folder and the folders below it: images, and what is none.
 
     Attributes:
         images: Sorted.
@@ -79,7 +79,7 @@ def look_through(folder: Path, suffixes: Collection[str] = SUFFIXES) -> Found:
 
 
 def _number(folder: str | Path) -> tuple[int, int]:
-    """What tells a folder from all others, by whatever links it is reached."""
+    """Identify a folder, by whatever links it is reached."""
     entry = os.stat(folder)
     return entry.st_dev, entry.st_ino
 

@@ -257,7 +257,7 @@ def check_size(size: tuple[int, int], name: str, *, max_pixels: int | None = Non
 
 
 def _more_bands(image: Image.Image) -> int:
-    """How many bands a TIFF has that has more than its kind of colour, as satellites' have; Pillow would drop them."""
+    """Count the bands of a TIFF that has more than its kind of colour, as satellites' have; Pillow would drop them."""
     tags: Any = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
     alpha = np.isin(np.atleast_1d(tags.get(338, ())), (1, 2)).sum()  # ExtraSamples
     colours = {2: 3, 5: 4, 6: 3, 8: 3, 9: 3, 10: 3}.get(tags.get(262), 1)  # PhotometricInterpretation
