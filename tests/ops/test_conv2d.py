@@ -1,9 +1,10 @@
-"""`conv2d`, and the operator in which it hides on a GPU."""
+"""`conv2d`, and the operator in which it hides from compilers."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from backbone import fill
 from sgformer.ops import conv2d
 
 CASES = [
@@ -42,3 +43,15 @@ def test_operator_keeps_its_contract(c_in, c_out, kernel, stride, padding, group
     args = (x.detach().requires_grad_(needs_x), weight, stride, padding, groups)
     tests = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_static")
     torch.library.opcheck(torch.ops.sgformer.conv2d, args, test_utils=tests)
+
+
+def test_a_compiler_sees_no_convolution():
+    model, seen = fill.model("sgformer_test", num_classes=5), []
+
+    def look(graph, _inputs):
+        seen.extend(str(node.target) for node in graph.graph.nodes if node.op.startswith("call"))
+        return graph.forward
+
+    with torch.no_grad():
+        torch.compile(model, backend=look)(fill.image("compiled", 1, 64, 64))
+    assert {target.removesuffix(".default") for target in seen if "conv" in target} == {"sgformer.conv2d"}

@@ -1,8 +1,9 @@
-"""A convolution that `torch.compile` does not look into on a GPU.
+"""A convolution that `torch.compile` does not look into.
 
 Inductor forces the order of channels last onto every tensor of four dimensions that a convolution follows. It takes a
-token map `(B, H, W, c)`, whose channels are last already, for one that has them second, and turns it over in memory
-before each norm. Where it sees no convolution it leaves maps as they are.
+token map `(B, H, W, c)`, whose channels are last already, for one that has them second, and attention's weights
+`(B, a, N, M)` for a map of `a` channels, and turns them over in memory before each norm and softmax. Where it sees no
+convolution it leaves them as they are.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import tiles
+from .dispatch import is_exporting
 
 
 def conv2d(
@@ -27,10 +29,10 @@ def conv2d(
         >>> conv2d(torch.ones(1, 3, 8, 8), torch.ones(4, 3, 3, 3), None, stride=2, padding=1, groups=1).shape
         torch.Size([1, 4, 4, 4])
     """
-    if x.device.type != "cuda" or not torch.compiler.is_compiling():
+    if not torch.compiler.is_compiling() or is_exporting():
         return F.conv2d(x, weight, bias, stride, padding, 1, groups)
-    if torch.is_autocast_enabled("cuda"):  # which does not reach into an operator
-        dtype = torch.get_autocast_dtype("cuda")
+    if torch.is_autocast_enabled(x.device.type):  # which does not reach into an operator
+        dtype = torch.get_autocast_dtype(x.device.type)
         x, weight = x.to(dtype), weight.to(dtype)
     y = _opaque(x, weight, stride, padding, groups)
     return y if bias is None else y + bias.to(y.dtype)[:, None, None]

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..conv2d import conv2d
+
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor, residual: bool, gelu: bool) -> Tensor:
     """The convolution, the input added where asked for, GELU where asked for; see `depthwise_conv`.
@@ -14,7 +16,9 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor, residual: bool, gelu: bool
         - x, returns: `(B, H, W, c)`; weight: `(c, 1, 3, 3)`; bias: `(c,)`
     """
     weight, folded = fold_residual(x, weight, residual)
-    y = F.conv2d(x.permute(0, 3, 1, 2), weight, bias, padding=1, groups=len(weight)).permute(0, 2, 3, 1)
+    y = conv2d(x.permute(0, 3, 1, 2), weight, bias, stride=1, padding=1, groups=len(weight)).permute(
+        0, 2, 3, 1
+    )
     y = x + y if residual and not folded else y
     return F.gelu(y) if gelu else y
 
