@@ -26,11 +26,11 @@ ARROWS: dict[str, set[str]] = {
     "fast": {"backbone", "ops"},
     "tasks": {"engine", "lettering"},
     "report": set(),
-    "export": {"backbone.exporting", "lazy tasks"},
+    "export": {"backbone.ranking", "fast.exported", "tasks"},
     "benchmark": {""},
     "commands": {
         *("", "tasks", "engine", "explain", "report", "export", "benchmark"),
-        *("backbone.official", "backbone.exporting"),
+        "backbone.official",
     },
     "__init__": {"backbone", "fast", "ops", "lazy tasks", "lazy commands"},
     "__main__": set(),

@@ -10,12 +10,13 @@ from torch import nn
 
 from backbone import fill
 from sgformer.commands import export
-from sgformer.export import check, detector, formats, parts
+from sgformer.export import check, formats, parts
 from sgformer.tasks.images import read_image
 
 pytest.importorskip("pycocotools", reason="detection needs pycocotools")
 
 from sgformer.tasks.detection import Detector
+from sgformer.tasks.detection import export as detector
 from sgformer.tasks.detection.model import HeadOptions, Preprocessing
 
 CLASSES = list("abcde")
@@ -49,7 +50,7 @@ def make(kind="mask", classes=CLASSES, **options):
 
 def lists(model, x):
     """What the exportable form finds in an image, and what the model does."""
-    part = parts.part_of(model, convs=True)
+    part = parts.part_of(model)
     with torch.no_grad():
         return part, part.module(x)[: len(part.outputs)], part.reference(x)
 
@@ -113,11 +114,11 @@ def test_a_check_without_objects_says_so(monkeypatch):
     monkeypatch.setattr(check, "open_exported", lambda path: torch.no_grad()(part.module))
     assert check.verify("", part, fixed=(96, 96), largest=(96, 96)) < 1e-4
     with torch.no_grad():
-        part.module.find.heads.box_predictor.cls_score.bias[1] += 1
+        part.module.module.find.heads.box_predictor.cls_score.bias[1] += 1
     with pytest.raises(parts.ExportError, match="differs from the model"):
         check.verify("", part, fixed=(96, 96), largest=(96, 96))
     with torch.no_grad():
-        for heads in (model.roi_heads, part.module.find.heads):
+        for heads in (model.roi_heads, part.module.module.find.heads):
             heads.box_predictor.cls_score.bias[0] += 100
     with pytest.warns(UserWarning, match="no object was found"):
         assert check.verify("", part, fixed=(96, 96), largest=(96, 96)) == 0

@@ -1,16 +1,17 @@
 """Exported files that take any size: against the model on several, and at the ends of their range."""
 
 import operator
+from contextlib import contextmanager
 
 import pytest
 import torch
 
 from backbone import fill
-from sgformer.backbone import exporting
-from sgformer.backbone.exporting import Exportable
+from sgformer.backbone.ranking import num_maps, record_significance
 from sgformer.export import check, formats, parts, tracing
 from sgformer.export.formats import onnx_file, torch_program
-from sgformer.ops import pool_keys, rank_tokens
+from sgformer.fast import exported
+from sgformer.ops import dispatch, pool_keys, rank_tokens
 from sgformer.ops.group_tokens import cut_bands, group_factor
 from sgformer.ops.group_tokens.exportable import count_factor
 from sgformer.ops.pool_keys.exportable import count_side, pool_cells
@@ -22,16 +23,32 @@ COMPARED = [(160, 208), (224, 224), (333, 250), (416, 352)]
 SIZES = [(128, 128), (160, 208), (224, 224), (333, 250), (130, 401)]
 
 
+@pytest.fixture(params=[False, True], ids=["products", "convolutions"])
+def as_exported(request, monkeypatch):
+    """What a model gives in the operations of an exported program, computed here, and its significance maps."""
+
+    @contextmanager
+    def exporting():
+        with monkeypatch.context() as patch, exported.convolutions(request.param):
+            patch.setattr(dispatch, "_exporting", lambda: True)
+            yield
+
+    def run(model, x):
+        with exporting(), record_significance(model) as maps:
+            return model(x), maps
+
+    return run
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("options", [{}, {"img_size": (96, 160)}])
 @torch.no_grad()
-def test_any_size_computes_what_the_model_computes(size, options):
+def test_any_size_computes_what_the_model_computes(size, options, as_exported):
     model, x = fill.model("sgformer_test", num_classes=5, **options), fill.image("export", 2, *size)
-    for onnx in (False, True):
-        logits, *maps = Exportable(model, convs=onnx)(x)
-        torch.testing.assert_close(logits, model(x), rtol=0, atol=1e-11)
-        for ours, theirs in zip(maps, model.forward_significance(x), strict=True):
-            torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-11)
+    logits, maps = as_exported(model, x)
+    torch.testing.assert_close(logits, model(x), rtol=0, atol=1e-11)
+    for ours, theirs in zip(maps, model.forward_significance(x), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-11)
 
 
 @pytest.mark.parametrize(
@@ -45,13 +62,12 @@ def test_any_size_computes_what_the_model_computes(size, options):
     ],
 )
 @torch.no_grad()
-def test_every_variant_computes_the_same(variant, size):
+def test_every_variant_computes_the_same(variant, size, as_exported):
     """In float64, what is followed by the exporters; files of every variant: benchmarks/export_parity.py."""
     model, x = fill.model(variant, num_classes=5), fill.image("export", 1, *size)
-    for onnx in (False, True):
-        logits, *maps = Exportable(model, convs=onnx)(x)
-        torch.testing.assert_close(logits, model(x), rtol=0, atol=1e-10)
-        assert len(maps) == exporting.num_maps(model) > 0
+    logits, maps = as_exported(model, x)
+    torch.testing.assert_close(logits, model(x), rtol=0, atol=1e-10)
+    assert len(maps) == num_maps(model) > 0
 
 
 @pytest.mark.parametrize("budget", [3, 20, 196])
@@ -72,11 +88,10 @@ def test_what_a_budget_asks_for_is_counted_as_it_is_searched(budget):
 @pytest.mark.parametrize("size", [(32, 32), (33, 47), (97, 130)])
 @pytest.mark.parametrize("budget", [None, 20])
 @torch.no_grad()
-def test_one_size_computes_what_the_model_computes(size, budget):
+def test_one_size_computes_what_the_model_computes(size, budget, as_exported):
     model = fill.model("sgformer_test", num_classes=5, token_budget=budget)
     x = fill.image("export", 2, *size)
-    for onnx in (False, True):
-        torch.testing.assert_close(Exportable(model, convs=onnx)(x)[0], model(x), rtol=0, atol=1e-11)
+    torch.testing.assert_close(as_exported(model, x)[0], model(x), rtol=0, atol=1e-11)
 
 
 def test_equal_significance_is_ranked_in_row_major_order():
@@ -92,8 +107,9 @@ def test_nothing_in_an_exported_program_is_left_to_a_runtime():
     """No sort, since few runtimes have a stable one; no rank above 5; no division of sizes other than of integers."""
     model = fill.model("sgformer_test", num_classes=5, depths=(2, 0, 0, 1)).float()
     for convs in (False, True):
-        module = Exportable(model, convs=convs)
-        program = tracing.trace(module, 3, fixed=None, smallest=(128, 128), largest=(512, 512))
+        program = tracing.trace(model, 3, fixed=None, smallest=(128, 128), largest=(512, 512), convs=convs)
+        convolved = sum("conv2d" in str(node.target) for node in program.graph.nodes)
+        assert (convolved > 30) == convs
         for node in program.graph.nodes:
             assert "sort" not in str(node.target)
             assert node.target is not operator.truediv
@@ -139,7 +155,7 @@ def test_one_file_takes_every_size_of_its_range(tmp_path, suffix, budget):
     options = {"depths": (2, 0, 0, 1), "token_budget": budget}
     model = Classifier("sgformer_test", classes=list("abc"), preprocessing=preprocessing, kwargs=options)
     fill.fill_(model.eval().backbone)
-    part = parts.part_of(model, convs=suffix == ".onnx")
+    part = parts.part_of(model)
     smallest, largest = (128, 128), (512, 512)
     program = tracing.trace(part.module, 3, fixed=None, smallest=smallest, largest=largest)
     path = tmp_path / f"any{suffix}"

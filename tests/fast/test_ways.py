@@ -15,9 +15,9 @@ from sgformer.backbone.mlp import ConvMlp
 from sgformer.backbone.regional import RegionalAttention
 from sgformer.backbone.segment import Segment
 from sgformer.backbone.stem import Downsample, Stem
-from sgformer.fast import conv_strips, explain_ways
+from sgformer.fast import conv_strips, explain_ways, exported
 from sgformer.fast.conditions import LAYERS
-from sgformer.ops import pieces
+from sgformer.ops import dispatch, pieces
 
 # From this size on maps and batches are large: set to 0, so that what is for large ones takes small ones.
 SIZES = [(pieces, "MAX_WHOLE"), (pieces, "MAX_BATCH"), (conv_strips, "MIN_SIZE")]
@@ -105,6 +105,9 @@ def test_every_segment_is_here():
 @pytest.mark.parametrize(("kind", "way"), [(kind, way) for kind in LAYERS for way in kind.ways])
 def test_a_way_computes_what_is_defined(kind, way, monkeypatch):
     serves = 0
+    if way == "exported":
+        monkeypatch.setattr(dispatch, "_exporting", lambda: True)
+        monkeypatch.setattr(exported, "_convolutions", True)
     monkeypatch.setattr(kind, "ways", {way: kind.ways[way]})
     for mode in MODES:
         segment, inputs = built(kind, mode)

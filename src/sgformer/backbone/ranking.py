@@ -16,6 +16,11 @@ from torch import Tensor
 from .attention import HybridScaleAttention, SelfGuidedAttention
 
 
+def num_maps(model: nn.Module) -> int:
+    """How many significance maps a model measures, or whatever holds its blocks."""
+    return sum(isinstance(module, HybridScaleAttention) for module in model.modules())
+
+
 @contextmanager
 def hold_significance(
     model: nn.Module, maps: Sequence[Tensor | Callable[[Tensor], Tensor]]

@@ -68,20 +68,16 @@ def export(
     fixed = parse_size(size)
 
     from .. import tasks
-    from ..backbone.exporting import MIN_ANY_SIZE
     from ..export.check import checked_on, verify
     from ..export.int8 import quantise
     from ..export.parts import ExportError, part_of
-    from ..export.tracing import trace
+    from ..export.tracing import MIN_ANY_SIZE, trace
 
     if max_size is not None:
         _range(fixed, max_size, MIN_ANY_SIZE)  # before anything is loaded
     kind.require()
     model = tasks.load(weights)
-    convs = kind.convs and not (
-        int8 or half
-    )  # int8 rounds matrix products; half is for GPUs, which turn no maps
-    part = part_of(model, convs=convs, half=half, pyramid=pyramid)
+    part = part_of(model, half=half, pyramid=pyramid)
     if "scores" in part.outputs and not kind.lists:
         raise ExportError(
             f"{out.suffix} files cannot list objects; give --pyramid for the maps alone, or write .onnx or .pt2"
@@ -104,7 +100,12 @@ def export(
     }
     print(f"following the model {'at ' + _times(fixed) if fixed else 'with open sizes'} ...", flush=True)
     program = trace(
-        part.module, part.channels, fixed=fixed, smallest=smallest, largest=largest, batch=part.batch
+        *(part.module, part.channels),
+        fixed=fixed,
+        smallest=smallest,
+        largest=largest,
+        batch=part.batch,
+        convs=kind.convs and not (int8 or half),  # int8 rounds products; half is for GPUs, which turn no maps
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..backbone.exporting import hold_significance, record_significance
+from ..backbone.ranking import hold_significance, record_significance
+from ..tasks.part import Part
 from .formats import Format, open_exported
-from .parts import ExportError, Part
+from .parts import ExportError
 from .tracing import Size
 
 # Images on which a file must agree with the model before it is kept, as (batch, height, width).

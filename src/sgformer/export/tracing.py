@@ -11,6 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..fast.exported import convolutions
+
+MIN_ANY_SIZE = 128  # below it some bands are shorter than a group, and the numbers of groups become 1
 MAX_BATCH = 1024
 EXAMPLE = (2, 224, 256)  # what the model is traced with
 Size = tuple[int, int]
@@ -24,6 +27,7 @@ def trace(
     smallest: Size,
     largest: Size,
     batch: int | None = None,
+    convs: bool = False,
 ) -> Any:
     """Follow a module with symbols for the number of images, and for their height and width, unless fixed.
 
@@ -34,6 +38,7 @@ def trace(
         smallest: Least (height, width).
         largest: Greatest (height, width).
         batch: The one number of images, or None for any.
+        convs: Whether projections beside convolutions become convolutions; see `fast.exported`.
 
     Returns:
         A `torch.export.ExportedProgram`.
@@ -53,7 +58,7 @@ def trace(
         shape |= {3: Dim("width", min=smallest[1], max=largest[1])}
     some, height, width = EXAMPLE
     height, width = fixed or (min(height, largest[0]), min(width, largest[1]))
-    with torch.no_grad(), quiet():
+    with torch.no_grad(), quiet(), convolutions(convs):
         program = torch.export.export(
             module,
             (torch.zeros(batch or some, channels, height, width),),

@@ -11,34 +11,40 @@ from ..backbone.segment import Way
 from ..backbone.stem import Downsample, Stem
 from ..ops.dispatch import plain
 from ..ops.pieces import keep_freed_memory
-from . import batches, conv_strips, fused, recomputed, strips
+from . import batches, conv_strips, exported, fused, recomputed, strips
 from .explain import Taken, explain_ways
 
 __all__ = ["Taken", "explain_ways", "keep_freed_memory", "plain"]
 
 Stem.ways = {
+    "exported": Way(exported.stem, exported.why_not_convolutions),
     "strips": Way(conv_strips.stem, conv_strips.why_not),
     "few_images": Way(batches.run, batches.why_not),
     "fused": Way(fused.stem, fused.why_not),
 }
 Downsample.ways = {
+    "exported": Way(exported.chain, exported.why_not_convolutions),
     "strips": Way(conv_strips.downsample, conv_strips.why_not),
     "fused": Way(fused.chain, fused.why_not),
 }
 ConvMlp.ways = {
+    "exported": Way(exported.mlp, exported.why_not_convolutions),
     "recomputed": Way(recomputed.mlp, recomputed.why_not_mlp),
     "fused": Way(fused.mlp, fused.why_not),
 }
 HybridScaleAttention.ways = {
+    "exported": Way(exported.attention, exported.why_not),
     "strips": Way(strips.hybrid_scale, strips.why_not_attention),
     "fused": Way(fused.attention, fused.why_not),
 }
 SelfGuidedAttention.ways = {
+    "exported": Way(exported.attention, exported.why_not),
     "strips": Way(strips.self_guided, strips.why_not_attention),
     "fused": Way(fused.attention, fused.why_not),
 }
 RegionalAttention.ways = {"fused": Way(fused.attention, fused.why_not)}
 GlobalAttention.ways = {
+    "exported": Way(exported.attention, exported.why_not),
     "strips": Way(strips.all_to_all, strips.why_not_attention),
     "fused": Way(fused.attention, fused.why_not),
 }

@@ -29,6 +29,12 @@ try:  # PyTorch has no public name for it
 except ImportError:
     _has_any_global_hook = None
 
+try:  # nor for what takes the place of weights while `torch.export` follows
+    from torch._subclasses import FakeTensor
+except ImportError:
+    FakeTensor = nn.Parameter
+_PLAIN = (nn.Parameter, Tensor, FakeTensor)
+
 
 def _any_global_hook() -> bool:
     """Whether a hook wants to be called with all modules; without the means to know, as if there were one."""
@@ -132,7 +138,7 @@ def _objection(name: str, layer: nn.Module) -> str | None:
     if not unobserved(layer):
         return f"{name} has a hook, or a forward of its own"
     for weight in layer._parameters.values():
-        if weight is not None and type(weight) not in (nn.Parameter, Tensor):
+        if weight is not None and type(weight) not in _PLAIN:
             return f"the weights of {name} are a {type(weight).__name__}"
     return None
 
@@ -153,8 +159,10 @@ def mode_objection() -> str | None:
     """None, or a sentence: the plain way is asked for, or something follows that has to see each step."""
     if dispatch.is_plain():
         return "within sgformer.plain()"
+    if dispatch.is_exporting():
+        return "torch.export follows"
     if torch.compiler.is_compiling():
-        return "torch.export follows" if dispatch.is_exporting() else None
+        return None
     if torch.jit.is_tracing():
         return "torch.jit.trace follows"
     if dispatch.is_transformed():

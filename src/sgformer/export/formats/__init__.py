@@ -37,7 +37,7 @@ class Format:
         packages: That are imported to write it and to run it, each with the name by which it is installed; the last one
             runs it.
         extra: Of sgformer, which installs them.
-        convs: Whether projections beside convolutions are convolutions, too; see `ExportableFeatures`.
+        convs: Whether projections beside convolutions are convolutions, too; see `fast.exported`.
         open_sizes: Whether a file may take images of many sizes, in batches.
         lists: Whether it may find objects: it has `NonMaxSuppression` and `RoiAlign`.
         runs_here: Whether its runtime is to be had on this system, so that a file is checked.

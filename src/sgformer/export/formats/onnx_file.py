@@ -35,6 +35,7 @@ def model_of(program: Any, about: dict[str, Any], *, refuses: bool = True) -> An
             input_names=["images"],
             output_names=about["outputs"],
             optimize=False,
+            custom_translation_table={torch.ops.aten.floor_divide.default: _floor_divide},
         )
         assert exported is not None
         _simplify(exported.model)
@@ -75,6 +76,14 @@ def read_about(path: Path) -> dict[str, Any]:
 
     model = onnx.load(str(path), load_external_data=False)
     return json.loads({entry.key: entry.value for entry in model.metadata_props}["sgformer"])
+
+
+def _floor_divide(dividend: Any, divisor: Any) -> Any:
+    """`//` of numbers of which none here is negative: the exporter compares their signs, which not all runtimes do."""
+    from onnxscript import opset20
+
+    quotient: Any = opset20.Div(dividend, divisor)
+    return opset20.Floor(quotient) if dividend.dtype.is_floating_point() else quotient
 
 
 def _write_out_gelu(model: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 
 def rank(significance: Tensor) -> Tensor:
@@ -25,6 +26,10 @@ def rank(significance: Tensor) -> Tensor:
     run = F.pad(
         rises.cumsum(1), (1, 0)
     ).long()  # summed as floats, exact to 2**24: some runtimes sum nothing else
-    # From -N * N / 2 to N * N / 2, which 32 bits hold up to 1024x1024, for runtimes that have no more.
-    order = ((run - N // 2) * N + place).topk(N, dim=1, largest=False, sorted=True).indices
+    key = (run - N // 2) * N + place
+    if statically_known_true(
+        N <= 2**16
+    ):  # then 32 bits hold it; some runtimes have no more, or rank no others
+        key = key.int()
+    order = key.topk(N, dim=1, largest=False, sorted=True).indices
     return place.gather(1, order)

@@ -1,4 +1,4 @@
-"""A detector in a form that exporters take: of one image a list of objects that is always of one length.
+"""Detectors as exporters take them: one image to a list of objects that is always of one length, or a pyramid.
 
 Torchvision's heads drop boxes as they go, so that every list is as long as an image has it. Here no list changes its
 length: what is dropped keeps its place with a score of -1, and lists are cut to a number by `topk`. Overlaps are
@@ -8,7 +8,8 @@ suppressed by the same operator, regions are cut out of the maps by the same ope
 import copy
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +17,8 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import boxes as box_ops
 from torchvision.ops import nms, roi_align
 
-if TYPE_CHECKING:
-    from ..tasks.detection.model import Detector
+from ..part import InHalf, Part
+from .model import Detector
 
 NOTHING = -1.0  # the score of an empty place
 # Boxes of one class that is likely enough are kept until overlaps are suppressed, this many times the proposals.
@@ -25,46 +26,87 @@ MAX_CANDIDATES = 2
 MIN_OVERLAP = 0.9  # of two boxes that are taken for the same object; see `compare`
 
 
+def part(model: Detector, *, half: bool = False, pyramid: bool = False) -> Part:
+    """The objects of an image, or the maps of a pyramid without heads. Only the maps are computed in float16."""
+    maps = ExportablePyramid(model)
+    shared: dict[str, Any] = {"backbone": model.backbone}
+    about = {"category_ids": list(model.category_ids), "part": "pyramid"}
+    if pyramid:
+        first = 8 if model.heads.kind == "retinanet" else 4
+        return Part(
+            module=InHalf(maps) if half else maps,
+            reference=lambda x: list(model._maps(list(x)).values()),
+            outputs=tuple(f"stride{first * 2**level}" for level in range(5)),
+            about=about,
+            **shared,
+        )
+    outputs = ("boxes", "labels", "scores", *(("masks",) if model.heads.masks else ()))
+    least = (model.retina if model.heads.kind == "retinanet" else model.roi_heads).score_thresh
+    return Part(
+        module=ExportableDetector(model, InHalf(maps) if half else maps),
+        reference=lambda x: reference(model, x),
+        outputs=outputs,
+        about=about | {"part": "objects", "max_detections": model.heads.max_detections},
+        batch=1,
+        compare=partial(compare, names=outputs, least=least),
+        **shared,
+    )
+
+
+class ExportablePyramid(nn.Module):
+    """The feature pyramid of a detector: the backbone's maps through torchvision's pyramid, and coarser maps.
+
+    Shape:
+        - x: `(B, 3, height, width)`
+        - returns: maps of stride 4, 8, 16, 32 and 64, or 8 to 128 of a RetinaNet, `(B, channels, H, W)`
+    """
+
+    def __init__(self, model: Detector) -> None:
+        super().__init__()
+        self.backbone, self.neck = model.backbone, copy.deepcopy(model.neck).eval()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The maps from fine to coarse."""
+        maps = self.backbone(x)[-len(self.neck.inner_blocks) :]  # pyright: ignore
+        return tuple(self.neck({str(level): map_ for level, map_ in enumerate(maps)}).values())
+
+
 class ExportableDetector(nn.Module):
-    """Objects in one image, the surest first, and the significance maps.
+    """Objects in one image, the surest first.
 
     The list is as long as the detector may find objects. Places beyond those that it found have score and label 0.
 
     Args:
         model: What is exported.
-        pyramid: From images to the maps of the pyramid and then the significance maps.
-        num_levels: How many of them are the pyramid's.
+        pyramid: From images to the maps of the pyramid.
 
     Shape:
         - x: `(1, 3, height, width)`
         - returns: boxes `(n, 4)` in pixels of x, labels `(n,)` from 1, scores `(n,)`, masks `(n, 28, 28)` within the
-          boxes if the model has masks, and `(1, H, W)` for each pair
+          boxes if the model has masks
     """
 
-    def __init__(self, model: "Detector", pyramid: nn.Module, num_levels: int) -> None:
+    def __init__(self, model: Detector, pyramid: nn.Module) -> None:
         super().__init__()
-        self.pyramid, self.num_levels = pyramid, num_levels
+        self.pyramid = pyramid
         self.find = RetinaBoxes(model) if model.heads.kind == "retinanet" else RegionBoxes(model)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Finds objects, and tells what it finds significant."""
-        maps = self.pyramid(x)
-        levels = list(maps[: self.num_levels])
-        boxes, labels, scores, *masks = self.find(levels, (x.shape[2], x.shape[3]))
+        """Finds objects."""
+        boxes, labels, scores, *masks = self.find(list(self.pyramid(x)), (x.shape[2], x.shape[3]))
         found = scores > 0
         return (
             boxes * found.unsqueeze(1),
             labels * found,
             scores * found,
             *(shapes * found[:, None, None] for shapes in masks),
-            *maps[self.num_levels :],
         )
 
 
 class RegionBoxes(nn.Module):
     """Find boxes as `RegionProposalNetwork` and `RoIHeads` do, in the maps of one image."""
 
-    def __init__(self, model: "Detector") -> None:
+    def __init__(self, model: Detector) -> None:
         super().__init__()
         self.rpn: Any = copy.deepcopy(model.rpn).eval()
         self.heads: Any = copy.deepcopy(model.roi_heads).eval()
@@ -113,7 +155,7 @@ class RegionBoxes(nn.Module):
 class RetinaBoxes(nn.Module):
     """Find boxes as `RetinaNet` does, in the maps of one image."""
 
-    def __init__(self, model: "Detector") -> None:
+    def __init__(self, model: Detector) -> None:
         super().__init__()
         self.retina: Any = copy.deepcopy(model.retina).eval()
 
@@ -201,8 +243,13 @@ def list_objects(found: dict[str, Tensor], number: int) -> list[Tensor]:
     return listed
 
 
+<<<<<<< HEAD:src/sgformer/export/detector.py
 def reference(model: "Detector", x: Tensor) -> list[Tensor]:
     """List what the model itself finds in one prepared image."""
+=======
+def reference(model: Detector, x: Tensor) -> list[Tensor]:
+    """List what the model itself finds in one prepared image."""
+>>>>>>> 6063883 (The plain model is the only one that is exported: fast/exported.py and tasks/<task>/export.py take the place of a second model; benchmarks/runtimes.py):src/sgformer/tasks/detection/export.py
     size = (int(x.shape[2]), int(x.shape[3]))
     maps, batch = model._maps(list(x)), ImageList(x, [size])
     if model.heads.kind == "retinanet":

@@ -1,0 +1,273 @@
+"""The weights that ship, in other people's runtimes: `python benchmarks/runtimes.py IMAGES [NAME...]`.
+
+IMAGES is a folder of photographs, of which a hundred are taken. Each runtime runs in a process of its own, by the
+interpreter that `--python` names for it, since some want packages that others cannot live with; one that lacks its
+package is left out, and so is one whose results are there already. Every file is compared with the model itself, on the
+same images at two sizes, with the ranking of tokens held as in the check of `sgformer export`. Results go to
+`benchmarks/results/runtimes/<name>.json`, and the table in docs/export.md is written from them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from export_speed import machine
+from PIL import Image
+
+import sgformer
+from sgformer.commands.export import export
+from sgformer.export import check, parts
+from sgformer.export.formats import open_exported
+from sgformer.tasks.images import find_images, read_image
+
+ROOT = Path(__file__).parents[1]
+WEIGHTS = ROOT / "src" / "sgformer" / "weights" / "sgformer_t.safetensors"
+RESULTS = ROOT / "benchmarks" / "results" / "runtimes"
+PAGE = ROOT / "docs" / "export.md"
+START, END = "<!-- written by benchmarks/runtimes.py -->\n", "<!-- until here -->\n"
+NUM_IMAGES = 100
+SIZES = ((224, 224), (160, 208))
+Run = Callable[[np.ndarray], Sequence[np.ndarray]]
+
+
+def ours(path: Path, size: tuple[int, int]) -> Run:
+    """As this package opens its files."""
+    run = open_exported(path, threads=1)
+    return lambda x: [y.numpy() for y in run(torch.from_numpy(x))]
+
+
+def openvino_by_default(path: Path, size: tuple[int, int]) -> Run:
+    import openvino
+
+    compiled = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_NUM_THREADS": 1})
+    return lambda x: [array.copy() for array in compiled(x).values()]
+
+
+def mnn(path: Path, size: tuple[int, int]) -> Run:
+    import _tools  # what `mnnconvert` calls, which would install packages
+    import MNN
+    import onnx
+
+    graph = onnx.load(str(path)).graph
+    inputs, outputs = [put.name for put in graph.input], [put.name for put in graph.output]
+    converted = path.with_suffix(".mnn")
+    _tools.mnnconvert(["mnnconvert", "-f", "ONNX", "--modelFile", str(path), "--MNNModel", str(converted)])
+    setting = {"backend": "CPU", "numThread": 1, "precision": "high"}
+    manager = MNN.nn.create_runtime_manager((setting,))
+    module = MNN.nn.load_module_from_file(str(converted), inputs, outputs, runtime_manager=manager)
+
+    def run(x: np.ndarray) -> Sequence[np.ndarray]:
+        put = MNN.expr.const(np.ascontiguousarray(x), list(x.shape), MNN.expr.NCHW)
+        return [MNN.expr.convert(y, MNN.expr.NCHW).read().copy() for y in module.forward([put])]
+
+    return run
+
+
+def tract(path: Path, size: tuple[int, int]) -> Run:
+    import tract
+
+    model = tract.onnx().load(path)
+    model.set_input_fact(0, f"1,3,{size[0]},{size[1]},f32")
+    runnable = model.into_model().into_runnable()
+    return lambda x: [y.to_numpy() for y in runnable.run([x])]
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What runs a file.
+
+    Attributes:
+        package: as pip installs it.
+        suffix: of the file that it reads.
+        open: opens a file for a size.
+        open_file: whether one file takes every size; otherwise there is one a size.
+        options: of `export`.
+    """
+
+    package: str
+    suffix: str
+    open: Callable[[Path, tuple[int, int]], Run] = ours
+    open_file: bool = True
+    int8: bool = False
+
+
+RUNTIMES = {
+    "PyTorch": Runtime("torch", ".pt2"),
+    "ONNX Runtime": Runtime("onnxruntime", ".onnx"),
+    "ONNX Runtime, int8": Runtime("onnxruntime", ".onnx", int8=True),
+    "OpenVINO": Runtime("openvino", ".xml"),
+    "OpenVINO, its defaults": Runtime("openvino", ".xml", openvino_by_default),
+    "MNN": Runtime("MNN", ".onnx", mnn),
+    "tract": Runtime("tract", ".onnx", tract),
+    "tract, a file a size": Runtime("tract", ".onnx", tract, open_file=False),
+    "LiteRT": Runtime("ai-edge-litert", ".tflite", open_file=False),
+    "ExecuTorch with XNNPACK": Runtime("executorch", ".pte", open_file=False),
+}
+
+
+def name_of_file(name: str) -> str:
+    return name.lower().replace(",", "").replace(" ", "_")
+
+
+def make(runtime: Runtime, size: tuple[int, int], folder: Path) -> Path:
+    """The exported file for a size, made where it is not there."""
+    fixed = None if runtime.open_file else size
+    kind = f"{'x'.join(map(str, fixed)) if fixed else 'open'}{'_int8' if runtime.int8 else ''}"
+    path = folder / f"{kind}{runtime.suffix}"
+    if not path.exists():
+        export(WEIGHTS, path, size=fixed, int8=runtime.int8)
+    return path
+
+
+def measure(name: str, images: list[Path], folder: Path) -> dict[str, Any]:
+    """What a runtime answers to the images, beside the model's own answers."""
+    torch.set_num_threads(1)
+    runtime, model = RUNTIMES[name], sgformer.load(WEIGHTS)
+    part = parts.part_of(model)
+    how = model.preprocessing
+    mean, std = (np.array(numbers, np.float32)[:, None, None] for numbers in (how.mean, how.std))
+    found: dict[str, Any] = {
+        "package": f"{runtime.package} {importlib.metadata.version(runtime.package)}",
+        "torch": torch.__version__.split("+")[0],
+        "file": runtime.suffix,
+        "machine": machine(),
+        "python": platform.python_version(),
+        "threads": 1,
+        "date": datetime.date.today().isoformat(),
+        "sizes": {},
+    }
+    for size in SIZES:
+        key = f"{size[0]}x{size[1]}"
+        try:
+            run = runtime.open(make(runtime, size, folder), size)
+            found["sizes"][key] = compare(run, part, images, size, mean, std)
+        except Exception as error:
+            traceback.print_exc()
+            said = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:150]}"
+            found["sizes"][key] = {"fails": said.replace(str(folder), "").replace(str(ROOT), "")}
+        print(name, key, found["sizes"][key], flush=True)
+    return found
+
+
+@torch.inference_mode()
+def compare(
+    run: Run, part: parts.Part, images: list[Path], size: tuple[int, int], mean: Any, std: Any
+) -> dict:
+    """The largest differences with the ranking held, how often both name the same class, and seconds an image."""
+    held = absolute = of_maps = 0.0
+    same, seconds, eager = 0, [], []
+    for path in images:
+        image = read_image(path).resize(size[::-1], Image.Resampling.BICUBIC)
+        x = ((np.asarray(image, np.float32) / 255).transpose(2, 0, 1) - mean) / std
+        x = np.ascontiguousarray(x[None], np.float32)
+        start = time.perf_counter()
+        given = [torch.from_numpy(np.array(y)) for y in run(x)]
+        seconds.append(time.perf_counter() - start)
+        tensor = torch.from_numpy(x)
+        start = time.perf_counter()
+        (logits,) = part.reference(tensor)
+        eager.append(time.perf_counter() - start)
+        same += int(given[0].argmax() == logits.argmax())
+        for output, (difference, largest) in check.differences(part, tensor, given).items():
+            if output == "logits":
+                absolute, held = max(absolute, difference), max(held, difference / max(1.0, largest))
+            else:
+                of_maps = max(of_maps, difference / max(1.0, largest))
+    return {
+        "images": len(images),
+        "same_top1": same,
+        "held": float(f"{held:.1e}"),
+        "held_absolute": float(f"{absolute:.1e}"),
+        "significance": float(f"{of_maps:.1e}"),
+        "seconds": round(float(np.median(seconds)), 4),
+        "eager_seconds": round(float(np.median(eager)), 4),
+    }
+
+
+def table(results: dict[str, dict]) -> str:
+    """The table of the page, from what was run."""
+    heads = ["runtime", "file", *(f"held, {h}x{w} | same class | seconds" for h, w in SIZES)]
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * (2 + 3 * len(SIZES))]
+    for name, found in results.items():
+        version = found["package"].rsplit(" ", 1)[1]
+        file = f"`{found['file']}`, {'open' if RUNTIMES[name].open_file else 'a file a size'}"
+        cells = [f"{name} {version}", file]
+        for row in found["sizes"].values():
+            if "fails" in row:
+                cells += [f"**fails**: {row['fails'].replace('|', '')}", "", ""]
+            else:
+                cells += [
+                    f"{row['held']:.1e}",
+                    f"{row['same_top1']} of {row['images']}",
+                    f"{row['seconds']:.4f}",
+                ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def write_page() -> None:
+    paths = {name: RESULTS / f"{name_of_file(name)}.json" for name in RUNTIMES}
+    results = {name: json.loads(p.read_text(encoding="utf-8")) for name, p in paths.items() if p.exists()}
+    head, _, rest = PAGE.read_text(encoding="utf-8").partition(START)
+    assert rest, f"{PAGE} has no place for the table"
+    PAGE.write_text(
+        head + START + "\n" + table(results) + "\n" + END + rest.partition(END)[2], encoding="utf-8"
+    )
+
+
+def main(values: argparse.Namespace) -> None:
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    paths = find_images(Path(values.images))
+    paths = paths[:: max(1, len(paths) // NUM_IMAGES)][:NUM_IMAGES]
+    if values.one:
+        found = measure(values.one, paths, Path(values.files))
+        out = RESULTS / f"{name_of_file(values.one)}.json"
+        out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        return
+    pythons = dict(pair.split("=", 1) for pair in values.python)
+    with tempfile.TemporaryDirectory() as folder:
+        files = values.files or folder
+        for name in values.names or RUNTIMES:
+            if (RESULTS / f"{name_of_file(name)}.json").exists():
+                continue
+            python = pythons.get(name, pythons.get(RUNTIMES[name].package, sys.executable))
+            ask = f"import importlib.metadata as m; m.version({RUNTIMES[name].package!r})"
+            if subprocess.run([python, "-c", ask], capture_output=True).returncode:
+                print(f"{name} is left out: {python} has no {RUNTIMES[name].package}", flush=True)
+                continue
+            command = [python, __file__, values.images, "--one", name, "--files", files]
+            done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
+            if done.returncode:
+                print(f"{name} ended with {done.returncode}", flush=True)
+    write_page()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("images", metavar="IMAGES")
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument(
+        "--python", action="append", default=[], metavar="NAME=PATH", help="by runtime or package"
+    )
+    parser.add_argument("--files", default="", help="a folder in which exported files are kept")
+    parser.add_argument("--one", choices=RUNTIMES, help=argparse.SUPPRESS)
+    main(parser.parse_args())

@@ -1,0 +1,111 @@
+"""Segmenters as exporters take them: in operations for maps of unknown height and width."""
+
+import copy
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..part import InHalf, Part
+from .model import Segmenter
+
+
+def part(model: Segmenter, *, half: bool = False) -> Part:
+    """Export the logits of images, at their own size; in float16 if that is wanted."""
+    module = ExportableSegmenter(model)
+    return Part(
+        module=InHalf(module) if half else module,
+        reference=lambda x: [model(x)],
+        backbone=model.backbone,
+        outputs=("logits",),
+        channels=len(model.preprocessing.mean),
+        about={"palette": [list(colour) for colour in model.palette]},
+    )
+
+
+class ExportableSegmenter(nn.Module):
+    """A segmenter that asks nothing of an image's size.
+
+    Shape:
+        - x: `(B, 3, height, width)`
+        - returns: `(B, classes, height, width)`
+    """
+
+    def __init__(self, model: Segmenter) -> None:
+        super().__init__()
+        self.backbone = model.backbone
+        self.decoder = copy.deepcopy(model.decoder).eval()
+        self.classifier = copy.deepcopy(model.classifier)
+        self.fuse = self._upernet if model.options.name == "upernet" else self._semantic_fpn
+        for module in list(self.decoder.modules()):
+            for name, child in module.named_children():
+                if isinstance(child, nn.AdaptiveAvgPool2d):
+                    setattr(module, name, _MeanCells(int(child.output_size)))  # pyright: ignore
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Gives each pixel a score for each class."""
+        logits = self.classifier(self.fuse(self.backbone(x))).float()
+        logits = _resized(logits, (4 * logits.shape[2], 4 * logits.shape[3]))
+        return (_placed(logits, x.shape[2], x.shape[3]),)
+
+    def _upernet(self, features: list[Tensor]) -> Tensor:
+        return self.decoder(features)
+
+    def _semantic_fpn(self, features: list[Tensor]) -> Tensor:
+        """As `SemanticFPN`, which asks whether sizes are odd and grows maps by factors."""
+        decoder: Any = self.decoder.decoder
+        rows, columns = features[-1].shape[-2:]
+        x, fused = None, None
+        for level in reversed(range(4)):
+            height, width = rows * 2 ** (3 - level), columns * 2 ** (3 - level)
+            map_ = _placed(features[level], height, width)
+            if x is None:
+                x = decoder.p5(map_)
+            else:
+                skip = getattr(decoder, f"p{level + 2}").skip_conv(map_)
+                x = _resized(x, (height, width), mode="nearest") + skip
+            y = x
+            for i, block in enumerate(decoder.seg_blocks[3 - level].block):
+                y = block.block(y)
+                if block.upsample:
+                    y = _resized(y, (height * 2 ** (i + 1), width * 2 ** (i + 1)), align_corners=True)
+            fused = y if fused is None else fused + y
+        assert fused is not None
+        return _placed(fused, *features[0].shape[-2:])
+
+
+class _MeanCells(nn.Module):
+    """`nn.AdaptiveAvgPool2d` to a square, by two matrix products, for maps of any size."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Means of `side * side` cells, which may overlap by a place."""
+        rows, columns = (self._cells(length, x) for length in x.shape[-2:])
+        return rows @ x @ columns.T
+
+    def _cells(self, length: Any, like: Tensor) -> Tensor:
+        place = torch.arange(length, device=like.device)
+        cell = torch.arange(self.side, device=like.device).unsqueeze(1)
+        first = cell * length // self.side
+        last = ((cell + 1) * length + self.side - 1) // self.side
+        inside = ((place >= first) & (place < last)).to(like.dtype)
+        return inside / inside.sum(1, keepdim=True)
+
+
+def _resized(x: Tensor, size: Any, *, mode: str = "bilinear", align_corners: bool = False) -> Tensor:
+    if mode == "nearest":
+        return F.interpolate(x, size, mode=mode)
+    return F.interpolate(x, size, mode=mode, align_corners=align_corners)
+
+
+def _placed(x: Tensor, height: Any, width: Any) -> Tensor:
+    """A map `(B, c, H, W)` cut off at the right and the bottom, or with its edge repeated there."""
+    row, column = (
+        torch.minimum(torch.arange(new, device=x.device), torch.full((1,), old - 1, device=x.device))
+        for new, old in zip((height, width), x.shape[-2:], strict=True)
+    )
+    return x.index_select(2, row).index_select(3, column)
