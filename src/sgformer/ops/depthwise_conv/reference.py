@@ -27,7 +27,7 @@ def fold_residual(x: Tensor, weight: Tensor, residual: bool) -> tuple[Tensor, bo
     """The kernel, and whether adding the input is folded into it."""
     # Adding 1 to the kernel's centre saves a pass over the map. In bfloat16 it would cost the centre its digits.
     if residual and x.dtype in (torch.float32, torch.float64):
-        return weight + F.pad(weight.new_ones(1, 1, 1, 1), (1, 1, 1, 1)), True
+        return weight + F.pad(torch.ones_like(weight[:1, :, :1, :1]), (1, 1, 1, 1)), True
     return weight, False
 
 
