@@ -17,7 +17,7 @@ from .attention import HybridScaleAttention, SelfGuidedAttention
 
 
 def num_maps(model: nn.Module) -> int:
-    """How many significance maps a model measures, or whatever holds its blocks."""
+    """Count the significance maps that a model measures, or whatever holds its blocks."""
     return sum(isinstance(module, HybridScaleAttention) for module in model.modules())
 
 

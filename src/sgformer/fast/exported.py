@@ -63,7 +63,7 @@ def attention(attn: HybridScaleAttention | SelfGuidedAttention | GlobalAttention
 
 
 class Projected:
-    """What a `Linear` of several projections gives, each computed when it is split.
+    """Several projections that are one `Linear`, each computed when it is split.
 
     Args:
         layer: whose rows they are; the last ones are those of the positional branch.
@@ -86,7 +86,7 @@ class Projected:
 
 
 def project(layer: nn.Linear, x: Tensor) -> Tensor:
-    """What the layer computes of `(..., c)`."""
+    """Project `(..., c)` by a layer."""
     return _product(x, layer.weight, layer.bias)
 
 

@@ -40,7 +40,7 @@ class Part:
 
     @property
     def names(self) -> list[str]:
-        """Of all that the file gives: outputs, then significance maps."""
+        """Name all that the file gives: outputs, then significance maps."""
         return [*self.outputs, *(f"significance{i + 1}" for i in range(self.maps))]
 
 

@@ -27,7 +27,7 @@ MIN_OVERLAP = 0.9  # of two boxes that are taken for the same object; see `compa
 
 
 def part(model: Detector, *, half: bool = False, pyramid: bool = False) -> Part:
-    """The objects of an image, or the maps of a pyramid without heads. Only the maps are computed in float16."""
+    """Export the objects of an image, or the maps of a pyramid without heads. Only the maps are in float16."""
     maps = ExportablePyramid(model)
     shared: dict[str, Any] = {"backbone": model.backbone}
     about = {"category_ids": list(model.category_ids), "part": "pyramid"}
@@ -243,13 +243,8 @@ def list_objects(found: dict[str, Tensor], number: int) -> list[Tensor]:
     return listed
 
 
-<<<<<<< HEAD:src/sgformer/export/detector.py
-def reference(model: "Detector", x: Tensor) -> list[Tensor]:
-    """List what the model itself finds in one prepared image."""
-=======
 def reference(model: Detector, x: Tensor) -> list[Tensor]:
     """List what the model itself finds in one prepared image."""
->>>>>>> 6063883 (The plain model is the only one that is exported: fast/exported.py and tasks/<task>/export.py take the place of a second model; benchmarks/runtimes.py):src/sgformer/tasks/detection/export.py
     size = (int(x.shape[2]), int(x.shape[3]))
     maps, batch = model._maps(list(x)), ImageList(x, [size])
     if model.heads.kind == "retinanet":

@@ -53,7 +53,7 @@ class ExportableSegmenter(nn.Module):
         return self.decoder(features)
 
     def _semantic_fpn(self, features: list[Tensor]) -> Tensor:
-        """As `SemanticFPN`, which asks whether sizes are odd and grows maps by factors."""
+        """Fuse maps like `SemanticFPN`, which asks whether sizes are odd and grows maps by factors."""
         decoder: Any = self.decoder.decoder
         rows, columns = features[-1].shape[-2:]
         x, fused = None, None
