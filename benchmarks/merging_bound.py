@@ -37,6 +37,7 @@ from torch import Tensor
 
 import sgformer
 from sgformer.backbone.attention import SelfGuidedAttention
+from sgformer.ops import group_regions
 from sgformer.ops.group_tokens.bands import cut_bands, group_factor
 from sgformer.tasks.images import read_image
 
@@ -50,6 +51,10 @@ WAYS = {
     "regions, sum of significance": "",
     "regions, maximum": "",
     "regions, uniform": "",
+    "cells of two sizes, significance": "the option's",
+    "cells of two sizes, reversed": "",
+    "cells of three sizes, significance": "",
+    "cells of one size": "",
     "regions, hindsight": "bound for regions",
     "k-means": "bound for any list",
 }
@@ -98,6 +103,14 @@ def groups_of_regions(H: int, W: int, num_keys: int, score: Callable[[Square], f
     for i, (top, left, height, width) in enumerate(closed + [square for _, square in open_]):
         groups[top : top + height, left : left + width] = i
     return groups.flatten()
+
+
+def groups_of_cells(significance: Tensor, num_sizes: int, num_keys: int) -> Tensor:
+    """The group of each token `(N,)` as `group_regions` makes them, by a map `(H, W)`."""
+    H, W = significance.shape
+    one_hot = torch.eye(H * W).view(1, H, W, H * W)
+    cells, _ = group_regions(one_hot, significance[None], num_sizes=num_sizes, num_keys=num_keys)
+    return torch.cat([members.mean(2) for members in cells], 1)[0].argmax(0)
 
 
 def quarters(square: Square) -> list[Square]:
@@ -171,6 +184,10 @@ def errors(
         "regions, hindsight": regions(
             lambda square: spread(x, square) - sum(spread(x, part) for part in quarters(square))
         ),
+        "cells of two sizes, significance": groups_of_cells(map_, 2, M),
+        "cells of two sizes, reversed": groups_of_cells(-map_, 2, M),
+        "cells of three sizes, significance": groups_of_cells(map_, 3, M),
+        "cells of one size": groups_of_cells(map_, 1, M),
         "k-means": k_means(tokens, M),
     }
     q = module.in_proj(tokens)[:, :c]

@@ -7,7 +7,6 @@ are merged finely and which coarsely. `held` gives them to a model from outside.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Literal
 
@@ -16,31 +15,56 @@ from torch import Tensor, nn
 
 from sgformer import hold_significance
 from sgformer.backbone.attention import SelfGuidedAttention
+from sgformer.backbone.regional import NUM_SIZES, RegionalAttention
+from sgformer.ops.group_regions import cut_map
+
+Kind = Literal["uniform", "random", "reversed"]
 
 
-def held(model: nn.Module, kind: Literal["uniform", "random"], *, seed: int = 0) -> AbstractContextManager:
+def held(model: nn.Module, kind: Kind, *, seed: int = 0) -> AbstractContextManager:
     """Inside this context the model spends its keys by an order of this kind.
 
     Args:
         model: a model, or whatever holds its blocks.
         kind: `"uniform"`, in which each band takes every second or fourth token along a curve that fills the map, and
-            groups are neighbours on that curve; `"random"`, another one for each pair of blocks.
+            groups are neighbours on that curve, or, where a model merges by regions, the cells that are split are
+            spread evenly; `"random"`, another one for each pair of blocks; `"reversed"`, the least significant first.
         seed: decides the random orders.
     """
     pairs = [module for module in model.modules() if isinstance(module, SelfGuidedAttention)]
-    return hold_significance(
-        model, [functools.partial(_map, kind, len(a.group_sizes), seed + i) for i, a in enumerate(pairs)]
-    )
+    return hold_significance(model, [functools.partial(_map, kind, a, seed + i) for i, a in enumerate(pairs)])
 
 
-def _map(kind: str, num_bands: int, seed: int, measured: Tensor) -> Tensor:
+def _map(kind: Kind, attention: SelfGuidedAttention, seed: int, measured: Tensor) -> Tensor:
     """A map of the measured one's shape whose ranking is an order of this kind."""
     _, H, W = measured.shape
-    make: dict[str, Callable[[], Tensor]] = {
-        "uniform": lambda: uniform_order(H, W, num_bands, device=measured.device),
-        "random": lambda: random_order(H * W, seed, device=measured.device),
-    }
-    return make[kind]().argsort().to(torch.float64).view(1, H, W).expand_as(measured)
+    if kind == "reversed":
+        return -measured
+    if kind == "random":
+        order = random_order(H * W, seed, device=measured.device)
+    elif isinstance(attention, RegionalAttention):
+        return even_splits(attention, H, W, device=measured.device).expand_as(measured)
+    else:
+        order = uniform_order(H, W, len(attention.group_sizes), device=measured.device)
+    return order.argsort().to(torch.float64).view(1, H, W).expand_as(measured)
+
+
+def even_splits(
+    attention: RegionalAttention, height: int, width: int, *, device: torch.device | None = None
+) -> Tensor:
+    """A map by which the cells that are split lie evenly over the image: along a sequence that fills the plane evenly.
+
+    Shape:
+        - returns: `(height, width)`, float64
+
+    Source:
+        Roberts, "The unreasonable effectiveness of quasirandom sequences", 2018: the constants.
+    """
+    cut = cut_map(height, width, num_sizes=NUM_SIZES, num_keys=attention.num_keys(height * width))
+    row = torch.arange(height, device=device) * cut.rows // height
+    column = torch.arange(width, device=device) * cut.columns // width
+    place = (0.7548776662466927 * row.double())[:, None] + 0.5698402909980532 * column.double()
+    return place % 1
 
 
 def uniform_order(height: int, width: int, num_bands: int, *, device: torch.device | None = None) -> Tensor:

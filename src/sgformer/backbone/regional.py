@@ -15,9 +15,11 @@ from ..ops import Spending, group_regions, spend_regions
 from ..ops.group_tokens import cut_bands, group_factor
 from .attention import SelfGuidedAttention, convolve, keys_and_values, split_heads
 
+NUM_SIZES = 2  # of cells; with three, attention to the cells strays further from attention to all tokens
+
 
 class RegionalAttention(SelfGuidedAttention):
-    """All tokens look at a list of squares of the map: many small ones in salient regions, and few elsewhere.
+    """All tokens look at a list of squares of the map: small ones in salient regions, large ones elsewhere.
 
     The list is at most as long as the one of `SelfGuidedAttention`. A summary token is a learned mean of the members
     of a cell, by weights for each size of cells. A cell of `n` tokens counts in the softmax as `n` keys do, so that
@@ -26,7 +28,7 @@ class RegionalAttention(SelfGuidedAttention):
     Args:
         channels: `c`.
         num_heads: `a`.
-        group_sizes: as in `SelfGuidedAttention`; there are as many sizes of cells as bands, and as many keys.
+        group_sizes: as in `SelfGuidedAttention`; they say how many keys there are.
         token_budget: the most summary tokens; None for as many as the group sizes give.
 
     Shape:
@@ -47,7 +49,7 @@ class RegionalAttention(SelfGuidedAttention):
     ) -> None:
         dd: dict[str, Any] = {"device": device, "dtype": dtype}
         super().__init__(channels, num_heads, group_sizes=group_sizes, token_budget=token_budget, **dd)
-        members = (4**i for i in reversed(range(len(group_sizes))))
+        members = (4**i for i in reversed(range(NUM_SIZES)))
         self.merge = nn.ModuleList(nn.Linear(r, 1, **dd) for r in members)
 
     def plain(self, x: Tensor, significance: Tensor) -> Tensor:
@@ -55,7 +57,7 @@ class RegionalAttention(SelfGuidedAttention):
         c = x.shape[-1]
         q, branch = self.in_proj(x).split((c, c), -1)
         num_keys = self.num_keys(x.shape[1] * x.shape[2])
-        cells, counts = group_regions(x, significance, num_sizes=len(self.merge), num_keys=num_keys)
+        cells, counts = group_regions(x, significance, num_sizes=NUM_SIZES, num_keys=num_keys)
         summary = [f(members.mT).squeeze(-1) for f, members in zip(self.merge, cells, strict=True)]
         q, (k, v) = (
             split_heads(q, self.num_heads),
@@ -84,4 +86,4 @@ class RegionalAttention(SelfGuidedAttention):
     def spend(self, significance: Tensor) -> Spending:
         """Tells what merging by this significance makes of each token, `(B, H, W)` both."""
         num_keys = self.num_keys(significance[0].numel())
-        return spend_regions(significance, num_sizes=len(self.merge), num_keys=num_keys)
+        return spend_regions(significance, num_sizes=NUM_SIZES, num_keys=num_keys)
