@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import orders
 import torch
+from map_measures import deletion_and_insertion, points_at_object, roc_auc
 from PIL import Image
 
 import sgformer
@@ -32,7 +33,6 @@ from sgformer.commands.explain import prepare
 from sgformer.engine.recipe import parse
 from sgformer.engine.weights import locate, read_metadata
 from sgformer.explain import explain_image
-from sgformer.explain.worth import deletion_and_insertion, points_at_object, roc_auc
 from sgformer.tasks.digit_scenes import DigitScenes
 
 ROOT = Path(__file__).parents[1]

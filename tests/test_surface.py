@@ -14,41 +14,6 @@ OF_TRAINING = [
 ]
 
 
-def test_models_of_all_tasks_predict_without_the_training_libraries(tmp_path):
-    code = f"""
-import sys
-
-sys.modules.update(dict.fromkeys({OF_TRAINING!r}))
-from pathlib import Path
-
-import sgformer
-from PIL import Image
-from sgformer.tasks.classification.model import Classifier
-from sgformer.tasks.detection.heads import HeadOptions
-from sgformer.tasks.detection.model import Detector, Preprocessing as Sides
-from sgformer.tasks.images import Preprocessing
-from sgformer.tasks.segmentation.model import HeadOptions as SegmentationHead, Segmenter
-
-names, size = dict(classes=["a", "b"]), Preprocessing(image_size=(64, 64))
-heads = HeadOptions(channels=16, box_channels=32, num_proposals=20)
-for model in (
-    Classifier("sgformer_test", preprocessing=size, **names),
-    Detector("sgformer_test", preprocessing=Sides.of("sgformer_test", (64, 64)), heads=heads, **names),
-    Segmenter("sgformer_test", preprocessing=size, head=SegmentationHead(channels=16, auxiliary=0), **names),
-):
-    model.save({str(tmp_path)!r} + "/weights.safetensors")
-    again = sgformer.load({str(tmp_path)!r} + "/weights.safetensors")
-    prediction = again.predict(Image.new("RGB", (80, 70)))
-    print(again.task, type(again).__name__, bool(prediction.summary()), again.metadata["task"] == again.task)
-"""
-    printed = run_python(code).split()
-    assert printed == [
-        *("classification", "Classifier", "True", "True"),
-        *("detection", "Detector", "True", "True"),
-        *("segmentation", "Segmenter", "True", "True"),
-    ]
-
-
 @pytest.mark.parametrize(
     "name", ["load", "train", "evaluate", "predict", "SGFormer", "hold_significance", "plain"]
 )

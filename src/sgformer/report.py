@@ -9,6 +9,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,40 +19,6 @@ from PIL import Image
 # Okabe and Ito's colours, told apart by any eye.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 MAX_NAMED_CLASSES = 30
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title>
-<style>
-  body { font: 16px/1.5 system-ui, sans-serif; color: #202024; background: #fff; max-width: 72rem;
-         margin: 0 auto; padding: 1rem; }
-  h1 { font-size: 1.6rem; margin: .5rem 0 0 } h2 { font-size: 1.2rem; margin: 2rem 0 .5rem }
-  p.lead { color: #55555c; margin: 0 0 1rem }
-  .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr)); gap: 1rem }
-  .plots svg { width: 100%; height: auto }
-  .matrix { max-width: 42rem }
-  .gallery { display: grid; gap: 1rem }
-  figure { margin: 0 } figure img { max-width: 100%; border-radius: 4px } figcaption { font-size: .9rem }
-  .panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); gap: 2px }
-  .legend { display: flex; flex-wrap: wrap; gap: .2rem 1rem; margin-bottom: .8rem; font-size: .9rem }
-  .legend i { display: inline-block; width: .9em; height: .9em; margin-right: .4em; vertical-align: -.1em }
-  .wide { overflow-x: auto } table { border-collapse: collapse; font-size: .95rem }
-  th, td { text-align: left; padding: .2rem .8rem .2rem 0; border-bottom: 1px solid #e4e4e8;
-           font-variant-numeric: tabular-nums }
-  pre { background: #f5f5f7; padding: .8rem; overflow-x: auto; font-size: .85rem; border-radius: 4px }
-  summary { cursor: pointer; font-weight: 600; margin-top: 1rem }
-</style>
-<h1>{{ title }}</h1>
-<p class="lead">{{ lead }}</p>
-{% for section in sections %}
-{% if section.folded %}<details><summary>{{ section.title }}</summary>{% else %}<h2>{{ section.title }}</h2>{% endif %}
-{{ section.html | safe }}
-{% if section.folded %}</details>{% endif %}
-{% endfor %}
-</html>
-"""
 
 
 @dataclass(frozen=True)
@@ -70,10 +37,8 @@ class Section:
 
 
 def page(title: str, lead: str, sections: Sequence[Section]) -> str:
-    """The whole page as HTML."""
-    from jinja2 import Environment
-
-    return Environment(autoescape=True).from_string(_PAGE).render(title=title, lead=lead, sections=sections)
+    """Render the whole page as HTML."""
+    return _template().render(title=title, lead=lead, sections=sections)
 
 
 def curves(rows: Sequence[Mapping[str, float]], plots: Mapping[str, Sequence[str]]) -> str:
@@ -150,54 +115,33 @@ def matrix(counts: Any, names: Sequence[str]) -> str:
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table."""
-    from markupsafe import escape
-
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in heads)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
+    return _macro("table", heads, rows)
 
 
 def lines(content: Sequence[str]) -> str:
     """Lines below a table."""
-    from markupsafe import escape
-
-    return f"<p>{'<br>'.join(map(escape, content))}</p>"
+    return _macro("lines", content)
 
 
 def gallery(images: Sequence[tuple[Sequence[Image.Image], str]]) -> str:
     """Rows of images with captions; as many beside each other as there is room for."""
     width = 8.7 * max((len(row) for row, _ in images), default=1)
-    columns = f"grid-template-columns: repeat(auto-fill, minmax(min({width:.1f}rem, 100%), 1fr))"
-    shown = "".join(figure(row, caption) for row, caption in images)
-    return f'<div class="gallery" style="{columns}">{shown}</div>'
+    return _macro("gallery", [(list(map(_jpeg, row)), caption) for row, caption in images], f"{width:.1f}")
 
 
 def figure(images: Sequence[Image.Image], caption: str) -> str:
     """Images side by side with a caption, as wide as the page or as the gallery that they are in."""
-    from markupsafe import escape
-
-    shown = "".join(
-        f'<img alt="{escape(caption)}" src="data:image/jpeg;base64,{_jpeg(image)}">' for image in images
-    )
-    return f'<figure><div class="panels">{shown}</div><figcaption>{escape(caption)}</figcaption></figure>'
+    return _macro("figure", list(map(_jpeg, images)), caption)
 
 
 def legend(names: Sequence[str], colours: Sequence[tuple[int, int, int]]) -> str:
     """Names beside their colours."""
-    from markupsafe import escape
-
-    rows = (
-        f'<span><i style="background: rgb{tuple(colour)}"></i>{escape(name)}</span>'
-        for name, colour in zip(names, colours, strict=True)
-    )
-    return f'<div class="legend">{"".join(rows)}</div>'
+    return _macro("legend", [(name, tuple(c)) for name, c in zip(names, colours, strict=True)])
 
 
 def text(content: str) -> str:
     """Text as it is, such as a recipe."""
-    from markupsafe import escape
-
-    return f"<pre>{escape(content)}</pre>"
+    return _macro("text", content)
 
 
 def read(path: Path) -> str:
@@ -228,3 +172,16 @@ def _jpeg(image: Image.Image) -> str:
     file = io.BytesIO()
     image.convert("RGB").save(file, "JPEG", quality=85)
     return base64.b64encode(file.getvalue()).decode()
+
+
+@lru_cache
+def _template() -> Any:
+    from jinja2 import Environment
+
+    content = Path(__file__).with_suffix(".html").read_text(encoding="utf-8")
+    return Environment(autoescape=True).from_string(content)
+
+
+def _macro(name: str, *arguments: Any) -> str:
+    """Render a macro of the template."""
+    return str(getattr(_template().module, name)(*arguments))

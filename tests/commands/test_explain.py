@@ -5,8 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
-from sgformer.commands.explain import explain_image, prepare
+from sgformer.commands.explain import explain_image
 from sgformer.tasks.classification.model import Classifier
+from sgformer.tasks.detection.heads import HeadOptions
+from sgformer.tasks.detection.model import Detector
+from sgformer.tasks.detection.model import Preprocessing as Sides
 from sgformer.tasks.images import Preprocessing
 from sgformer_cli import run
 
@@ -50,27 +53,20 @@ def test_files_for_every_map_and_one_page(weights, images, tmp_path, capsys):
 def test_the_whole_image_is_seen_at_the_scale_of_evaluation(weights):
     model = Classifier.from_weights(weights)
     wide = Image.new("RGB", (400, 100))
-    assert prepare(model, wide).shape == (1, 3, 80, 320)
-    assert prepare(model, wide, size=50).shape == (1, 3, 50, 200)
+    assert model.prepare(wide).shape == (1, 3, 80, 320)
+    assert model.prepare(wide, size=50).shape == (1, 3, 50, 200)
     square = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
     plain = Preprocessing(image_size=(64, 64), crop_fraction=1.0)
     model.preprocessing = plain
-    torch.testing.assert_close(prepare(model, square)[0], plain.transform()(square))
+    torch.testing.assert_close(model.prepare(square)[0], plain.transform()(square), atol=1e-5, rtol=0)
 
 
-def test_a_preprocessing_that_knows_the_size_is_asked():
-    """As that of a detector, which has neither a crop nor an interpolation of its own."""
-
-    class Resizes:
-        mean, std = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
-
-        def size(self, size):
-            return size[0] // 2, size[1] // 3
-
-    model = torch.nn.Linear(1, 1)
-    model.preprocessing = Resizes()
-    assert prepare(model, Image.new("RGB", (300, 100))).shape == (1, 3, 50, 100)
-    assert prepare(model, Image.new("RGB", (300, 100)), size=40).shape == (1, 3, 40, 120)
+def test_a_detector_sees_the_whole_image_at_its_own_size():
+    preprocessing = Sides.of("sgformer_test", (50, 100))
+    heads = HeadOptions(channels=16, box_channels=32)
+    model = Detector("sgformer_test", classes=["a"], preprocessing=preprocessing, heads=heads)
+    assert model.prepare(Image.new("RGB", (300, 100))).shape == (1, 3, 33, 100)
+    assert model.prepare(Image.new("RGB", (300, 100)), size=40).shape == (1, 3, 40, 120)
 
 
 def test_arrays_from_python(weights):
@@ -95,7 +91,7 @@ def test_a_budget_shows(weights, images, tmp_path):
 
 @pytest.mark.parametrize(
     ("extra", "message"),
-    [(["--size", "20"], "--size 20 is too small"), (["--token_budget", "2"], "token_budget is 2")],
+    [(["--size", "20"], "size 20 is too small"), (["--token_budget", "2"], "token_budget is 2")],
 )
 def test_what_is_refused(weights, images, tmp_path, capsys, extra, message):
     arguments = ["explain", str(weights), str(images), "--out", str(tmp_path / "out"), "--device=cpu"]

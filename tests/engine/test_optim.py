@@ -133,3 +133,10 @@ def test_muon_orthogonalizes_in_what_a_processor_is_fast_at(monkeypatch, able):
     update = before - model[0].weight.detach()
     values = torch.linalg.svdvals(update)
     assert values[1] > 0.5 * values[0]  # orthogonal, about; the gradient of two outputs has rank two
+
+
+def test_a_timm_without_that_function_is_said(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    monkeypatch.delattr(muon, "zeropower_via_newtonschulz")
+    with pytest.warns(UserWarning, match="Muon"):
+        create_optimizer(nn.Linear(2, 2), OptimOptions(name="nmuon"))

@@ -11,26 +11,24 @@ from sgformer.tasks.loading import Batch
 
 def segmentation() -> tuple[Any, list[Any]]:
     """A task without batch norms, and a batch whose second image has fewer pixels that count."""
-    from sgformer.engine.optim import OptimOptions
     from sgformer.tasks.images import Preprocessing
     from sgformer.tasks.segmentation.model import HeadOptions, Segmenter
-    from sgformer.tasks.segmentation.task import LossOptions, SegmentationTask
+    from sgformer.tasks.segmentation.task import Recipe, SegmentationTask
 
     head = HeadOptions(name="semantic_fpn", channels=64, auxiliary=0, dropout=0.0)
     preprocessing = Preprocessing(image_size=(64, 64))
     model = Segmenter("sgformer_test", classes=["a", "b"], preprocessing=preprocessing, head=head)
     masks = torch.randint(0, 2, (2, 64, 64))
     masks[1, 5:] = 255
-    batch = [torch.randn(2, 3, 64, 64), masks]
-    return SegmentationTask(model, loss=LossOptions(), optim=OptimOptions()), batch
+    batch = [torch.randint(0, 256, (2, 3, 64, 64)), masks]
+    return SegmentationTask(model, Recipe()), batch
 
 
 def detection(kind: str) -> tuple[Any, list[Any]]:
     """A task that draws every place, and a batch whose images have one object and three."""
-    from sgformer.engine.optim import OptimOptions
     from sgformer.tasks.detection.heads import HeadOptions
     from sgformer.tasks.detection.model import Detector, Preprocessing
-    from sgformer.tasks.detection.task import DetectionTask
+    from sgformer.tasks.detection.task import DetectionTask, Recipe
 
     heads = HeadOptions(
         kind=kind,  # pyright: ignore[reportArgumentType]
@@ -53,7 +51,7 @@ def detection(kind: str) -> tuple[Any, list[Any]]:
             mask[y0:y1, x0:x1] = 1
         labels = torch.arange(num) % 2 + 1
         targets.append({"boxes": boxes, "labels": labels, "masks": masks, "crowds": torch.zeros(0, 4)})
-    return DetectionTask(model, optim=OptimOptions()), [list(torch.rand(2, 3, 64, 64) * 255), targets]
+    return DetectionTask(model, Recipe()), [list(torch.rand(2, 3, 64, 64) * 255), targets]
 
 
 CASES = {

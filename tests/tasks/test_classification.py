@@ -16,7 +16,8 @@ from sgformer.engine.sampling import seed_all
 from sgformer.engine.weights import WeightsError
 from sgformer.tasks.backbones import ModelOptions
 from sgformer.tasks.classification import ClassificationData, Classifier, Recipe, build, evaluate
-from sgformer.tasks.classification.options import AugmentOptions, DataOptions
+from sgformer.tasks.classification.augment import AugmentOptions, image_transform
+from sgformer.tasks.classification.options import DataOptions
 from sgformer.tasks.classification.task import ClassificationTask
 from sgformer.tasks.folders import find_images
 from sgformer.tasks.images import Preprocessing
@@ -62,8 +63,8 @@ def test_mixing_ends(folders, mix_epochs, mixes):
     data = DataOptions(root=str(folders), image_size=32, batch_size=4, workers=0, augment=augment)
     task, _ = build(Recipe(model=ModelOptions(name="sgformer_test"), data=data))
     mixed = []
-    task.mix = lambda images, targets: mixed.append(len(images)) or (images, targets)
-    task.loss(Batch(torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 0])))  # in epoch 0
+    task.augment.mixup = lambda images, targets: mixed.append(len(images)) or (images, targets)
+    task.loss(Batch(torch.zeros(4, 3, 32, 32, dtype=torch.uint8), torch.tensor([0, 1, 2, 0])))  # in epoch 0
     assert bool(mixed) == mixes
 
 
@@ -72,7 +73,7 @@ def test_batches_of_class_folders(folders):
     assert module.classes == ("blue", "green", "red")
     images = next(iter(module.train_dataloader())).images
     assert images.shape == (4, 3, 32, 32)
-    assert images.dtype == torch.float32
+    assert images.dtype == torch.uint8
     seen = torch.cat([batch.targets for batch in module.val_dataloader()])
     assert seen.tolist() == sorted(seen.tolist())
     assert len(seen) == 12
@@ -190,7 +191,7 @@ def test_batches_without_a_readable_image_end_no_run(tmp_path):
 
 def test_the_loss_of_no_image_is_zero_and_reaches_all_weights():
     recipe = Recipe()
-    task = ClassificationTask(classifier(), loss=recipe.loss, optim=recipe.optim, augment=recipe.data.augment)
+    task = ClassificationTask(classifier(), recipe)
     loss = task.loss(collate_readable([Unreadable("a.jpg", "is empty")]))
     loss.backward()
     assert loss.item() == 0
@@ -218,7 +219,7 @@ def test_a_model_and_a_folder_with_other_classes(folders):
 @pytest.mark.parametrize("name", ["in1k", "finetune"])
 def test_no_draw_of_a_recipe_s_augmentation_fails(name, folders):
     augment = recipe.parse(recipe.find(name), Recipe).data.augment
-    transform = data(folders, augment=augment).train_transform()
+    transform, _ = image_transform(augment, PREPROCESSING, (32, 32))
     image = Image.new("RGB", (40, 40), (200, 100, 50))
     for seed in range(1500):  # strengths are drawn too, and the strongest are rare
         seed_all(seed)

@@ -16,10 +16,10 @@ from sgformer.explain import significance_maps
 from sgformer.tasks.classification import Classifier
 from sgformer.tasks.detection import Detector
 from sgformer.tasks.detection.augment import resized
-from sgformer.tasks.detection.detections import Detections
 from sgformer.tasks.detection.draw import COLOURS
 from sgformer.tasks.detection.heads import Anchors, HeadOptions
 from sgformer.tasks.detection.model import Preprocessing
+from sgformer.tasks.detection.prediction import Detections
 from sgformer.tasks.images import Preprocessing as ClassifierPreprocessing
 
 HEADS = HeadOptions(
@@ -99,7 +99,7 @@ def test_one_by_one_and_in_a_batch_of_any_images_agree():
 def test_training_maps_of_a_mixed_batch_are_those_of_each_image():
     """No padding reaches the backbone: where an image is, its maps are what they are without the others."""
     model = detector().double()
-    images = [model._normalized(image) for image in make_images((48, 64), (64, 40), (48, 64))]
+    images = [model.normalize(image) for image in make_images((48, 64), (64, 40), (48, 64))]
     together = model._maps(images)
     for place, image in enumerate(images):
         for mixed, own in zip(together.values(), model._maps([image]).values(), strict=True):

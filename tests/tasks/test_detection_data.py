@@ -10,13 +10,10 @@ pytest.importorskip("pycocotools", reason="COCO's format needs pycocotools")
 from coco_files import make_coco
 from sgformer.engine.sampling import Draw
 from sgformer.tasks.detection import coco
-from sgformer.tasks.detection.data import (
-    AugmentOptions,
-    DataOptions,
-    DetectionData,
-    ScenesOptions,
-    SplitOptions,
-)
+from sgformer.tasks.detection.augment import AugmentOptions
+from sgformer.tasks.detection.data import DetectionData
+from sgformer.tasks.detection.options import DataOptions, ScenesOptions
+from sgformer.tasks.detection.sources import SplitOptions
 from sgformer.tasks.loading import DataError
 
 TRAIN = "annotations/instances_train.json"

@@ -16,7 +16,7 @@ from sgformer.engine.optim import OptimOptions, create_optimizer
 from sgformer.tasks.backbones import ModelOptions
 from sgformer.tasks.detection import Detector, Recipe, build, evaluate
 from sgformer.tasks.detection.augment import AugmentOptions
-from sgformer.tasks.detection.data import DataOptions
+from sgformer.tasks.detection.data import Batch, DataOptions
 from sgformer.tasks.detection.heads import HeadOptions, create_heads, in_crowd
 from sgformer.tasks.detection.model import Preprocessing
 
@@ -153,7 +153,7 @@ def test_retinanet_learns_one_batch_and_is_found_again_in_its_weights(root, tmp_
     losses = []
     for _ in range(80):
         optimizer.zero_grad()
-        loss = task.loss((images, targets))
+        loss = task.loss(Batch(list(images), list(targets)))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(task.parameters(), 1.0)
         optimizer.step()

@@ -22,7 +22,7 @@ from sgformer.commands.evaluate import evaluate
 from sgformer.commands.train import train
 from sgformer.engine.callbacks import UnreadableError
 from sgformer.tasks.detection import Detections
-from sgformer.tasks.detection.report import CocoMetric, make_report
+from sgformer.tasks.detection.evaluation import CocoMetric, make_report
 from sgformer.tasks.loading import DataError
 
 SETTINGS = {

@@ -14,8 +14,10 @@ import pytest
 pytest.importorskip("pycocotools", reason="COCO's format needs pycocotools")
 
 from detection_sets import NAMES, Maker
-from sgformer.tasks.detection.data import AugmentOptions, DataOptions, DetectionData
-from sgformer.tasks.detection.report import CocoMetric, make_report
+from sgformer.tasks.detection.augment import AugmentOptions
+from sgformer.tasks.detection.data import DetectionData
+from sgformer.tasks.detection.evaluation import CocoMetric, make_report
+from sgformer.tasks.detection.options import DataOptions
 from sgformer.tasks.loading import DataError
 
 SETS = 100  # a format

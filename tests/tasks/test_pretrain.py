@@ -117,11 +117,6 @@ def test_a_resumed_run_is_an_unbroken_one(teacher, photos, tmp_path):
     assert losses(whole) == losses(broken)
 
 
-def test_a_page_is_made_of_a_run(teacher, photos, tmp_path):
-    run = start(teacher, photos, tmp_path, trainer__max_epochs=1, trainer__report=True)
-    assert "How training went" in (run / "report.html").read_text()
-
-
 def test_several_folders_have_weights(photos):
     parts = [([0, 1, 2, 3], 0.5), ([4], 3.0)]
     asked = []
@@ -203,15 +198,6 @@ def test_a_code_carrying_teacher_is_not_run(photos, tmp_path):
     torch.save(timm.create_model("test_resnet"), tmp_path / "whole.pth")  # a module, not tensors
     with pytest.raises(ValueError, match="nothing in it was run"):
         start(tmp_path / "whole.pth", photos, tmp_path)
-
-
-def test_unreadable_images_are_counted_and_named(teacher, photos, tmp_path):
-    shutil.copytree(photos, tmp_path / "photos")
-    (tmp_path / "photos" / "05.png").write_bytes(b"no image")
-    run = start(
-        teacher, tmp_path / "photos", tmp_path / "runs", trainer__max_epochs=1, data__max_unreadable=0.2
-    )
-    assert "05.png" in (run / "unreadable.csv").read_text()
 
 
 def test_a_nan_ends_the_run(teacher, photos, tmp_path):

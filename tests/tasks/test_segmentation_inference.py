@@ -10,7 +10,6 @@ from sgformer.tasks.segmentation.inference import (
     STRIDE,
     InferenceOptions,
     class_map,
-    prepare,
     resize,
     scaled_size,
 )
@@ -38,8 +37,19 @@ class Local(torch.nn.Module):
         return self.conv(images)
 
 
+def prepare(pixels):
+    """RGB pixels (height, width, 3) normalized, (3, height, width)."""
+    image = torch.from_numpy(np.array(pixels)).permute(2, 0, 1).float() / 255
+    mean, std = (torch.tensor(each)[:, None, None] for each in (PREPROCESSING.mean, PREPROCESSING.std))
+    return (image - mean) / std
+
+
 def prepared(image, size):
-    return prepare(np.asarray(resize(image, PREPROCESSING, size=size)), PREPROCESSING)
+    return prepare(resize(image, PREPROCESSING, size=size))
+
+
+def scorer(model):
+    return lambda pixels: model(prepare(pixels)[None])[0]
 
 
 def enlarged(cells, seen, size):
@@ -62,7 +72,7 @@ def agree(found, scores):
 def test_strips_give_what_the_whole_gives(monkeypatch, shorter_side, at_once):
     monkeypatch.setattr(inference, "_AT_ONCE", at_once)
     model, image = Local(), make_image(83, 61)
-    found = class_map(model, image, PREPROCESSING, InferenceOptions(shorter_side=shorter_side))
+    found = class_map(scorer(model), image, PREPROCESSING, InferenceOptions(shorter_side=shorter_side))
     seen = scaled_size((83, 61), shorter_side)
     assert model.seen == [seen]
     assert found.shape == (83, 61)
@@ -82,8 +92,8 @@ def test_it_gives_what_the_logits_say(name):
 @pytest.mark.parametrize("window", [64, 200, None])
 def test_a_window_over_the_whole_image_changes_nothing(window):
     model, image = Local(), make_image(64, 50)
-    found = class_map(model, image, PREPROCESSING, InferenceOptions(window=window))
-    assert (found == class_map(model, image, PREPROCESSING, InferenceOptions())).all()
+    found = class_map(scorer(model), image, PREPROCESSING, InferenceOptions(window=window))
+    assert (found == class_map(scorer(model), image, PREPROCESSING, InferenceOptions())).all()
     assert set(model.seen) == {(64, 50)}
 
 
@@ -94,7 +104,7 @@ def test_a_window_over_the_whole_image_changes_nothing(window):
 def test_windows_are_averaged(monkeypatch, overlap, window, at_once):
     monkeypatch.setattr(inference, "_AT_ONCE", at_once)
     model, image = Local(), make_image(75, 101)
-    found = class_map(model, image, PREPROCESSING, InferenceOptions(window=window, overlap=overlap))
+    found = class_map(scorer(model), image, PREPROCESSING, InferenceOptions(window=window, overlap=overlap))
     assert {side for size in model.seen for side in size} <= {window + more for more in range(STRIDE)}
     # The plain way: sums and counts of the whole image.
     whole = prepared(image, (75, 101))[None]
@@ -140,7 +150,7 @@ def test_windows_cover_evenly(length, window, overlap):
 def test_scales_and_mirrors_average_probabilities():
     model, image = Local(), make_image(64, 48)
     options = InferenceOptions(scales=[0.75, 1.5], flip=True)
-    found = class_map(model, image, PREPROCESSING, options)
+    found = class_map(scorer(model), image, PREPROCESSING, options)
     total = torch.zeros(5, 64, 48)
     for scale in options.scales:
         seen = scaled_size((64, 48), None, scale)
@@ -154,7 +164,7 @@ def test_a_mirrored_view_of_an_image_whose_cells_are_cut_off():
     """An image that is its own mirror image has a map that is."""
     half = np.asarray(make_image(40, 25))
     image = Image.fromarray(np.concatenate([half, half[:, ::-1]], 1))
-    found = class_map(Local(), image, PREPROCESSING, InferenceOptions(window=32, flip=True))
+    found = class_map(scorer(Local()), image, PREPROCESSING, InferenceOptions(window=32, flip=True))
     assert (found == found[:, ::-1]).all()
 
 
@@ -168,7 +178,9 @@ def test_large_images_go_through_in_windows(monkeypatch):
             yield window
             looked.append((done, len(windows), len(model.seen)))
 
-    found = class_map(model, make_image(700, 620), PREPROCESSING, InferenceOptions(), progress=progress)
+    found = class_map(
+        scorer(model), make_image(700, 620), PREPROCESSING, InferenceOptions(), progress=progress
+    )
     assert found.shape == (700, 620)
     assert set(model.seen) == {(512, 512)}
     assert looked == [(1, 4, 1), (2, 4, 2), (3, 4, 3), (4, 4, 4)]
@@ -186,14 +198,14 @@ def test_memory_follows_the_width(monkeypatch, options):
         return scores(self, rows)
 
     monkeypatch.setattr(inference._View, "scores", watched)
-    class_map(Local(), make_image(1000, 64), PREPROCESSING, InferenceOptions(window=32, **options))
+    class_map(scorer(Local()), make_image(1000, 64), PREPROCESSING, InferenceOptions(window=32, **options))
     assert len(kept) > 20
     assert max(kept) <= 4 * 32
 
 
 def test_small_images_are_enlarged():
     model = Local()
-    assert class_map(model, make_image(10, 20), PREPROCESSING, InferenceOptions()).shape == (10, 20)
+    assert class_map(scorer(model), make_image(10, 20), PREPROCESSING, InferenceOptions()).shape == (10, 20)
     assert model.seen == [(32, 32)]
 
 

@@ -37,7 +37,7 @@ def assert_right(data, num_train=12, num_val=6):
         images, targets = zip(*((batch.images, batch.targets) for batch in loader), strict=True)
         images, targets = torch.cat(images), torch.cat(targets)
         assert len(images) == num
-        brightest = images.mean((2, 3)).argmax(1)  # 0 red, 1 green, 2 blue
+        brightest = images.float().mean((2, 3)).argmax(1)  # 0 red, 1 green, 2 blue
         names = ["red", "green", "blue"]
         assert [data.classes[t] for t in targets] == [names[b] for b in brightest]
 

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from torch import Tensor
 
     from ..tasks.digit_scenes import Scene
 
@@ -93,81 +92,39 @@ def draw(weights: str | Path, *, accuracy: float, num_judged: int) -> tuple[Imag
         The sheet, and the scenes on it: the first ones, with up to two mistakes among them if it makes any.
     """
     import torch
+    from torch.nn.functional import interpolate
+    from torchvision.transforms.v2.functional import to_pil_image
 
     from .. import tasks
     from ..engine.recipe import parse
-    from ..explain import Cell, contact_sheet
-    from ..tasks.digit_scenes import DigitScenes
+    from ..explain import Cell, contact_sheet, significance_maps, significance_sheet
 
     model = tasks.load(weights)
     options = parse(model.metadata["recipe"], tasks.get(model.task).Recipe).data.scenes
-    validation = DigitScenes("val", options.num_val, size=options.size, seed=options.seed)
-
+    validation = options.make("val")
     scenes = [validation[i] for i in range(min(64, len(validation)))]
-    transform = model.preprocessing.transform()
-    x = torch.stack([transform(scene.image) for scene in scenes])
-    with torch.inference_mode():
-        scores, predicted = model(x).softmax(-1).max(-1)
-    names = [model.classes[i] for i in predicted.tolist()]
-    wrong = [i for i, scene in enumerate(scenes) if names[i] != str(scene.label)]
+    predicted = model.predict([scene.image for scene in scenes])
+    wrong = [i for i, scene in enumerate(scenes) if predicted[i].label != str(scene.label)]
     chosen = list(range(min(NUM_IMAGES, len(scenes))))
     # If the first scenes hold too few mistakes to learn from, the last rows make room for some.
-    extra = [i for i in wrong if i not in chosen][
-        : max(0, NUM_MISTAKES - len([i for i in chosen if i in wrong]))
-    ]
+    extra = [i for i in wrong if i not in chosen]
+    extra = extra[: max(0, NUM_MISTAKES - len([i for i in chosen if i in wrong]))]
     chosen = chosen[: NUM_IMAGES - len(extra)] + extra
 
-    x = x[chosen]
-    images = _as_seen(x, model.preprocessing)
-    columns, headings = _significance_cells(model, x, images)
-    rows = [
-        [
-            Cell(
-                images[row],
-                f"says {names[i]}, {scores[i]:.0%} sure\nis {scenes[i].label}",
-                mark=names[i] == str(scenes[i].label),
-            ),
-            *cells,
-        ]
-        for row, (i, cells) in enumerate(zip(chosen, columns, strict=True))
-    ]
-    sheet = contact_sheet(
-        rows,
-        title=f"{model.name} on digit scenes: {accuracy:.1%} of {num_judged:,} right (chance 10%)",
-        headings=["image", *headings],
-        legend=bool(headings),
-    )
-    return sheet, [scenes[i] for i in chosen]
-
-
-def _significance_cells(model: Any, x: Tensor, images: Sequence[Any]) -> tuple[list[list[Any]], list[str]]:
-    """For each image all maps together and the last map of each stage; nothing for a model without maps."""
-    from ..explain import Cell, combine, overlay, significance_maps
-
-    if not hasattr(model.backbone, "forward_significance"):
-        return [[] for _ in images], []
-    maps = significance_maps(model, x)
-    last = {tuple(significance.shape[1:]): significance for significance in maps}
-    headings = ["all pairs of blocks", *(f"{height} x {width} tokens" for height, width in last)]
-    rows = []
-    for i, image in enumerate(images):
-        together = combine([significance[i] for significance in maps], image.shape[:2])
-        rows.append(
-            [Cell(overlay(image, together)), *(Cell(overlay(image, each[i])) for each in last.values())]
+    transform = model.preprocessing.transform(normalize=False)
+    pixels = torch.stack([transform(scenes[i].image) for i in chosen])
+    large = interpolate(pixels.float(), scale_factor=3, mode="bicubic").clamp(0, 255).round().byte()
+    cells = [
+        Cell(
+            to_pil_image(image),
+            f"says {predicted[i].label}, {predicted[i].score:.0%} sure\nis {scenes[i].label}",
+            mark=i not in wrong,
         )
-    return rows, headings
-
-
-def _as_seen(images: Tensor, preprocessing: Any) -> list[Any]:
-    """Prepared images `(B, 3, height, width)` as the model sees them, three times as large, uint8."""
-    import numpy as np
-    import torch
-    from PIL import Image
-
-    mean, std = (torch.tensor(values)[:, None, None] for values in (preprocessing.mean, preprocessing.std))
-    arrays = ((images * std + mean).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
-    height, width = arrays.shape[1:3]
-    return [
-        np.asarray(Image.fromarray(array).resize((3 * width, 3 * height), Image.Resampling.LANCZOS))
-        for array in arrays
+        for i, image in zip(chosen, large, strict=True)
     ]
+    title = f"{model.name} on digit scenes: {accuracy:.1%} of {num_judged:,} right (chance 10%)"
+    if model.guided is None:
+        return contact_sheet([[cell] for cell in cells], title=title), [scenes[i] for i in chosen]
+    maps = [m.numpy() for m in significance_maps(model, model.normalize(pixels))]
+    sheet = significance_sheet(cells, maps, (pixels.shape[2], pixels.shape[3]), title=title, cell_size=176)
+    return sheet, [scenes[i] for i in chosen]

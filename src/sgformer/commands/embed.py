@@ -58,10 +58,7 @@ def embed(
     paths = find(images, readable(weights))
     check_writable(out)
     with console.waiting("loading ..."):
-        model: Any = tasks.load(weights, device=console.device(device))
-    if not hasattr(model, "embed"):
-        task = model.task
-        raise ValueError(f"these weights are for {task}; features are those of a classifier")
+        model = tasks.load(weights, device=console.device(device))
     how, names = model.preprocessing, []
     found: list[Any] = []
     starts = range(0, len(paths), batch_size)

@@ -63,11 +63,11 @@ def evaluate(
         # Converted and pretrained weights have no recipe of their task; their own image size is the default then.
         source = {"task": model.task, "data": {"image_size": list(model.preprocessing.image_size)}}
     recipe = recipes.parse(source, task.Recipe, overrides)
-    if coco and (model.task, recipe.data.source) != ("detection", "coco"):
+    if coco and ("coco" not in model.files or recipe.data.source != "coco"):
         raise ValueError(
             "--coco is for detection on annotations in COCO's format, which have ids; leave it out"
         )
-    report = task.evaluate(
+    report: Any = task.evaluate(
         model,
         recipe.data,
         progress=lambda batches: track(

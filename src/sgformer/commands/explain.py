@@ -11,16 +11,18 @@ Examples:
   sgformer explain sgformer_t frames/ --fps 25  # the same of its frames
 """
 
+from __future__ import annotations
+
 import os
 import sys
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from ..explain import Explanation, Pair
+    from ..tasks.images import ImageLike
+    from ..tasks.kept import Kept
 
 # What is taken for a video, by the ends of names.
 SUFFIXES = frozenset(
@@ -76,9 +78,9 @@ def explain(
     paths = find(images, readable(weights)) if images else []
     model = tasks.load(weights, device=console.device(device))
     if token_budget is not None:
-        if (backbone := budgeted(model)) is None:
-            raise ValueError(f"{_name(model)} has no token budget; leave --token-budget out")
-        backbone.set_token_budget(token_budget)
+        if model.guided is None:
+            raise ValueError(f"{model.name} has no token budget; leave --token-budget out")
+        model.guided.set_token_budget(token_budget)
     folder = Path(out)
     if fps is not None:
         return _explain_frames(model, paths, folder / f"{_name_of_frames(paths)}.mp4", fps=fps, size=size)
@@ -98,20 +100,19 @@ def explain(
         name = _unused(path.stem, explanations)
         explanations[name] = explanation
         prediction = model.predict(image)
-        notes[name] = prediction.summary() if hasattr(prediction, "summary") else ""
+        notes[name] = prediction.summary()
         save(explanation, folder / name)
-        if hasattr(prediction, "boxes"):
-            together = Image.fromarray(explanation.combined())
-            prediction.draw(together, masks=False).save(folder / name / "objects.png")
+        if (objects := prediction.outline(Image.fromarray(explanation.combined()))) is not None:
+            objects.save(folder / name / "objects.png")
         print(f"{path} -> {folder / name}", flush=True)
     if explanations:
-        page = write_page(explanations, title=f"What {_name(model)} finds significant", notes=notes)
+        page = write_page(explanations, title=f"What {model.name} finds significant", notes=notes)
         write_atomically(folder / "index.html", page.encode())
         print(f"All in one page: {folder / 'index.html'}")
     return int(failed > 0 or len(explanations) < len(paths))
 
 
-def _explain_video(model: Any, path: Path, out: Path, *, size: int | None) -> bool:
+def _explain_video(model: Kept, path: Path, out: Path, *, size: int | None) -> bool:
     """Writes a video of the significance in another; whether it could not be read to its end."""
     from rich.progress import track
 
@@ -138,7 +139,7 @@ def _explain_video(model: Any, path: Path, out: Path, *, size: int | None) -> bo
     return False
 
 
-def _explain_frames(model: Any, paths: list[Path], out: Path, *, fps: float, size: int | None) -> int:
+def _explain_frames(model: Kept, paths: list[Path], out: Path, *, fps: float, size: int | None) -> int:
     """Explain images as frames in order; returns 1 if one could not be read (the frame before it stays)."""
     from rich.progress import track
 
@@ -166,7 +167,7 @@ def _name_of_frames(paths: list[Path]) -> str:
     return paths[0].resolve().parent.name or "frames"
 
 
-def explain_image(model: Any, image: Any, *, size: int | None = None) -> "Explanation":
+def explain_image(model: Kept, image: ImageLike, *, size: int | None = None) -> Explanation:
     """Explain what each pair of blocks of a loaded model does with an image, as arrays that can be drawn.
 
     Args:
@@ -180,38 +181,11 @@ def explain_image(model: Any, image: Any, *, size: int | None = None) -> "Explan
     """
     from .. import explain as explain_
 
-    image = model.preprocessing.read(image)
-    return explain_.explain_image(model, model.preprocessing.show(image), prepare(model, image, size=size))
+    read = model.preprocessing.read(image)
+    return explain_.explain_image(model, model.preprocessing.show(read), model.prepare(read, size=size))
 
 
-def prepare(model: Any, image: Any, *, size: int | None = None) -> "Tensor":
-    """An image as the model takes it, resized but whole: `(1, channels, height, width)`.
-
-    Args:
-        model: With a ``preprocessing``, whose mean, deviation and interpolation are used.
-        image: As the preprocessing read it.
-        size: Shorter side in pixels; None: what the preprocessing says of an image of this size, if it has a
-            ``size((height, width))``, or the ``shorter_side`` to which it resizes before it crops.
-    """
-    import torch
-    from torchvision.transforms.v2 import functional as F
-    from torchvision.transforms.v2.functional import InterpolationMode
-
-    preprocessing = model.preprocessing
-    if size is not None and size < 32:
-        raise ValueError(f"--size {size} is too small: models of stride 32 need at least 32")
-    if size is None and hasattr(preprocessing, "size"):
-        seen = list(preprocessing.size(F.get_size(image)))
-    else:
-        seen = [size or preprocessing.shorter_side]  # one number is the shorter side
-    mode = InterpolationMode(getattr(preprocessing, "interpolation", "bilinear"))
-    resized: Any = F.resize(cast(Any, image), seen, mode)  # which takes PIL's images as well
-    tensor = F.to_dtype(F.to_image(resized), torch.float32, scale=True)
-    x = F.normalize(tensor, list(preprocessing.mean), list(preprocessing.std))
-    return x.unsqueeze(0).to(next(model.parameters()).device)
-
-
-def save(explanation: "Explanation", folder: Path) -> None:
+def save(explanation: Explanation, folder: Path) -> None:
     """Write every map of an image to a folder, and sheets of each stage and of it all."""
     from concurrent.futures import ThreadPoolExecutor
 
@@ -223,7 +197,7 @@ def save(explanation: "Explanation", folder: Path) -> None:
         # Little compression: three times as fast, and no more than a tenth larger.
         image.save(folder / f"{name}.png", compress_level=3)
 
-    def draw(pair: "Pair", view: str) -> None:
+    def draw(pair: Pair, view: str) -> None:
         drawn = Image.fromarray(pair.draw(explanation.image, view))
         write(drawn, f"stage{pair.stage}_pair{pair.number}_{view}")
 
@@ -235,15 +209,6 @@ def save(explanation: "Explanation", folder: Path) -> None:
             written += [pool.submit(draw, pair, view) for pair in pairs for view in VIEWS]
         for each in written:
             each.result()  # raises what went wrong
-
-
-def budgeted(model: Any) -> Any:
-    """The part of a model that has a token budget and can change it; None where there is none."""
-    return next((module for module in model.modules() if hasattr(module, "set_token_budget")), None)
-
-
-def _name(model: Any) -> str:
-    return getattr(model, "name", type(model).__name__)
 
 
 def _unused(stem: str, taken: dict) -> str:

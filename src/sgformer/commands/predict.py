@@ -40,8 +40,8 @@ def predict(
     json: str | Path | None = None,
     csv: str | Path | None = None,
     draw: str | Path | None = None,
-    top_k: int = 3,
-    score_threshold: float = 0.5,
+    top_k: int | None = None,
+    score_threshold: float | None = None,
     coco: str | Path | None = None,
     annotations: str | Path | None = None,
     maps: str | Path | None = None,
@@ -62,8 +62,8 @@ def predict(
         json: A file for all predictions.
         csv: A file with a line for each image; of a classifier with columns label, score, label2, score2 and so on.
         draw: A folder for images with the predictions in them.
-        top_k: How many classes to show of each image, in classification.
-        score_threshold: The least score of what is shown, in detection.
+        top_k: How many classes to show of each image, in classification; 5 by default.
+        score_threshold: The least score of what is shown, in detection; 0.5 by default.
         coco: A file for all objects, in detection: images, categories and annotations as in COCO's format, each with
             its score.
         annotations: A file in COCO's format that lists these images: what is written to ``coco`` is then the list of
@@ -84,7 +84,7 @@ def predict(
         ValueError: The weights cannot be used, a setting is for another task, or there are no images.
     """
     for name, value in (("top_k", top_k), ("batch_size", batch_size)):
-        if value < 1:
+        if value is not None and value < 1:
             raise ValueError(f"--{name} {value} must be at least 1")
     rank, num_processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
@@ -108,13 +108,15 @@ def predict(
         name = f"cuda:{os.environ.get('LOCAL_RANK', rank)}"
     with console.waiting("loading ..."):
         model: Any = tasks.load(weights, device=name)
-    task = model.task
-    semantic = {"window": window, "scales": scales, "flip": flip}
-    meant = dict.fromkeys(("maps", *semantic), "segmentation")
-    meant |= dict.fromkeys(("coco", "annotations"), "detection")
-    for name, value in ({"maps": maps, "coco": coco, "annotations": annotations} | semantic).items():
-        if value is not None and task != meant[name]:
-            raise ValueError(f"--{name} is for {meant[name]}; these weights are for {task}: leave it out")
+    settings = {"top_k": top_k, "score_threshold": score_threshold, "window": window, "scales": scales}
+    settings = {name: value for name, value in {**settings, "flip": flip}.items() if value is not None}
+    written = {
+        name: value
+        for name, value in {"maps": maps, "coco": coco, "annotations": annotations}.items()
+        if value
+    }
+    for name in settings.keys() - model.settings | written.keys() - model.files:
+        raise ValueError(f"--{name} is not for {model.task}, which these weights are for; leave it out")
     ids = None
     if annotations is not None:
         if coco is None:
@@ -122,11 +124,6 @@ def predict(
         from ..tasks.detection.results import Ids
 
         ids = Ids(Path(annotations), model.classes, paths)
-    settings = {
-        "classification": {"top_k": top_k},
-        "detection": {"score_threshold": score_threshold},
-        "segmentation": semantic,
-    }.get(task, {})
     for folder in filter(None, folders.values()):
         folder.mkdir(parents=True, exist_ok=True)
     mine = paths[rank::num_processes]
@@ -135,15 +132,14 @@ def predict(
         results = _gather(results, rank, num_processes)
         if rank:
             return 0
-    # Of each result: nothing where the image cannot be read.
-    summaries = [[result.pop("summary")] if "error" not in result else [] for result in results]
-    rows = [(result["image"], *said) for result, said in zip(results, summaries, strict=True) if said]
+    rows = [(result["image"], result.pop("summary")) for result in results if "error" not in result]
+    cells = [result.pop("cells", {}) for result in results]
     if rows and (len(rows) <= MAX_ROWS or not (json or csv)):
         console.table(("image", "prediction"), rows)
     if json:
         write_atomically(json, (json_.dumps(results, indent=2, ensure_ascii=False) + "\n").encode())
     if coco:
-        from ..tasks.detection.detections import to_coco
+        from ..tasks.detection.prediction import to_coco
 
         content: Any = to_coco(results, classes=model.classes, category_ids=model.category_ids)
         if ids is not None:
@@ -151,12 +147,11 @@ def predict(
         write_atomically(coco, (json_.dumps(content, ensure_ascii=False) + "\n").encode())
     if csv:
         table = io.StringIO()
-        writer = csv_.writer(table, lineterminator="\n")
-        heads, cells = _columns(results) if task == "classification" else (["prediction"], summaries)
-        writer.writerow(("image", *heads, "error"))
-        for result, said in zip(results, cells, strict=True):
-            padded = [*said, *[""] * (len(heads) - len(said))]
-            writer.writerow((result["image"], *padded, result.get("error", "")))
+        heads = dict.fromkeys(head for row in cells for head in row)
+        writer = csv_.DictWriter(table, ["image", *heads, "error"], lineterminator="\n")
+        writer.writeheader()
+        for result, row in zip(results, cells, strict=True):
+            writer.writerow({"image": result["image"], **row, "error": result.get("error", "")})
         write_atomically(csv, table.getvalue().encode("utf-8", "surrogateescape"))
     return int(len(rows) < len(paths))
 
@@ -183,7 +178,7 @@ def _predict_all(
     def finish() -> None:
         predictions = model.predict([image for _, _, image in batch], **settings) if batch else []
         for (result, path, image), prediction in zip(batch, predictions, strict=True):
-            result |= {**prediction.to_dict(), "summary": prediction.summary()}
+            result |= {**prediction.to_dict(), "summary": prediction.summary(), "cells": prediction.cells()}
             if draw:
                 prediction.draw(model.preprocessing.show(image)).save(draw[path])
             if maps:
@@ -191,7 +186,7 @@ def _predict_all(
         batch.clear()
 
     with Progress(transient=True, disable=not console.is_terminal()) as bar:
-        if "window" in settings:
+        if "progress" in model.settings:
             settings = settings | {"progress": lambda windows: _windows(bar, windows)}
         for path in bar.track(paths, description="predicting") if len(paths) > batch_size else paths:
             result: dict[str, Any] = {"image": printable(path)}
@@ -206,18 +201,6 @@ def _predict_all(
                 finish()
         finish()
     return results
-
-
-def _columns(results: list[dict[str, Any]]) -> tuple[list[str], list[list[Any]]]:
-    """Labels and scores as columns: their heads, and the cells of each result, none if it could not be read."""
-    num = max([1, *(len(result.get("top", ())) for result in results)])
-    heads = [
-        f"{name}{place if place > 1 else ''}" for place in range(1, num + 1) for name in ("label", "score")
-    ]
-    cells = [
-        [cell for top in result.get("top", ()) for cell in (top["label"], top["score"])] for result in results
-    ]
-    return heads, cells
 
 
 def _windows(bar: Any, windows: Sequence[Any]) -> Iterable[Any]:

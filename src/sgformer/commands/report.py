@@ -6,10 +6,20 @@ Examples:
   sgformer report runs/imagenette160
 """
 
+from __future__ import annotations
+
 import csv
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from ..tasks.judging import BaseReport, Mistake
+    from ..tasks.kept import Kept
+
+NUM_WORST = 12
 
 
 def report(run: str | Path, *, device: str = "auto") -> Path:
@@ -47,8 +57,8 @@ def report(run: str | Path, *, device: str = "auto") -> Path:
         rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
 
     sections = [pages.Section("How training went", pages.curves(rows, _plots(rows)))]
-    if hasattr(task, "evaluate"):
-        sections += _judged(task, model, recipe)
+    if judged := task.evaluate(model, recipe.data, num_worst=NUM_WORST):
+        sections += _judged(model, judged)
     if (strip := folder / "significance" / "evolution.png").is_file():
         drawn = pages.figure([Image.open(strip)], "the same validation images, all pairs of blocks together")
         sections.append(pages.Section("How significance evolved", drawn))
@@ -68,23 +78,22 @@ def report(run: str | Path, *, device: str = "auto") -> Path:
     return path
 
 
-def _judged(task: Any, model: Any, recipe: Any) -> list[Any]:
+def _judged(model: Kept, judged: BaseReport) -> list[Any]:
     """Sections on how the best weights do on the validation images."""
     from .. import report as pages
 
-    judged = task.evaluate(model, recipe.data)
     lines = pages.lines(judged.to_lines())
     sections = [pages.Section("How the best weights do", pages.table(*judged.to_table()) + lines)]
-    if (confusion := judged.to_dict().get("confusion")) is not None:
+    if (confusion := judged.confusion_matrix()) is not None:
         # All of them: some may have no validation images.
         names = list(map(model.name_of, range(len(confusion))))
         sections.append(pages.Section("What is taken for what", pages.matrix(confusion, names)))
     if curves := judged.precision_recall():
         sections.append(pages.Section("Precision and recall", pages.precision_recall(curves)))
-    if worst := task.worst(model, recipe.data):
+    if judged.worst:
         # Where colours mean classes, which is which.
         legend = pages.legend(model.classes, model.palette) if model.palette else ""
-        shown = pages.gallery(_with_significance(model, worst))
+        shown = pages.gallery([(_with_significance(model, one), one.caption) for one in judged.worst])
         sections.append(pages.Section("The worst mistakes", legend + shown))
     return sections
 
@@ -98,20 +107,15 @@ def _plots(rows: list[dict[str, float]]) -> dict[str, list[str]]:
     return {title: shown for title, shown in plots.items() if shown}
 
 
-def _with_significance(model: Any, images: list[tuple[Any, Any, str]]) -> list[tuple[list[Any], str]]:
-    """Each image, or row of images, beside what was significant in the first, where the model can say."""
+def _with_significance(model: Kept, mistake: Mistake) -> list[Image]:
+    """Panels of a mistake, and what was significant in the first, where the model can say."""
     from PIL import Image
 
     from ..explain import combine, overlay, significance_maps
 
-    shown = []
-    for row, image, caption in images:
-        row = list(row) if isinstance(row, list | tuple) else [row]
-        try:
-            maps = significance_maps(model, image[None].to(next(model.parameters()).device))
-        except ValueError:  # no SG-Former
-            shown.append((row, caption))
-            continue
-        together = combine([m[0].numpy() for m in maps], (row[0].height, row[0].width))
-        shown.append(([*row, Image.fromarray(overlay(row[0], together))], caption))
-    return shown
+    first = mistake.panels[0]
+    if model.guided is None:
+        return mistake.panels
+    maps = significance_maps(model, mistake.seen[None].to(model.mean.device))
+    together = combine([m[0].numpy() for m in maps], (first.height, first.width))
+    return [*mistake.panels, Image.fromarray(overlay(first, together))]

@@ -12,12 +12,18 @@ Examples:
   sgformer train --resume runs/imagenette160
 """
 
+from __future__ import annotations
+
 import dataclasses
 import time
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..tasks.kept import Kept
+    from ..tasks.task import Data
 
 
 def train(
@@ -70,6 +76,7 @@ def train(
     from rich import get_console
 
     from ..engine import checkpoints, devices, fit
+    from ..engine.callbacks import CountUnreadable
 
     console = get_console()
     seed_everything(parsed.seed, workers=True, verbose=False)
@@ -89,7 +96,9 @@ def train(
         folder = fit.new_folder(out, recipes.run_name(path))
     else:
         folder = Path(out)  # callbacks that write in the others ask the first one
-    watchers = task_module.watchers(parsed, data, folder)
+    watchers: list[Any] = [
+        CountUnreadable(folder, num_images=data.num_images, max_share=parsed.data.max_unreadable)
+    ]
     if not fit.is_first_process():
         console.quiet = True
     elif resume:
@@ -190,21 +199,18 @@ def _start(model: Any, resume: str | Path | None) -> str:
     return "from timm's trained weights" if model.pretrained else "from scratch"
 
 
-def _significance(model: Any, data: Any, folder: Path) -> list[Any]:
+def _significance(model: Kept, data: Data, folder: Path) -> list[Any]:
     """A callback that draws how significance evolves, for models that have it."""
     import torch
-    from torchvision.transforms.functional import normalize, to_tensor
+    from torchvision.transforms.v2.functional import pil_to_tensor
 
     from ..explain.watch import WatchSignificance
 
-    if not any(hasattr(module, "forward_significance") for module in model.modules()):
+    if model.guided is None or not (images := data.examples()):
         return []
-    if not (images := data.examples()):
-        return []
-    how = model.preprocessing
-    tensors = [image if isinstance(image, torch.Tensor) else to_tensor(image) for image in images]
-    x = torch.stack([normalize(tensor, how.mean, how.std) for tensor in tensors])
-    return [WatchSignificance(folder, [how.show(image) for image in images], x)]
+    pixels = [image if isinstance(image, torch.Tensor) else pil_to_tensor(image) for image in images]
+    shown = [model.preprocessing.show(image) for image in images]
+    return [WatchSignificance(folder, shown, model.normalize(torch.stack(pixels)))]
 
 
 def _report(folder: Path) -> None:

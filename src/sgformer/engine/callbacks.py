@@ -6,14 +6,14 @@ import io
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from rich import get_console
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from .weights import write_atomically
 
@@ -40,21 +40,24 @@ class AveragedWeights(WeightAveraging):
     def __init__(self, decay: float) -> None:
         def average(averaged: Any, current: Any, num_averaged: Tensor | int) -> None:
             # Where the weights are on a GPU, the count handed over is, too, and to read it would be to wait for it.
-            step = int(num_averaged if self._average_model is None else self._average_model.n_averaged)
+            step = int(num_averaged if self.average is None else self.average.n_averaged)
             get_ema_multi_avg_fn(min(decay, (1 + step) / (10 + step)))(averaged, current, num_averaged)
 
         super().__init__(multi_avg_fn=average)
 
+    @property
+    def average(self) -> AveragedModel | None:
+        """The average, found by its type, as Lightning's callback has no public name for it; None before a run."""
+        return next((value for value in vars(self).values() if isinstance(value, AveragedModel)), None)
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Puts the average where the model is: Lightning copies the model before that has gone to its device."""
-        assert self._average_model is not None
-        self._average_model.module.to(pl_module.device)
+        assert self.average is not None
+        self.average.module.to(pl_module.device)
 
     def averaged(self, module: LightningModule) -> LightningModule:
         """The module with averaged weights; ``module`` itself before there is one."""
-        if self._average_model is None:
-            return module
-        return self._average_model.module  # pyright: ignore[reportReturnType]
+        return module if self.average is None else cast(LightningModule, self.average.module)
 
 
 class StopAtNaN(Callback):

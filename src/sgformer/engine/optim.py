@@ -4,6 +4,7 @@
 # (timm.optim has no __all__, so its public functions look private.)
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -115,7 +116,13 @@ def _orthogonalize_in_float32(optimizer: Optimizer) -> None:
     sgformer_t took 15 seconds, and with this half a second.
     """
     name = "zeropower_via_newtonschulz"
-    original = getattr(muon, name)
+    original = getattr(muon, name, None)
+    if original is None:
+        warnings.warn(
+            "this timm has another Muon, which may be slow on this processor: it has no instructions for bfloat16",
+            stacklevel=2,
+        )
+        return
 
     def before(optimizer: Optimizer, *_: Any) -> None:
         if optimizer.param_groups[0]["params"][0].device.type == "cpu":

@@ -2,7 +2,7 @@
 
 from .explanation import Explanation, Pair, explain_image
 from .page import write_page
-from .render import Cell, combine, contact_sheet, overlay
+from .render import Cell, combine, contact_sheet, overlay, significance_sheet
 from .significance import Spent, significance_maps, spending_maps
 from .spending import keys_by_region, keys_image, spending_image
 
@@ -18,6 +18,7 @@ __all__ = [
     "keys_image",
     "overlay",
     "significance_maps",
+    "significance_sheet",
     "spending_image",
     "spending_maps",
     "write_page",

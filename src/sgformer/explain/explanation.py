@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from .render import Cell, ImageLike, _as_image, combine, contact_sheet, covered_share, overlay
+from .render import Cell, ImageLike, as_image, combine, contact_sheet, covered_share, overlay
 from .significance import significance_and_spending
 from .spending import band_colours, describe_spending, keys_image, spending_image
 
@@ -153,7 +153,7 @@ def explain_image(model: nn.Module, image: ImageLike, x: Tensor) -> Explanation:
                 covered_share(size, (H, W), stride),
             )
         )
-    return Explanation(_as_image(image), size, pairs)
+    return Explanation(as_image(image), size, pairs)
 
 
 def _reduced(image: Image.Image, cell_size: int) -> Image.Image:

@@ -63,7 +63,7 @@ def overlay(
         >>> overlay(np.zeros((64, 96, 3), np.uint8), np.random.rand(4, 6)).shape
         (64, 96, 3)
     """
-    image = _as_image(image)
+    image = as_image(image)
     strength = _enlarge(_stretch(significance), (image.height, image.width), covered)
     gray = np.asarray(image.convert("L"), np.float32)[..., None]
     alpha = opacity * (0.25 + 0.75 * strength[..., None])
@@ -149,7 +149,7 @@ def contact_sheet(
     gap, line = max(8, text_size * 2 // 3), round(text_size * 1.4)
     words = [title or "", note or "", *headings, *(cell.caption for row in rows for cell in row)]
     font, large = font_for(words, text_size), font_for(words, round(text_size * 1.35))
-    images = [[_fit(_as_image(cell.image), cell_size) for cell in row] for row in rows]
+    images = [[_fit(as_image(cell.image), cell_size) for cell in row] for row in rows]
     widths = [max(row[i].width for row in images if i < len(row)) for i in range(columns)]
     widths = [max(width, round(text_size * 6.5)) for width in widths]  # room for a few words
     heights = [max(image.height for image in row) for row in images]
@@ -195,6 +195,46 @@ def contact_sheet(
     if note:
         draw.text((gap, top), note, _FAINT, font)
     return sheet
+
+
+def significance_sheet(
+    first: Sequence[Cell],
+    maps: Sequence[NDArray[np.float32]],
+    size: tuple[int, int],
+    *,
+    title: str,
+    cell_size: int = 144,
+) -> Image.Image:
+    """Draw a row for each image: the image, all pairs of blocks together, and the last pair of each stage.
+
+    Args:
+        first: the images, with what is written below them.
+        maps: for each pair `(n, H, W)`; the grid shrinks from stage to stage.
+        size: (height, width) that the model saw.
+        title: a line above everything.
+        cell_size: longer side of every image, in pixels.
+    """
+    covered = covered_shares(maps, size)
+    # The last map before the grid shrinks is the stage's last pair.
+    last = [i for i, m in enumerate(maps) if i + 1 == len(maps) or maps[i + 1].shape != m.shape]
+    rows = []
+    for n, cell in enumerate(first):
+        image = as_image(cell.image)
+        together = combine([m[n] for m in maps], (image.height, image.width), covered=covered)
+        drawn = [overlay(image, together), *(overlay(image, maps[i][n], covered=covered[i]) for i in last)]
+        rows.append([cell, *map(Cell, drawn)])
+    headings = ["image", "all pairs", *(f"stage {k + 1}" for k in range(len(last)))]
+    return contact_sheet(rows, title=title, headings=headings, legend=True, cell_size=cell_size)
+
+
+def covered_shares(maps: Sequence[NDArray[np.float32]], size: tuple[int, int]) -> list[tuple[float, float]]:
+    """For each map `(n, H, W)` of a model the share of its height and width that images of this size fill."""
+    shares, stride = [], 4
+    for i, m in enumerate(maps):
+        if i and maps[i - 1].shape != m.shape:
+            stride *= 2  # a stage has half the tokens a side of the one before
+        shares.append(covered_share(size, (m.shape[1], m.shape[2]), stride))
+    return shares
 
 
 def covered_share(size: tuple[int, int], tokens: tuple[int, int], stride: int) -> tuple[float, float]:
@@ -244,7 +284,8 @@ def _colour(strength: NDArray[np.float32]) -> NDArray[np.float32]:
     return INFERNO[(strength * 255).round().astype(np.uint8)].astype(np.float32)
 
 
-def _as_image(image: ImageLike) -> Image.Image:
+def as_image(image: ImageLike) -> Image.Image:
+    """An image, or an array of one, as RGB."""
     image = image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image))
     return image.convert("RGB")
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from .render import ImageLike, _as_image
+from .render import ImageLike, as_image
 
 # Three steps of viridis: their lightness tells them apart in gray, in print and to colour-blind eyes. From the band of
 # the smallest groups to that of the largest.
@@ -50,9 +50,9 @@ def spending_image(
     Raises:
         ValueError: the map is not `(H, W)`.
     """
-    sizes = _as_map(group_size)
-    image = _as_image(image)
-    rows, columns = _token_of_pixels(sizes.shape, (image.height, image.width), covered)
+    sizes = as_map(group_size)
+    image = as_image(image)
+    rows, columns = token_of_pixels(sizes.shape, (image.height, image.width), covered)
     table = band_colours(sizes)
     colour = np.zeros((*sizes.shape, 3), np.float32)
     for size, rgb in table.items():
@@ -91,9 +91,9 @@ def keys_by_region(
         >>> keys_by_region(np.ones((4, 6)), (2, 2)).tolist()
         [[6.0, 6.0], [6.0, 6.0]]
     """
-    values = _as_map(keys).astype(np.float64)
+    values = as_map(keys).astype(np.float64)
     down, right = (
-        _overlap(n, parts, share) for n, parts, share in zip(values.shape, regions, covered, strict=True)
+        overlap(n, parts, share) for n, parts, share in zip(values.shape, regions, covered, strict=True)
     )
     return down @ values @ right.T
 
@@ -111,7 +111,7 @@ def keys_image(
     Returns:
         uint8 `(height, width, 3)`, as large as the image.
     """
-    image = _as_image(image)
+    image = as_image(image)
     side = (image.width * image.height / NUM_REGIONS) ** 0.5
     regions = max(1, round(image.height / side)), max(1, round(image.width / side))
     counts = keys_by_region(keys, regions, covered=covered)
@@ -140,21 +140,22 @@ def keys_image(
 
 def describe_spending(group_size: ArrayLike, keys: ArrayLike) -> list[tuple[int, float, float]]:
     """For each group size, the smallest first: the size, its share of the tokens, and its number of keys."""
-    sizes, values = _as_map(group_size), np.asarray(keys, np.float64)
+    sizes, values = as_map(group_size), np.asarray(keys, np.float64)
     return [
         (size, float((sizes == size).mean()), float(values[sizes == size].sum()))
         for size in band_colours(sizes)
     ]
 
 
-def _as_map(values: ArrayLike) -> NDArray:
+def as_map(values: ArrayLike) -> NDArray:
+    """A map of tokens (H, W) as an array; another shape is a ValueError."""
     array = np.asarray(values)
     if array.ndim != 2 or not array.size:
         raise ValueError(f"a map of tokens is (H, W); got shape {array.shape}: pick one of the batch")
     return array
 
 
-def _token_of_pixels(
+def token_of_pixels(
     tokens: tuple[int, ...], pixels: tuple[int, int], covered: tuple[float, float]
 ) -> tuple[NDArray, NDArray]:
     """For each row and each column of pixels the row or column of tokens that it lies in."""
@@ -165,7 +166,7 @@ def _token_of_pixels(
     return rows, columns
 
 
-def _overlap(num_tokens: int, parts: int, share: float) -> NDArray[np.float64]:
+def overlap(num_tokens: int, parts: int, share: float) -> NDArray[np.float64]:
     """`(parts, num_tokens)`: how much of each token lies in each part; columns sum to 1."""
     edges = np.linspace(0, num_tokens * share, parts + 1)
     edges[-1] = num_tokens

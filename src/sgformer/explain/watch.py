@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 from torch import Tensor
 
-from .render import Cell, combine, contact_sheet, covered_share, overlay
+from .render import Cell, combine, contact_sheet, covered_shares, overlay, significance_sheet
 from .significance import significance_maps
 
 MAX_EPOCHS = 8  # of a strip: the first, the last, and others evenly between them
@@ -32,6 +32,7 @@ class WatchSignificance(Callback):
 
     def __init__(self, folder: Path, images: Sequence[Image.Image], x: Tensor) -> None:
         self.folder, self.images, self.x = folder / "significance", list(images), x
+        self.size = int(x.shape[-2]), int(x.shape[-1])
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws; the averaged weights are in place by now."""
@@ -39,7 +40,8 @@ class WatchSignificance(Callback):
             return
         maps = [m.numpy() for m in significance_maps(pl_module, self.x.to(pl_module.device))]
         epoch = trainer.current_epoch + 1
-        sheet = self.draw(maps, epoch)
+        cells = [Cell(image) for image in self.images]
+        sheet = significance_sheet(cells, maps, self.size, title=f"Significance, epoch {epoch}")
         self.folder.mkdir(exist_ok=True)
         sheet.save(self.folder / f"epoch-{epoch:03}.png")
         self._keep(maps, epoch)
@@ -48,26 +50,6 @@ class WatchSignificance(Callback):
             writer: Any = getattr(logger, "experiment", None)
             if hasattr(writer, "add_image"):
                 writer.add_image("significance", np.asarray(sheet), epoch, dataformats="HWC")
-
-    def draw(self, maps: Sequence[np.ndarray], epoch: int) -> Image.Image:
-        """A row for each image: the image, all pairs together, and the last pair of each stage.
-
-        Args:
-            maps: for each pair `(n, H, W)`.
-            epoch: for the title.
-        """
-        # The grid shrinks from stage to stage; the last map before it does is the stage's last pair.
-        last = [i for i, m in enumerate(maps) if i + 1 == len(maps) or maps[i + 1].shape != m.shape]
-        rows, covered = [], self._covered(maps)
-        for n, image in enumerate(self.images):
-            size = (image.height, image.width)
-            together = combine([m[n] for m in maps], size, covered=covered)
-            cells = [Cell(image), Cell(overlay(image, together))]
-            rows.append(cells + [Cell(overlay(image, maps[i][n], covered=covered[i])) for i in last])
-        headings = ["image", "all pairs", *(f"stage {k + 1}" for k in range(len(last)))]
-        return contact_sheet(
-            rows, title=f"Significance, epoch {epoch}", headings=headings, legend=True, cell_size=144
-        )
 
     def evolution(self) -> Image.Image:
         """A row for each image: the image, and all pairs together after up to `MAX_EPOCHS` epochs.
@@ -87,22 +69,11 @@ class WatchSignificance(Callback):
             rows, title="Significance through the epochs", headings=headings, legend=True, cell_size=112
         )
 
-    def _covered(self, maps: Sequence[np.ndarray]) -> list[tuple[float, float]]:
-        """For each pair the share of its map's height and width that the images fill."""
-        height, width = self.x.shape[-2:]
-        shares, stride = [], 4
-        for i, (_, H, W) in enumerate(m.shape for m in maps):
-            if i and maps[i - 1].shape[1:] != (H, W):
-                stride *= 2  # a stage has half the tokens a side of the one before
-            shares.append(covered_share((height, width), (H, W), stride))
-        return shares
-
     def _keep(self, maps: Sequence[np.ndarray], epoch: int) -> None:
         """All pairs together, small, in a file of a few kilobytes."""
-        height, width = self.x.shape[-2:]
-        scale = min(1.0, _KEPT_SIDE / max(height, width))
-        size = max(1, round(height * scale)), max(1, round(width * scale))
-        covered = self._covered(maps)
+        scale = min(1.0, _KEPT_SIDE / max(self.size))
+        size = max(1, round(self.size[0] * scale)), max(1, round(self.size[1] * scale))
+        covered = covered_shares(maps, self.size)
         together = np.stack(
             [combine([m[n] for m in maps], size, covered=covered) for n in range(len(self.images))]
         )

@@ -1,31 +1,47 @@
-"""The tasks, by name. A task is a folder with ``data.py``, ``model.py``, ``task.py``; a line here; a recipe.
+"""The tasks, by name. A task is a folder with the same file names as the others; a line here; a recipe.
 
-What a task's folder offers, so that the commands need to know no more:
+=================== =====================================================================================
+``data.py``         a `task.Data`: the images of each split, as batches
+``options.py``      sections of its recipes: which images, how large
+``augment.py``      variation of training images
+``model.py``        the model that people keep, a `kept.Kept`: ``predict``, ``save``, ``from_weights``
+``prediction.py``   what it says of an image, a `kept.Prediction`
+``evaluation.py``   ``evaluate(model, options)``: how good it is, a `judging.BaseReport`
+``task.py``         a `task.Task`, which trains it; ``Recipe``; ``build(recipe)``: task and data of a run
+=================== =====================================================================================
 
-=========================== ==========================================================================
-``Recipe``                  a dataclass of dataclasses, the sections of its recipes
-``build(recipe)``           a LightningModule with ``.model`` and ``.monitor``, and a LightningDataModule
-``Kept``                    the model that people keep, a `kept.Kept`: ``predict``, ``save``, ``from_weights``
-``evaluate(model, data)``   a report, a `kept.BaseReport`; a task whose models are another's has none
-=========================== ==========================================================================
-
-The data module has ``examples()``: a few validation images of one size, to watch a model by.
-``watchers(recipe, data, folder)`` gives callbacks for the run.
-
-``model.predict(image, **settings)`` takes whatever `images.read_image` does, or a list of it, and gives a
-prediction for each: ``summary()`` is a line for people, ``to_dict()`` for JSON, ``draw(image)`` an image of it.
-The LightningModule has ``loss(batch)``, which `engine` calls once more to find where a NaN comes from.
+`Folder` is what the commands know of it; `tests/tasks/test_contract.py` holds every task to it.
 """
 
 import importlib
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 if TYPE_CHECKING:
+    from .judging import BaseReport
     from .kept import Kept
+    from .options import Recipe
+    from .task import Data, Task
+
+
+class Folder(Protocol):
+    """A task's folder, as commands see it."""
+
+    Recipe: "type[Recipe]"
+    Kept: "type[Kept]"
+
+    def build(self, recipe: Any) -> "tuple[Task, Data]":
+        """Prepare a run: look through the data, then make a model for its classes."""
+        ...
+
+    def evaluate(
+        self, model: Any, data: Any, *, num_worst: int = 0, progress: Callable[[Any], Any] = iter
+    ) -> "BaseReport | None":
+        """Evaluate a model on the validation images; None for a task whose images have no labels."""
+        ...
+
 
 # Task to module, as text: a task is imported when it is asked for.
 TASKS = {
@@ -36,7 +52,7 @@ TASKS = {
 }
 
 
-def get(name: str) -> ModuleType:
+def get(name: str) -> Folder:
     """The folder of a task, imported.
 
     Raises:
@@ -46,7 +62,7 @@ def get(name: str) -> ModuleType:
         from ..engine.recipe import nearest
 
         raise ValueError(f"unknown task {name!r}{nearest(name, TASKS)} Tasks: {', '.join(TASKS)}")
-    return importlib.import_module(TASKS[name])
+    return cast(Folder, importlib.import_module(TASKS[name]))
 
 
 def load(weights: str | Path, *, device: str = "cpu") -> "Kept":

@@ -90,11 +90,6 @@ class Bands(Preprocessing):
         pixels = (shown.clamp(0, 1) * 255).round().byte()
         return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
 
-    def to_image(self, image: Tensor) -> Tensor:
-        """Back from a prepared (bands, height, width) to the values of the files."""
-        mean, std = (image.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
-        return image * std + mean
-
     def size_of(self, path: Path) -> tuple[int, int]:
         """(height, width) of an image, from its header."""
         with _opened(path, len(self.mean)) as found:

@@ -17,7 +17,7 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.data.transforms_factory import create_transform
 from torch import Tensor
 from torchvision.transforms import CenterCrop, FiveCrop
-from torchvision.transforms.functional import hflip
+from torchvision.transforms.functional import hflip, to_pil_image
 
 from .folders import SUFFIXES
 
@@ -100,8 +100,8 @@ class ReadsRGB:
         return read_image(image, shorter_side=shorter_side)
 
     def show(self, image: Any) -> Image.Image:
-        """Turn what `read` gave into an RGB image for people."""
-        return image
+        """Turn what `read` gave, or its pixels (3, height, width), into an RGB image for people."""
+        return to_pil_image(image) if isinstance(image, Tensor) else image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,29 +139,39 @@ class Preprocessing(ReadsRGB):
         """Length of an image's shorter side before the crop."""
         return round(max(self.image_size) / self.crop_fraction)
 
-    def transform(self, views: int = 1) -> Callable[[Image.Image], Tensor]:
+    def size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) that an image of this one is resized to, before the crop."""
+        height, width = (self.shorter_side * side // min(size) for side in size)
+        return height, width
+
+    def ending(self, *, normalize: bool) -> dict[str, Any]:
+        """Arguments by which timm's transforms end: normalized, or with the values that were read."""
+        if normalize:
+            return {"mean": self.mean, "std": self.std}
+        if self.full == 255:
+            return {"mean": self.mean, "normalize": False}
+        return {
+            "mean": (0.0,) * len(self.mean),
+            "std": (1.0,) * len(self.mean),
+        }  # for tensors timm has no other way
+
+    def transform(self, views: int = 1, *, normalize: bool = True) -> Callable[[Any], Tensor]:
         """Build the deterministic transform: resize, crop, normalize. From what was read to (channels, height, width).
 
         Args:
             views: 1 is the central crop; more give (views, channels, height, width): 2 adds its mirror image, 5 the
                 four corners, 10 the mirror images of the five.
+            normalize: Whether the result is normalized; else its values are those that were read.
         """
         transform = create_transform(
             (len(self.mean), *self.image_size),
             interpolation=self.interpolation,
-            mean=self.mean,
-            std=self.std,
             crop_pct=self.crop_fraction,
+            **self.ending(normalize=normalize),
         )
         if views > 1:
             return _Views(transform, self.image_size, corners=views >= 5, mirrored=views in (2, 10))
-        return cast(Callable[[Image.Image], Tensor], transform)
-
-    def to_image(self, image: Tensor) -> Any:
-        """Back from a prepared (channels, height, width) to an image as `read` gives it."""
-        mean, std = (image.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
-        pixels = ((image * std + mean).clamp(0, 1) * 255).round().byte()
-        return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
+        return cast(Callable[[Any], Tensor], transform)
 
 
 class _Views:

@@ -1,73 +1,164 @@
-"""Base classes of all trained models, whatever their task."""
+"""Trained models, whatever their task: they predict, are saved and loaded, and need nothing that training needs."""
 
-from collections.abc import Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
+import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
+from torchvision.transforms.v2 import functional as F
+from torchvision.transforms.v2.functional import InterpolationMode
 
 from ..engine import weights
 from .images import ImageLike
 
 
-class Prediction(Protocol):
+class Prediction:
     """Prediction for one image."""
 
+    @abstractmethod
     def summary(self) -> str:
-        """A line for people."""
-        ...
+        """Say it in a line for people."""
 
+    @abstractmethod
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        ...
+        """Convert to what JSON can hold."""
 
+    @abstractmethod
+    def lines(self) -> list[tuple[str, float]]:
+        """Names and their numbers, the most important first."""
+
+    @abstractmethod
     def draw(self, image: ImageLike) -> Image.Image:
-        """The image with the prediction in it."""
+        """Draw the prediction into the image."""
+
+    def cells(self) -> dict[str, Any]:
+        """Columns of a table, and what stands in them."""
+        return {"prediction": self.summary()}
+
+    def paint(self, image: ImageLike) -> Image.Image | None:
+        """Draw what has a place in the image, without a legend; None where nothing has one."""
+        return None
+
+    def outline(self, image: ImageLike) -> Image.Image | None:
+        """Draw boxes alone, into another picture of the image's size; None for a task without boxes."""
+        return None
+
+
+@runtime_checkable
+class Guided(Protocol):
+    """A backbone that measures significance and spends its keys by it."""
+
+    token_budget: int | None
+
+    def set_token_budget(self, token_budget: int | None) -> None:
+        """Change the most keys of an attention."""
         ...
 
+    def forward_significance(self, x: Tensor) -> list[Tensor]:
+        """Significance maps (B, H, W) of each pair of blocks."""
+        ...
 
-class BaseReport:
-    """Report on a model's quality: what the reports of all tasks have."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        raise NotImplementedError
-
-    def to_table(self) -> tuple[Sequence[str], list[Sequence[str]]]:
-        """For people: column heads and rows."""
-        raise NotImplementedError
-
-    def to_lines(self) -> list[str]:
-        """Return the lines below the table."""
-        return []
-
-    def precision_recall(self) -> Any:
-        """Return precision at 101 recalls from 0 to 1, by name of a figure and of a curve; None without such."""
-        return None
+    def forward_spending(self, x: Tensor) -> list[Any]:
+        """Spending of keys at each pair of blocks."""
+        ...
 
 
 class Kept(nn.Module):
     """The model that people keep of a training run: it predicts, is saved, and needs nothing that training needs.
 
+    Args:
+        name: The backbone's name in timm.
+        classes: Class names in the order of the outputs.
+        preprocessing: From an image to a tensor: a dataclass over `images.ReadsRGB`, stored with the weights.
+        kwargs: More arguments of the backbone.
+
     Attributes:
         task: Which task reads its weights file.
-        name: The backbone's name in timm.
-        kwargs: More arguments of the backbone.
-        classes: Class names in the order of the outputs.
-        preprocessing: How an image becomes a tensor, a dataclass.
+        measure: What the numbers of a prediction's `lines` are.
+        settings: What `predict` takes beside images.
+        files: Files of its own kind that `sgformer predict` can write.
+        backbone: timm's model, or a pyramid around it.
         metadata: What the weights file says that it was read from; empty without one.
         palette: A colour for each class, where colours mean classes.
+        mean: That of the preprocessing, times its white, as all pixels are normalized here.
+        std: Likewise.
     """
 
     task: ClassVar[str]
-    name: str
-    kwargs: dict[str, Any]
-    classes: tuple[str, ...]
-    preprocessing: Any
+    measure: ClassVar[str]
+    settings: ClassVar[frozenset[str]] = frozenset()
+    files: ClassVar[frozenset[str]] = frozenset()
+    backbone: Any
     metadata: Mapping[str, Any] = {}
     palette: tuple[tuple[int, int, int], ...] = ()
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        classes: Sequence[str],
+        preprocessing: Any,
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.name, self.kwargs, self.classes = name, dict(kwargs or {}), tuple(classes)
+        self.preprocessing = preprocessing
+        for part, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
+            values = preprocessing.full * torch.tensor(values)[:, None, None]
+            self.register_buffer(part, values, persistent=False)
+
+    def normalize(self, pixels: Tensor) -> Tensor:
+        """Pixels (..., channels, height, width), as they were read, as the backbone takes them."""
+        return (pixels.to(self.mean.dtype) - self.mean) / self.std
+
+    def prepare(self, image: Any, *, size: int | None = None) -> Tensor:
+        """An image as the backbone takes it, resized but whole: (1, channels, height, width).
+
+        Args:
+            image: What the preprocessing has read.
+            size: Shorter side in pixels; None: that at which the model evaluates.
+
+        Raises:
+            ValueError: The size is below 32.
+        """
+        if size is not None and size < 32:
+            raise ValueError(f"size {size} is too small: models of stride 32 need at least 32")
+        seen = [size] if size else list(self.preprocessing.size(F.get_size(image)))
+        # One number is the shorter side; PIL's images are taken as well.
+        resized: Any = F.resize(image, seen, InterpolationMode(self.preprocessing.interpolation))  # pyright: ignore
+        pixels = resized if isinstance(resized, Tensor) else F.pil_to_tensor(resized)
+        return self.normalize(pixels.to(self.mean.device))[None]
+
+    @property
+    def guided(self) -> Guided | None:
+        """The SG-Former within, which measures significance; None where there is none."""
+        return next((part for part in self.modules() if isinstance(part, Guided)), None)
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Evaluation mode, without gradients; afterwards each part is in the mode that it was in."""
+        modes = [(module, module.training) for module in self.modules()]
+        self.eval()
+        try:
+            with torch.inference_mode():
+                yield
+        finally:
+            for module, training in modes:
+                module.training = training
+
+    def of_each(self, images: Any, compute: Callable[[Sequence[ImageLike]], Any]) -> Any:
+        """Compute in evaluation mode for a list of images; for one image the first of what comes."""
+        several = isinstance(images, list | tuple)
+        with self.evaluating():
+            found = compute(images if several else [images])
+        return found if several else found[0]
 
     def name_of(self, index: int) -> str:
         """Return the name of a class for people."""
@@ -87,9 +178,16 @@ class Kept(nn.Module):
         """A model as a weights file's metadata describe it, with any values."""
         raise NotImplementedError
 
-    def predict(self, *args: Any, **kwargs: Any) -> Any:
-        """Say what is in an image, a `Prediction`; of a list of images, in a list of them."""
-        raise NotImplementedError
+    # Each task has its own settings, which a common signature cannot name.
+    predict: Callable[..., Any]
+
+    def embed(self, images: Any, *, batch_size: int = 32) -> Tensor:
+        """Pooled features of images, for tasks that have such.
+
+        Raises:
+            ValueError: This one has none.
+        """
+        raise ValueError(f"these weights are for {self.task}; features are those of a classifier")
 
     def save(
         self,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, default_collate
 
 from ..engine import devices
@@ -122,11 +122,6 @@ def make_loader(
     # Every num_processes-th sample: each is judged once, by one process.
     mine = Subset(dataset, range(rank, length, num_processes))
     return DataLoader(mine, batch_size=batch_size, **kwargs)
-
-
-def no_loss(model: nn.Module) -> Tensor:
-    """The loss where no image could be read: zero, from all weights, since other processes wait for the step."""
-    return 0.0 * torch.stack([w.float().sum() for w in model.parameters() if w.requires_grad]).sum()
 
 
 def share(trainer: Any) -> tuple[int, int]:

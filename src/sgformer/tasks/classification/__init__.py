@@ -3,13 +3,14 @@
 from typing import TYPE_CHECKING
 
 from .. import lazily
-from .model import Classifier, Prediction
+from .model import Classifier
+from .prediction import Prediction
 
 if TYPE_CHECKING:
     from .data import ClassificationData
-    from .judge import Report, evaluate, worst
+    from .evaluation import Report, evaluate
     from .probing import probe
-    from .task import ClassificationTask, Recipe, build, watchers
+    from .task import ClassificationTask, Recipe, build
 
 Kept = Classifier
 
@@ -18,14 +19,12 @@ __getattr__ = lazily(
     __name__,
     {
         "ClassificationData": "data",
-        "Report": "judge",
-        "evaluate": "judge",
-        "worst": "judge",
+        "Report": "evaluation",
+        "evaluate": "evaluation",
         "probe": "probing",
         "ClassificationTask": "task",
         "Recipe": "task",
         "build": "task",
-        "watchers": "task",
     },
 )
 
@@ -40,6 +39,4 @@ __all__ = [
     "build",
     "evaluate",
     "probe",
-    "watchers",
-    "worst",
 ]

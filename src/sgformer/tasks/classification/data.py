@@ -2,35 +2,31 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import numpy as np
-from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
-from timm.data.transforms_factory import create_transform
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from ...engine import devices
 from ...engine.sampling import Draw, drawn
-from ..balance import draw_weights, drawn_evenly
 from ..bands import Bands, measured
 from ..images import ImageError, ImageLike, Preprocessing
 from ..loading import (
     DataError,
     Unreadable,
-    collate_readable,
     epoch_to_come,
     listed,
-    make_loader,
     share,
-    spread,
     suitable_workers,
     unused,
 )
+from ..task import Data
 from ..text import read_lines
 from . import sources
-from .options import DataOptions
+from .augment import image_transform
+from .options import DataOptions, PreparedOptions
 from .shards import Shards, find_shards
 
 
@@ -68,7 +64,34 @@ class Images(Dataset[Any]):
             return Unreadable(name, error.reason)
 
 
-class ClassificationData(LightningDataModule):
+class PreparedData(Data):
+    """Images prepared by timm's transforms: what classification and pretraining share.
+
+    Args:
+        options: The recipe's section ``data``.
+        preprocessing: How images are prepared for the model; their size is that of validation.
+        seed: Where the order and the variation of training images start.
+    """
+
+    options: Any
+
+    def __init__(self, options: PreparedOptions, preprocessing: Preprocessing, *, seed: int = 0) -> None:
+        super().__init__(options, seed=seed)
+        self.preprocessing = preprocessing
+
+    def as_image(self, sample: Any) -> Any:
+        """Take an image as the model sees it, the first of several views."""
+        pixels = sample[0] if sample[0].ndim == 3 else sample[0][0]
+        return pixels if isinstance(self.preprocessing, Bands) else self.preprocessing.show(pixels)
+
+    def varied(self, items: sources.Items, size: tuple[int, int]) -> "Images":
+        """Augment images for training, to pixels of this (height, width)."""
+        return Images(
+            items, self.preprocessing, *image_transform(self.options.augment, self.preprocessing, size)
+        )
+
+
+class ClassificationData(PreparedData):
     """Batches of (images (B, channels, height, width), class indices (B,)).
 
     The source is looked through at once, so that mistakes show before anything is trained.
@@ -81,12 +104,11 @@ class ClassificationData(LightningDataModule):
         seed: Where the order and the variation of training images start.
         views: How many views there are of a validation image, see `Preprocessing.transform`.
 
-    Attributes:
-        notes: What lies there and is not used, and what else is unusual.
-
     Raises:
         DataError: The images or labels are not as they must be.
     """
+
+    options: DataOptions
 
     def __init__(
         self,
@@ -98,11 +120,9 @@ class ClassificationData(LightningDataModule):
         seed: int = 0,
         views: int = 1,
     ) -> None:
-        super().__init__()
-        self.options, self.preprocessing, self.seed, self.views = options, preprocessing, seed, views
+        super().__init__(options, preprocessing, seed=seed)
+        self.views = views
         self.names: dict[str, str] = {}
-        self.notes: list[str] = []
-        self._weights: list[float] | None = None
         self.samples: dict[sources.Split, sources.Samples] = {}
         if isinstance(preprocessing, Bands) and options.source not in ("folders", "imagenet", "list"):
             raise DataError(
@@ -138,10 +158,7 @@ class ClassificationData(LightningDataModule):
             )
         self.classes = _several(classes or names)
         if options.balanced and "train" in splits:
-            labels = self.train_labels()
-            holds = labels[:, None] == np.arange(len(self.classes))
-            self._weights = weights = draw_weights(holds).tolist()
-            self.notes.append(drawn_evenly(self.classes, holds, weights))
+            self.draw_evenly(self.train_labels()[:, None] == np.arange(len(self.classes)))
 
     def __str__(self) -> str:
         counts = [str(len(samples.items)) for samples in self.samples.values()]
@@ -166,13 +183,7 @@ class ClassificationData(LightningDataModule):
 
     def examples(self, num: int = 6) -> list[Any]:
         """A few validation images as a model sees them, to watch it by; of shards none."""
-        if "val" not in self.samples:
-            return []
-        dataset: Any = self.dataset("val")
-        samples = [dataset[i] for i in spread(len(dataset), num)]
-        return [
-            self.preprocessing.to_image(sample[0]) for sample in samples if not isinstance(sample, Unreadable)
-        ]
+        return super().examples(num) if "val" in self.samples else []
 
     @property
     def num_images(self) -> int:
@@ -183,8 +194,7 @@ class ClassificationData(LightningDataModule):
         options, suffixes = self.options, self.preprocessing.suffixes
         match options.source:
             case "digit_scenes":
-                length = options.scenes.num_train if split == "train" else options.scenes.num_val
-                return sources.scenes(split, length, size=options.scenes.size, seed=options.scenes.seed)
+                return sources.scenes(options.scenes.make(split))
             case "list":
                 table = options.train_list if split == "train" else options.val_list
                 known = self.samples["train"].classes if "train" in self.samples else None
@@ -220,33 +230,18 @@ class ClassificationData(LightningDataModule):
         items = self._items("train")
         return np.array([items[i][1] for i in range(len(items))], np.int64)
 
-    def train_transform(self) -> Callable[[Any], Tensor]:
-        """A new crop and variation at each call."""
-        augment = self.options.augment
-        transform = create_transform(
-            (len(self.preprocessing.mean), *self.options.train_size),
-            is_training=True,
-            scale=augment.crop_scale,
-            ratio=augment.crop_ratio,
-            hflip=augment.flip,
-            color_jitter=augment.color_jitter,
-            auto_augment=augment.rand_augment,
-            interpolation=self.preprocessing.interpolation,
-            mean=self.preprocessing.mean,
-            std=self.preprocessing.std,
-            re_prob=augment.erase,
-            re_mode="pixel",
-        )
-        return cast(Callable[[Any], Tensor], transform)
+    def class_counts(self) -> NDArray[np.int64]:
+        """Training images of each class."""
+        return np.bincount(self.train_labels(), minlength=len(self.classes))
 
     def dataset(self, split: sources.Split) -> Dataset[Any]:
         """The images of a split, prepared: varied for train, always the same for val."""
         train = split == "train"
-        transform = self.train_transform() if train else self.preprocessing.transform(self.views)
-        shorter_side = self.preprocessing.shorter_side
-        if train:
-            # A crop may cover a small part only, and that part must still have the pixels it needs.
-            shorter_side = round(max(self.options.train_size) / self.options.augment.crop_scale[0] ** 0.5)
+        transform, shorter_side = (
+            image_transform(self.options.augment, self.preprocessing, self.options.train_size)
+            if train
+            else (self.preprocessing.transform(self.views, normalize=False), self.preprocessing.shorter_side)
+        )
         if self.options.source == "shards":
             rank, num_processes = share(self.trainer)
             return Shards(
@@ -270,26 +265,6 @@ class ClassificationData(LightningDataModule):
             return items
         # The model has more classes, or another order.
         return _Renumbered(items, [self.classes.index(name) for name in names])
-
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Mixed order; a last batch that is not full is left out."""
-        return self._loader("train")
-
-    def val_dataloader(self) -> DataLoader[Any]:
-        """Every image once, in order."""
-        return self._loader("val")
-
-    def _loader(self, split: Literal["train", "val"]) -> DataLoader[Any]:
-        return make_loader(
-            self.dataset(split),
-            split,
-            batch_size=self.options.batch_size,
-            workers=self.options.workers,
-            seed=self.seed,
-            trainer=self.trainer,
-            collate=collate_readable,
-            weights=self._weights if split == "train" else None,
-        )
 
 
 class _Renumbered:

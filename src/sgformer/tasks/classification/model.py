@@ -1,64 +1,18 @@
 """Trained classifier: a model that takes images and gives names."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, overload
+from typing import Any, Self, cast, overload
 
 import torch
-from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
 from ...engine import weights
-from ...lettering import font_for, written
 from ..backbones import adapt_inputs, create_backbone
 from ..bands import restored
-from ..images import ImageLike, Preprocessing, read_image
+from ..images import ImageLike, Preprocessing
 from ..kept import Kept
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """Prediction for one image: labels and their probabilities.
-
-    Attributes:
-        top: (class name, probability), the most probable first.
-        numbers: The index of each of these classes.
-    """
-
-    top: tuple[tuple[str, float], ...]
-    numbers: tuple[int, ...] = ()
-
-    @property
-    def label(self) -> str:
-        """The most probable class."""
-        return self.top[0][0]
-
-    @property
-    def score(self) -> float:
-        """Its probability."""
-        return self.top[0][1]
-
-    def summary(self) -> str:
-        """The classes and how probable they are, in a line."""
-        return ", ".join(f"{label} {score:.1%}" for label, score in self.top)
-
-    def draw(self, image: ImageLike) -> Image.Image:
-        """The image with the summary in a strip below it."""
-        image = read_image(image)
-        size = max(12, image.width // 40)
-        strip = Image.new("RGB", (image.width, image.height + 2 * size), "white")
-        strip.paste(image)
-        pairs = zip(self.top, self.numbers or range(len(self.top)), strict=True)
-        words = ", ".join(f"{written(label, number)} {score:.1%}" for (label, score), number in pairs)
-        place = size // 2, image.height + size // 2
-        ImageDraw.Draw(strip).text(place, words, "black", font_for([words], size))
-        return strip
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        top = [{"label": label, "score": round(score, 6)} for label, score in self.top]
-        return {"label": self.label, "score": round(self.score, 6), "top": top}
+from .prediction import Prediction
 
 
 class Classifier(Kept):
@@ -92,6 +46,8 @@ class Classifier(Kept):
     """
 
     task = "classification"
+    measure = "probability"
+    settings = frozenset({"top_k"})
 
     def __init__(
         self,
@@ -103,11 +59,8 @@ class Classifier(Kept):
         kwargs: Mapping[str, Any] | None = None,
         pretrained: bool = False,
     ) -> None:
-        super().__init__()
-        self.name, self.kwargs = name, dict(kwargs or {})
-        self.classes = tuple(classes)
+        super().__init__(name, classes=classes, preprocessing=preprocessing, kwargs=kwargs)
         self.names = {key: name for key, name in (names or {}).items() if key in self.classes}
-        self.preprocessing = preprocessing
         self.backbone = create_backbone(
             name, self.kwargs, num_classes=len(self.classes), pretrained=pretrained
         )
@@ -140,10 +93,14 @@ class Classifier(Kept):
         Raises:
             ImageError: An image cannot be read.
         """
-        if not isinstance(images, list | tuple):
-            return self.predict([images], top_k=top_k)[0]
-        batches = self._batches(images, batch_size, self.forward)
-        return [prediction for logits in batches for prediction in self._name(logits, top_k)]
+        return self.of_each(
+            images,
+            lambda images: [
+                prediction
+                for logits in self._batches(images, batch_size, self.forward)
+                for prediction in self._name(logits, top_k)
+            ],
+        )
 
     def embed(self, images: Any, *, batch_size: int = 32) -> Tensor:
         """Compute the pooled features of images that the head sees, to search, cluster or classify by.
@@ -158,40 +115,31 @@ class Classifier(Kept):
         Raises:
             ImageError: An image cannot be read.
         """
-        if not isinstance(images, list | tuple):
-            return self.embed([images])[0]
-        found = [features.float().cpu() for features in self._batches(images, batch_size, self.features)]
-        return torch.cat(found) if found else torch.empty(0, getattr(self.backbone, "num_features"))  # noqa: B009
+        empty = torch.empty(0, cast(Any, self.backbone).num_features)
+        return self.of_each(
+            images,
+            lambda images: torch.cat([empty, *self._batches(images, batch_size, self.features)]).float(),
+        )
 
     def features(self, images: Tensor) -> Tensor:
         """Pooled features (B, c) of prepared images (B, channels, height, width)."""
         backbone: Any = self.backbone
         return backbone.forward_head(backbone.forward_features(images), pre_logits=True)
 
-    @torch.inference_mode()
     def _batches(
         self, images: Sequence[ImageLike], batch_size: int, compute: Callable[[Tensor], Tensor]
     ) -> list[Tensor]:
-        """Compute each batch of prepared images in evaluation mode."""
-        transform, shorter_side = self.preprocessing.transform(), self.preprocessing.shorter_side
-        read = self.preprocessing.read
-        device = next(self.parameters()).device
-        was_training = self.training
-        self.eval()
-        try:
-            return [
-                compute(
-                    torch.stack(
-                        [
-                            transform(read(image, shorter_side=shorter_side))
-                            for image in images[start : start + batch_size]
-                        ]
-                    ).to(device)
-                )
-                for start in range(0, len(images), batch_size)
-            ]
-        finally:
-            self.train(was_training)
+        """Compute each batch of normalized images; results are on the CPU."""
+        transform = self.preprocessing.transform(normalize=False)
+        found = []
+        for start in range(0, len(images), batch_size):
+            read = (
+                self.preprocessing.read(image, shorter_side=self.preprocessing.shorter_side)
+                for image in images[start : start + batch_size]
+            )
+            pixels = torch.stack([transform(image) for image in read]).to(self.mean.device)
+            found.append(compute(self.normalize(pixels)).cpu())
+        return found
 
     def _name(self, logits: Tensor, top_k: int) -> Iterator[Prediction]:
         scores = logits.float().softmax(-1)

@@ -56,7 +56,9 @@ def probe(recipe: "Recipe", data: ClassificationData, model: Classifier) -> dict
     options, found = recipe.probe, {}
     preprocessing = model.preprocessing
     for split, samples in data.samples.items():
-        images = Images(samples.items, preprocessing, preprocessing.transform(), preprocessing.shorter_side)
+        images = Images(
+            samples.items, preprocessing, preprocessing.transform(normalize=False), preprocessing.shorter_side
+        )
         found[split] = _features(model, images, data, split)
     weight, bias, score, penalty = regress(
         *found["train"], classes=data.classes, penalties=options.penalties, folds=options.folds
@@ -122,7 +124,6 @@ def _features(
     model: Classifier, images: Images, data: ClassificationData, split: str
 ) -> tuple[Tensor, Tensor]:
     """Features and labels of all images that can be read; those that cannot are named, and may be too many."""
-    device = next(model.parameters()).device
     workers = suitable_workers() if data.options.workers is None else data.options.workers
     loader = DataLoader(
         images, batch_size=data.options.batch_size, num_workers=workers, collate_fn=collate_readable
@@ -132,7 +133,7 @@ def _features(
     for x, labels, left_out in loader:
         unreadable += left_out
         if len(x):
-            found.append((model.features(x.to(device)).float().cpu(), labels))
+            found.append((model.features(model.normalize(x.to(model.mean.device))).float().cpu(), labels))
     for path, reason in unreadable:
         print(f"left out: {path}: {reason}")
     if not found or len(unreadable) > data.options.max_unreadable * len(images):

@@ -226,9 +226,9 @@ def torchvision_set(name: str | None, root: Path, split: Split, *, download: boo
     return Samples(tuple(map(str, classes)), dataset)
 
 
-def scenes(split: Split, length: int, *, size: int, seed: int) -> Samples:
-    """Digit scenes with one digit each, which is the class."""
-    return Samples(DigitScenes.classes, _Scenes(DigitScenes(split, length, size=size, seed=seed)))
+def scenes(made_on_demand: DigitScenes) -> Samples:
+    """Digit scenes, whose class is the digit, or the one with the largest box."""
+    return Samples(DigitScenes.classes, _Scenes(made_on_demand))
 
 
 class _Scenes:

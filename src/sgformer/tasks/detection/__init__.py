@@ -3,14 +3,13 @@
 from typing import TYPE_CHECKING
 
 from .. import lazily
-from .detections import Detections
 from .model import Detector
+from .prediction import Detections
 
 if TYPE_CHECKING:
     from .data import DetectionData
-    from .mistakes import worst
-    from .report import Report
-    from .task import DetectionTask, Recipe, build, evaluate, watchers
+    from .evaluation import Report, evaluate
+    from .task import DetectionTask, Recipe, build
 
 Kept = Detector
 
@@ -19,13 +18,11 @@ __getattr__ = lazily(
     __name__,
     {
         "DetectionData": "data",
-        "Report": "report",
+        "Report": "evaluation",
+        "evaluate": "evaluation",
         "DetectionTask": "task",
         "Recipe": "task",
         "build": "task",
-        "evaluate": "task",
-        "watchers": "task",
-        "worst": "mistakes",
     },
 )
 
@@ -39,6 +36,4 @@ __all__ = [
     "Report",
     "build",
     "evaluate",
-    "watchers",
-    "worst",
 ]

@@ -1,103 +1,27 @@
 """Images with boxes and masks, from COCO's format or made on the spot, as batches for a detector."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 from ...engine.sampling import Draw, drawn
 from ..digit_scenes import DigitScenes
 from ..images import ImageError, read_image
-from ..loading import DataError, Unreadable, listed, make_loader, pair, spread
+from ..loading import DataError, Unreadable, listed
+from ..task import Data
 from . import coco, sources
-from .augment import Augment, AugmentOptions, Target, to_tensor
+from .augment import Augment, Target, to_tensor
 from .masks import area, decode
+from .options import DataOptions
 from .sources import Split, SplitOptions
-
-
-@dataclass(kw_only=True)
-class ScenesOptions:
-    """Options of generated digit scenes.
-
-    Attributes:
-        num_train: Images for training.
-        num_val: Images for validation.
-        size: Their height and width: one number, or both.
-        num_digits: Least and greatest number of digits in one.
-        seed: Which ones.
-    """
-
-    num_train: int = 4000
-    num_val: int = 500
-    size: int | tuple[int, int] = 128
-    num_digits: tuple[int, int] = (0, 4)
-    seed: int = 0
-
-
-@dataclass(kw_only=True)
-class DataOptions:
-    """Options of the data: which images, how large, how many at once.
-
-    Attributes:
-        source: The format of the annotations: coco, yolo for text files, voc for XML files; or digit_scenes, which are
-            made on the spot.
-        root: The folder from which train and val name theirs.
-        train: Where the training images are.
-        val: Where the validation images are.
-        image_size: What the model sees: how long the shorter side of an image becomes, and how long the longer one may
-            become at most. Small images are enlarged.
-        multiple: Sides are rounded to multiples of it, for backbones that insist, such as swin on 4.
-        batch_size: Images per batch of all processes together, which share it equally.
-        like_together: Whether images of like shape share a batch in training, and the drawn length of their shorter
-            side, so that most go through the backbone together and little is padded.
-        workers: Processes that read images; null: as many as suit the machine.
-        invalid: What happens to annotations with faults, such as a box without width: error, or drop, which leaves
-            them out.
-        crowds: What crowds (iscrowd 1) are: ignore, regions that count neither way, or objects like others, which some
-            tools write as crowds.
-        first_pixel: voc: where pixels count from: 1 as in the challenge; 0, with right and bottom as edges, as CVAT and
-            Label Studio write them.
-        max_unreadable: Share of the images that may turn out to be unreadable before the run stops; all are named in
-            unreadable.csv.
-        augment: How training images are varied.
-        scenes: How many digit scenes, where those are the source.
-    """
-
-    source: Literal["coco", "yolo", "voc", "digit_scenes"] = "coco"
-    root: str | None = None
-    train: SplitOptions = field(default_factory=SplitOptions)
-    val: SplitOptions = field(default_factory=SplitOptions)
-    image_size: tuple[int, int] = (800, 1333)
-    multiple: int = 1
-    batch_size: int = 2
-    like_together: bool = True
-    workers: int | None = None
-    invalid: coco.Faults = "error"
-    crowds: coco.Crowds = "ignore"
-    first_pixel: Literal[0, 1] = 1
-    max_unreadable: float = 0.01
-    augment: AugmentOptions = field(default_factory=AugmentOptions)
-    scenes: ScenesOptions = field(default_factory=ScenesOptions)
-
-    def __post_init__(self) -> None:
-        shorter, longest = self.image_size
-        if not 32 <= shorter <= longest:
-            raise ValueError(
-                f"data.image_size [{shorter}, {longest}]: first the shorter side, at least 32, then the longest side"
-            )
-        if self.batch_size < 1 or self.multiple < 1:
-            raise ValueError(
-                f"data.batch_size {self.batch_size} and data.multiple {self.multiple} must be at least 1"
-            )
 
 
 class Batch(NamedTuple):
@@ -149,12 +73,6 @@ class DetectionDataset(Dataset[Any]):
         except ImageError as error:
             return Unreadable(str(error.path), error.reason)
         return self.augment(image, target, batch_seed=batch_seed) if self.augment else (image, target)
-
-    def shapes(self) -> list[float]:
-        """Return the height of each image relative to its width, as a logarithm."""
-        if self.records is None:
-            return [0.0] * len(self)
-        return [math.log(record.size[0] / record.size[1]) for record in self.records]
 
     def _record(self, record: coco.Annotated) -> tuple[Tensor, Target]:
         target = {
@@ -209,7 +127,7 @@ def collate(samples: list[Any]) -> Batch:
     return Batch([image for image, _ in readable], [target for _, target in readable], unreadable)
 
 
-class DetectionData(LightningDataModule):
+class DetectionData(Data):
     """Batches of (images [(3, height, width)], targets [{boxes, labels, masks, ...}]).
 
     Annotations are looked through at once, so that mistakes show before anything is trained.
@@ -230,6 +148,8 @@ class DetectionData(LightningDataModule):
         DataError: Files or annotations are not as they must be.
     """
 
+    options: DataOptions
+
     def __init__(
         self,
         options: DataOptions,
@@ -240,8 +160,8 @@ class DetectionData(LightningDataModule):
         seed: int = 0,
         max_detections: int | None = None,
     ) -> None:
-        super().__init__()
-        self.options, self.masks, self.seed = options, masks, seed
+        super().__init__(options, seed=seed)
+        self.masks = masks
         self.found: dict[Split, coco.Annotations] = {}
         self.max_detections = max_detections
         if options.source == "digit_scenes":
@@ -259,6 +179,7 @@ class DetectionData(LightningDataModule):
                 + (f": {listed(missing)} not in the data" if missing else "")
                 + ". Name data with the model's own classes, in the same order of ids"
             )
+        self.notes = [line for split in self.found for line in self._notes(split)]
 
     def __str__(self) -> str:
         if self.options.source == "digit_scenes":
@@ -271,28 +192,26 @@ class DetectionData(LightningDataModule):
             for crowds in (False, True)
         )
         told = _by_class(self.classes, first.counts())
-        return ". ".join([f"{told}, {images} images, {objects} objects, {crowds} crowds", *self.notes()])
+        return ". ".join([f"{told}, {images} images, {objects} objects, {crowds} crowds", *self.notes])
 
-    def notes(self) -> list[str]:
-        """List what was left out or not read as it stands, in each split, a sentence each."""
-        lines = []
-        for split, found in self.found.items():
-            said = [f"{what}: {count}" for what, count in found.notes.items()]
-            if found.faults:
-                said.insert(0, f"{len(found.faults)} faults left out: {coco.first(found.faults)}")
-            absent = [name for name, count in zip(found.classes, found.counts(), strict=True) if not count]
-            if split == "val" and (why := found.why_nothing()):
-                said.append(f"nothing can be evaluated, {why}; the last epoch's weights are kept")
-            elif absent:
-                said.append(f"no object of {listed(absent)}")
-            most = max(int((~image.crowds).sum()) for image in found.images)
-            if self.max_detections is not None and most > self.max_detections:
-                said.append(
-                    f"up to {most} objects an image, of which at most {self.max_detections} can be found; "
-                    f"set --heads.max_detections {most}"
-                )
-            lines += [f"{split}: {'; '.join(said)}"] if said else []
-        return lines
+    def _notes(self, split: Split) -> list[str]:
+        """Say in a sentence what was left out of a split or not read as it stands."""
+        found = self.found[split]
+        said = [f"{what}: {count}" for what, count in found.notes.items()]
+        if found.faults:
+            said.insert(0, f"{len(found.faults)} faults left out: {coco.first(found.faults)}")
+        absent = [name for name, count in zip(found.classes, found.counts(), strict=True) if not count]
+        if split == "val" and (why := found.why_nothing()):
+            said.append(f"nothing can be evaluated, {why}; the last epoch's weights are kept")
+        elif absent:
+            said.append(f"no object of {listed(absent)}")
+        most = max(int((~image.crowds).sum()) for image in found.images)
+        if self.max_detections is not None and most > self.max_detections:
+            said.append(
+                f"up to {most} objects an image, of which at most {self.max_detections} can be found; "
+                f"set --heads.max_detections {most}"
+            )
+        return [f"{split}: {'; '.join(said)}"] if said else []
 
     @property
     def num_images(self) -> int:
@@ -348,11 +267,7 @@ class DetectionData(LightningDataModule):
         train, options = split == "train", self.options
         records, scenes = None, None
         if options.source == "digit_scenes":
-            chosen = options.scenes
-            length = chosen.num_train if train else chosen.num_val
-            scenes = DigitScenes(
-                split, length, size=pair(chosen.size), num_digits=chosen.num_digits, seed=chosen.seed
-            )
+            scenes = options.scenes.make(split)
         else:
             records = self.found[split].images
         return DetectionDataset(
@@ -362,30 +277,19 @@ class DetectionData(LightningDataModule):
             augment=self.augment if train else None,
         )
 
-    def examples(self, num: int = 6) -> list[Image.Image]:
-        """A few validation images, cut to squares of the shorter side, to watch a model by."""
-        dataset, side = self.dataset("val"), self.options.image_size[0]
-        samples = [dataset[i] for i in spread(len(dataset), num)]
-        images = [v2.functional.to_pil_image(one[0]) for one in samples if not isinstance(one, Unreadable)]
-        return [ImageOps.fit(image, (side, side)) for image in images]
+    def as_image(self, sample: Any) -> Image.Image:
+        """Cut an image to a square of the shorter side."""
+        side = self.options.image_size[0]
+        return ImageOps.fit(v2.functional.to_pil_image(sample[0]), (side, side))
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Mixed order; a last batch that is not full is left out."""
-        return self._loader("train")
+    def collate(self, split: Split) -> Callable[[list[Any]], Batch]:
+        """Make lists, since images differ in size."""
+        return collate
 
-    def val_dataloader(self) -> DataLoader[Any]:
-        """Every image once, in order."""
-        return self._loader("val")
-
-    def _loader(self, split: Split) -> DataLoader[Any]:
-        dataset = self.dataset(split)
-        return make_loader(
-            dataset,
-            split,
-            batch_size=self.options.batch_size,
-            workers=self.options.workers,
-            seed=self.seed,
-            trainer=self.trainer,
-            collate=collate,
-            likeness=dataset.shapes() if split == "train" and self.options.like_together else None,
-        )
+    def likeness(self) -> list[float] | None:
+        """Logarithm of each training image's height relative to its width."""
+        if not self.options.like_together:
+            return None
+        if not self.found:
+            return [0.0] * self.options.scenes.num_train
+        return [math.log(image.size[0] / image.size[1]) for image in self.found["train"].images]

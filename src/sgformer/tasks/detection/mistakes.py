@@ -1,4 +1,4 @@
-"""The images in which a detector is most wrong, with its misses and its false alarms drawn in."""
+"""Misses and false alarms of a detector, drawn into the images in which there are most."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,11 +8,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.ops import box_area, box_iou
-from torchvision.transforms.v2.functional import normalize, resize, to_dtype
 
 from ...lettering import written
-from ..loading import Unreadable
-from .data import DataOptions, DetectionData
+from ..judging import Mistake, Worst
 from .draw import draw
 from .model import Detector
 
@@ -20,54 +18,38 @@ from .model import Detector
 SCORE, OVERLAP = 0.5, 0.5
 
 
-@torch.inference_mode()
-def worst(model: Detector, data: DataOptions, *, num: int = 12) -> list[tuple[Image.Image, Tensor, str]]:
-    """The validation images with most misses and false alarms.
+def consider(
+    worst: Worst, model: Detector, found: Mapping[str, Tensor], image: Tensor, target: Mapping[str, Any]
+) -> None:
+    """Consider what a detector found in an image for the worst mistakes, by the number of misses and false alarms.
 
     Args:
-        model: Put into evaluation mode, and left in it.
-        data: Which images.
-        num: How many at most.
-
-    Returns:
-        For each the image with what is wrong drawn in, what the backbone sees of it (3, height, width), and a line
-        about it; the worst first.
+        worst: Those so far.
+        model: The detector.
+        found: ``boxes``, ``labels`` and ``scores``, the surest first.
+        image: 8 bits (3, height, width).
+        target: What there is: ``boxes``, ``labels``, ``iscrowd``.
     """
-    module = DetectionData(data, masks=False, classes=model.classes, splits=("val",))
-    dataset = module.dataset("val")
-    model.eval()
-    found: list[tuple[int, int, int]] = []
-    details: dict[int, Any] = {}
-    for index in range(len(dataset)):
-        if isinstance(sample := dataset[index], Unreadable):
-            continue
-        image, target = sample
-        (one,) = model([image.to(model.mean.device)])
-        kept = one["scores"] >= SCORE
-        boxes, labels = (one[name][kept].cpu() for name in ("boxes", "labels"))
-        alarms, missed = mistakes(boxes.float(), labels, target)
-        if len(alarms) or len(missed):
-            found.append((len(alarms) + len(missed), -index, index))
-            details[index] = boxes[alarms], labels[alarms], missed
-    images = []
-    for _, _, index in sorted(found, reverse=True)[:num]:
-        image, target = dataset[index]
-        boxes, labels, missed = details[index]
-        words = [written(name, id_) for name, id_ in zip(model.classes, model.category_ids, strict=True)]
-        names = [f"not {words[label - 1]}" for label in labels.tolist()]
-        names += [f"missed {words[label - 1]}" for label in target["labels"][missed].tolist()]
+    kept = found["scores"] >= SCORE
+    boxes, labels = (found[name][kept].cpu() for name in ("boxes", "labels"))
+    alarms, missed = mistakes(boxes.float(), labels, target)
+    if not alarms and not missed:
+        return
+
+    def show() -> Mistake:
+        names = [written(name, id_) for name, id_ in zip(model.classes, model.category_ids, strict=True)]
+        picture = Image.fromarray(image.permute(1, 2, 0).numpy())
         drawn = draw(
-            Image.fromarray(image.permute(1, 2, 0).numpy()),
-            np.concatenate([boxes.numpy(), target["boxes"][missed].numpy()]),
-            names,
-            kinds=[5] * len(boxes) + [4] * len(missed),
+            picture,
+            np.concatenate([boxes[alarms].numpy(), target["boxes"][missed].numpy()]),
+            [f"not {names[label - 1]}" for label in labels[alarms].tolist()]
+            + [f"missed {names[label - 1]}" for label in target["labels"][missed].tolist()],
+            kinds=[5] * len(alarms) + [4] * len(missed),
         )
-        size = model.preprocessing.size((int(image.shape[1]), int(image.shape[2])))
-        seen = to_dtype(resize(image, list(size), antialias=True), torch.float32, scale=True)
-        seen = normalize(seen, list(model.preprocessing.mean), list(model.preprocessing.std))
-        caption = f"{_counted(len(missed), 'miss', 'misses')}, {_counted(len(boxes), 'false alarm', 'false alarms')}"
-        images.append((drawn, seen, caption))
-    return images
+        caption = f"{_counted(len(missed), 'miss', 'misses')}, {_counted(len(alarms), 'false alarm', 'false alarms')}"
+        return Mistake([drawn], model.prepare(picture)[0].cpu(), caption)
+
+    worst.add(len(alarms) + len(missed), show)
 
 
 def mistakes(boxes: Tensor, labels: Tensor, target: Mapping[str, Any]) -> tuple[list[int], list[int]]:

@@ -15,12 +15,12 @@ from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastL
 from torchvision.transforms.v2.functional import resize
 
 from ...engine import weights
-from ..backbones import create_pyramid, preprocessing_of
+from ..backbones import Pyramid, create_pyramid, preprocessing_of
 from ..images import ImageLike, ReadsRGB, read_image
 from ..kept import Kept
 from .augment import resized, to_tensor
-from .detections import Detections
 from .heads import STRIDES, HeadOptions, create_heads, over_processes
+from .prediction import Detections
 from .retina import LEVELS, Retina, create_neck
 
 # Parts that are as wide as there are classes.
@@ -57,6 +57,11 @@ class Preprocessing(ReadsRGB):
         """Return the preprocessing of a timm model, which knows its mean and deviation."""
         known = preprocessing_of(name, image_size=image_size)
         return cls(image_size=image_size, mean=known.mean, std=known.std, multiple=multiple)
+
+    @property
+    def interpolation(self) -> str:
+        """Way to resize images."""
+        return "bilinear"
 
     def size(self, size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) that an image of this one is resized to."""
@@ -103,8 +108,10 @@ class Detector(Kept):
     """
 
     task = "detection"
-    mean: Tensor
-    std: Tensor
+    measure = "score"
+    backbone: Pyramid
+    settings = frozenset({"score_threshold"})
+    files = frozenset({"coco", "annotations"})
 
     def __init__(
         self,
@@ -117,11 +124,9 @@ class Detector(Kept):
         kwargs: Mapping[str, Any] | None = None,
         pretrained: bool = False,
     ) -> None:
-        super().__init__()
-        self.name, self.kwargs = name, dict(kwargs or {})
-        self.classes = tuple(classes)
+        super().__init__(name, classes=classes, preprocessing=preprocessing, kwargs=kwargs)
         self.category_ids = tuple(category_ids or range(1, len(self.classes) + 1))
-        self.preprocessing, self.heads = preprocessing, heads
+        self.heads = heads
         self.freeze_batch_norm = pretrained
         self.backbone = create_pyramid(name, self.kwargs, strides=STRIDES, pretrained=pretrained)
         if heads.kind == "retinanet":
@@ -130,8 +135,6 @@ class Detector(Kept):
         else:
             self.neck = FeaturePyramidNetwork(self.backbone.channels, heads.channels, LastLevelMaxPool())
             self.rpn, self.roi_heads = create_heads(heads, num_classes=len(self.classes))
-        for part, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
-            self.register_buffer(part, 255 * torch.tensor(values)[:, None, None], persistent=False)
         self.train()  # freezes batch norms; Lightning leaves the modes as they are
 
     def train(self, mode: bool = True) -> "Detector":
@@ -148,7 +151,7 @@ class Detector(Kept):
         if targets is None:
             return [self._detect(image) for image in images]
         sizes = [(int(image.shape[1]), int(image.shape[2])) for image in images]
-        maps = self._maps([self._normalized(image) for image in images])
+        maps = self._maps([self.normalize(image) for image in images])
         with torch.autocast(images[0].device.type, enabled=False):
             batch = ImageList(images[0], sizes)  # the heads look at the sizes alone
             dtype = self.mean.dtype
@@ -165,7 +168,7 @@ class Detector(Kept):
     def _detect(self, image: Tensor) -> dict[str, Tensor]:
         height, width = int(image.shape[1]), int(image.shape[2])
         size = self.preprocessing.size((height, width))
-        maps = self._maps([self._normalized(resize(image, list(size), antialias=True))])
+        maps = self._maps([self.normalize(resize(image, list(size), antialias=True))])
         with torch.autocast(image.device.type, enabled=False):
             batch = ImageList(image, [size])
             if self.heads.kind == "retinanet":
@@ -175,9 +178,6 @@ class Detector(Kept):
                 found = self.roi_heads(maps, proposals, [size])[0][0]
         factor = found["boxes"].new_tensor([width / size[1], height / size[0]]).repeat(2)
         return {**found, "boxes": found["boxes"] * factor}
-
-    def _normalized(self, image: Tensor) -> Tensor:
-        return (image.to(self.mean.dtype) - self.mean) / self.std
 
     def _maps(self, images: list[Tensor]) -> "OrderedDict[str, Tensor]":
         """The pyramid of a batch, from fine to coarse, in the precision of the heads."""
@@ -216,17 +216,8 @@ class Detector(Kept):
         """
         if not 0 <= score_threshold <= 1:
             raise ValueError(f"score_threshold {score_threshold} is outside 0 to 1")
-        if not isinstance(images, list | tuple):
-            return self.predict([images], score_threshold=score_threshold)[0]
-        modes = [(module, module.training) for module in self.modules()]
-        self.eval()
-        try:
-            return [self._found(image, score_threshold) for image in images]
-        finally:
-            for module, training in modes:
-                module.training = training
+        return self.of_each(images, lambda images: [self._found(image, score_threshold) for image in images])
 
-    @torch.inference_mode()
     def _found(self, image: ImageLike, score_threshold: float) -> Detections:
         pixels = to_tensor(read_image(image))
         found = self([pixels.to(self.mean.device)])[0]

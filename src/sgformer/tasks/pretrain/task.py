@@ -2,23 +2,20 @@
 
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule
-from timm.data.mixup import Mixup
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, cosine_similarity, kl_div, smooth_l1_loss
 from torchmetrics import MeanMetric
 
-from ...engine.callbacks import CountUnreadable
-from ...engine.fit import TrainerOptions
-from ...engine.optim import OptimOptions, count_steps, create_optimizer, create_schedule
-from ..backbones import ModelOptions, kwargs_of, preprocessing_of
+from .. import options
+from ..backbones import kwargs_of, preprocessing_of
+from ..classification.augment import BatchAugment
 from ..classification.model import Classifier
-from ..classification.options import AugmentOptions
-from ..loading import Batch
+from ..judging import BaseReport
+from ..loading import Batch, pair
+from ..task import Task
 from .data import DataOptions, PretrainData
 from .model import Projector, Signals, resized, signals
 from .teacher import Teacher, TeacherOptions
@@ -56,68 +53,46 @@ class LossOptions:
 
 
 @dataclass(kw_only=True)
-class Recipe:
+class Recipe(options.Recipe):
     """A pretraining recipe.
 
     Attributes:
         task: Always pretrain.
-        seed: Where all randomness starts.
-        model: Which backbone learns.
         teacher: Which model it learns from.
         data: Which images, how large, how many at once.
         loss: What training minimizes.
-        optim: How the weights are moved.
-        trainer: How long, how precise, and on what.
     """
 
     task: str = "pretrain"
-    seed: int = 0
-    model: ModelOptions = field(default_factory=ModelOptions)
     teacher: TeacherOptions = field(default_factory=TeacherOptions)
     data: DataOptions = field(default_factory=DataOptions)
     loss: LossOptions = field(default_factory=LossOptions)
-    optim: OptimOptions = field(default_factory=OptimOptions)
-    trainer: TrainerOptions = field(default_factory=TrainerOptions)
 
 
-class PretrainTask(LightningModule):
-    """Trains a student; what is worth keeping of it is ``model``, a classifier of the teacher's classes.
+class PretrainTask(Task):
+    """Trains a student; what is kept of it is a classifier of the teacher's classes.
 
     Args:
         model: What is trained.
         teacher: What it learns from.
-        loss: The recipe's section ``loss``.
-        optim: The recipe's section ``optim``.
-        augment: For mixup and cutmix, which need whole batches.
-        train_size: (height, width) that the student sees in training; validation sees that of its preprocessing.
+        recipe: Its sections ``loss``, ``optim`` and ``data``.
     """
 
+    model: Classifier
     monitor = "val_agreement"
 
-    def __init__(
-        self,
-        model: Classifier,
-        teacher: Teacher,
-        *,
-        loss: LossOptions,
-        optim: OptimOptions,
-        augment: AugmentOptions,
-        train_size: tuple[int, int],
-    ) -> None:
-        super().__init__()
-        self.model, self.teacher = model, teacher
-        self.weights, self.optim, self.train_size = loss, optim, train_size
+    def __init__(self, model: Classifier, teacher: Teacher, recipe: Recipe) -> None:
+        super().__init__(model, recipe.optim)
+        self.teacher, self.parts, self.train_size = teacher, recipe.loss, recipe.data.train_size
         self.projector = self._projector()
-        self.mix, self.mix_epochs = None, augment.mix_epochs
-        if augment.mixes:
-            self.mix = Mixup(
-                mixup_alpha=augment.mixup,
-                cutmix_alpha=augment.cutmix,
-                prob=augment.mix_prob,
-                num_classes=2,  # there are no labels
-            )
+        self.augment = BatchAugment(recipe.data.augment, num_classes=2)  # there are no labels
         self.val_loss, self.val_agreement = MeanMetric(), MeanMetric()
         self.started = self.teacher_seconds = 0.0
+
+    @property
+    def learned(self) -> nn.Module:
+        """The student and what makes its features like the teacher's."""
+        return nn.ModuleDict({"backbone": self.model.backbone, "projector": self.projector})
 
     @torch.no_grad()
     def _projector(self) -> Projector:
@@ -129,10 +104,10 @@ class PretrainTask(LightningModule):
         theirs = self.teacher(
             resized(blank, self.teacher.image_size or self.train_size), self.model.preprocessing
         )
-        if self.weights.maps and (ours.maps.ndim != 4 or theirs.maps.ndim != 4):
+        if self.parts.maps and (ours.maps.ndim != 4 or theirs.maps.ndim != 4):
             raise ValueError("loss.maps needs models whose last feature is a map; set --loss.maps 0")
-        pooled = (ours.pooled.shape[1], theirs.pooled.shape[1]) if self.weights.pooled else None
-        maps = (ours.maps.shape[1], theirs.maps.shape[1]) if self.weights.maps else None
+        pooled = (ours.pooled.shape[1], theirs.pooled.shape[1]) if self.parts.pooled else None
+        maps = (ours.maps.shape[1], theirs.maps.shape[1]) if self.parts.maps else None
         return Projector(pooled, maps)
 
     def compare(self, images: Tensor, size: tuple[int, int]) -> tuple[Tensor, Signals, Signals]:
@@ -147,45 +122,33 @@ class PretrainTask(LightningModule):
         self.teacher_seconds = time.perf_counter() - start
         ours = signals(self.model.backbone, resized(images, size))
         ours = Signals(*(tensor.float() for tensor in ours))  # whatever the precision of the model
-        loss, temperature = images.new_zeros(len(images)), self.weights.temperature
-        if self.weights.logits:
+        loss, temperature = images.new_zeros(len(images)), self.parts.temperature
+        if self.parts.logits:
             wanted = (theirs.logits / temperature).log_softmax(-1)
             said = (ours.logits / temperature).log_softmax(-1)
             each = kl_div(said, wanted, log_target=True, reduction="none").sum(-1)
-            loss = loss + self.weights.logits * temperature**2 * each
+            loss = loss + self.parts.logits * temperature**2 * each
         if self.projector.pooled is not None:
             mine = self.projector.pooled(ours.pooled).float()
-            loss = loss + self.weights.pooled * self._distance(mine, theirs.pooled)
+            loss = loss + self.parts.pooled * self._distance(mine, theirs.pooled)
         if self.projector.maps is not None:
             mine = self.projector.maps(ours.maps).float()
             wanted = adaptive_avg_pool2d(theirs.maps, mine.shape[-2:])
-            loss = loss + self.weights.maps * self._distance(mine, wanted).mean((1, 2))
+            loss = loss + self.parts.maps * self._distance(mine, wanted).mean((1, 2))
         return loss, ours, theirs
 
     def _distance(self, mine: Tensor, wanted: Tensor) -> Tensor:
-        if self.weights.distance == "cosine":
+        if self.parts.distance == "cosine":
             return 1 - cosine_similarity(mine, wanted, dim=1)
         return smooth_l1_loss(mine, wanted, reduction="none").mean(1)
 
     def loss(self, batch: Batch) -> Tensor:
-        """Compute the loss of a batch."""
-        images = batch.images
-        if not len(images):
-            return 0.0 * torch.stack([weight.float().sum() for weight in self.parameters()]).sum()
-        if self.mix and (self.mix_epochs is None or self.current_epoch < self.mix_epochs):
-            even = (
-                len(images) // 2 * 2
-            )  # images are mixed in pairs; one may be missing where a file is damaged
-            images = self.mix(images[:even], batch.targets[:even])[0] if even else images
+        """Compute the mean distance from the teacher over a batch."""
+        if not len(batch.images):
+            return self.no_loss()
+        images = self.model.normalize(batch.images)
+        images, _ = self.augment(images, batch.targets, self.current_epoch)
         return self.compare(images, self.train_size)[0].mean()
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of a batch, logged."""
-        loss = self.loss(batch)
-        if len(batch.images):
-            self.log("train_loss_step", loss, on_step=True, on_epoch=False)
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch[0]), sync_dist=True)
-        return loss
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Starts the clock."""
@@ -205,22 +168,12 @@ class PretrainTask(LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Measure how far the student is from the teacher, and how often both name the same class first."""
         if len(batch.images):  # none where no image could be read
-            loss, ours, theirs = self.compare(batch.images, self.model.preprocessing.image_size)
+            loss, ours, theirs = self.compare(
+                self.model.normalize(batch.images), self.model.preprocessing.image_size
+            )
             self.val_loss(loss)
             self.val_agreement((ours.logits.argmax(-1) == theirs.logits.argmax(-1)).float())
         self.log_dict({"val_loss": self.val_loss, "val_agreement": self.val_agreement})
-
-    def configure_optimizers(self) -> Any:
-        """Warm-up and the recipe's schedule, per step."""
-        learned = nn.ModuleDict({"backbone": self.model.backbone, "projector": self.projector})
-        optimizer = create_optimizer(learned, self.optim)
-        schedule = create_schedule(
-            optimizer,
-            self.optim,
-            num_steps=count_steps(self.trainer),
-            num_epochs=self.trainer.max_epochs or 1,
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def build(recipe: Recipe) -> tuple[PretrainTask, PretrainData]:
@@ -233,8 +186,7 @@ def build(recipe: Recipe) -> tuple[PretrainTask, PretrainData]:
     preprocessing = preprocessing_of(
         recipe.model.name, image_size=recipe.data.eval_size, crop_fraction=recipe.data.crop_fraction
     )
-    size = recipe.teacher.image_size
-    teacher_size = (size, size) if isinstance(size, int) else size
+    teacher_size = None if recipe.teacher.image_size is None else pair(recipe.teacher.image_size)
     data = PretrainData(recipe.data, preprocessing, teacher_size=teacher_size, seed=recipe.seed)
     teacher = Teacher(recipe.teacher, accelerator=recipe.trainer.accelerator)
     model = Classifier(
@@ -247,19 +199,11 @@ def build(recipe: Recipe) -> tuple[PretrainTask, PretrainData]:
     )
     if recipe.model.weights:
         model.start_from(recipe.model.weights)
-    task = PretrainTask(
-        model,
-        teacher,
-        loss=recipe.loss,
-        optim=recipe.optim,
-        augment=recipe.data.augment,
-        train_size=recipe.data.train_size,
-    )
-    return task, data
+    return PretrainTask(model, teacher, recipe), data
 
 
-def watchers(recipe: Recipe, data: PretrainData, folder: Path) -> list[Callback]:
-    """Callbacks for a run: the count of images that cannot be read."""
-    return [
-        CountUnreadable(folder, num_images=data.num_images, max_share=recipe.data.max_unreadable),
-    ]
+def evaluate(
+    model: Classifier, data: DataOptions, *, num_worst: int = 0, progress: Any = iter
+) -> BaseReport | None:
+    """Evaluate nothing: there are no labels, and each validation has compared the student with its teacher."""
+    return None

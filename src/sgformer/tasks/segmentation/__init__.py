@@ -8,8 +8,8 @@ from .prediction import SemanticMap
 
 if TYPE_CHECKING:
     from .data import SegmentationData
-    from .mistakes import worst
-    from .task import Recipe, Report, SegmentationTask, build, evaluate, watchers
+    from .evaluation import Report, evaluate
+    from .task import Recipe, SegmentationTask, build
 
 Kept = Segmenter
 
@@ -18,13 +18,11 @@ __getattr__ = lazily(
     __name__,
     {
         "SegmentationData": "data",
-        "Recipe": "task",
-        "Report": "task",
+        "Report": "evaluation",
+        "evaluate": "evaluation",
         "SegmentationTask": "task",
+        "Recipe": "task",
         "build": "task",
-        "evaluate": "task",
-        "watchers": "task",
-        "worst": "mistakes",
     },
 )
 
@@ -38,6 +36,4 @@ __all__ = [
     "SemanticMap",
     "build",
     "evaluate",
-    "watchers",
-    "worst",
 ]

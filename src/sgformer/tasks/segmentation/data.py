@@ -1,25 +1,25 @@
 """Images with a mask each, or digit scenes made on the spot, as batches."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
 
 from ...engine.sampling import Draw, drawn
-from ..balance import draw_weights, drawn_evenly
 from ..bands import Bands, measured
 from ..digit_scenes import DigitScenes
 from ..folders import look_through
 from ..images import ImageError, Preprocessing
-from ..loading import DataError, Unreadable, collate_readable, listed, make_loader, spread
+from ..loading import DataError, Unreadable, collate_readable, listed
+from ..task import Data
 from .augment import Augment
 from .layouts import Layout, Sample, Split, ade20k, check, cityscapes, folders, read_mask
 from .masks import IGNORE, Coding
@@ -102,15 +102,10 @@ class Readable(Dataset[Any]):
 
 
 class Varied(Dataset[Any]):
-    """Crops for training: images (channels, height, width), normalised, and masks (height, width) of indices."""
+    """Crops for training: images (channels, height, width), not normalized, and masks (height, width) of indices."""
 
-    def __init__(
-        self, images: "Masked | MaskedScenes", augment: Augment, preprocessing: Preprocessing
-    ) -> None:
-        self.images, self.augment, self.full = Readable(images), augment, preprocessing.full
-        self.mean, self.std = (
-            torch.tensor(values)[:, None, None] for values in (preprocessing.mean, preprocessing.std)
-        )
+    def __init__(self, images: Readable, augment: Augment) -> None:
+        self.images, self.augment = images, augment
 
     def __len__(self) -> int:
         return len(self.images)
@@ -119,11 +114,10 @@ class Varied(Dataset[Any]):
         if isinstance(sample := self.images[drawn(index)], Unreadable):
             return sample
         image, mask = sample
-        pixels, indices = self.augment(tv_tensors.Image(image), tv_tensors.Mask(torch.from_numpy(mask)))
-        return (pixels.float() / self.full - self.mean) / self.std, indices.long()
+        return self.augment(tv_tensors.Image(image), tv_tensors.Mask(torch.from_numpy(mask)))
 
 
-class SegmentationData(LightningDataModule):
+class SegmentationData(Data):
     """Batches for training: images (B, channels, height, width), masks (B, height, width). For validation: lists.
 
     Images for validation are as they are read, of any size, and masks are tensors (H, W): a model judges them
@@ -147,6 +141,8 @@ class SegmentationData(LightningDataModule):
         DataError: Images and masks are not as they must be.
     """
 
+    options: DataOptions
+
     def __init__(
         self,
         options: DataOptions,
@@ -156,10 +152,9 @@ class SegmentationData(LightningDataModule):
         splits: tuple[Split, ...] = ("train", "val"),
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        self.options, self.preprocessing, self.seed = options, preprocessing, seed
+        super().__init__(options, seed=seed)
+        self.preprocessing = preprocessing
         self.dropped: dict[str, str] = {}
-        self.notes: list[str] = []
         self.splits = splits
         self.samples: dict[Split, list[Sample]] = {}
         self.counts: dict[Split, NDArray[np.int64]] = {}
@@ -185,10 +180,9 @@ class SegmentationData(LightningDataModule):
                     self.notes.append(
                         f"{len(rest)} images of {root / layout.images} have no mask in any split"
                     )
-        self._weights: list[float] | None = None
+        self.classes = self.coding.classes
         if options.balanced and "train" in splits:
-            self._weights = weights = draw_weights(self.train_counts()).tolist()
-            self.notes.append(drawn_evenly(self.coding.classes, self.train_counts(), weights))
+            self.draw_evenly(self.train_counts())
         self.palette = self.coding.palette
         if classes is not None:
             self.coding = self.coding.reordered(classes)
@@ -253,12 +247,7 @@ class SegmentationData(LightningDataModule):
     def images(self, split: Split) -> Masked | MaskedScenes:
         """The images of a split with their class maps, as they are."""
         if self.options.source == "digit_scenes":
-            scenes = self.options.scenes
-            length = scenes.num_train if split == "train" else scenes.num_val
-            made = DigitScenes(
-                split, length, size=scenes.size, num_digits=scenes.num_digits, seed=scenes.seed
-            )
-            return MaskedScenes(made)
+            return MaskedScenes(self.options.scenes.make(split))
         return Masked(self.samples[split], self.coding, self.preprocessing)
 
     def measure(self) -> Preprocessing:
@@ -273,13 +262,13 @@ class SegmentationData(LightningDataModule):
             self.notes.append(note)
         return self.preprocessing
 
-    def examples(self, num: int = 6) -> list[Any]:
-        """A few validation images, cut to the size in training, to watch a model by."""
-        images = Readable(self.images("val"))
-        samples = [images[i] for i in spread(len(images), num)]
-        return [
-            _fitted(one[0], self.options.train_size) for one in samples if not isinstance(one, Unreadable)
-        ]
+    def as_image(self, sample: Any) -> Any:
+        """Cut the middle of an image, of the shape and at the size that training sees."""
+        size = self.options.train_size
+        height, width = functional.get_size(sample[0])
+        factor = max(size[0] / height, size[1] / width)
+        larger = [max(size[0], round(height * factor)), max(size[1], round(width * factor))]
+        return functional.center_crop(functional.resize(sample[0], larger), [*size])
 
     @property
     def num_images(self) -> int:
@@ -300,8 +289,12 @@ class SegmentationData(LightningDataModule):
             )
         return self.counts["train"][:, :-1]
 
+    def class_counts(self) -> NDArray[np.int64]:
+        """Training pixels of each class."""
+        return self.train_counts().sum(0)
+
     def augment(self) -> Augment:
-        """A new variation at each call."""
+        """Make what varies training images."""
         return Augment(
             self.options.augment,
             size=self.options.train_size,
@@ -310,40 +303,20 @@ class SegmentationData(LightningDataModule):
             fill=tuple(self.preprocessing.full * value for value in self.preprocessing.mean),
         )
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Mixed order; a last batch that is not full is left out."""
-        varied = Varied(self.images("train"), self.augment(), self.preprocessing)
-        return self._loader(varied, "train", collate=collate_readable)
+    def dataset(self, split: Split) -> Dataset[Any]:
+        """Images of a split with their masks: crops for train, as they are for val."""
+        images = Readable(self.images(split))
+        return Varied(images, self.augment()) if split == "train" else images
 
-    def val_dataloader(self) -> DataLoader[Any]:
-        """Every image once, in order."""
-        return self._loader(Readable(self.images("val")), "val", collate=_judged)
-
-    def _loader(self, dataset: Dataset[Any], split: Split, collate: Any = None) -> DataLoader[Any]:
-        return make_loader(
-            dataset,
-            split,
-            batch_size=self.options.batch_size,
-            workers=self.options.workers,
-            seed=self.seed,
-            trainer=self.trainer,
-            collate=collate,
-            weights=self._weights if split == "train" else None,
-        )
+    def collate(self, split: Split) -> Callable[[list[Any]], Any]:
+        """Choose what makes a batch: tensors for train, lists for val."""
+        return collate_readable if split == "train" else _judged
 
 
 def _with_object(coding: Coding, absent: list[str]) -> dict[str, int]:
     """Ids of classes as they are, but for one that is nowhere, which is taken for 255."""
     ids = {coding.classes[index]: id_ for id_, index in sorted(coding.ids.items()) if index != IGNORE}
     return ids | {absent[-1]: IGNORE}
-
-
-def _fitted(image: Any, size: tuple[int, int]) -> Any:
-    """The middle of an image, of the shape of (height, width), at that size."""
-    height, width = functional.get_size(image)
-    factor = max(size[0] / height, size[1] / width)
-    larger = [max(size[0], round(height * factor)), max(size[1], round(width * factor))]
-    return functional.center_crop(functional.resize(image, larger), [*size])
 
 
 def _judged(samples: list[Any]) -> Judged:

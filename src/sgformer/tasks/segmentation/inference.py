@@ -28,9 +28,9 @@ MAX_WHOLE = 2**21
 _AT_ONCE = 2**22
 
 Progress = Callable[[Sequence[Any]], Iterable[Any]]
-# A model: from a prepared image (1, channels, height, width) to scores (1, classes, cells high, cells wide). A cell
-# that is only started counts.
-Scorer = Callable[[Tensor], Tensor]
+# A model: from pixels (height, width, channels) to scores (classes, cells high, cells wide). A cell that is only
+# started counts.
+Scorer = Callable[[NDArray[Any]], Tensor]
 
 
 @dataclass(kw_only=True)
@@ -74,18 +74,6 @@ def resize(image: Any, preprocessing: Preprocessing, *, size: tuple[int, int]) -
     return np.asarray(image)
 
 
-def prepare(pixels: NDArray[Any], preprocessing: Preprocessing, *, device: Any = "cpu") -> Tensor:
-    """Pixels (height, width, channels) as the model takes them, (channels, height, width)."""
-    image = (
-        torch.from_numpy(np.array(pixels)).to(device).permute(2, 0, 1).float()
-    )  # a copy, which may be written
-    mean, std = (
-        torch.tensor(values, device=device)[:, None, None]
-        for values in (preprocessing.mean, preprocessing.std)
-    )
-    return (image / preprocessing.full - mean) / std
-
-
 def scaled_size(size: tuple[int, int], shorter_side: int | None, scale: float = 1.0) -> tuple[int, int]:
     """(height, width) of what the model sees; no side below 32."""
     factor = scale * (shorter_side / min(size) if shorter_side else 1)
@@ -94,29 +82,24 @@ def scaled_size(size: tuple[int, int], shorter_side: int | None, scale: float = 
 
 @torch.inference_mode()
 def class_map(
-    scorer: Scorer,
+    score: Scorer,
     image: Any,
     preprocessing: Preprocessing,
     options: InferenceOptions,
     *,
-    device: Any = "cpu",
     progress: Progress = iter,
 ) -> NDArray[np.uint8]:
     """The class of each pixel of an image, `(H, W)`.
 
     Args:
-        scorer: The model.
+        score: The model.
         image: What was read, see `Preprocessing.read`.
         preprocessing: How images are prepared for the model; its image size is that of training.
         options: Whole or in windows, at which scales.
-        device: Where to compute.
         progress: Wraps the windows that are looked at one after another, to show how far it is.
     """
     height, width = functional.get_size(image)
     size = height, width
-
-    def score(pixels: NDArray[Any]) -> Tensor:
-        return scorer(prepare(pixels, preprocessing, device=device)[None])[0].float()
 
     views: list[_View] = []
     for scale in options.scales:
@@ -169,7 +152,7 @@ class _View:
 
     def __init__(
         self,
-        score: Callable[[NDArray[Any]], Tensor],
+        score: Scorer,
         pixels: NDArray[Any],
         size: tuple[int, int],
         *,

@@ -1,9 +1,9 @@
 """Trained segmenter: a model that takes images and gives a class for each pixel."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Self, overload
+from typing import Any, Literal, Self, TypedDict, Unpack, overload
 
 import numpy as np
 import timm
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 
 from ...engine import weights
-from ..backbones import create_pyramid
+from ..backbones import Pyramid, create_pyramid
 from ..bands import restored
 from ..images import ImageLike, Preprocessing
 from ..kept import Kept
@@ -106,6 +106,24 @@ class SemanticFPN(nn.Module):
 HEADS: dict[str, type[UPerNet] | type[SemanticFPN]] = {"upernet": UPerNet, "semantic_fpn": SemanticFPN}
 
 
+class Settings(TypedDict, total=False):
+    """Settings of `Segmenter.predict`.
+
+    Attributes:
+        window: Side of the windows in which an image is looked at, in pixels.
+        shorter_side: What the image is resized to first; the map has its own size all the same.
+        scales: Factors on the size, whose probabilities are averaged.
+        flip: Whether it is also looked at mirrored.
+        progress: Wraps the windows of an image, which come one after another, such as `rich.progress.track`.
+    """
+
+    window: int | None
+    shorter_side: int | None
+    scales: Sequence[float] | None
+    flip: bool | None
+    progress: Progress
+
+
 class Segmenter(Kept):
     """A timm backbone with a head that gives each pixel a class.
 
@@ -131,6 +149,10 @@ class Segmenter(Kept):
     """
 
     task = "segmentation"
+    measure = "share of the image"
+    backbone: Pyramid
+    settings = frozenset(Settings.__annotations__)
+    files = frozenset({"maps"})
 
     def __init__(
         self,
@@ -144,15 +166,13 @@ class Segmenter(Kept):
         palette: Sequence[Colour] = (),
         pretrained: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(name, classes=classes, preprocessing=preprocessing, kwargs=kwargs)
         try:
             import segmentation_models_pytorch  # noqa: F401
         except ImportError as error:
             raise ImportError(
                 "segmentation needs segmentation-models-pytorch: pip install 'sgformer[segmentation]'"
             ) from error
-        self.name, self.kwargs = name, dict(kwargs or {})
-        self.classes, self.preprocessing = tuple(classes), preprocessing
         self.options, self.inference = head or HeadOptions(), inference or InferenceOptions()
         self.palette = tuple((r, g, b) for r, g, b in palette) or colours_for(len(self.classes))
         self.backbone = create_pyramid(name, self.kwargs | _any_size(name), pretrained=pretrained)
@@ -209,49 +229,17 @@ class Segmenter(Kept):
         ]
 
     @overload
-    def predict(
-        self,
-        images: ImageLike,
-        *,
-        window: int | None = ...,
-        shorter_side: int | None = ...,
-        scales: Sequence[float] | None = ...,
-        flip: bool | None = ...,
-        progress: Progress = ...,
-    ) -> SemanticMap: ...
+    def predict(self, images: ImageLike, **settings: Unpack[Settings]) -> SemanticMap: ...
     @overload
-    def predict(
-        self,
-        images: Sequence[ImageLike],
-        *,
-        window: int | None = ...,
-        shorter_side: int | None = ...,
-        scales: Sequence[float] | None = ...,
-        flip: bool | None = ...,
-        progress: Progress = ...,
-    ) -> list[SemanticMap]: ...
+    def predict(self, images: Sequence[ImageLike], **settings: Unpack[Settings]) -> list[SemanticMap]: ...
 
-    def predict(
-        self,
-        images: Any,
-        *,
-        window: int | None = None,
-        shorter_side: int | None = None,
-        scales: Sequence[float] | None = None,
-        flip: bool | None = None,
-        progress: Progress = iter,
-    ) -> Any:
+    def predict(self, images: Any, **settings: Unpack[Settings]) -> Any:
         """Say what is where in an image of any size.
-
-        What is not asked for is as the model was trained to be used (``inference``).
 
         Args:
             images: A path, the bytes of a file, a PIL image or an array; or a list of such.
-            window: Side of the windows in which it is looked at, in pixels.
-            shorter_side: What the image is resized to first; the map has its own size all the same.
-            scales: Factors on the size, whose probabilities are averaged.
-            flip: Whether it is also looked at mirrored.
-            progress: Wraps the windows of an image, which come one after another, such as `rich.progress.track`.
+            settings: ``window``, ``shorter_side``, ``scales``, ``flip``, ``progress``, see `Settings`; by default as
+                the model was trained to be used (``inference``).
 
         Returns:
             A `SemanticMap`; for a list, a list of them.
@@ -260,39 +248,32 @@ class Segmenter(Kept):
             ImageError: An image cannot be read.
             ValueError: A setting is out of range.
         """
-        if not isinstance(images, list | tuple):
-            settings = {"window": window, "shorter_side": shorter_side, "scales": scales, "flip": flip}
-            return self.predict([images], **settings, progress=progress)[0]
-        usual = self.inference
-        options = InferenceOptions(
-            window=usual.window if window is None else window,
-            shorter_side=usual.shorter_side if shorter_side is None else shorter_side,
-            overlap=usual.overlap,
-            scales=list(usual.scales if scales is None else scales),
-            flip=usual.flip if flip is None else flip,
-        )
-        modes = [(module, module.training) for module in self.modules()]
-        self.eval()
-        try:
-            return [
+        given: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
+        progress = given.pop("progress", iter)
+        options = replace(self.inference, **given)
+        return self.of_each(
+            images,
+            lambda images: [
                 SemanticMap(
                     self.indices(self.preprocessing.read(image), options, progress=progress),
                     self.classes,
                     self.palette,
                 )
                 for image in images
-            ]
-        finally:
-            for module, training in modes:
-                module.training = training
+            ],
+        )
 
     def indices(
         self, image: Any, options: InferenceOptions | None = None, *, progress: Progress = iter
     ) -> NDArray[np.uint8]:
         """The class of each pixel of an image that was read, `(H, W)`, in the mode in which the model is."""
-        device = next(self.parameters()).device
         options = options or self.inference
-        return class_map(self.scores, image, self.preprocessing, options, device=device, progress=progress)
+
+        def score(pixels: NDArray[Any]) -> Tensor:
+            tensor = torch.from_numpy(pixels.copy()).to(self.mean.device)
+            return self.scores(self.normalize(tensor.permute(2, 0, 1))[None])[0].float()
+
+        return class_map(score, image, self.preprocessing, options, progress=progress)
 
     def describe(self) -> dict[str, Any]:
         """The head, how images go through it, and the colours."""

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 from ...engine.weights import write_atomically
 from ...lettering import font_for, written
 from ..images import ImageLike, read_image
+from ..kept import Prediction
 from .masks import Colour
 
 _PAPER, _TEXT = (255, 255, 255), (32, 32, 36)
@@ -21,7 +22,7 @@ MAX_DRAWN = 1600
 
 
 @dataclass(frozen=True, eq=False)
-class SemanticMap:
+class SemanticMap(Prediction):
     """The class of each pixel.
 
     Attributes:
@@ -52,6 +53,10 @@ class SemanticMap:
         shown = [f"{name} {share:.1%}" for name, share in list(shares.items())[:5]]
         more = len(shares) - len(shown)
         return ", ".join(shown) + (f" and {more} more" if more else "")
+
+    def lines(self) -> list[tuple[str, float]]:
+        """Classes and the share of the image that each covers."""
+        return list(self.shares.items())
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: size and shares; the map itself is what `save` writes."""

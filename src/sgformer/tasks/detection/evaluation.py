@@ -4,7 +4,7 @@ import contextlib
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,8 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..kept import BaseReport
-from .masks import Rle, encode
+from ..judging import BaseReport, Mistake, Worst, percent, rounded
+from ..loading import DataError
+from .data import DetectionData
+from .masks import Rle, encode, encode_found
+from .mistakes import consider
+from .model import Detector
+from .options import DataOptions
 
 Row = dict[str, Any]
 
@@ -67,7 +72,9 @@ class Report(BaseReport):
         num_images: How many were judged.
         num_objects: How many objects were in them, crowds aside.
         classes: One row for each class.
-        results: Every object found, as pycocotools takes it, with the ids of images and categories.
+        results: Every object found, as pycocotools takes it, with the ids of images and categories; None where the
+            data are not in COCO's format.
+        worst: The worst mistakes, if they were asked for.
         notes: What was left out of the data or not read as it stands, and what cannot be found, a line each.
         precision: Of "Boxes" and "Masks", by the overlap that is asked for, the precision at 101 recalls from 0 to 1;
             the mean of the classes.
@@ -80,7 +87,8 @@ class Report(BaseReport):
     classes: tuple[ClassRow, ...]
     precision: dict[str, dict[str, tuple[float, ...]]]
     notes: tuple[str, ...] = ()
-    results: tuple[Row, ...] = ()
+    results: tuple[Row, ...] | None = None
+    worst: tuple[Mistake, ...] = ()
 
     def to_lines(self) -> list[str]:
         """Return the lines below the table."""
@@ -92,16 +100,16 @@ class Report(BaseReport):
             {
                 "class": row.name,
                 "num_objects": row.num_objects,
-                "box_ap": _rounded(row.box_ap),
-                "mask_ap": _rounded(row.mask_ap),
+                "box_ap": rounded(row.box_ap),
+                "mask_ap": rounded(row.mask_ap),
             }
             for row in self.classes
         ]
         return {
             "num_images": self.num_images,
             "num_objects": self.num_objects,
-            "box": {name: _rounded(value) for name, value in self.box.items()},
-            "mask": self.mask and {name: _rounded(value) for name, value in self.mask.items()},
+            "box": {name: rounded(value) for name, value in self.box.items()},
+            "mask": self.mask and {name: rounded(value) for name, value in self.mask.items()},
             "classes": rows,
             "notes": list(self.notes),
         }
@@ -113,13 +121,13 @@ class Report(BaseReport):
     def to_table(self) -> tuple[Sequence[str], list[Sequence[str]]]:
         """For people: column heads and rows, the last ones for all classes together."""
         rows: list[Sequence[str]] = [
-            (row.name, str(row.num_objects), _percent(row.box_ap), _percent(row.mask_ap))
+            (row.name, str(row.num_objects), percent(row.box_ap), percent(row.mask_ap))
             for row in self.classes
         ]
         mask = self.mask or {}
-        rows.append(("all", str(self.num_objects), _percent(self.box["ap"]), _percent(mask.get("ap"))))
+        rows.append(("all", str(self.num_objects), percent(self.box["ap"]), percent(mask.get("ap"))))
         rows += [
-            (name.upper().replace("_", " "), "", _percent(value), _percent(mask.get(name)))
+            (name.upper().replace("_", " "), "", percent(value), percent(mask.get(name)))
             for name, value in self.box.items()
             if name != "ap"
         ]
@@ -305,9 +313,53 @@ def make_report(metric: CocoMetric, classes: Sequence[str]) -> Report:
     )
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 6)
+def with_masks(found: Sequence[Mapping[str, Any]], images: Sequence[Tensor]) -> list[dict[str, Any]]:
+    """Detect objects, with the masks of whole images run-length encoded: ``rles``."""
+    results = []
+    for one, image in zip(found, images, strict=True):
+        result = {
+            name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in one.items()
+        }
+        if "masks" in one:
+            shapes, boxes = (result[name].detach().cpu().numpy() for name in ("masks", "boxes"))
+            result["rles"] = encode_found(shapes[:, 0], boxes, (int(image.shape[1]), int(image.shape[2])))
+        results.append(result)
+    return results
 
 
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{value:.1%}"
+def evaluate(model: Detector, data: DataOptions, *, num_worst: int = 0, progress: Any = iter) -> Report:
+    """Evaluate a detector on the validation images.
+
+    Args:
+        model: Left in the mode that it is in.
+        data: Which images, how large; mean and deviation are the model's own.
+        num_worst: How many of the images with most misses and false alarms the report is to show.
+        progress: Wraps the batches, to show how far it is.
+
+    Raises:
+        DataError: The annotations are not as they must be, or have other classes than the model.
+    """
+    limit = model.heads.max_detections
+    module = DetectionData(
+        data, masks=model.heads.masks, classes=model.classes, splits=("val",), max_detections=limit
+    )
+    if data.source != "digit_scenes" and (why := module.found["val"].why_nothing()):
+        raise DataError(f"{module.found['val'].path}: nothing can be evaluated: {why}")
+    metric, worst = CocoMetric(masks=model.heads.masks, max_detections=limit), Worst(num_worst)
+    notes, image_ids = [*module.notes], []
+    before = model.preprocessing
+    model.preprocessing = replace(before, image_size=data.image_size)
+    try:
+        with model.evaluating():
+            for batch in progress(module.val_dataloader()):
+                notes += [f"left out: {path}: {reason}" for path, reason in batch.unreadable]
+                image_ids += [target["image_id"] for target in batch.targets]
+                found = model([image.to(model.mean.device) for image in batch.images])
+                metric.update(with_masks(found, batch.images), batch.targets)
+                for one, image, target in zip(found, batch.images, batch.targets, strict=True):
+                    consider(worst, model, one, image, target)
+    finally:
+        model.preprocessing = before
+    results = metric.results(image_ids, module.category_ids) if data.source == "coco" else None
+    report = make_report(metric, model.classes)
+    return replace(report, notes=tuple(notes), results=results, worst=worst.sorted())

@@ -12,12 +12,13 @@ from PIL import Image
 
 from ...lettering import written
 from ..images import ImageLike, read_image
+from ..kept import Prediction
 from .draw import draw
 from .masks import area, encode_found, paste
 
 
 @dataclass(frozen=True, eq=False)
-class Detections:
+class Detections(Prediction):
     """Objects found in an image, n of them, the surest first.
 
     Attributes:
@@ -57,6 +58,10 @@ class Detections:
         counts = Counter(self.labels).most_common()
         limit = "" if self.limit is None else f" (no more than {self.limit} are found: heads.max_detections)"
         return (", ".join(f"{count} {label}" for label, count in counts) or "nothing") + limit
+
+    def lines(self) -> list[tuple[str, float]]:
+        """Classes of the objects and how sure each is."""
+        return list(zip(self.labels, self.scores.tolist(), strict=True))
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON, objects as in COCO's results: ``bbox`` is left, top, width, height; masks are compressed RLE."""
@@ -107,6 +112,14 @@ class Detections:
         kinds = self.category_ids if len(set(self.category_ids)) > 1 else range(len(self))
         drawn = pasted if masks and shapes is not None else None
         return draw(image, self.boxes, captions, kinds=kinds, masks=drawn)
+
+    def paint(self, image: ImageLike) -> Image.Image:
+        """Draw as `draw` does, which needs no legend."""
+        return self.draw(image)
+
+    def outline(self, image: ImageLike) -> Image.Image:
+        """Draw boxes, names and scores alone."""
+        return self.draw(image, masks=False)
 
 
 def to_coco(

@@ -1,10 +1,14 @@
 """The measures say what they must on maps whose worth is known."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from sgformer.explain.worth import deletion_and_insertion, mask_on_tokens, points_at_object, roc_auc
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+from map_measures import deletion_and_insertion, mask_on_tokens, points_at_object, roc_auc
 
 MASK = np.zeros((40, 60), bool)
 MASK[10:20, 20:50] = True  # the second of four rows of tokens, the third to fifth of six columns

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from .spending import _as_map, _overlap, _token_of_pixels
+from sgformer.explain.spending import as_map, overlap, token_of_pixels
 
 
 def mask_on_tokens(
@@ -27,7 +27,7 @@ def mask_on_tokens(
     """
     pixels = np.asarray(mask, np.float64)
     down, right = (
-        _overlap(n, length, share) for n, length, share in zip(tokens, pixels.shape, covered, strict=True)
+        overlap(n, length, share) for n, length, share in zip(tokens, pixels.shape, covered, strict=True)
     )
     return np.clip(down.T @ pixels @ right, 0, 1)
 
@@ -47,7 +47,7 @@ def roc_auc(
     Returns:
         0 to 1; None where the mask is empty or full, so that there is nothing to tell apart.
     """
-    values = _as_map(significance)
+    values = as_map(significance)
     on = mask_on_tokens(mask, values.shape, covered=covered).ravel()
     off = 1 - on
     if on.sum() < 1e-9 or off.sum() < 1e-9:
@@ -66,7 +66,7 @@ def points_at_object(
     Where several tokens are the most significant, the mean over them. By chance it is the share of the image that
     objects cover.
     """
-    values = _as_map(significance)
+    values = as_map(significance)
     on = mask_on_tokens(mask, values.shape, covered=covered)
     return float(on[values == values.max()].mean())
 
@@ -96,8 +96,8 @@ def deletion_and_insertion(
         The probability of the class that is named on the whole image: with the first 0, 1/steps, ... of the tokens
         painted over, and with only them shown; `(steps + 1,)` both.
     """
-    values = _as_map(significance)
-    rows, columns = _token_of_pixels(values.shape, (x.shape[2], x.shape[3]), covered)
+    values = as_map(significance)
+    rows, columns = token_of_pixels(values.shape, (x.shape[2], x.shape[3]), covered)
     rank = np.empty(values.size, int)
     rank[np.argsort(-values.ravel(), kind="stable")] = np.arange(values.size)
     rank_of_pixel = torch.from_numpy(rank.reshape(values.shape)[rows][:, columns])

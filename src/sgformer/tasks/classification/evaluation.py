@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torchmetrics.classification import (
     MulticlassAccuracy,
@@ -13,7 +12,7 @@ from torchmetrics.classification import (
     MulticlassConfusionMatrix,
 )
 
-from ..kept import BaseReport
+from ..judging import BaseReport, Mistake, Worst
 from ..loading import DataError, Unreadable
 from .data import ClassificationData
 from .model import Classifier
@@ -34,6 +33,7 @@ class Report(BaseReport):
         confusion: Number of images by true class (row) and named class (column).
         classes: Per class its name, number of images, share named right, and what it is else taken for.
         notes: What was left out or is unusual, a sentence each.
+        worst: The worst mistakes, if they were asked for.
     """
 
     top1: float
@@ -44,6 +44,7 @@ class Report(BaseReport):
     confusion: tuple[tuple[int, ...], ...]
     classes: tuple[tuple[str, int, float, str | None], ...]
     notes: tuple[str, ...] = ()
+    worst: tuple[Mistake, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -59,6 +60,10 @@ class Report(BaseReport):
             "calibration_error": round(self.calibration_error, 6),
         }
         return {**numbers, "classes": rows, "confusion": self.confusion}
+
+    def confusion_matrix(self) -> tuple[tuple[int, ...], ...]:
+        """Images by true class (rows) and named class (columns)."""
+        return self.confusion
 
     def to_table(self) -> tuple[Sequence[str], list[Sequence[str]]]:
         """For people: column heads and rows, one for each class."""
@@ -79,13 +84,13 @@ class Report(BaseReport):
         return [*lines, *self.notes]
 
 
-@torch.inference_mode()
-def evaluate(model: Classifier, data: DataOptions, *, progress: Any = iter) -> Report:
-    """Judge a classifier on the validation images.
+def evaluate(model: Classifier, data: DataOptions, *, num_worst: int = 0, progress: Any = iter) -> Report:
+    """Evaluate a classifier on the validation images.
 
     Args:
-        model: Put into evaluation mode, and left in it.
+        model: Left in the mode that it is in.
         data: Which images, how large; mean, deviation and interpolation are the model's own.
+        num_worst: How many of the images that it is wrong about and most sure of the report is to show.
         progress: Wraps the batches, to show how far it is.
 
     Raises:
@@ -100,22 +105,20 @@ def evaluate(model: Classifier, data: DataOptions, *, progress: Any = iter) -> R
     module = ClassificationData(data, preprocessing, classes=model.classes, splits=("val",), views=data.views)
     if model.has_fixed_size and data.eval_size != model.preprocessing.image_size:
         model.backbone.set_input_size(img_size=data.eval_size)  # pyright: ignore
-    device = next(model.parameters()).device
-    num_classes = len(model.classes)
+    device, num_classes, worst = model.mean.device, len(model.classes), Worst(num_worst)
     top5 = MulticlassAccuracy(num_classes, average="micro", top_k=min(5, num_classes)).to(device)
     confusion = MulticlassConfusionMatrix(num_classes).to(device)
-    model.eval()
     calibration = MulticlassCalibrationError(num_classes, n_bins=15).to(device)
     left_out: list[Unreadable] = []
-    for images, targets, unreadable in progress(module.val_dataloader()):
-        left_out += unreadable
-        if not len(images):
-            continue
-        images, targets = images.to(device), targets.to(device)
-        scores = _scores(model, images)
-        top5.update(scores, targets)
-        calibration.update(scores, targets)
-        confusion.update(scores, targets)
+    with model.evaluating():
+        for images, targets, unreadable in progress(module.val_dataloader()):
+            left_out += unreadable
+            if not len(images):
+                continue
+            scores, targets = _scores(model, images.to(device)), targets.to(device)
+            for metric in (top5, calibration, confusion):
+                metric.update(scores, targets)
+            _consider(worst, model, images, scores, targets)
     if not confusion.update_called:
         raise DataError(
             f"none of {len(left_out)} images can be read, such as {left_out[0].path}: {left_out[0].reason}"
@@ -140,41 +143,27 @@ def evaluate(model: Classifier, data: DataOptions, *, progress: Any = iter) -> R
         confusion=tuple(map(tuple, counts.tolist())),
         classes=tuple(rows),
         notes=tuple(module.notes),
+        worst=worst.sorted(),
     )
 
 
 def _scores(model: Classifier, images: Tensor) -> Tensor:
-    """Probabilities (B, classes) of images (B, 3, height, width), or averaged over (B, views, 3, height, width)."""
+    """Probabilities (B, classes) of pixels (B, 3, height, width), or averaged over (B, views, 3, height, width)."""
     views = images.unbind(1) if images.ndim == 5 else (images,)
-    return torch.stack([model(view).float().softmax(-1) for view in views]).mean(0)
+    return torch.stack([model(model.normalize(view)).float().softmax(-1) for view in views]).mean(0)
 
 
-@torch.inference_mode()
-def worst(model: Classifier, data: DataOptions, *, num: int = 12) -> list[tuple[Image.Image, Tensor, str]]:
-    """The validation images that the classifier is wrong about and most sure of.
+def _consider(worst: Worst, model: Classifier, images: Tensor, scores: Tensor, targets: Tensor) -> None:
+    """Consider the wrong ones of a batch for the worst mistakes, by how sure the classifier is."""
+    sure, named = scores.max(-1)
+    for place in (named != targets).nonzero().flatten().tolist():
+        image = images[place] if images.ndim == 4 else images[place][0]
+        score, said, target = (each[place].item() for each in (sure, named, targets))
+        caption = f"{model.name_of(int(target))}, taken for {model.name_of(int(said))} ({score:.0%})"
 
-    Returns:
-        The image as the model sees it, the same prepared (3, height, width), and what went wrong in words.
-    """
-    if data.source == "shards":  # which have no numbers to find an image by
-        return []
-    preprocessing = replace(model.preprocessing, image_size=data.eval_size)
-    module = ClassificationData(data, preprocessing, classes=model.classes, splits=("val",))
-    dataset: Any = module.dataset("val")
-    device = next(model.parameters()).device
-    mistakes: list[tuple[float, int, int, int]] = []
-    number = 0
-    for images, targets, unreadable in module.val_dataloader():
-        if unreadable:  # numbers no longer tell which image is which
-            return []
-        scores, named = _scores(model, images.to(device)).max(-1)
-        for score, said, target in zip(scores.tolist(), named.tolist(), targets.tolist(), strict=True):
-            if said != target:
-                mistakes.append((score, number, said, target))
-            number += 1
-    found = []
-    for score, index, said, target in sorted(mistakes, reverse=True)[:num]:
-        image, _ = dataset[index]
-        caption = f"{model.name_of(target)}, taken for {model.name_of(said)} ({score:.0%})"
-        found.append((preprocessing.show(preprocessing.to_image(image)), image, caption))
-    return found
+        def show(image: Tensor = image, caption: str = caption) -> Mistake:
+            return Mistake(
+                [model.preprocessing.show(image)], model.normalize(image.to(model.mean.device)).cpu(), caption
+            )
+
+        worst.add(score, show)

@@ -1,0 +1,66 @@
+"""Options of images with boxes and masks: which, how large, how augmented."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from .. import options
+from . import coco
+from .augment import AugmentOptions
+from .sources import SplitOptions
+
+
+@dataclass(kw_only=True)
+class ScenesOptions(options.ScenesOptions):
+    """Options of generated digit scenes, with up to four digits each."""
+
+    num_val: int = 500
+    size: int | tuple[int, int] = 128
+    num_digits: tuple[int, int] = (0, 4)
+
+
+@dataclass(kw_only=True)
+class DataOptions(options.DataOptions):
+    """Options of the data: which images, how large, how many at once.
+
+    Attributes:
+        source: The format of the annotations: coco, yolo for text files, voc for XML files; or digit_scenes, which are
+            made on the spot.
+        root: The folder from which train and val name theirs.
+        train: Where the training images are.
+        val: Where the validation images are.
+        image_size: What the model sees: how long the shorter side of an image becomes, and how long the longer one may
+            become at most. Small images are enlarged.
+        multiple: Sides are rounded to multiples of it, for backbones that insist, such as swin on 4.
+        like_together: Whether images of like shape share a batch in training, and the drawn length of their shorter
+            side, so that most go through the backbone together and little is padded.
+        invalid: What happens to annotations with faults, such as a box without width: error, or drop, which leaves
+            them out.
+        crowds: What crowds (iscrowd 1) are: ignore, regions that count neither way, or objects like others, which some
+            tools write as crowds.
+        first_pixel: voc: where pixels count from: 1 as in the challenge; 0, with right and bottom as edges, as CVAT and
+            Label Studio write them.
+        augment: How training images are varied.
+    """
+
+    source: Literal["coco", "yolo", "voc", "digit_scenes"] = "coco"
+    train: SplitOptions = field(default_factory=SplitOptions)
+    val: SplitOptions = field(default_factory=SplitOptions)
+    image_size: tuple[int, int] = (800, 1333)
+    multiple: int = 1
+    batch_size: int = 2
+    like_together: bool = True
+    invalid: coco.Faults = "error"
+    crowds: coco.Crowds = "ignore"
+    first_pixel: Literal[0, 1] = 1
+    augment: AugmentOptions = field(default_factory=AugmentOptions)
+    scenes: ScenesOptions = field(default_factory=ScenesOptions)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        shorter, longest = self.image_size
+        if not 32 <= shorter <= longest:
+            raise ValueError(
+                f"data.image_size [{shorter}, {longest}]: first the shorter side, at least 32, then the longest side"
+            )
+        if self.multiple < 1:
+            raise ValueError(f"data.multiple {self.multiple} must be at least 1")

@@ -1,0 +1,92 @@
+"""Reports on how good a model is, and the worst mistakes of one pass over the data."""
+
+import heapq
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from PIL import Image
+from torch import Tensor
+
+
+class Mistake(NamedTuple):
+    """An image that a model is wrong about.
+
+    Attributes:
+        panels: What is to be seen side by side, the image itself first.
+        seen: What the backbone sees of it, (3, height, width).
+        caption: What went wrong, in a line.
+    """
+
+    panels: list[Image.Image]
+    seen: Tensor
+    caption: str
+
+
+class Worst:
+    """The worst of many mistakes, found in one pass; each is drawn only if it is among them so far.
+
+    Args:
+        num: How many at most.
+    """
+
+    def __init__(self, num: int) -> None:
+        self.num = num
+        self._heap: list[tuple[float, int, Mistake]] = []
+        self._count = 0
+
+    def add(self, badness: float, make: Callable[[], Mistake]) -> None:
+        """Consider a mistake; of equally bad ones the first stays."""
+        self._count -= 1  # tells equally bad ones apart, and earlier ones are larger
+        if len(self._heap) < self.num:
+            heapq.heappush(self._heap, (badness, self._count, make()))
+        elif self.num and badness > self._heap[0][0]:
+            heapq.heapreplace(self._heap, (badness, self._count, make()))
+
+    def sorted(self) -> tuple[Mistake, ...]:
+        """The worst first."""
+        return tuple(
+            mistake for _, _, mistake in sorted(self._heap, key=lambda entry: entry[:2], reverse=True)
+        )
+
+
+class BaseReport:
+    """Report on how good a model is.
+
+    Attributes:
+        worst: The worst mistakes, if they were asked for.
+        results: Everything found, as pycocotools takes it; None where the data have no ids for that.
+    """
+
+    worst: tuple[Mistake, ...] = ()
+    results: tuple[dict[str, Any], ...] | None = None
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+
+    @abstractmethod
+    def to_table(self) -> tuple[Sequence[str], list[Sequence[str]]]:
+        """For people: column heads and rows."""
+
+    def to_lines(self) -> list[str]:
+        """Lines below the table."""
+        return []
+
+    def confusion_matrix(self) -> Sequence[Sequence[int]] | None:
+        """Counts by true class (rows) and given class (columns), for tasks that have such."""
+        return None
+
+    def precision_recall(self) -> Any:
+        """By name of a figure, by name of a curve, the precision at 101 recalls from 0 to 1; None without such."""
+        return None
+
+
+def rounded(value: float | None) -> float | None:
+    """A share for JSON."""
+    return None if value is None else round(value, 6)
+
+
+def percent(value: float | None) -> str:
+    """A share for people."""
+    return "" if value is None else f"{value:.1%}"

@@ -1,0 +1,105 @@
+"""Sections that the recipes of all tasks have; a task narrows what is `Any` here."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..engine.fit import TrainerOptions
+from ..engine.optim import OptimOptions
+from .backbones import ModelOptions
+from .digit_scenes import DigitScenes, Split
+from .loading import pair
+
+
+@dataclass(kw_only=True)
+class ScenesOptions:
+    """Options of generated digit scenes.
+
+    Attributes:
+        num_train: Images for training.
+        num_val: Images for validation.
+        size: Their height and width before any crop: one number, or both.
+        num_digits: Least and greatest number of digits in one.
+        seed: Which ones.
+    """
+
+    num_train: int = 4000
+    num_val: int = 1000
+    size: int | tuple[int, int] = 96
+    num_digits: tuple[int, int] = (1, 1)
+    seed: int = 0
+
+    def make(self, split: Split) -> DigitScenes:
+        """The scenes of a split."""
+        length = self.num_train if split == "train" else self.num_val
+        return DigitScenes(split, length, size=pair(self.size), num_digits=self.num_digits, seed=self.seed)
+
+
+@dataclass(kw_only=True)
+class DataOptions:
+    """Options of the data: which images, and how many at once.
+
+    Attributes:
+        source: Where they come from.
+        root: The folder that holds it all.
+        max_unreadable: Share of the images that may be unreadable before the run stops; all are named in
+            unreadable.csv.
+        batch_size: Images per batch of all processes together, which share it equally.
+        workers: Processes that read images; null: as many as suit the machine.
+        scenes: How many digit scenes, where those are the source.
+    """
+
+    source: Any = "digit_scenes"
+    root: str | None = None
+    max_unreadable: float = 0.01
+    batch_size: int = 64
+    workers: int | None = None
+    scenes: Any = field(default_factory=ScenesOptions)
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"data.batch_size {self.batch_size} must be at least 1")
+
+
+@dataclass(kw_only=True)
+class SizedOptions(DataOptions):
+    """Images that a model sees at one size in training.
+
+    Attributes:
+        image_size: What the model sees in training, in pixels: one number, or [height, width]; at least 32.
+    """
+
+    image_size: int | tuple[int, int] = 224
+
+    @property
+    def train_size(self) -> tuple[int, int]:
+        """(height, width) in training."""
+        return pair(self.image_size)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.train_size) < 32:
+            height, width = self.train_size
+            raise ValueError(
+                f"data.image_size {height}x{width} is too small: models of stride 32 need at least 32x32"
+            )
+
+
+@dataclass(kw_only=True)
+class Recipe:
+    """Sections that the recipes of all tasks have.
+
+    Attributes:
+        task: Whose recipe it is.
+        seed: Where all randomness starts.
+        model: Which backbone.
+        data: Which images, how large, how many at once.
+        optim: The optimizer and its learning rate.
+        trainer: How long, how precise, and on what.
+    """
+
+    task: str = ""
+    seed: int = 0
+    model: ModelOptions = field(default_factory=ModelOptions)
+    data: Any = field(default_factory=DataOptions)
+    optim: OptimOptions = field(default_factory=OptimOptions)
+    trainer: TrainerOptions = field(default_factory=TrainerOptions)

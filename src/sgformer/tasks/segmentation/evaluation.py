@@ -1,0 +1,223 @@
+"""Evaluation of a segmenter: pixels by true and given class, IoU, and the images that are most wrong."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from ..judging import BaseReport, Mistake, Worst, percent, rounded
+from ..loading import DataError
+from .data import Judged, SegmentationData
+from .inference import scaled_size
+from .masks import IGNORE
+from .model import Segmenter
+from .options import DataOptions
+from .prediction import SemanticMap
+
+# The longer side of each of the images, and the most that is given to see significance in, in pixels.
+DRAWN, SEEN = 480, 1024
+
+
+@dataclass(frozen=True)
+class ClassReport:
+    """Quality of a segmenter at one class.
+
+    Attributes:
+        name: The class.
+        share: Which share of all judged pixels it has.
+        iou: Pixels rightly given this class, of those that have it or were given it; None where there are none.
+        accuracy: Share of its pixels that were given it; None where it has none.
+        taken_for: The class that most of its other pixels were given.
+    """
+
+    name: str
+    share: float
+    iou: float | None
+    accuracy: float | None
+    taken_for: str | None
+
+
+@dataclass(frozen=True)
+class Report(BaseReport):
+    """Report on a segmenter's quality.
+
+    Attributes:
+        miou: Mean IoU over the classes that are there or were given; a class that is not there but was given counts 0.
+        mean_accuracy: Mean accuracy over the classes that are there.
+        pixel_accuracy: Share of all judged pixels that were given their class.
+        num_images: How many images were judged.
+        classes: Each class.
+        counts: Pixels by true class (rows) and given class (columns).
+        notes: What was left out or is unusual, a sentence each.
+        worst: The worst mistakes, if they were asked for.
+    """
+
+    miou: float
+    mean_accuracy: float
+    pixel_accuracy: float
+    num_images: int
+    classes: tuple[ClassReport, ...]
+    counts: tuple[tuple[int, ...], ...]
+    notes: tuple[str, ...] = ()
+    worst: tuple[Mistake, ...] = ()
+
+    @classmethod
+    def of(
+        cls, counts: Tensor, names: Sequence[str], *, num_images: int = 0, notes: Sequence[str] = ()
+    ) -> "Report":
+        """Build the report from a confusion matrix (classes, classes) of pixels, true classes in rows."""
+        counts = counts.cpu()
+        total = max(int(counts.sum()), 1)
+        rows = []
+        for i, name in enumerate(names):
+            there, given, right = int(counts[i].sum()), int(counts[:, i].sum()), int(counts[i, i])
+            union = there + given - right
+            wrong = counts[i].clone()
+            wrong[i] = 0
+            rows.append(
+                ClassReport(
+                    name=name,
+                    share=there / total,
+                    iou=right / union if union else None,
+                    accuracy=right / there if there else None,
+                    taken_for=names[int(wrong.argmax())] if wrong.any() else None,
+                )
+            )
+        return cls(
+            miou=_mean([row.iou for row in rows]),
+            mean_accuracy=_mean([row.accuracy for row in rows]),
+            pixel_accuracy=int(counts.diagonal().sum()) / total,
+            num_images=num_images,
+            classes=tuple(rows),
+            counts=tuple(tuple(row) for row in counts.tolist()),
+            notes=tuple(notes),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        rows = [
+            {
+                "class": row.name,
+                "share": round(row.share, 6),
+                "iou": rounded(row.iou),
+                "accuracy": rounded(row.accuracy),
+                "most_often_taken_for": row.taken_for,
+            }
+            for row in self.classes
+        ]
+        numbers = {
+            "miou": round(self.miou, 6),
+            "mean_accuracy": round(self.mean_accuracy, 6),
+            "pixel_accuracy": round(self.pixel_accuracy, 6),
+            "num_images": self.num_images,
+        }
+        return {**numbers, "classes": rows, "confusion": self.confusion_matrix(), "notes": list(self.notes)}
+
+    def confusion_matrix(self) -> list[list[int]]:
+        """Pixels by true class (rows) and given class (columns)."""
+        return [list(row) for row in self.counts]
+
+    def to_lines(self) -> list[str]:
+        """For people, below the table: what was left out or is unusual."""
+        return list(self.notes)
+
+    def to_table(self) -> tuple[Sequence[str], list[Sequence[str]]]:
+        """For people: column heads and rows, the last one for all classes together."""
+        rows: list[Sequence[str]] = [
+            (row.name, f"{row.share:.1%}", percent(row.iou), percent(row.accuracy), row.taken_for or "")
+            for row in self.classes
+        ]
+        last = f"{self.pixel_accuracy:.1%} of pixels right, {self.num_images} images"
+        rows.append(("mean", "", f"{self.miou:.1%}", f"{self.mean_accuracy:.1%}", last))
+        return ("class", "share", "IoU", "accuracy", "else most often"), rows
+
+
+def confusion_matrix(num_classes: int) -> MulticlassConfusionMatrix:
+    """Counts of pixels by true and given class, summed over processes; ignored pixels are left out."""
+    # Masks were checked when they were read; torchmetrics' own check would sort every image's pixels.
+    return MulticlassConfusionMatrix(num_classes, ignore_index=IGNORE, validate_args=False)
+
+
+def count(
+    model: Segmenter, batch: Judged, confusion: MulticlassConfusionMatrix, worst: Worst | None = None
+) -> None:
+    """Add the pixels of images to a confusion matrix, one image at a time, at the images' own sizes.
+
+    Args:
+        model: In evaluation mode.
+        batch: Images and masks.
+        confusion: What is added to.
+        worst: The worst mistakes so far, for which these images are considered, too.
+    """
+    for image, mask in zip(batch.images, batch.masks, strict=True):
+        given = model.indices(image)
+        confusion.update(
+            torch.from_numpy(given).to(confusion.device).flatten().long(),
+            mask.to(confusion.device).flatten().long(),
+        )
+        if worst is not None:
+            _consider(worst, model, image, mask.numpy(), given)
+
+
+def evaluate(model: Segmenter, data: DataOptions, *, num_worst: int = 0, progress: Any = iter) -> Report:
+    """Evaluate a segmenter on the validation images.
+
+    Args:
+        model: Left in the mode that it is in; ``data.inference`` becomes its own.
+        data: Which images, and how they go through the model.
+        num_worst: How many of the images with the greatest share of wrong pixels the report is to show.
+        progress: Wraps the batches, to show how far it is.
+
+    Raises:
+        DataError: Images and masks are not as they must be, or have classes that the model does not know.
+    """
+    module = SegmentationData(data, model.preprocessing, classes=model.classes, splits=("val",))
+    model.inference = data.inference
+    confusion = confusion_matrix(len(model.classes)).to(model.mean.device)
+    num_images, notes, worst = 0, [*module.notes], Worst(num_worst)
+    with model.evaluating():
+        for batch in progress(module.val_dataloader()):
+            notes += [f"left out: {path}: {reason}" for path, reason in batch.unreadable]
+            count(model, batch, confusion, worst)
+            num_images += len(batch.images)
+    if not num_images:
+        raise DataError(f"none of {len(notes)} images can be read: {notes[-1]}")
+    report = Report.of(confusion.compute(), model.classes, num_images=num_images, notes=notes)
+    return replace(report, worst=worst.sorted())
+
+
+def _consider(
+    worst: Worst, model: Segmenter, image: Any, mask: NDArray[np.uint8], given: NDArray[np.uint8]
+) -> None:
+    """Consider an image for the worst mistakes, by the share of wrong pixels among those that have a class."""
+    wrong = (given != mask) & (mask != IGNORE)
+    if not wrong.any():
+        return
+    share = float(wrong.sum() / (mask != IGNORE).sum())
+
+    def show() -> Mistake:
+        shown = model.preprocessing.show(image)
+        small = shown.copy()
+        small.thumbnail((DRAWN, DRAWN))
+        maps = (SemanticMap(each, model.classes, model.palette) for each in (mask, given))
+        height, width = scaled_size(mask.shape, model.inference.shorter_side)
+        seen = model.prepare(
+            image, size=max(32, round(min(height, width) * min(1, SEEN / max(height, width))))
+        )
+        pairs = np.bincount(mask[wrong].astype(np.int64) * len(model.classes) + given[wrong])
+        true, taken = (model.classes[i] for i in divmod(int(pairs.argmax()), len(model.classes)))
+        caption = f"{share:.1%} of pixels wrong, most often {true} taken for {taken}"
+        panels = [small, *(map_.paint(shown, longest=DRAWN) for map_ in maps)]
+        return Mistake(panels, seen[0].cpu(), caption)
+
+    worst.add(share, show)
+
+
+def _mean(values: Sequence[float | None]) -> float:
+    known = [value for value in values if value is not None]
+    return sum(known) / max(len(known), 1)

@@ -1,0 +1,170 @@
+"""Training, whatever the task: loaders for each split, a step, an optimizer."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from ..engine.optim import OptimOptions, count_steps, create_optimizer, create_schedule
+from .balance import ClassWeights, class_weights, describe, draw_weights, drawn_evenly
+from .digit_scenes import Split
+from .kept import Kept
+from .loading import Unreadable, collate_readable, make_loader, spread
+from .options import DataOptions
+
+
+class Data(LightningDataModule):
+    """The images of a task as batches. What a subclass adds: `dataset`, `num_images`, `as_image`.
+
+    Args:
+        options: The recipe's section ``data``.
+        seed: Where the order and the variation of training images start.
+
+    Attributes:
+        classes: What the class indices mean.
+        notes: What lies there and is not used, and what else is unusual, a sentence each.
+        weights: How often each training image is drawn, relative to the others; None: equally often.
+    """
+
+    options: Any
+    classes: tuple[str, ...]
+
+    def __init__(self, options: DataOptions, *, seed: int = 0) -> None:
+        super().__init__()
+        self.options, self.seed = options, seed
+        self.notes: list[str] = []
+        self.weights: list[float] | None = None
+
+    @abstractmethod
+    def dataset(self, split: Split) -> Dataset[Any]:
+        """The images of a split: varied for train, always the same for val."""
+
+    @property
+    @abstractmethod
+    def num_images(self) -> int:
+        """Training and validation together."""
+
+    @abstractmethod
+    def as_image(self, sample: Any) -> Any:
+        """Take the image of a validation sample, as the preprocessing reads images; all have one size."""
+
+    def likeness(self) -> Sequence[float] | None:
+        """A number for each training image, where those with near numbers are to share a batch."""
+        return None
+
+    def collate(self, split: Split) -> Callable[[list[Any]], Any]:
+        """Choose what makes a batch of samples."""
+        return collate_readable
+
+    def class_counts(self) -> NDArray[np.int64]:
+        """Training images, or pixels, of each class.
+
+        Raises:
+            DataError: They are not known.
+        """
+        raise NotImplementedError
+
+    def draw_evenly(self, holds: NDArray[Any]) -> None:
+        """Draw training images so that all classes come equally often, and note how often that is.
+
+        Args:
+            holds: (images, classes), above 0 where an image holds a class.
+        """
+        self.weights = weights = draw_weights(holds).tolist()
+        self.notes.append(drawn_evenly(self.classes, holds, weights))
+
+    def loss_weights(self, wanted: ClassWeights) -> list[float] | None:
+        """Weights of the classes in the loss, which are noted; None: all the same."""
+        counts = self.class_counts() if wanted == "balanced" else np.zeros(len(self.classes))
+        weights = class_weights(wanted, self.classes, counts)
+        if weights:
+            self.notes.append(describe("loss weights", dict(zip(self.classes, weights, strict=True))))
+        return weights
+
+    def examples(self, num: int = 6) -> list[Any]:
+        """A few validation images of one size, to watch a model by."""
+        dataset: Any = self.dataset("val")
+        samples = [dataset[i] for i in spread(len(dataset), num)]
+        return [self.as_image(sample) for sample in samples if not isinstance(sample, Unreadable)]
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Mixed order; a last batch that is not full is left out."""
+        return self._loader("train")
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Every image once, in order."""
+        return self._loader("val")
+
+    def _loader(self, split: Split) -> DataLoader[Any]:
+        train = split == "train"
+        return make_loader(
+            self.dataset(split),
+            split,
+            batch_size=self.options.batch_size,
+            workers=self.options.workers,
+            seed=self.seed,
+            trainer=self.trainer,
+            collate=self.collate(split),
+            likeness=self.likeness() if train else None,
+            weights=self.weights if train else None,
+        )
+
+
+class Task(LightningModule):
+    """Trains a model; what is worth keeping of it is ``model``. What a subclass adds: `loss`, and the validation.
+
+    Args:
+        model: What is trained.
+        optim: The recipe's section ``optim``.
+        weights: Of each class in the loss; None: all the same.
+
+    Attributes:
+        monitor: The logged metric by which the best epoch is chosen; higher is better.
+    """
+
+    monitor: str
+    weights: Tensor | None
+
+    def __init__(self, model: Kept, optim: OptimOptions, *, weights: Sequence[float] | None = None) -> None:
+        super().__init__()
+        self.model, self.optim = model, optim
+        self.register_buffer("weights", None if weights is None else torch.tensor(weights), persistent=False)
+
+    @abstractmethod
+    def loss(self, batch: Any) -> Tensor:
+        """Compute what training minimizes, of a batch; zero, from all weights, where no image could be read."""
+
+    @property
+    def learned(self) -> nn.Module:
+        """Module whose weights the optimizer moves."""
+        return self.model
+
+    def no_loss(self) -> Tensor:
+        """The loss where no image could be read: zero, from all weights, since other processes wait for the step."""
+        return 0.0 * torch.stack([w.float().sum() for w in self.parameters() if w.requires_grad]).sum()
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """The loss of a batch, logged."""
+        loss, num = self.loss(batch), len(batch.images)
+        # Apart, so that processes wait for each other's number once an epoch only.
+        if num:
+            self.log("train_loss_step", loss, on_step=True, on_epoch=False, batch_size=num)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=num, sync_dist=True)
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        """The recipe's optimizer and learning-rate schedule, per step."""
+        optimizer = create_optimizer(self.learned, self.optim)
+        schedule = create_schedule(
+            optimizer,
+            self.optim,
+            num_steps=count_steps(self.trainer),
+            num_epochs=self.trainer.max_epochs or 1,
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
