@@ -36,7 +36,7 @@ def test_batches_of_folders(root):
     assert str(module) == "3 classes, 6 + 3 images"
     images, masks, _ = next(iter(module.train_dataloader()))
     assert images.shape == (4, 3, 32, 32)
-    assert images.dtype == torch.float32
+    assert images.dtype == torch.uint8
     assert masks.shape == (4, 32, 32)
     assert set(masks.unique().tolist()) <= {0, 1, 2, IGNORE}
     images, maps, _ = next(iter(module.val_dataloader()))
