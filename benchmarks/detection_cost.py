@@ -70,7 +70,7 @@ def measure(shown: str, name: str, kwargs: dict[str, Any], size: tuple[int, int]
         peak = _peak_gib()
         for _ in range(REPEATS):
             start = time.perf_counter()
-            model.backbone(model._normalized(image)[None])
+            model.backbone(model.normalize(image)[None])
             backbone.append(time.perf_counter() - start)
     if peak > LIMIT_GIB:
         sys.exit(f"{shown} takes {peak:.1f} GiB, more than {LIMIT_GIB}")

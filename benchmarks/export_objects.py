@@ -36,7 +36,7 @@ def main(weights: str, files: list[str]) -> None:
     }
     eager, counts = 0, {name: [0, 0] for name in ways}
     for scene in DigitScenes("val", NUM_SCENES, size=96, num_digits=(0, 3)):
-        x = model._normalized(to_tensor(scene.image)).unsqueeze(0)
+        x = model.normalize(to_tensor(scene.image)).unsqueeze(0)
         boxes, labels = sure(detector.reference(model, x))
         eager += len(boxes)
         for name, way in ways.items():
