@@ -14,7 +14,7 @@ import onnxruntime
 import torch
 
 import sgformer
-from sgformer.export.formats import about_exported, open_exported
+from sgformer.exporters.formats import about_exported, open_exported
 from sgformer.tasks.folders import find_images
 from sgformer.tasks.images import read_image
 

@@ -15,7 +15,7 @@ import torch
 import torchvision  # the operators of a .pt2 file
 
 import sgformer
-from sgformer.export.formats import about_exported, open_exported
+from sgformer.exporters.formats import about_exported, open_exported
 from sgformer.tasks.detection import export as detector
 from sgformer.tasks.detection.data import to_tensor
 from sgformer.tasks.digit_scenes import DigitScenes

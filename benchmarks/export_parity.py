@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from backbone.fill import fill_  # noqa: E402  from tests/
 from sgformer.commands import export  # noqa: E402
-from sgformer.export import check, formats, parts  # noqa: E402
+from sgformer.exporters import check, formats, parts  # noqa: E402
 from sgformer.tasks.classification.model import Classifier  # noqa: E402
 from sgformer.tasks.images import Preprocessing  # noqa: E402
 

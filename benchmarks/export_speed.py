@@ -19,7 +19,7 @@ import onnxruntime
 import torch
 
 import sgformer
-from sgformer.export.formats import about_exported, open_exported
+from sgformer.exporters.formats import about_exported, open_exported
 
 ROUNDS = 15
 PAUSE = 0.05  # seconds

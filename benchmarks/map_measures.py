@@ -9,7 +9,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from sgformer.explain.spending import as_map, overlap, token_of_pixels
+from sgformer.explanations.spending import as_map, overlap, token_of_pixels
 
 
 def mask_on_tokens(

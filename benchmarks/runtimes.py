@@ -33,8 +33,8 @@ from PIL import Image
 
 import sgformer
 from sgformer.commands.export import export
-from sgformer.export import check, parts
-from sgformer.export.formats import open_exported
+from sgformer.exporters import check, parts
+from sgformer.exporters.formats import open_exported
 from sgformer.tasks.images import find_images, read_image
 
 ROOT = Path(__file__).parents[1]

@@ -32,7 +32,7 @@ from sgformer import tasks
 from sgformer.commands.explain import prepare
 from sgformer.engine.recipe import parse
 from sgformer.engine.weights import locate, read_metadata
-from sgformer.explain import explain_image
+from sgformer.explanations import explain_image
 from sgformer.tasks.digit_scenes import DigitScenes
 
 ROOT = Path(__file__).parents[1]

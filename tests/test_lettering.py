@@ -3,7 +3,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from sgformer import lettering
-from sgformer.explain.render import Cell, contact_sheet
+from sgformer.explanations.render import Cell, contact_sheet
 from sgformer.tasks.classification.model import Prediction
 from sgformer.tasks.detection.draw import draw
 from sgformer.tasks.segmentation.prediction import SemanticMap

@@ -7,15 +7,10 @@ from pathlib import Path
 
 import pytest
 
-# What training needs and predicting does not.
-OF_TRAINING = [
-    *("lightning", "pytorch_lightning", "torchmetrics", "pydantic", "tensorboard", "matplotlib", "rich"),
-    *("pycocotools", "pandas", "webdataset", "jinja2", "skimage", "sklearn"),
-]
-
 
 @pytest.mark.parametrize(
-    "name", ["load", "train", "evaluate", "predict", "SGFormer", "hold_significance", "plain"]
+    "name",
+    ["load", "train", "evaluate", "predict", "export", "explain", "SGFormer", "hold_significance", "plain"],
 )
 def test_names_at_the_top_are_there_and_what_they_say(name):
     import sgformer
@@ -42,3 +37,16 @@ def test_a_task_goes_into_one_s_own_trainer(tmp_path):
     exec(code.replace("runs/own", str(tmp_path / "own")), scope)
     assert scope["task"].trainer.global_step == 4
     assert scope["model"].predict(scope["data"].examples()[0]).label in scope["model"].classes
+
+
+def test_commands_at_the_top_stay_functions_whatever_is_imported():
+    """No folder of the package has the name of a command."""
+    code = """
+import pkgutil, importlib, sgformer
+import sgformer.explanations.page, sgformer.exporters.parts, sgformer.commands.export, sgformer.commands.explain
+
+for name in ("train", "evaluate", "predict", "export", "explain"):
+    assert callable(getattr(sgformer, name)), name
+print(sorted(module.name for module in pkgutil.iter_modules(sgformer.__path__) if module.name in sgformer.__all__))
+"""
+    assert run_python(code).strip() == "[]"

@@ -19,9 +19,13 @@ from .ops.float32 import fast_float32
 
 if TYPE_CHECKING:
     from .commands.evaluate import evaluate
+    from .commands.explain import explain
+    from .commands.export import export
     from .commands.predict import predict
     from .commands.train import train
-    from .tasks.kept import Kept
+    from .tasks.classification import Classifier
+    from .tasks.detection import Detector
+    from .tasks.segmentation import Segmenter
 
 __version__ = "0.1.0.dev0"
 
@@ -29,6 +33,8 @@ __all__ = [
     "SGFormer",
     "__version__",
     "evaluate",
+    "explain",
+    "export",
     "fast_float32",
     "hold_significance",
     "load",
@@ -38,7 +44,7 @@ __all__ = [
 ]
 
 
-def load(weights: str | Path, *, device: str = "cpu") -> Kept:
+def load(weights: str | Path, *, device: str = "cpu") -> Classifier | Detector | Segmenter:
     """The trained model in a weights file or a run folder, ready to predict; no code in the file is run.
 
     Needs the extra `predict`; of the libraries for training, none.
@@ -57,11 +63,11 @@ def load(weights: str | Path, *, device: str = "cpu") -> Kept:
     """
     from .tasks import load
 
-    return load(weights, device=device)
+    return load(weights, device=device)  # pyright: ignore[reportReturnType] (these are all)
 
 
 def __getattr__(name: str) -> Any:
     """The commands as functions, imported when they are asked for, since they need more packages."""
-    if name in ("evaluate", "predict", "train"):
+    if name in ("evaluate", "explain", "export", "predict", "train"):
         return getattr(importlib.import_module(f".commands.{name}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,7 +14,7 @@ from sgformer_cli import run
 
 pytest.importorskip("av", reason="videos need av")
 
-from sgformer.explain.video import VideoReader
+from sgformer.explanations.video import VideoReader
 
 
 @pytest.fixture(scope="module")

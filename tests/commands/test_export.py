@@ -11,8 +11,8 @@ from PIL import Image
 
 from backbone.fill import fill_
 from sgformer.commands import export
-from sgformer.export import check, formats, int8, parts, tracing
-from sgformer.export.formats import onnx_file, torch_program
+from sgformer.exporters import check, formats, int8, parts, tracing
+from sgformer.exporters.formats import onnx_file, torch_program
 from sgformer.tasks.classification.model import Classifier
 from sgformer.tasks.images import Preprocessing
 from sgformer_cli import run

@@ -5,7 +5,7 @@ import torch
 
 from backbone import fill
 from sgformer.commands import export
-from sgformer.export import check, formats, parts
+from sgformer.exporters import check, formats, parts
 from sgformer.tasks.images import Preprocessing
 
 pytest.importorskip("onnxruntime", reason="what checks and runs the exported files")

@@ -10,7 +10,7 @@ from torch import nn
 
 from backbone import fill
 from sgformer.commands import export
-from sgformer.export import check, formats, parts
+from sgformer.exporters import check, formats, parts
 from sgformer.tasks.images import read_image
 
 pytest.importorskip("pycocotools", reason="detection needs pycocotools")

@@ -8,8 +8,8 @@ import torch
 
 from backbone import fill
 from sgformer.backbone.ranking import num_maps, record_significance
-from sgformer.export import check, formats, parts, tracing
-from sgformer.export.formats import onnx_file, torch_program
+from sgformer.exporters import check, formats, parts, tracing
+from sgformer.exporters.formats import onnx_file, torch_program
 from sgformer.fast import exported
 from sgformer.ops import dispatch, pool_keys, rank_tokens
 from sgformer.ops.group_tokens import cut_bands, group_factor

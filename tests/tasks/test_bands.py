@@ -17,8 +17,8 @@ from sgformer.commands.predict import predict
 from sgformer.commands.serve import serve
 from sgformer.commands.train import train
 from sgformer.engine.weights import read_metadata
-from sgformer.export.check import differences
-from sgformer.export.parts import part_of
+from sgformer.exporters.check import differences
+from sgformer.exporters.parts import part_of
 from sgformer.tasks.bands import BandOptions, Bands, BandsError, measured
 from sgformer.tasks.images import ImageError, read_image
 from sgformer.tasks.loading import DataError

@@ -12,7 +12,7 @@ import sgformer  # noqa: F401
 from sgformer import tasks
 from sgformer.engine import weights
 from sgformer.engine.weights import WeightsError
-from sgformer.explain import significance_maps
+from sgformer.explanations import significance_maps
 from sgformer.tasks.classification import Classifier
 from sgformer.tasks.detection import Detector
 from sgformer.tasks.detection.augment import resized

@@ -12,7 +12,7 @@ from mask_folders import CLASSES, make_mask_folders, stripes
 from sgformer import tasks
 from sgformer.engine import weights
 from sgformer.engine.weights import WeightsError
-from sgformer.explain import significance_maps
+from sgformer.explanations import significance_maps
 from sgformer.tasks.backbones import ModelOptions
 from sgformer.tasks.classification import Classifier
 from sgformer.tasks.images import Preprocessing

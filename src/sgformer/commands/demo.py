@@ -97,7 +97,7 @@ def draw(weights: str | Path, *, accuracy: float, num_judged: int) -> tuple[Imag
 
     from .. import tasks
     from ..engine.recipe import parse
-    from ..explain import Cell, contact_sheet, significance_maps, significance_sheet
+    from ..explanations import Cell, contact_sheet, significance_maps, significance_sheet
 
     model = tasks.load(weights)
     options = parse(model.metadata["recipe"], tasks.get(model.task).Recipe).data.scenes

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..explain import Explanation, Pair
+    from ..explanations import Explanation, Pair
     from ..tasks.images import ImageLike
     from ..tasks.kept import Kept
 
@@ -64,7 +64,7 @@ def explain(
 
     from .. import tasks
     from ..engine.weights import write_atomically
-    from ..explain import write_page
+    from ..explanations import write_page
     from ..tasks.images import ImageError
     from . import console
     from .predict import find, readable
@@ -116,7 +116,7 @@ def _explain_video(model: Kept, path: Path, out: Path, *, size: int | None) -> b
     """Writes a video of the significance in another; whether it could not be read to its end."""
     from rich.progress import track
 
-    from ..explain.video import VideoError, VideoReader, VideoWriter
+    from ..explanations.video import VideoError, VideoReader, VideoWriter
     from . import console
 
     if out.exists() and out.samefile(path):
@@ -143,7 +143,7 @@ def _explain_frames(model: Kept, paths: list[Path], out: Path, *, fps: float, si
     """Explain images as frames in order; returns 1 if one could not be read (the frame before it stays)."""
     from rich.progress import track
 
-    from ..explain.video import VideoWriter
+    from ..explanations.video import VideoWriter
     from ..tasks.images import ImageError
     from . import console
 
@@ -179,7 +179,7 @@ def explain_image(model: Kept, image: ImageLike, *, size: int | None = None) -> 
         ImageError: The image cannot be read.
         ValueError: The model has no significance, or the size is below 32.
     """
-    from .. import explain as explain_
+    from .. import explanations as explain_
 
     read = model.preprocessing.read(image)
     return explain_.explain_image(model, model.preprocessing.show(read), model.prepare(read, size=size))
@@ -191,7 +191,7 @@ def save(explanation: Explanation, folder: Path) -> None:
 
     from PIL import Image
 
-    from ..explain.explanation import VIEWS
+    from ..explanations.explanation import VIEWS
 
     def write(image: Image.Image, name: str) -> None:
         # Little compression: three times as fast, and no more than a tenth larger.

@@ -56,7 +56,7 @@ def export(
         ValueError: The weights cannot be used, or an argument is out of range.
     """
     out = Path(out)
-    from ..export.formats import format_of
+    from ..exporters.formats import format_of
 
     kind = format_of(out)
     if int8 and (half or out.suffix != ".onnx"):
@@ -68,10 +68,10 @@ def export(
     fixed = parse_size(size)
 
     from .. import tasks
-    from ..export.check import checked_on, verify
-    from ..export.int8 import quantise
-    from ..export.parts import ExportError, part_of
-    from ..export.tracing import MIN_ANY_SIZE, trace
+    from ..exporters.check import checked_on, verify
+    from ..exporters.int8 import quantise
+    from ..exporters.parts import ExportError, part_of
+    from ..exporters.tracing import MIN_ANY_SIZE, trace
 
     if max_size is not None:
         _range(fixed, max_size, MIN_ANY_SIZE)  # before anything is loaded

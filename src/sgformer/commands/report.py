@@ -111,7 +111,7 @@ def _with_significance(model: Kept, mistake: Mistake) -> list[Image]:
     """Panels of a mistake, and what was significant in the first, where the model can say."""
     from PIL import Image
 
-    from ..explain import combine, overlay, significance_maps
+    from ..explanations import combine, overlay, significance_maps
 
     first = mistake.panels[0]
     if model.guided is None:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..tasks.kept import Kept
+    from ..tasks.options import Recipe
     from ..tasks.task import Data
 
 
@@ -120,8 +121,8 @@ def train(
             f"all {num_epochs} epochs are over; to train on: --trainer.max_epochs {num_epochs + 1} or more",
             highlight=False,
         )
-    if (probing := getattr(parsed, "probe", None)) and probing.penalties:
-        return _probe(task_module, parsed, task.model, data, folder)
+    if parsed.shortcut:
+        return _fit_at_once(parsed, task.model, data, folder)
     try:
         best = fit.fit(
             task,
@@ -150,13 +151,14 @@ def train(
     return folder
 
 
-def _probe(task_module: Any, parsed: Any, model: Any, data: Any, folder: Path) -> Path:
+def _fit_at_once(parsed: Recipe, model: Kept, data: Data, folder: Path) -> Path:
     """Fit the head alone, by regression, and leave in the run folder what training would."""
     from ..engine.run_folder import to_csv
     from ..engine.weights import write_atomically
 
+    assert parsed.shortcut
     start = time.perf_counter()
-    metrics = {"epoch": 1, "step": 0, **task_module.probe(parsed, data, model)}
+    metrics = {"epoch": 1, "step": 0, **parsed.shortcut(parsed, data, model)}
     metrics["seconds"] = round(time.perf_counter() - start, 2)
     write_atomically(folder / "metrics.csv", to_csv([metrics]).encode())
     for name in ("last", "best"):
@@ -204,7 +206,7 @@ def _significance(model: Kept, data: Data, folder: Path) -> list[Any]:
     import torch
     from torchvision.transforms.v2.functional import pil_to_tensor
 
-    from ..explain.watch import WatchSignificance
+    from ..explanations.watch import WatchSignificance
 
     if model.guided is None or not (images := data.examples()):
         return []
@@ -223,16 +225,11 @@ def _report(folder: Path) -> None:
         print(f"sgformer: no report.html: {' '.join(str(error).split())}; try: sgformer report {folder}")
 
 
-def to_share(recipe: Any) -> dict[str, Any]:
+def to_share(recipe: Recipe) -> dict[str, Any]:
     """A recipe for the metadata of weights, which people pass on: without where the data lay on this machine."""
-    from ..engine.recipe import to_dict
-
-    content = to_dict(recipe)
-    content["data"] = _without_places(recipe.data)
-    if hasattr(recipe, "teacher"):
-        content["teacher"] = _without_places(recipe.teacher)
-    if content["model"]["weights"]:
-        content["model"]["weights"] = Path(content["model"]["weights"]).name
+    content = _without_places(recipe)
+    if recipe.model.weights:
+        content["model"]["weights"] = Path(recipe.model.weights).name
     return content
 
 

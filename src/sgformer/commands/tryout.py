@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from PIL import Image
 
-from ..explain import Pair
-from ..explain.explanation import VIEWS
-from ..explain.page import ABOUT, describe_pair
+from ..explanations import Pair
+from ..explanations.explanation import VIEWS
+from ..explanations.page import ABOUT, describe_pair
 from ..tasks.images import read_image
 from ..tasks.kept import Kept
 from .explain import explain_image

@@ -8,8 +8,8 @@ from PIL import Image
 from torch import nn
 
 import sgformer  # noqa: F401  registers the models
-from sgformer.explain import Cell, combine, contact_sheet, overlay, significance_maps
-from sgformer.explain.render import INFERNO, _sign
+from sgformer.explanations import Cell, combine, contact_sheet, overlay, significance_maps
+from sgformer.explanations.render import INFERNO, _sign
 
 LUMA = np.array([0.299, 0.587, 0.114])
 GRAY = np.full((60, 90, 3), 90, np.uint8)

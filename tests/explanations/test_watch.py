@@ -9,7 +9,7 @@ pytest.importorskip("lightning", reason="training needs lightning")
 
 from lightning.pytorch import LightningModule, Trainer
 
-from sgformer.explain.watch import MAX_EPOCHS, WatchSignificance
+from sgformer.explanations.watch import MAX_EPOCHS, WatchSignificance
 
 SIZE = (64, 96)
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import sgformer  # noqa: F401  registers the models
-from sgformer.explain import (
+from sgformer.explanations import (
     explain_image,
     keys_by_region,
     keys_image,
@@ -23,8 +23,8 @@ from sgformer.explain import (
     spending_maps,
     write_page,
 )
-from sgformer.explain.explanation import VIEWS
-from sgformer.explain.spending import BAND_COLOURS, band_colours, describe_spending
+from sgformer.explanations.explanation import VIEWS
+from sgformer.explanations.spending import BAND_COLOURS, band_colours, describe_spending
 
 LUMA = np.array([0.299, 0.587, 0.114])
 GRAY = np.full((60, 90, 3), 128, np.uint8)

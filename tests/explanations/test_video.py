@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from clips import write_clip
-from sgformer.explain.video import ENCODERS, VideoError, VideoReader, VideoWriter
+from sgformer.explanations.video import ENCODERS, VideoError, VideoReader, VideoWriter
 
 av = pytest.importorskip("av", reason="videos need av")
 
@@ -56,7 +56,7 @@ def test_a_phone_held_upright(tmp_path):
 def test_what_is_written_can_be_read(tmp_path, monkeypatch, encoder):
     if encoder not in av.codecs_available:
         pytest.skip(f"this FFmpeg has no {encoder}")
-    monkeypatch.setattr("sgformer.explain.video.ENCODERS", (encoder,))
+    monkeypatch.setattr("sgformer.explanations.video.ENCODERS", (encoder,))
     colours = [(200, 30, 30), (30, 200, 30), (30, 30, 200)]
     with VideoWriter(tmp_path / "new" / "out.mp4", Fraction(30_000, 1001)) as out:
         for i, colour in enumerate(colours):
