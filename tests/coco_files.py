@@ -74,7 +74,7 @@ PLAIN = "2 classes (red 4, blue 4), 4 + 2 images, 8 + 4 objects, 0 + 0 crowds"
 
 def read(root, source="coco", *, masks=None, classes=None, splits=("train", "val"), **options):
     """The data of a set as a run on it reads them."""
-    options = {"image_size": (64, 96), **options}
+    options = {"shorter_side": 64, "max_side": 96, **options}
     options = DataOptions(root=str(root), source=source, workers=0, **options)
     masks = source == "coco" if masks is None else masks
     return DetectionData(options, masks=masks, max_detections=100, classes=classes, splits=splits)

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 
 import pytest
 import timm
@@ -140,7 +141,8 @@ def test_an_unknown_recipe_names_the_nearest():
 def test_every_key_is_explained():
     def walk(section):
         for field in dataclasses.fields(section):
-            assert f"        {field.name}: " in f"    {section.__doc__}", f"{section.__name__}.{field.name}"
+            docs = "".join(f"    {kind.__doc__}" for kind in section.__mro__)
+            assert f"        {field.name}: " in docs, f"{section.__name__}.{field.name}"
             if dataclasses.is_dataclass(field.default_factory):
                 walk(field.default_factory)
 
@@ -203,3 +205,15 @@ def test_numbers_with_an_exponent(text, value, tmp_path):
     file = tmp_path / "recipe.yaml"
     file.write_text(f"task: classification\nmodel: {{name: sgformer_test}}\noptim: {{lr: {text}}}\n")
     assert parse(file).optim.lr == value
+
+
+def test_an_old_key_names_the_new_one_and_old_runs_are_read(tmp_path):
+    with pytest.raises(RecipeError, match=r"data\.image_size is now data\.shorter_side and data\.max_side"):
+        parse("detection/smoke", {"data.image_size": "[64, 96]"})
+    text = PACKAGED["detection/smoke"].read_text()
+    old = re.sub(r"shorter_side: 64\n +max_side: 64", "image_size: [64, 96]", text)
+    for name in ("mine.yaml", "recipe.yaml"):
+        (tmp_path / name).write_text(old)
+    with pytest.raises(RecipeError, match="is now"):
+        parse(tmp_path / "mine.yaml")
+    assert parse(tmp_path / "recipe.yaml").data.sides == (64, 96)

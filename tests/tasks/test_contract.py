@@ -48,7 +48,8 @@ OF_EACH = {
     },
     "detection": {
         "data.source": "coco",
-        "data.image_size": "[48, 64]",
+        "data.shorter_side": 48,
+        "data.max_side": 64,
         "data.augment.shorter_sides": "[40, 48]",
         "data.augment.photometric": 0.5,
         "heads.channels": 16,

@@ -25,7 +25,7 @@ def root(tmp_path_factory):
 
 
 def data(root, *, masks=True, **kwargs):
-    options = DataOptions(root=str(root), image_size=(48, 96), workers=0, **kwargs)
+    options = DataOptions(root=str(root), shorter_side=48, max_side=96, workers=0, **kwargs)
     return DetectionData(options, masks=masks)
 
 
@@ -89,7 +89,8 @@ def test_the_same_draw_is_the_same_sample(root):
 def test_digit_scenes_have_boxes_and_masks():
     options = DataOptions(
         source="digit_scenes",
-        image_size=(64, 64),
+        shorter_side=64,
+        max_side=64,
         workers=0,
         batch_size=3,
         scenes=ScenesOptions(num_train=9, num_val=4, size=64, num_digits=(0, 3)),

@@ -184,11 +184,11 @@ def test_objects_that_vanish_at_the_size_of_training_are_counted(root):
     assert "7 + 4 objects" in str(module)
     assert "size of training, such as annotation 1 of image 1 (train/0.jpg): 1" in str(module)
     assert len(module.dataset("train")[0][1]["labels"]) == 1
-    assert read(root, image_size=(128, 192)).dataset("train")[0][1]["labels"].tolist() == [1, 2]
+    assert read(root, shorter_side=128, max_side=192).dataset("train")[0][1]["labels"].tolist() == [1, 2]
     # Between the pixels that are kept.
     dot = {"size": [64, 96], "counts": [65 * 31 - 1, 1, 64 * 96 - 65 * 31]}
     change(root, first(bbox=[10, 12, 20, 24], segmentation=dot))
-    assert "7 + 4 objects" in str(read(root, image_size=(32, 48)))
+    assert "7 + 4 objects" in str(read(root, shorter_side=32, max_side=48))
 
 
 @pytest.mark.parametrize(

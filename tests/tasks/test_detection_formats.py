@@ -102,7 +102,7 @@ def data(root, source, **kwargs):
     masks = kwargs.pop("masks", False)
     classes = kwargs.pop("classes", None)
     splits = kwargs.pop("splits", ("train", "val"))
-    options = DataOptions(root=str(root), source=source, image_size=(48, 96), workers=0, **kwargs)
+    options = DataOptions(root=str(root), source=source, shorter_side=48, max_side=96, workers=0, **kwargs)
     return DetectionData(options, masks=masks, classes=classes, splits=splits)
 
 

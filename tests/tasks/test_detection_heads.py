@@ -45,7 +45,12 @@ def root(tmp_path_factory):
 
 def options(root):
     return DataOptions(
-        root=str(root), image_size=(48, 96), workers=0, batch_size=2, augment=AugmentOptions(flip=0.0)
+        root=str(root),
+        shorter_side=48,
+        max_side=96,
+        workers=0,
+        batch_size=2,
+        augment=AugmentOptions(flip=0.0),
     )
 
 

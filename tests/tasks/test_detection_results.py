@@ -27,7 +27,8 @@ from sgformer.tasks.loading import DataError
 
 SETTINGS = {
     "data.source": "coco",
-    "data.image_size": "[48, 72]",
+    "data.shorter_side": 48,
+    "data.max_side": 72,
     "data.batch_size": 2,
     "trainer.max_epochs": 1,
     "heads.channels": 8,
@@ -103,7 +104,7 @@ def test_pycocotools_takes_what_predict_and_evaluate_write(root, run, tmp_path):
 
 
 def SETTINGS_OF(root):
-    return {"data.source": "coco", "data.root": str(root), "data.image_size": "[48, 72]"}
+    return {"data.source": "coco", "data.root": str(root), "data.shorter_side": 48, "data.max_side": 72}
 
 
 @pytest.mark.parametrize(
@@ -264,7 +265,7 @@ def test_a_batch_of_nothing_that_can_be_read_moves_no_weight(tmp_path):
     from sgformer.tasks.detection.data import DataOptions, collate
 
     root = make_coco(tmp_path / "coco")
-    data = DataOptions(root=str(root), image_size=(48, 96), workers=0)
+    data = DataOptions(root=str(root), shorter_side=48, max_side=96, workers=0)
     task, module = build(Recipe(model=ModelOptions(name="sgformer_test"), data=data))
     (root / "images" / "train0.png").write_bytes(b"")
     batch = collate([module.dataset("train")[0]])

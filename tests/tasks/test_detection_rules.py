@@ -29,7 +29,8 @@ def read(made, *, invalid="drop", masks=False):
     options = DataOptions(
         root=str(made.root),
         source=made.source,
-        image_size=(32, 64),
+        shorter_side=32,
+        max_side=64,
         workers=0,
         invalid=invalid,
         augment=augment,

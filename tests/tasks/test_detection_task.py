@@ -47,7 +47,9 @@ def lively(model):
 
 
 def options(root, **kwargs):
-    return DataOptions(root=str(root), image_size=SIZE, workers=0, batch_size=4, **kwargs)
+    return DataOptions(
+        root=str(root), shorter_side=SIZE[0], max_side=SIZE[1], workers=0, batch_size=4, **kwargs
+    )
 
 
 @pytest.fixture(scope="module")

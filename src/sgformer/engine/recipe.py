@@ -111,7 +111,13 @@ def parse(
     from pydantic import ConfigDict, TypeAdapter, ValidationError
 
     content = copy.deepcopy(_read(source) if isinstance(source, Path) else dict(source))
-    keys = _keys(sections)
+    keys, renamed = _keys(sections), getattr(sections, "RENAMED", {})
+    if not isinstance(source, Path) or source.name == "recipe.yaml":  # of a run, which may be an old one
+        for old, new in renamed.items():
+            section, _, name = old.rpartition(".")
+            if (values := content.get(section, {}).pop(name, None)) is not None:
+                for key, value in zip(new, values, strict=True):
+                    _put(content, key, value)
     for key, value in (overrides or {}).items():
         _put(content, key, _value(value, keys.get(key)) if isinstance(value, str) else value)
     # Of the whole tree, as the sections in it have none of their own.
@@ -120,7 +126,7 @@ def parse(
         # As JSON, since strict Python would take no list for a tuple. Strict: true is no number and 1.5 no count.
         return TypeAdapter(sections).validate_json(json.dumps(content), strict=True)
     except ValidationError as error:
-        raise RecipeError(_explain(error.errors(), keys)) from error
+        raise RecipeError(_explain(error.errors(), keys, renamed)) from error
 
 
 def to_dict(recipe: Any) -> dict[str, Any]:
@@ -182,12 +188,14 @@ def _keys(sections: type, prefix: str = "") -> dict[str, Any]:
     return keys
 
 
-def _explain(errors: list[Any], keys: Mapping[str, Any]) -> str:
+def _explain(errors: list[Any], keys: Mapping[str, Any], renamed: Mapping[str, tuple[str, ...]]) -> str:
     """Say in one line what is wrong with a recipe: the first error of pydantic, unknown keys before others."""
     errors.sort(key=lambda error: error["type"] != "unexpected_keyword_argument")
     first = errors[0]
     key, value = ".".join(map(str, first["loc"])), first["input"]
     match first["type"]:
+        case "unexpected_keyword_argument" if key in renamed:
+            return f"the recipe key {key} is now {' and '.join(renamed[key])}"
         case "unexpected_keyword_argument":
             return f"unknown recipe key {key!r}{nearest(key, keys)} See them all: sgformer train RECIPE --print-config"
         case "dataclass_type":

@@ -176,6 +176,17 @@ class Kept(nn.Module):
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> Self:
         """A model as a weights file's metadata describe it, with any values."""
+        make: Any = cls
+        return make(
+            metadata["model"]["name"],
+            classes=metadata["classes"],
+            kwargs=metadata["model"]["kwargs"],
+            **cls.described(metadata),
+        )
+
+    @classmethod
+    def described(cls, metadata: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments beside name, classes and kwargs, from what `describe` gave and the preprocessing."""
         raise NotImplementedError
 
     # Each task has its own settings, which a common signature cannot name.

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 from ..engine.fit import TrainerOptions
 from ..engine.optim import OptimOptions
 from .backbones import ModelOptions
 from .digit_scenes import DigitScenes, Split
-from .loading import pair
+from .loading import DataError, pair
 
 
 @dataclass(kw_only=True)
@@ -56,6 +57,22 @@ class DataOptions:
     workers: int | None = None
     scenes: Any = field(default_factory=ScenesOptions)
 
+    def folder(self, like: str) -> Path:
+        """Find the folder of the data.
+
+        Args:
+            like: What it holds, for an error.
+
+        Raises:
+            DataError: It is not named, or not there.
+        """
+        if self.root is None:
+            raise DataError(f"which images? Name their folder: --data.root FOLDER, with {like}")
+        root = Path(self.root).expanduser()
+        if not root.is_dir():
+            raise DataError(f"there is no folder {root}; set --data.root to one with {like}")
+        return root
+
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ValueError(f"data.batch_size {self.batch_size} must be at least 1")
@@ -98,6 +115,8 @@ class Recipe:
         trainer: How long, how precise, and on what.
     """
 
+    # Keys of earlier versions, and those that took their place.
+    RENAMED: ClassVar[dict[str, tuple[str, ...]]] = {}
     task: str = ""
     seed: int = 0
     model: ModelOptions = field(default_factory=ModelOptions)

@@ -13,9 +13,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..engine.optim import OptimOptions, count_steps, create_optimizer, create_schedule
 from .balance import ClassWeights, class_weights, describe, draw_weights, drawn_evenly
+from .bands import Bands, measured
 from .digit_scenes import Split
 from .kept import Kept
-from .loading import Unreadable, collate_readable, make_loader, spread
+from .loading import DataError, Unreadable, collate_readable, make_loader, spread
 from .options import DataOptions
 
 
@@ -27,12 +28,14 @@ class Data(LightningDataModule):
         seed: Where the order and the variation of training images start.
 
     Attributes:
+        preprocessing: How images are prepared for the model.
         classes: What the class indices mean.
         notes: What lies there and is not used, and what else is unusual, a sentence each.
         weights: How often each training image is drawn, relative to the others; None: equally often.
     """
 
     options: Any
+    preprocessing: Any
     classes: tuple[str, ...]
 
     def __init__(self, options: DataOptions, *, seed: int = 0) -> None:
@@ -61,6 +64,31 @@ class Data(LightningDataModule):
     def collate(self, split: Split) -> Callable[[list[Any]], Any]:
         """Choose what makes a batch of samples."""
         return collate_readable
+
+    def files(self, split: Split) -> list[Any]:
+        """Images of a split as they are named, to be measured."""
+        raise NotImplementedError
+
+    def check_bands(self, *sources: str) -> None:
+        """Raise DataError where the model takes other bands than RGB, and images come from none of these sources."""
+        if isinstance(self.preprocessing, Bands) and self.options.source not in sources:
+            number = len(self.preprocessing.mean)
+            raise DataError(
+                f"data.source {self.options.source} gives RGB, and model.in_chans is {number}: set "
+                f"--data.source {' or '.join(sources)}"
+            )
+
+    def measure(self) -> Any:
+        """The preprocessing, whose mean and deviation of other bands than RGB come from the training images.
+
+        Raises:
+            DataError: An image has other bands, or another type of values, than most.
+        """
+        if isinstance(self.preprocessing, Bands):
+            train, val = self.files("train"), self.files("val")
+            self.preprocessing, note = measured(self.preprocessing, self.options.bands, train, val)
+            self.notes.append(note)
+        return self.preprocessing
 
     def class_counts(self) -> NDArray[np.int64]:
         """Training images, or pixels, of each class.

@@ -11,7 +11,8 @@ from torch.utils.data import Dataset
 
 from ...engine import devices
 from ...engine.sampling import Draw, drawn
-from ..bands import Bands, measured
+from ..bands import Bands
+from ..digit_scenes import Split
 from ..images import ImageError, ImageLike, Preprocessing
 from ..loading import (
     DataError,
@@ -28,6 +29,8 @@ from . import sources
 from .augment import image_transform
 from .options import DataOptions, PreparedOptions
 from .shards import Shards, find_shards
+
+LIKE = "train/<class>/ and val/<class>/"
 
 
 class Images(Dataset[Any]):
@@ -124,11 +127,7 @@ class ClassificationData(PreparedData):
         self.views = views
         self.names: dict[str, str] = {}
         self.samples: dict[sources.Split, sources.Samples] = {}
-        if isinstance(preprocessing, Bands) and options.source not in ("folders", "imagenet", "list"):
-            raise DataError(
-                f"data.source {options.source} gives RGB, and model.in_chans is {len(preprocessing.mean)}: set "
-                "--data.source folders, or list"
-            )
+        self.check_bands("folders", "imagenet", "list")
         if options.source == "shards":
             self.classes = _several(classes or _class_list(options))
             if options.balanced and "train" in splits:
@@ -148,7 +147,7 @@ class ClassificationData(PreparedData):
                 self.notes.append(f"{both} images are in training and in validation")
         if options.source == "folders":
             self.notes += unused(
-                _root(options), {*splits, "train", "val", "classes.txt", "LOC_synset_mapping.txt"}
+                options.folder(LIKE), {*splits, "train", "val", "classes.txt", "LOC_synset_mapping.txt"}
             )
         names = self.samples[splits[0]].classes
         if classes is not None and (unknown := set(names) - set(classes)):
@@ -165,21 +164,10 @@ class ClassificationData(PreparedData):
         notes = "".join(f"; {note}" for note in self.notes)
         return f"{len(self.classes)} classes, {' + '.join(counts) or self.options.num_train} images{notes}"
 
-    def measure(self) -> Preprocessing:
-        """The preprocessing, whose mean and deviation of other bands than RGB come from the training images.
-
-        Raises:
-            DataError: An image has other bands than most.
-        """
-        if isinstance(self.preprocessing, Bands):
-            images = {
-                split: [one.items[i][0] for i in range(len(one.items))] for split, one in self.samples.items()
-            }
-            self.preprocessing, note = measured(
-                self.preprocessing, self.options.bands, images["train"], images["val"]
-            )
-            self.notes.append(note)
-        return self.preprocessing
+    def files(self, split: Split) -> list[Any]:
+        """Images of a split, to be measured."""
+        items = self.samples[split].items
+        return [items[i][0] for i in range(len(items))]
 
     def examples(self, num: int = 6) -> list[Any]:
         """A few validation images as a model sees them, to watch it by; of shards none."""
@@ -201,14 +189,14 @@ class ClassificationData(PreparedData):
                 root = Path(options.root).expanduser() if options.root else None
                 return sources.listing(table, split, root, known, max_missing=options.max_unreadable)
             case "imagenet":
-                return sources.imagenet(_root(options), split, options.val_labels, suffixes)
+                return sources.imagenet(options.folder(LIKE), split, options.val_labels, suffixes)
             case "npz":
-                return sources.packed(_root(options), split)
+                return sources.packed(options.folder(LIKE), split)
             case "torchvision":
                 root = Path(options.root or "data").expanduser()
                 return sources.torchvision_set(options.dataset, root, split, download=options.download)
             case _:
-                return sources.folders(_root(options), split, suffixes)
+                return sources.folders(options.folder(LIKE), split, suffixes)
 
     def _pattern(self, split: sources.Split) -> str:
         pattern = self.options.train_shards if split == "train" else self.options.val_shards
@@ -279,19 +267,6 @@ class _Renumbered:
     def __getitem__(self, index: int) -> tuple[ImageLike, int]:
         image, label = self.items[index]
         return image, self.table[label]
-
-
-def _root(options: DataOptions) -> Path:
-    if options.root is None:
-        raise DataError(
-            "which images? Name their folder: --data.root FOLDER, with train/<class>/ and val/<class>/"
-        )
-    root = Path(options.root).expanduser()
-    if not root.is_dir():
-        raise DataError(
-            f"there is no folder {root}; set --data.root to one with train/<class>/ and val/<class>/"
-        )
-    return root
 
 
 def _several(classes: tuple[str, ...]) -> tuple[str, ...]:

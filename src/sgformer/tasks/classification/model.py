@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, cast, overload
+from typing import Any, cast, overload
 
 import torch
 from torch import Tensor, nn
@@ -162,15 +162,9 @@ class Classifier(Kept):
         return {"names": self.names}
 
     @classmethod
-    def from_metadata(cls, metadata: Mapping[str, Any]) -> Self:
-        """A classifier as a weights file's metadata describe it, with any values."""
-        return cls(
-            metadata["model"]["name"],
-            classes=metadata["classes"],
-            names=metadata.get("names"),
-            preprocessing=restored(metadata["preprocessing"]),
-            kwargs=metadata["model"]["kwargs"],
-        )
+    def described(cls, metadata: Mapping[str, Any]) -> dict[str, Any]:
+        """Names of the classes, and the preprocessing."""
+        return {"names": metadata.get("names"), "preprocessing": restored(metadata["preprocessing"])}
 
     def start_from(self, path: str | Path) -> None:
         """Take over the weights of another classifier of the same backbone, the head if the classes agree.

@@ -24,7 +24,7 @@ class AugmentOptions:
     """Options of the augmentation of training images, boxes and masks.
 
     Attributes:
-        shorter_sides: Lengths of the shorter side, one of which is drawn for each image; empty: that of image_size.
+        shorter_sides: Lengths of the shorter side, one of which is drawn for each image; empty: data.shorter_side.
         crop: Height and width of a random part, taken where an image is larger after it was resized; null: all of it.
         flip: How often an image is mirrored; 0 where left and right mean something.
         flip_vertical: How often it is turned upside down, for images that have no up, such as from a microscope.

@@ -227,7 +227,10 @@ class DetectionData(Data):
         assert options.source != "digit_scenes"
         places: dict[Split, SplitOptions] = {"train": options.train, "val": options.val}
         found = sources.read(
-            sources.root_of(options.root),
+            options.folder(
+                "images/, annotations/instances_train.json and instances_val.json, or name others: "
+                "--data.train.images and so on; --data.source yolo and voc read other formats"
+            ),
             {split: places[split] for split in splits},
             options.source,
             masks=self.masks,
@@ -260,7 +263,7 @@ class DetectionData(Data):
     def augment(self) -> Augment:
         """Build the augmentation of training images."""
         options = self.options
-        return Augment(options.augment, image_size=options.image_size, multiple=options.multiple)
+        return Augment(options.augment, image_size=options.sides, multiple=options.multiple)
 
     def dataset(self, split: Split) -> DetectionDataset:
         """The images of a split: varied for train, as they are for val."""
@@ -279,7 +282,7 @@ class DetectionData(Data):
 
     def as_image(self, sample: Any) -> Image.Image:
         """Cut an image to a square of the shorter side."""
-        side = self.options.image_size[0]
+        side = self.options.shorter_side
         return ImageOps.fit(v2.functional.to_pil_image(sample[0]), (side, side))
 
     def collate(self, split: Split) -> Callable[[list[Any]], Batch]:

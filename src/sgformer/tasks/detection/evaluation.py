@@ -348,7 +348,7 @@ def evaluate(model: Detector, data: DataOptions, *, num_worst: int = 0, progress
     metric, worst = CocoMetric(masks=model.heads.masks, max_detections=limit), Worst(num_worst)
     notes, image_ids = [*module.notes], []
     before = model.preprocessing
-    model.preprocessing = replace(before, image_size=data.image_size)
+    model.preprocessing = replace(before, image_size=data.sides)
     try:
         with model.evaluating():
             for batch in progress(module.val_dataloader()):

@@ -4,7 +4,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self, overload
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -239,16 +239,13 @@ class Detector(Kept):
         return {"heads": asdict(self.heads), "category_ids": self.category_ids}
 
     @classmethod
-    def from_metadata(cls, metadata: Mapping[str, Any]) -> Self:
-        """A detector as a weights file's metadata describe it, with any values."""
-        return cls(
-            metadata["model"]["name"],
-            classes=metadata["classes"],
-            preprocessing=Preprocessing(**metadata["preprocessing"]),
-            heads=HeadOptions(**metadata["heads"]),
-            category_ids=metadata["category_ids"],
-            kwargs=metadata["model"]["kwargs"],
-        )
+    def described(cls, metadata: Mapping[str, Any]) -> dict[str, Any]:
+        """Heads, ids of the classes, and the preprocessing."""
+        return {
+            "preprocessing": Preprocessing(**metadata["preprocessing"]),
+            "heads": HeadOptions(**metadata["heads"]),
+            "category_ids": metadata["category_ids"],
+        }
 
     def start_from(self, path: str | Path) -> None:
         """Take over a trained backbone; from a detector's weights also the heads.

@@ -28,8 +28,8 @@ class DataOptions(options.DataOptions):
         root: The folder from which train and val name theirs.
         train: Where the training images are.
         val: Where the validation images are.
-        image_size: What the model sees: how long the shorter side of an image becomes, and how long the longer one may
-            become at most. Small images are enlarged.
+        shorter_side: How long the shorter side of an image becomes, in pixels, at least 32. Small images are enlarged.
+        max_side: How long the longer one may become at most.
         multiple: Sides are rounded to multiples of it, for backbones that insist, such as swin on 4.
         like_together: Whether images of like shape share a batch in training, and the drawn length of their shorter
             side, so that most go through the backbone together and little is padded.
@@ -45,7 +45,8 @@ class DataOptions(options.DataOptions):
     source: Literal["coco", "yolo", "voc", "digit_scenes"] = "coco"
     train: SplitOptions = field(default_factory=SplitOptions)
     val: SplitOptions = field(default_factory=SplitOptions)
-    image_size: tuple[int, int] = (800, 1333)
+    shorter_side: int = 800
+    max_side: int = 1333
     multiple: int = 1
     batch_size: int = 2
     like_together: bool = True
@@ -57,10 +58,14 @@ class DataOptions(options.DataOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        shorter, longest = self.image_size
-        if not 32 <= shorter <= longest:
+        if not 32 <= self.shorter_side <= self.max_side:
             raise ValueError(
-                f"data.image_size [{shorter}, {longest}]: first the shorter side, at least 32, then the longest side"
+                f"data.shorter_side {self.shorter_side} must be at least 32, and data.max_side {self.max_side} no less"
             )
         if self.multiple < 1:
             raise ValueError(f"data.multiple {self.multiple} must be at least 1")
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Shorter side, and the longer one at most."""
+        return self.shorter_side, self.max_side

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..loading import DataError
 from . import checks, coco, voc, yolo
 
 Format = Literal["coco", "yolo", "voc"]
@@ -160,19 +159,3 @@ def _is_junk(name: str) -> bool:
 def file(source: Format, split: Split) -> str:
     """The annotations of a split where a recipe names none, from the root."""
     return str(DEFAULTS[source][1]).format(split=split)
-
-
-def root_of(root: str | None) -> Path:
-    """The folder of the data, which must be named and there."""
-    if root is None:
-        raise DataError(
-            "which images? Name their folder: --data.root FOLDER, with images/ and "
-            "annotations/instances_train.json and instances_val.json, or name others: --data.train.images and so on; "
-            "--data.source yolo and voc read other formats"
-        )
-    path = Path(root).expanduser()
-    if not path.is_dir():
-        raise DataError(
-            f"there is no folder {path}; set --data.root to the one with the images and annotations"
-        )
-    return path

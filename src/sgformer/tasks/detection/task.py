@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ class Recipe(options.Recipe):
         data: Which images, how large, how many at once.
     """
 
+    RENAMED: ClassVar = {"data.image_size": ("data.shorter_side", "data.max_side")}
     task: str = "detection"
     heads: HeadOptions = field(default_factory=HeadOptions)
     data: DataOptions = field(default_factory=DataOptions)
@@ -101,9 +103,7 @@ def create_detector(recipe: Recipe, *, classes: Sequence[str], category_ids: Seq
         recipe.model.name,
         classes=classes,
         category_ids=category_ids,
-        preprocessing=Preprocessing.of(
-            recipe.model.name, recipe.data.image_size, multiple=recipe.data.multiple
-        ),
+        preprocessing=Preprocessing.of(recipe.model.name, recipe.data.sides, multiple=recipe.data.multiple),
         heads=recipe.heads,
         kwargs=recipe.model.arguments,
         pretrained=recipe.model.pretrained,

@@ -14,7 +14,7 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
 
 from ...engine.sampling import Draw, drawn
-from ..bands import Bands, measured
+from ..bands import Bands
 from ..digit_scenes import DigitScenes
 from ..folders import look_through
 from ..images import ImageError, Preprocessing
@@ -154,18 +154,17 @@ class SegmentationData(Data):
     ) -> None:
         super().__init__(options, seed=seed)
         self.preprocessing = preprocessing
+        self.check_bands("folders")
         self.dropped: dict[str, str] = {}
         self.splits = splits
         self.samples: dict[Split, list[Sample]] = {}
         self.counts: dict[Split, NDArray[np.int64]] = {}
         if options.source == "digit_scenes":
-            if isinstance(preprocessing, Bands):
-                raise DataError(
-                    f"digit scenes are RGB, and model.in_chans is {len(preprocessing.mean)}: set --data.source folders"
-                )
             self.coding = Coding.plain(MaskedScenes.classes)
         else:
-            root = _root(options)
+            root = options.folder(
+                "images/train/, images/val/, annotations/train/, annotations/val/ and classes.txt"
+            )
             layout = _layout(options, root)
             self.coding = layout.coding
             for split in splits:
@@ -250,17 +249,9 @@ class SegmentationData(Data):
             return MaskedScenes(self.options.scenes.make(split))
         return Masked(self.samples[split], self.coding, self.preprocessing)
 
-    def measure(self) -> Preprocessing:
-        """The preprocessing, whose mean and deviation of other bands than RGB come from the training images.
-
-        Raises:
-            DataError: An image has another type of values than most.
-        """
-        if isinstance(self.preprocessing, Bands):
-            train, val = ([sample.image for sample in self.samples[split]] for split in ("train", "val"))
-            self.preprocessing, note = measured(self.preprocessing, self.options.bands, train, val)
-            self.notes.append(note)
-        return self.preprocessing
+    def files(self, split: Split) -> list[Any]:
+        """Images of a split, to be measured."""
+        return [sample.image for sample in self.samples[split]]
 
     def as_image(self, sample: Any) -> Any:
         """Cut the middle of an image, of the shape and at the size that training sees."""
@@ -324,18 +315,6 @@ def _judged(samples: list[Any]) -> Judged:
     readable = [sample for sample in samples if not isinstance(sample, Unreadable)]
     masks = [torch.from_numpy(mask) for _, mask in readable]
     return Judged([image for image, _ in readable], masks, unreadable)
-
-
-def _root(options: DataOptions) -> Path:
-    if options.root is None:
-        raise DataError(
-            "which images? Name their folder: --data.root FOLDER, with images/train/, images/val/, "
-            "annotations/train/, annotations/val/ and classes.txt"
-        )
-    root = Path(options.root).expanduser()
-    if not root.is_dir():
-        raise DataError(f"there is no folder {root}; set --data.root to the one that holds images and masks")
-    return root
 
 
 def _layout(options: DataOptions, root: Path) -> Layout:

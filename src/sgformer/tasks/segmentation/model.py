@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Self, TypedDict, Unpack, overload
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 import numpy as np
 import timm
@@ -284,17 +284,14 @@ class Segmenter(Kept):
         }
 
     @classmethod
-    def from_metadata(cls, metadata: Mapping[str, Any]) -> Self:
-        """A segmenter as a weights file's metadata describe it, with any values."""
-        return cls(
-            metadata["model"]["name"],
-            classes=metadata["classes"],
-            preprocessing=restored(metadata["preprocessing"]),
-            kwargs=metadata["model"]["kwargs"],
-            head=HeadOptions(**metadata["head"]),
-            inference=InferenceOptions(**metadata["inference"]),
-            palette=metadata["palette"],
-        )
+    def described(cls, metadata: Mapping[str, Any]) -> dict[str, Any]:
+        """Head, inference, colours and preprocessing."""
+        return {
+            "preprocessing": restored(metadata["preprocessing"]),
+            "head": HeadOptions(**metadata["head"]),
+            "inference": InferenceOptions(**metadata["inference"]),
+            "palette": metadata["palette"],
+        }
 
     def start_from(self, path: str | Path) -> None:
         """Take over trained weights: of a segmenter of the same head all, else those of the backbone.
