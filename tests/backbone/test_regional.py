@@ -81,6 +81,13 @@ def test_it_exports():
     torch.testing.assert_close(exported(x), model(x), rtol=1e-9, atol=1e-9)
 
 
+def test_open_sizes_are_refused():
+    model, x = regional(), torch.randn(1, 3, 128, 128, dtype=torch.float64)
+    sizes = {"x": {2: torch.export.Dim("height", min=64, max=512)}}
+    with pytest.raises(ValueError, match="one size"):
+        torch.export.export(model, (x,), dynamic_shapes=sizes)
+
+
 def test_an_unknown_merging_is_refused():
     with pytest.raises(ValueError, match="ranking, regions"):
         timm.create_model("sgformer_test", merging="places")

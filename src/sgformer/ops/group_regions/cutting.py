@@ -39,13 +39,17 @@ def cut_map(height: int, width: int, *, num_sizes: int, num_keys: int) -> Cut:
         num_keys: the most cells in the end, at least 1.
 
     Raises:
-        ValueError: if the map is too small.
+        ValueError: if the map is too small, or an exporter leaves its size open.
 
     Example:
         >>> cut = cut_map(56, 56, num_sizes=3, num_keys=60)
         >>> cut, cut.num_keys
         (Cut(rows=4, columns=4, splits=(7, 7)), 58)
     """
+    if not (isinstance(height, int) and isinstance(width, int)):  # an export with open sizes
+        raise ValueError(
+            "merging by regions is exported for one size of images; name it, and leave no side open"
+        )
     finest = 2 ** (num_sizes - 1)
     if min(height, width) < finest or num_keys < 1:
         raise ValueError(
