@@ -1,8 +1,6 @@
 """The page of ``sgformer serve`` over HTTP: one image at a time, and nothing from anywhere else."""
 
 import asyncio
-import html
-import json
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from jinja2 import Environment
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -70,10 +69,9 @@ class _Server:
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="model")  # one image at a time
         self.num_waiting = 0
         facts = tryout.facts() | {"max_bytes": MAX_BYTES, "max_pixels": MAX_PIXELS}
-        # "<" is written so that no text within can end the script.
-        data = json.dumps(facts).replace("<", "\\u003c")
         page = Path(__file__).with_suffix(".html").read_text(encoding="utf-8")
-        self.text = page.replace("TITLE", html.escape(tryout.model.name)).replace("FACTS", data)
+        template = Environment(autoescape=True).from_string(page)
+        self.text = template.render(name=tryout.model.name, facts=facts)
 
     async def page(self, request: Request) -> Response:
         return HTMLResponse(self.text, headers=_HEADERS)
