@@ -128,7 +128,7 @@ def test_memory_does_not_grow_with_the_length(weights, tmp_path, monkeypatch):
         (["nowhere.mp4"], 2, "there is no such video: nowhere.mp4"),
         (["clip.mp4", "--fps", "25"], 2, "--fps is for frames that are images"),
         (["one.png", "--fps", "0"], 2, "--fps 0 is outside"),
-        (["clip.mp4", "--size", "20"], 2, "--size 20 is too small"),
+        (["clip.mp4", "--size", "20"], 2, "size 20 is too small"),
     ],
 )
 def test_what_is_refused(weights, tmp_path, monkeypatch, capsys, arguments, code, message):

@@ -344,7 +344,7 @@ def test_what_needs_rgb_is_refused(classes, tmp_path):
         train("smoke", overrides | colours, out=tmp_path)
     with pytest.raises(DataError, match="digit_scenes gives RGB"):
         train("smoke", {"model.in_chans": 4}, out=tmp_path)
-    with pytest.raises(DataError, match="digit scenes are RGB"):
+    with pytest.raises(DataError, match="digit_scenes gives RGB"):
         train("segmentation/smoke", {"model.in_chans": 4, "data.augment.photometric": 0}, out=tmp_path)
     with pytest.raises(ValueError, match="in_chans 0 must be at least 1"):
         train("smoke", {"model.in_chans": 0}, out=tmp_path)
