@@ -137,6 +137,16 @@ def test_keypoints_are_no_polygons(root):
         read(root, "yolo")
 
 
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_keypoints_that_data_yaml_does_not_announce(root, number):
+    behind = ["0.2", "0.2", "2.000000", "0.3", "0.3", "1", "0", "0", "0"][: 3 * number]
+    for path in (root / "labels").rglob("*.txt"):
+        lines = path.read_text().splitlines()
+        path.write_text("".join(f"{line} {' '.join(behind)}\n" for line in lines))
+    with pytest.raises(DataError, match=rf"{number} keypoints each; write kpt_shape: \[{number}, 3\]"):
+        read(root, "yolo")
+
+
 @pytest.mark.parametrize("word", ["1.5", "-0.5", "-1", "inf", "nan", "1_0", "red", "\u0661"])
 def test_a_class_that_is_no_whole_number(root, word):
     path = root / "labels" / "train" / "0.txt"

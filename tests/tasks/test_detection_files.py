@@ -191,6 +191,13 @@ def test_objects_that_vanish_at_the_size_of_training_are_counted(root):
     assert "7 + 4 objects" in str(read(root, shorter_side=32, max_side=48))
 
 
+def corners(content):
+    """Boxes of the left half, written as corners, fit into the image."""
+    for row in content["annotations"]:
+        row.update(bbox=[4, 3, 25, 20], area=21 * 17)
+        row["segmentation"] = [[4, 3, 25, 3, 25, 20 + row["id"] / 99, 4, 20]]
+
+
 @pytest.mark.parametrize(
     ("edit", "note"),
     [
@@ -204,6 +211,10 @@ def test_objects_that_vanish_at_the_size_of_training_are_counted(root):
         (first(bbox=[77, 12, 20, 24]), "boxes cut at the edge of the image: 1"),
         (first(bbox=[10, 12, 60, 50]), "boxes that do not fit their masks"),
         (lambda c: c["annotations"].pop(0) and c["annotations"].pop(0), "images without objects: 1"),
+        (
+            corners,
+            "boxes that are [left, top, right, bottom] by their areas; a box is [left, top, width, height]: 8",
+        ),
         (lambda c: c["categories"][1].update(name="Red "), "names of classes that differ in capitals"),
     ],
 )

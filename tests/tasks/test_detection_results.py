@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -16,9 +17,11 @@ pytest.importorskip("pycocotools", reason="COCO's format needs pycocotools")
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+import sgformer
 import sgformer_cli as cli
 from coco_files import make_coco, make_rectangles, read
 from sgformer.commands.evaluate import evaluate
+from sgformer.commands.predict import predict
 from sgformer.commands.train import train
 from sgformer.engine.callbacks import UnreadableError
 from sgformer.tasks.detection import Detections
@@ -165,9 +168,29 @@ def test_where_nothing_can_be_evaluated_the_last_epoch_is_kept(tmp_path, capsys)
         evaluate(run, device="cpu")
 
 
-def test_a_key_that_evaluation_does_not_follow_is_refused(run):
-    with pytest.raises(ValueError, match=r"--heads\.max_detections is not followed"):
-        evaluate(run, {"heads.max_detections": 300}, device="cpu")
+@pytest.mark.parametrize("key", ["heads.channels", "optim.lr", "data.augment.flip", "data.bands.mean"])
+def test_a_key_that_evaluation_does_not_follow_is_refused(run, key):
+    with pytest.raises(ValueError, match=rf"--{key} is not followed"):
+        evaluate(run, {key: 0.3}, device="cpu")
+
+
+def test_trained_weights_can_find_more_or_fewer(run, root, tmp_path):
+    most = max(Counter(row["image_id"] for row in evaluate(run, device="cpu").results).values())
+    assert most > 2
+    fewer = evaluate(run, {"heads.max_detections": "2"}, device="cpu").results
+    assert max(Counter(row["image_id"] for row in fewer).values()) == 2
+    out = tmp_path / "found.json"
+    settings = {"coco": out, "score_threshold": 0.0, "device": "cpu"}
+    predict(run, [str(root / "images" / "val")], max_detections=1, **settings)
+    assert len(json.loads(out.read_text())["annotations"]) == 2
+    model = sgformer.load(run)
+    model.set_max_detections(150)
+    assert model.roi_heads.detections_per_img == model.heads.max_detections == 150
+    for wrong in ("many", 0):
+        with pytest.raises(ValueError, match="max_detections"):
+            evaluate(run, {"heads.max_detections": wrong}, device="cpu")
+    with pytest.raises(ValueError, match="max_detections 0 must be at least 1"):
+        predict(run, [str(root / "images" / "val")], max_detections=0, device="cpu")
 
 
 # ---- many objects

@@ -11,6 +11,7 @@ import torch
 pytest.importorskip("pycocotools", reason="the task needs pycocotools")
 
 import sgformer_cli as cli
+from coco_files import make_rectangles
 from sgformer.commands.predict import predict
 from sgformer.commands.train import train
 from sgformer.engine import weights
@@ -125,3 +126,44 @@ def test_cocos_format_is_for_detectors(tmp_path):
     Image.new("RGB", (90, 60), "gray").save(tmp_path / "gray.png")
     with pytest.raises(ValueError, match=r"--coco is not for classification"):
         predict("sgformer_t", [str(tmp_path / "gray.png")], coco=tmp_path / "coco.json", device="cpu")
+
+
+CUT = """
+import runpy, sys
+from pathlib import Path
+from sgformer.tasks.detection import DetectionTask
+
+def cut(task):
+    path = Path(sys.argv[-1].split("=")[1], "images", "train", "1.jpg")
+    path.write_bytes(path.read_bytes()[:700])
+
+DetectionTask.on_train_start = cut
+runpy.run_module("sgformer", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.exhaustive
+@pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="this PyTorch has no gloo")
+def test_a_process_whose_share_cannot_be_read_keeps_no_other_waiting(tmp_path):
+    root = make_rectangles(tmp_path / "set")
+    settings = {
+        **SETTINGS,
+        "trainer.devices": 2,
+        "trainer.max_epochs": 2,
+        "trainer.report": "false",
+        "data.source": "coco",
+        "data.batch_size": 2,
+        "data.max_unreadable": 0.9,
+        "data.root": root,
+    }
+    arguments = [f"--{key}={value}" for key, value in settings.items() if "scenes" not in key]
+    (tmp_path / "cut.py").write_text(CUT)  # Lightning starts the second process by the same file
+    done = subprocess.run(
+        [sys.executable, tmp_path / "cut.py", "train", "detection/smoke", "--out", tmp_path, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert any("1.jpg" in file.read_text() for file in (tmp_path / "smoke").glob("unreadable*.csv"))

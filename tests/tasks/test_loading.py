@@ -7,8 +7,16 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
+from sgformer.engine import devices
 from sgformer.engine.sampling import drawn
-from sgformer.tasks.loading import Batch, DataError, Unreadable, collate_readable, make_loader
+from sgformer.tasks.loading import (
+    Batch,
+    DataError,
+    Unreadable,
+    collate_readable,
+    make_loader,
+    nothing_read,
+)
 
 
 class Numbers(Dataset):
@@ -98,3 +106,15 @@ def test_a_batch_that_processes_cannot_share_is_refused_with_those_they_can():
         make_loader(Numbers(20), "train", batch_size=6, workers=0, trainer=Trainer(i, 3)) for i in range(3)
     ]
     assert [len(next(iter(loader))[0]) for loader in loaders] == [2, 2, 2]
+
+
+def test_a_step_is_left_out_where_layers_would_wait_for_a_process_without_images(monkeypatch):
+    plain, waits = torch.nn.BatchNorm2d(2), torch.nn.SyncBatchNorm(2)
+    image = torch.zeros(1, 2, 4, 4)
+    assert nothing_read(waits, image[:0])
+    assert not nothing_read(waits, image)
+    # As if one of two processes had none.
+    monkeypatch.setattr(devices, "mean_over_processes", lambda values: torch.full_like(values, 0.5))
+    assert not nothing_read(plain, image)
+    assert nothing_read(waits, image)
+    assert nothing_read(plain, [image], wait=True)

@@ -14,6 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+# A key of detectors that evaluation follows, too; and keys of data that mean something in training alone.
+LIMIT = "heads.max_detections"
+UNUSED = ("data.augment.", "data.bands.")
+
 
 def evaluate(
     weights: str | Path,
@@ -27,7 +31,8 @@ def evaluate(
 
     Args:
         weights: A run folder (its best weights) or a weights file.
-        overrides: Keys of its recipe to change, such as ``{"data.root": "photos"}``.
+        overrides: Keys of its recipe to change: those of data, such as ``{"data.root": "photos"}``; and
+            ``heads.max_detections``.
         json: A file for all numbers.
         coco: A file for all that was found, in detection: the list of results that pycocotools takes, with the ids of
             the annotations.
@@ -46,16 +51,24 @@ def evaluate(
     from ..engine.weights import check_writable, locate, write_atomically
     from . import console
 
-    if others := [key for key in overrides or {} if not key.startswith("data.")]:
+    overrides = dict(overrides or {})
+    limit = overrides.pop(LIMIT, None)
+    if others := [key for key in overrides if not key.startswith("data.") or key.startswith(UNUSED)]:
         raise ValueError(
-            f"--{others[0]} is not followed here: evaluation takes keys of data alone, all else is the weights' own; "
-            "leave it out"
+            f"--{others[0]} is not followed here: evaluation takes keys of data, and {LIMIT}; all else is the weights' "
+            "own: leave it out"
         )
     path = locate(weights)
     check_writable(json, coco)
     with console.waiting("loading ..."):
-        model = tasks.load(path, device=console.device(device))
+        model: Any = tasks.load(path, device=console.device(device))
     task = tasks.get(model.task)
+    if limit is not None:
+        if model.task != "detection" or not str(limit).isdecimal():
+            raise ValueError(
+                f"--{LIMIT} {limit} is a number of objects, for detection; these weights are for {model.task}"
+            )
+        model.set_max_detections(int(limit))
     source: Path | Any = model.metadata["recipe"]
     if source and Path(weights).is_dir() and (Path(weights) / "recipe.yaml").is_file():
         source = Path(weights) / "recipe.yaml"  # also knows where the data lie

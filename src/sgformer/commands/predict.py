@@ -42,6 +42,7 @@ def predict(
     draw: str | Path | None = None,
     top_k: int | None = None,
     score_threshold: float | None = None,
+    max_detections: int | None = None,
     coco: str | Path | None = None,
     annotations: str | Path | None = None,
     maps: str | Path | None = None,
@@ -64,6 +65,7 @@ def predict(
         draw: A folder for images with the predictions in them.
         top_k: How many classes to show of each image, in classification; 5 by default.
         score_threshold: The least score of what is shown, in detection; 0.5 by default.
+        max_detections: How many objects of an image to find at most, in detection; by default as the model was trained.
         coco: A file for all objects, in detection: images, categories and annotations as in COCO's format, each with
             its score.
         annotations: A file in COCO's format that lists these images: what is written to ``coco`` is then the list of
@@ -108,8 +110,9 @@ def predict(
         name = f"cuda:{os.environ.get('LOCAL_RANK', rank)}"
     with console.waiting("loading ..."):
         model: Any = tasks.load(weights, device=name)
-    settings = {"top_k": top_k, "score_threshold": score_threshold, "window": window, "scales": scales}
-    settings = {name: value for name, value in {**settings, "flip": flip}.items() if value is not None}
+    settings = {"top_k": top_k, "score_threshold": score_threshold, "max_detections": max_detections}
+    settings |= {"window": window, "scales": scales, "flip": flip}
+    settings = {name: value for name, value in settings.items() if value is not None}
     written = {
         name: value
         for name, value in {"maps": maps, "coco": coco, "annotations": annotations}.items()
@@ -169,9 +172,17 @@ def _predict_all(
     from rich.progress import Progress
     from torchvision.transforms.v2.functional import get_size
 
-    from ..tasks.images import ImageError
+    from ..tasks.bands import Bands
+    from ..tasks.images import ImageError, has_pages
     from . import console
 
+    rgb = not isinstance(model.preprocessing, Bands)
+    if pages := [path for path in paths if rgb and has_pages(path)]:
+        print(
+            f"sgformer: {len(pages)} images are TIFF files of several pages, of which the first is read, such as "
+            f"{printable(pages[0])}",
+            file=sys.stderr,
+        )
     results: list[dict[str, Any]] = []
     batch: list[tuple[dict[str, Any], Path, Any]] = []
 

@@ -300,6 +300,19 @@ def num_pages(image: Image.Image) -> int:
     return max(pages, 1)
 
 
+def has_pages(path: Path) -> bool:
+    """Tell whether a file is a TIFF of several pages, of which the first is read; False where it cannot be read."""
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        return False
+    try:
+        with any_size():
+            image = Image.open(path)
+        with image:
+            return num_pages(image) > 1
+    except Exception:  # a broken header can raise anything; who reads it says so
+        return False
+
+
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         image = Image.fromarray(_to_8_bit(np.asarray(image), name))

@@ -124,6 +124,21 @@ def make_loader(
     return DataLoader(mine, batch_size=batch_size, **kwargs)
 
 
+def nothing_read(model: nn.Module, images: Sequence[Any] | Tensor, *, wait: bool = False) -> bool:
+    """Tell whether a step has nothing to learn from: no image of this process's share could be read.
+
+    Args:
+        model: Where its batch norms take mean and variance over all processes, each layer waits for all of them: then
+            one process without an image is enough, and all of them leave the step out.
+        images: Of this process's share.
+        wait: Whether something else in the model waits likewise.
+    """
+    if not (wait or any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())):
+        return not len(images)
+    empty = torch.tensor(float(not len(images)), device=next(model.parameters()).device)
+    return bool(devices.mean_over_processes(empty) > 0)
+
+
 def share(trainer: Any) -> tuple[int, int]:
     """Return this process's rank and the number of processes; the only one before there is a trainer."""
     return (trainer.global_rank, trainer.world_size) if trainer else (0, 1)

@@ -13,7 +13,7 @@ from ...engine import devices
 from ...engine.sampling import Draw, drawn
 from ..bands import Bands
 from ..digit_scenes import Split
-from ..images import ImageError, ImageLike, Preprocessing
+from ..images import ImageError, ImageLike, Preprocessing, has_pages
 from ..loading import (
     DataError,
     Unreadable,
@@ -139,6 +139,11 @@ class ClassificationData(PreparedData):
             self.samples[split] = self._find(split)
             self.names |= self.samples[split].names
             self.notes += self.samples[split].notes
+        paths = [
+            path for one in self.samples.values() if isinstance(one.items, list) for path, _ in one.items
+        ]
+        if not isinstance(preprocessing, Bands) and (pages := sum(map(has_pages, paths))):
+            self.notes.append(f"{pages} images are TIFF files of several pages, of which the first is read")
         if len(self.samples) > 1:
             sources.compare(self.samples, options.root)
         if options.source == "list" and len(self.samples) == 2:

@@ -12,7 +12,7 @@ from .. import options
 from ..backbones import kwargs_of, preprocessing_of
 from ..balance import ClassWeights
 from ..bands import check_augment
-from ..loading import Batch
+from ..loading import Batch, nothing_read
 from ..task import Task
 from .augment import BatchAugment
 from .data import ClassificationData
@@ -84,7 +84,7 @@ class ClassificationTask(Task):
 
     def loss(self, batch: Batch) -> Tensor:
         """Compute the cross-entropy of a batch, in float32 whatever the precision of the model."""
-        if not len(batch.images):
+        if nothing_read(self.model, batch.images):
             return self.no_loss()
         images = self.model.normalize(batch.images)
         images, targets = self.augment(images, batch.targets, self.current_epoch)

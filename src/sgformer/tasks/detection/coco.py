@@ -271,6 +271,7 @@ def check(
         raise DataError(f"{source.path}: {first(found)}. Mend them, or set --data.invalid drop")
     if not images:
         raise DataError(f"{source.path} has no images that can be used{': ' + first(found) if found else ''}")
+    _note_corners([one for rows in objects.values() for one in rows], notes)
     _note_crowds([one for rows in objects.values() for one in rows], notes)
     ids = Counter(masks.shown(row["id"]) for row in source.rows["annotations"] if "id" in row)
     notes["annotation ids that are there more than once"] = sum(count > 1 for count in ids.values())
@@ -328,7 +329,23 @@ def _no_image(image_id: int | str, known: Iterable[int | str]) -> str:
 
 
 def _no_category(category: int, names: dict[int, str]) -> str:
-    return f"unknown category id {category}; there are names for {min(names)} to {max(names)}"
+    hint = "; do the ids count from 1, and the names from 0?" * (
+        category == max(names) + 1 and min(names) == 0
+    )
+    return f"unknown category id {category}; there are names for {min(names)} to {max(names)}{hint}"
+
+
+def _note_corners(objects: list[ObjectRow], notes: Counter[str]) -> None:
+    """Say where boxes seem to be [left, top, right, bottom]: where that alone gives all areas as annotated."""
+    boxes = np.array([one.box for one in objects], np.float64).reshape(-1, 4)
+    areas = np.array([one.area for one in objects])
+    sides = boxes[:, 2:] - boxes[:, :2]
+    alike = (sides > 0).all(1) & np.isclose(sides.prod(1), areas, rtol=0.01)
+    unlike = ~np.isclose(boxes[:, 2] * boxes[:, 3], areas, rtol=0.01)
+    if len(boxes) > 1 and alike.all() and unlike.any():
+        notes[
+            "boxes that are [left, top, right, bottom] by their areas; a box is [left, top, width, height]"
+        ] = len(boxes)
 
 
 def _note_crowds(objects: list[ObjectRow], notes: Counter[str]) -> None:

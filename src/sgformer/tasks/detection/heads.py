@@ -60,6 +60,8 @@ class HeadOptions:
     def __post_init__(self) -> None:
         # JSON has lists only.
         self.anchor_sizes, self.anchor_ratios = tuple(self.anchor_sizes), tuple(self.anchor_ratios)  # pyright: ignore
+        if self.max_detections < 1:
+            raise ValueError(f"max_detections {self.max_detections} must be at least 1")
         if self.kind == "retinanet" and self.masks:
             raise ValueError(
                 "heads.kind retinanet finds boxes alone; set --heads.masks false, or --heads.kind rcnn"

@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -110,7 +110,7 @@ class Detector(Kept):
     task = "detection"
     measure = "score"
     backbone: Pyramid
-    settings = frozenset({"score_threshold"})
+    settings = frozenset({"score_threshold", "max_detections"})
     files = frozenset({"coco", "annotations"})
 
     def __init__(
@@ -196,17 +196,31 @@ class Detector(Kept):
             together = [map_[order.to(map_.device)] for map_ in together]
         return OrderedDict((str(level), map_) for level, map_ in enumerate(together))
 
-    @overload
-    def predict(self, images: ImageLike, *, score_threshold: float = 0.5) -> Detections: ...
-    @overload
-    def predict(self, images: Sequence[ImageLike], *, score_threshold: float = 0.5) -> list[Detections]: ...
+    def set_max_detections(self, number: int) -> None:
+        """Find up to so many objects in an image; no weight depends on it.
 
-    def predict(self, images: Any, *, score_threshold: float = 0.5) -> Any:
+        Raises:
+            ValueError: The number is below 1.
+        """
+        self.heads = replace(self.heads, max_detections=number)
+        (self.retina if self.heads.kind == "retinanet" else self.roi_heads).detections_per_img = number
+
+    @overload
+    def predict(
+        self, images: ImageLike, *, score_threshold: float = 0.5, max_detections: int | None = None
+    ) -> Detections: ...
+    @overload
+    def predict(
+        self, images: Sequence[ImageLike], *, score_threshold: float = 0.5, max_detections: int | None = None
+    ) -> list[Detections]: ...
+
+    def predict(self, images: Any, *, score_threshold: float = 0.5, max_detections: int | None = None) -> Any:
         """Find objects in an image.
 
         Args:
             images: A path, the bytes of a file, a PIL image or an array; or a list of such.
             score_threshold: How sure the model must be of an object, 0 to 1. Below 0.05 nothing is kept anyway.
+            max_detections: How many objects to find at most; None: as the model was trained.
 
         Returns:
             `Detections`; for a list, a list of them.
@@ -216,7 +230,14 @@ class Detector(Kept):
         """
         if not 0 <= score_threshold <= 1:
             raise ValueError(f"score_threshold {score_threshold} is outside 0 to 1")
-        return self.of_each(images, lambda images: [self._found(image, score_threshold) for image in images])
+        usual = self.heads.max_detections
+        self.set_max_detections(usual if max_detections is None else max_detections)
+        try:
+            return self.of_each(
+                images, lambda images: [self._found(image, score_threshold) for image in images]
+            )
+        finally:
+            self.set_max_detections(usual)
 
     def _found(self, image: ImageLike, score_threshold: float) -> Detections:
         pixels = to_tensor(read_image(image))

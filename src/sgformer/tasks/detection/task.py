@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import options
+from ..loading import nothing_read
 from ..task import Task
 from .data import Batch, DetectionData
 from .evaluation import CocoMetric, with_masks
@@ -55,7 +56,8 @@ class DetectionTask(Task):
 
     def loss(self, batch: Batch) -> Tensor:
         """Compute the loss of a batch: the sum of torchvision's losses of proposals, boxes and masks."""
-        if not batch.images:
+        wait = self.model.heads.kind == "rcnn"  # see `heads.over_processes`
+        if nothing_read(self.model, batch.images, wait=wait):
             return self.no_loss()
         return torch.stack(list(self.model(batch.images, batch.targets).values())).sum()
 

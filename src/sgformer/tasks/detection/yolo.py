@@ -92,6 +92,7 @@ def read(root: Path, split: str, *, images: str | None, names: str) -> Content:
     }
     faults: list[str] = []
     named: dict[Path, Path] = {}
+    lines: list[list[str]] = []
     used: list[Path] = []
     for image_id, path in enumerate(files, 1):
         file = _labels(path, root).with_suffix(".txt")
@@ -108,6 +109,7 @@ def read(root: Path, split: str, *, images: str | None, names: str) -> Content:
                 where = f"{_from(file, root)}, line {number}"
                 try:
                     if line.strip():
+                        lines.append(line.split())
                         row = _annotation(line, width=width, height=height, keypoints=about.keypoints)
                         rows["annotations"].append({"id": where, "image_id": image_id, **row})
                 except ValueError as error:
@@ -117,6 +119,11 @@ def read(root: Path, split: str, *, images: str | None, names: str) -> Content:
                 f"{_from(beside, root)} lies beside its image; labels are read from {_from(file.parent, root)}"
             )
             used.append(beside)
+    if not about.keypoints and (number := _num_keypoints(lines)):
+        raise DataError(
+            f"{about.path}: the labels look like boxes with {number} keypoints each; write kpt_shape: [{number}, 3] "
+            "into data.yaml"
+        )
     for beside in labels.values():
         for file in sorted(beside.rglob("*.txt")):
             if file not in named and not _is_list(file):
@@ -247,6 +254,18 @@ def _other_image(file: Path) -> str:
     parts = ["images" if part == "labels" else part for part in file.parts]
     others = [p.name for p in Path(*parts).parent.glob(f"{file.stem}.*") if p.suffix != ".txt"]
     return f", but {others[0]}, which cannot be read" if others else ""
+
+
+def _num_keypoints(lines: list[list[str]]) -> int:
+    """Count the keypoints that lines seem to have behind their boxes: x, y, and whether it is seen, as 0, 1 or 2.
+
+    Without the last number they cannot be told from polygons.
+    """
+    length = len(lines[0]) if lines else 0
+    if length < 8 or (length - 5) % 3 or any(len(line) != length for line in lines):
+        return 0
+    flags = {word for line in lines for word in line[7::3]}
+    return (length - 5) // 3 if all(re.fullmatch(r"[012](\.0*)?", word) for word in flags) else 0
 
 
 def _annotation(line: str, *, width: int, height: int, keypoints: int) -> dict[str, Any]:

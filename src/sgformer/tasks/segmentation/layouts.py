@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from ..bands import Bands
 from ..folders import SUFFIXES, describe_left_out, look_through, some
-from ..images import ImageError, Preprocessing
+from ..images import ImageError, Preprocessing, has_pages
 from ..loading import DataError
 from ..text import read_lines
 from .mapping import read_classes, read_mapping
-from .masks import IGNORE, Coding, has_pages, size_of, turned_like
+from .masks import IGNORE, Coding, size_of, turned_like
 
 Split = Literal["train", "val"]
 

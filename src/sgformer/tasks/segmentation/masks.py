@@ -222,14 +222,6 @@ def size_of(path: Path) -> tuple[int, int]:
         return upright_size(image)
 
 
-def has_pages(path: Path) -> bool:
-    """Whether an image is a TIFF of several pages, of which the first is taken."""
-    if path.suffix.lower() not in (".tif", ".tiff"):
-        return False
-    with _opened(path) as image:
-        return num_pages(image) > 1
-
-
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     try:

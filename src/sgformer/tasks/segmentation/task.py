@@ -12,7 +12,7 @@ from .. import options
 from ..backbones import preprocessing_of
 from ..balance import ClassWeights
 from ..bands import check_augment
-from ..loading import Batch
+from ..loading import Batch, nothing_read
 from ..task import Task
 from .data import Judged, SegmentationData
 from .evaluation import Report, confusion_matrix, count
@@ -78,12 +78,13 @@ class SegmentationTask(Task):
         that over all pixels.
         """
         images, masks = batch.images, batch.targets.long()
+        nothing = nothing_read(self.model, images)
         if len(images) == 1:  # the others could not be read; the head normalizes over two or more
             images, masks = images.repeat(2, 1, 1, 1), masks.repeat(2, 1, 1)
         judged = masks[masks != IGNORE]
         total = torch.ones_like(judged).sum() if self.weights is None else self.weights[judged].sum()
         total = devices.mean_over_processes(total.float()).clamp(min=1e-6)
-        if not len(images):
+        if nothing:
             return self.no_loss()
         logits = self.model(self.model.normalize(images), auxiliary=True)
         losses = [
