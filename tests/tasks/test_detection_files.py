@@ -194,8 +194,9 @@ def test_objects_that_vanish_at_the_size_of_training_are_counted(root):
 def corners(content):
     """Boxes of the left half, written as corners, fit into the image."""
     for row in content["annotations"]:
-        row.update(bbox=[4, 3, 25, 20], area=21 * 17)
-        row["segmentation"] = [[4, 3, 25, 3, 25, 20 + row["id"] / 99, 4, 20]]
+        left = 4 + row["category_id"]
+        row.update(bbox=[left, 3, 25, 20], area=(25 - left) * 17)
+        row["segmentation"] = [[left, 3, left + 25, 3, left + 25, 23, left, 23]]
 
 
 @pytest.mark.parametrize(
