@@ -231,3 +231,15 @@ def test_pixels_may_count_from_zero(root):
         found = voc.read(root, files, root, images="JPEGImages", names=["red"], first_pixel=first)
         assert found.rows["annotations"][0]["bbox"] == box
         assert any("--data.first_pixel 0" in note for note in found.notes) == (first == 1)
+
+
+def test_links_that_lead_in_circles_are_followed_once(root):
+    (root / "images" / "train" / "circle").symlink_to(root / "images")
+    (root / "images" / "train" / "other.md").write_text("")
+    assert "train: .md files in images/train/ not used: 1" in str(read(root, "yolo"))
+
+
+def test_pixels_are_no_shares(root):
+    (root / "labels" / "train" / "0.txt").write_text("0 20 24 20 24\n")
+    with pytest.raises(DataError, match=r"0\.txt, line 1: .* shares of the image, not pixels"):
+        read(root, "yolo")

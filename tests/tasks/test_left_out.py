@@ -136,3 +136,17 @@ def test_the_first_of_several_pages_is_counted(tmp_path, capsys):
     assert said in str(data)
     predict.predict("sgformer_t", [str(path)])
     assert f"{said}, such as {path}" in capsys.readouterr().err
+
+
+def test_images_of_both_splits_are_counted_by_whatever_links(tmp_path):
+    root = make_class_folders(tmp_path / "set", num_train=2, num_val=2)
+    (root / "val" / "red" / "0.png").unlink()
+    (root / "val" / "red" / "0.png").symlink_to(root / "train" / "red" / "0.png")
+    data = ClassificationData(DataOptions(root=str(root), workers=0), PREPROCESSING)
+    assert "1 images are in training and in validation" in str(data)
+    masked = make_mask_folders(tmp_path / "masked", num_train=3, num_val=2)
+    for kind in ("images", "annotations"):
+        (masked / kind / "val" / "linked").symlink_to(masked / kind / "train")
+    segmented = SegmentationData(MaskOptions(root=str(masked), image_size=32, workers=0), PREPROCESSING)
+    assert "3 + 5 images" in str(segmented)
+    assert "3 images are in training and in validation" in str(segmented)

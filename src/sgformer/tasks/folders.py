@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,9 +53,9 @@ def look_through(folder: Path, suffixes: Collection[str] = SUFFIXES) -> Found:
     """
     images: list[Path] = []
     left_out: Counter[str] = Counter()
-    seen = {_number(parent) for parent in folder.resolve().parents}  # a link to one of them leads in a circle
+    seen = {number(parent) for parent in folder.resolve().parents}  # a link to one of them leads in a circle
     for place, folders, files in os.walk(folder, followlinks=True):
-        if (here := _number(place)) in seen:
+        if (here := number(place)) in seen:
             left_out["folders linked twice"] += 1
             folders.clear()
             continue
@@ -78,10 +78,19 @@ def look_through(folder: Path, suffixes: Collection[str] = SUFFIXES) -> Found:
     return Found(sorted(images), left_out)
 
 
-def _number(folder: str | Path) -> tuple[int, int]:
-    """Identify a folder, by whatever links it is reached."""
-    entry = os.stat(folder)
+def number(path: str | Path) -> tuple[int, int]:
+    """Identify a file or a folder, by whatever links it is reached; what is not there is none in particular."""
+    try:
+        entry = os.stat(path)
+    except OSError:
+        return -1, hash(path)
     return entry.st_dev, entry.st_ino
+
+
+def num_shared(first: Iterable[Path], second: Iterable[Path]) -> int:
+    """Count the files of the second that are among the first, too, by whatever names or links."""
+    there = {number(path) for path in first}
+    return sum(number(path) in there for path in second)
 
 
 def find_images(folder: Path) -> list[Path]:

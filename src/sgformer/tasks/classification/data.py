@@ -13,6 +13,7 @@ from ...engine import devices
 from ...engine.sampling import Draw, drawn
 from ..bands import Bands
 from ..digit_scenes import Split
+from ..folders import num_shared
 from ..images import ImageError, ImageLike, Preprocessing, has_pages
 from ..loading import (
     DataError,
@@ -146,10 +147,11 @@ class ClassificationData(PreparedData):
             self.notes.append(f"{pages} images are TIFF files of several pages, of which the first is read")
         if len(self.samples) > 1:
             sources.compare(self.samples, options.root)
-        if options.source == "list" and len(self.samples) == 2:
-            ours, theirs = ({str(path) for path, _ in one.items} for one in self.samples.values())
-            if both := len(ours & theirs):
-                self.notes.append(f"{both} images are in training and in validation")
+        lists = [
+            [path for path, _ in one.items] for one in self.samples.values() if isinstance(one.items, list)
+        ]
+        if len(lists) == 2 and (both := num_shared(*lists)):
+            self.notes.append(f"{both} images are in training and in validation")
         if options.source == "folders":
             self.notes += unused(
                 options.folder(LIKE), {*splits, "train", "val", "classes.txt", "LOC_synset_mapping.txt"}

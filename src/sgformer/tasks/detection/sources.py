@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ..folders import num_shared, number
 from . import checks, coco, voc, yolo
 
 Format = Literal["coco", "yolo", "voc"]
@@ -111,12 +112,9 @@ def _note_files(
     root: Path, contents: dict[Split, coco.Content], found: dict[Split, coco.Annotations]
 ) -> None:
     """Count the images that are in both splits, and the files in the folders that are in none."""
-    images = {
-        split: {os.path.normpath(image.path) for image in annotations.images}
-        for split, annotations in found.items()
-    }
+    images = {split: [image.path for image in annotations.images] for split, annotations in found.items()}
     notes = found["train"].notes
-    if both := len(images["train"] & images["val"]):
+    if both := num_shared(images["train"], images["val"]):
         notes["images that are also in val"] = both
     known = {
         os.path.normpath(checks.find_file(content.folder, row["file_name"]))
@@ -144,7 +142,12 @@ def unused(folder: Path, known: set[str]) -> Counter[str]:
         known: Paths of the files that are used, or were named.
     """
     counts: Counter[str] = Counter()
+    seen = {number(parent) for parent in folder.resolve().parents}  # a link to one of them leads in a circle
     for path, folders, files in os.walk(folder, followlinks=True):
+        if (here := number(path)) in seen:
+            folders.clear()
+            continue
+        seen.add(here)
         folders[:] = [name for name in folders if not _is_junk(name)]
         for name in files:
             if not _is_junk(name) and os.path.normpath(os.path.join(path, name)) not in known:

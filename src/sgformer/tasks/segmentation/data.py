@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import functional
 from ...engine.sampling import Draw, drawn
 from ..bands import Bands
 from ..digit_scenes import DigitScenes
-from ..folders import look_through
+from ..folders import look_through, num_shared
 from ..images import ImageError, Preprocessing
 from ..loading import DataError, Unreadable, collate_readable, listed
 from ..task import Data
@@ -169,6 +169,10 @@ class SegmentationData(Data):
             self.coding = layout.coding
             for split in splits:
                 self.samples[split] = self._checked(layout, root, split)
+            if len(splits) > 1 and (
+                both := num_shared(*([sample.image for sample in self.samples[split]] for split in splits))
+            ):
+                self.notes.append(f"{both} images are in training and in validation")
             if "{split}" not in layout.images and len(splits) > 1:
                 used = {sample.image for samples in self.samples.values() for sample in samples}
                 if (
