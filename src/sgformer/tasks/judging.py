@@ -3,6 +3,7 @@
 import heapq
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from PIL import Image
@@ -50,14 +51,19 @@ class Worst:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
 class BaseReport:
     """Report on how good a model is.
 
     Attributes:
+        num_images: How many were judged.
+        notes: What was left out of the data, or is unusual, a line each.
         worst: The worst mistakes, if they were asked for.
         results: Everything found, as pycocotools takes it; None where the data have no ids for that.
     """
 
+    num_images: int
+    notes: tuple[str, ...] = ()
     worst: tuple[Mistake, ...] = ()
     results: tuple[dict[str, Any], ...] | None = None
 
@@ -71,7 +77,7 @@ class BaseReport:
 
     def to_lines(self) -> list[str]:
         """Lines below the table."""
-        return []
+        return list(self.notes)
 
     def confusion_matrix(self) -> Sequence[Sequence[int]] | None:
         """Counts by true class (rows) and given class (columns), for tasks that have such."""
@@ -80,6 +86,17 @@ class BaseReport:
     def precision_recall(self) -> Any:
         """By name of a figure, by name of a curve, the precision at 101 recalls from 0 to 1; None without such."""
         return None
+
+
+def taken_for(counts: Tensor, names: Sequence[str]) -> list[str | None]:
+    """What each class is most often taken for; None where it never is.
+
+    Args:
+        counts: By true class (rows) and given class (columns).
+        names: Of the classes.
+    """
+    wrong = counts - counts.diag().diag()
+    return [names[int(row.argmax())] if row.any() else None for row in wrong]
 
 
 def rounded(value: float | None) -> float | None:

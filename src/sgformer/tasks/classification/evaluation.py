@@ -12,7 +12,7 @@ from torchmetrics.classification import (
     MulticlassConfusionMatrix,
 )
 
-from ..judging import BaseReport, Mistake, Worst
+from ..judging import BaseReport, Mistake, Worst, taken_for
 from ..loading import DataError, Unreadable
 from .data import ClassificationData
 from .model import Classifier
@@ -26,25 +26,19 @@ class Report(BaseReport):
     Attributes:
         top1: Share of images whose class is named first.
         top5: Share of images whose class is among the first five.
-        num_images: How many were judged.
         num_unreadable: How many could not be read, and count nowhere.
         calibration_error: Mean distance between how sure the classifier is and how often it is right (expected
             calibration error, 15 bins).
         confusion: Number of images by true class (row) and named class (column).
         classes: Per class its name, number of images, share named right, and what it is else taken for.
-        notes: What was left out or is unusual, a sentence each.
-        worst: The worst mistakes, if they were asked for.
     """
 
     top1: float
     top5: float
-    num_images: int
     num_unreadable: int
     calibration_error: float
     confusion: tuple[tuple[int, ...], ...]
     classes: tuple[tuple[str, int, float, str | None], ...]
-    notes: tuple[str, ...] = ()
-    worst: tuple[Mistake, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -125,14 +119,9 @@ def evaluate(model: Classifier, data: DataOptions, *, num_worst: int = 0, progre
         )
     counts = confusion.compute().cpu()  # (true class, named class)
     right = counts.diagonal()
-    rows = []
-    for i in range(num_classes):
-        num = int(counts[i].sum())
-        if num:
-            wrong = counts[i].clone()
-            wrong[i] = 0
-            other = model.name_of(int(wrong.argmax())) if wrong.any() else None
-            rows.append((model.name_of(i), num, int(right[i]) / num, other))
+    names = list(map(model.name_of, range(num_classes)))
+    others, nums = taken_for(counts, names), counts.sum(1).tolist()
+    rows = [(names[i], nums[i], int(right[i]) / nums[i], others[i]) for i in range(num_classes) if nums[i]]
     total = int(counts.sum())
     return Report(
         top1=int(right.sum()) / total,

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..judging import BaseReport, Mistake, Worst, percent, rounded
+from ..judging import BaseReport, Worst, percent, rounded
 from ..loading import DataError
 from .data import DetectionData
 from .masks import Rle, encode, encode_found
@@ -69,30 +69,17 @@ class Report(BaseReport):
     Attributes:
         box: COCO's twelve numbers for boxes, by the names in `NUMBERS`; None where nothing counts for one.
         mask: The same for masks; None for a detector without.
-        num_images: How many were judged.
         num_objects: How many objects were in them, crowds aside.
         classes: One row for each class.
-        results: Every object found, as pycocotools takes it, with the ids of images and categories; None where the
-            data are not in COCO's format.
-        worst: The worst mistakes, if they were asked for.
-        notes: What was left out of the data or not read as it stands, and what cannot be found, a line each.
         precision: Of "Boxes" and "Masks", by the overlap that is asked for, the precision at 101 recalls from 0 to 1;
             the mean of the classes.
     """
 
     box: dict[str, float | None]
     mask: dict[str, float | None] | None
-    num_images: int
     num_objects: int
     classes: tuple[ClassRow, ...]
     precision: dict[str, dict[str, tuple[float, ...]]]
-    notes: tuple[str, ...] = ()
-    results: tuple[Row, ...] | None = None
-    worst: tuple[Mistake, ...] = ()
-
-    def to_lines(self) -> list[str]:
-        """Return the lines below the table."""
-        return list(self.notes)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -299,7 +286,6 @@ def make_report(metric: CocoMetric, classes: Sequence[str]) -> Report:
     return Report(
         all_of("box"),
         all_of("mask") if metric.masks else None,
-        metric.num_images,
         sum(counts.values()),
         tuple(rows),
         {
@@ -310,6 +296,7 @@ def make_report(metric: CocoMetric, classes: Sequence[str]) -> Report:
             for kind, title in (("box", "Boxes"), ("mask", "Masks"))
             if kind in curves
         },
+        num_images=metric.num_images,
     )
 
 

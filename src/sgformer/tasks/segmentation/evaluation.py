@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from ..judging import BaseReport, Mistake, Worst, percent, rounded
+from ..judging import BaseReport, Mistake, Worst, percent, rounded, taken_for
 from ..loading import DataError
 from .data import Judged, SegmentationData
 from .inference import scaled_size
@@ -50,21 +50,15 @@ class Report(BaseReport):
         miou: Mean IoU over the classes that are there or were given; a class that is not there but was given counts 0.
         mean_accuracy: Mean accuracy over the classes that are there.
         pixel_accuracy: Share of all judged pixels that were given their class.
-        num_images: How many images were judged.
         classes: Each class.
         counts: Pixels by true class (rows) and given class (columns).
-        notes: What was left out or is unusual, a sentence each.
-        worst: The worst mistakes, if they were asked for.
     """
 
     miou: float
     mean_accuracy: float
     pixel_accuracy: float
-    num_images: int
     classes: tuple[ClassReport, ...]
     counts: tuple[tuple[int, ...], ...]
-    notes: tuple[str, ...] = ()
-    worst: tuple[Mistake, ...] = ()
 
     @classmethod
     def of(
@@ -73,19 +67,17 @@ class Report(BaseReport):
         """Build the report from a confusion matrix (classes, classes) of pixels, true classes in rows."""
         counts = counts.cpu()
         total = max(int(counts.sum()), 1)
-        rows = []
+        others, rows = taken_for(counts, names), []
         for i, name in enumerate(names):
             there, given, right = int(counts[i].sum()), int(counts[:, i].sum()), int(counts[i, i])
             union = there + given - right
-            wrong = counts[i].clone()
-            wrong[i] = 0
             rows.append(
                 ClassReport(
                     name=name,
                     share=there / total,
                     iou=right / union if union else None,
                     accuracy=right / there if there else None,
-                    taken_for=names[int(wrong.argmax())] if wrong.any() else None,
+                    taken_for=others[i],
                 )
             )
         return cls(
@@ -121,10 +113,6 @@ class Report(BaseReport):
     def confusion_matrix(self) -> list[list[int]]:
         """Pixels by true class (rows) and given class (columns)."""
         return [list(row) for row in self.counts]
-
-    def to_lines(self) -> list[str]:
-        """For people, below the table: what was left out or is unusual."""
-        return list(self.notes)
 
     def to_table(self) -> tuple[Sequence[str], list[Sequence[str]]]:
         """For people: column heads and rows, the last one for all classes together."""
