@@ -89,7 +89,7 @@ class BaseReport:
 
 
 def taken_for(counts: Tensor, names: Sequence[str]) -> list[str | None]:
-    """What each class is most often taken for; None where it never is.
+    """Name the class that each class is most often taken for; None where it never is.
 
     Args:
         counts: By true class (rows) and given class (columns).
