@@ -35,7 +35,8 @@ import sgformer
 from sgformer.commands.export import export
 from sgformer.exporters import check, parts
 from sgformer.exporters.formats import open_exported
-from sgformer.tasks.images import find_images, read_image
+from sgformer.tasks.folders import find_images
+from sgformer.tasks.images import read_image
 
 ROOT = Path(__file__).parents[1]
 WEIGHTS = ROOT / "src" / "sgformer" / "weights" / "sgformer_t.safetensors"

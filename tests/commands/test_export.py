@@ -1,6 +1,7 @@
 """`sgformer export`: files of one size, what travels in them, what is refused. Open sizes: test_export_sizes.py."""
 
 import dataclasses
+import sys
 import zipfile
 from pathlib import Path
 
@@ -188,6 +189,19 @@ def test_a_file_for_phones_computes_what_the_model_computes(weights, tmp_path, s
     about = formats.about_exported(out)
     assert (about["classes"], about["batch"]) == (CLASSES, 1)
     assert about["sizes"]["largest"] == [96, 96]
+
+
+def test_a_core_ml_package_is_written_and_says_that_it_was_not_run(weights, tmp_path, capsys):
+    coremltools = pytest.importorskip("coremltools", reason="what writes the package")
+    out = export.export(weights, tmp_path / "model.mlpackage")
+    assert ("not run here" in capsys.readouterr().out) == (sys.platform != "darwin")
+    about = formats.about_exported(out)
+    assert about["classes"] == CLASSES
+    assert about["checked"] == {"runtime": None} or sys.platform == "darwin"
+    description = coremltools.models.MLModel(str(out), skip_model_load=True).get_spec().description
+    (put,) = description.input
+    assert (put.name, list(put.type.multiArrayType.shape)) == ("images", [1, 3, 96, 96])
+    assert [output.name for output in description.output] == about["outputs"]
 
 
 def test_a_runtime_that_is_not_installed_is_named_with_its_extra(weights, tmp_path, monkeypatch, capsys):

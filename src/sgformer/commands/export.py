@@ -11,6 +11,7 @@ Examples:
   sgformer export best.safetensors model.onnx --size 160x208
   sgformer export best.safetensors model.onnx --int8
   sgformer export runs/nuclei maps.onnx --pyramid
+  sgformer export best.safetensors page --web
 """
 
 import os
@@ -33,6 +34,7 @@ def export(
     half: bool = False,
     int8: bool = False,
     pyramid: bool = False,
+    web: bool = False,
 ) -> Path:
     """Write a trained model as a file that runs without this package.
 
@@ -46,6 +48,8 @@ def export(
         half: Whether it computes in float16; a detector's heads remain in float32.
         int8: Whether its matrix products are in 8 bits; ONNX only.
         pyramid: Whether a detector's heads are left out.
+        web: Whether OUT is a folder that any static host can serve: a page that runs the model in the browser, with
+            ONNX Runtime from npm; classifiers only.
 
     Returns:
         The file that was written.
@@ -56,6 +60,8 @@ def export(
         ValueError: The weights cannot be used, or an argument is out of range.
     """
     out = Path(out)
+    if web:
+        return _export_page(weights, out, size)
     from ..exporters.formats import format_of
 
     kind = format_of(out)
@@ -124,6 +130,23 @@ def export(
     takes = _times(fixed) if fixed else f"{_times(smallest)} to {_times(largest)}"
     print(f"{model.name} -> {out} ({size_of / 1e6:.1f} MB, {precision}), images of {takes}; {held}.")
     return out
+
+
+def _export_page(weights: str | Path, folder: Path, size: str | int | tuple[int, int] | None) -> Path:
+    from .. import tasks
+    from ..exporters.formats import about_exported
+    from .web_page import fetch_runtime, write_folder
+
+    model = tasks.load(weights)
+    if model.task != "classification":
+        raise ValueError(f"--web is for classifiers; {weights} is for {model.task}")
+    if len(model.preprocessing.mean) != 3:
+        raise ValueError(f"--web is for RGB images; {weights} takes {len(model.preprocessing.mean)} bands")
+    fetch_runtime(folder)
+    file = export(weights, folder / "model.onnx", size=size or model.preprocessing.image_size)
+    write_folder(folder, about_exported(file))
+    print(f"{folder}: a page for any static host; try it: python -m http.server -d {folder}")
+    return folder / "index.html"
 
 
 def _keep(folder: Path, out: Path) -> None:

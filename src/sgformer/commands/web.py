@@ -4,11 +4,9 @@ import asyncio
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from jinja2 import Environment
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -19,10 +17,10 @@ from starlette.routing import Route
 
 from ..tasks.images import ImageError
 from .tryout import MAX_PIXELS, Tryout
+from .web_page import MAX_BYTES, page
 
 T = TypeVar("T")
 
-MAX_BYTES = 20 * 2**20  # of an upload
 MAX_WAITING = 8  # images and drawings that are computed or wait for it
 
 # The page may load nothing but what this server sends, and no page of others may frame it.
@@ -69,9 +67,7 @@ class _Server:
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="model")  # one image at a time
         self.num_waiting = 0
         facts = tryout.facts() | {"max_bytes": MAX_BYTES, "max_pixels": MAX_PIXELS}
-        page = Path(__file__).with_suffix(".html").read_text(encoding="utf-8")
-        template = Environment(autoescape=True).from_string(page)
-        self.text = template.render(name=tryout.model.name, facts=facts)
+        self.text = page(tryout.model.name, facts)
 
     async def page(self, request: Request) -> Response:
         return HTMLResponse(self.text, headers=_HEADERS)

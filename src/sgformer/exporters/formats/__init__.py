@@ -3,6 +3,7 @@
 import importlib
 import importlib.metadata
 import importlib.util
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,6 +100,12 @@ FORMATS = {
         extra="litert",
     ),
     ".pte": Format(module="executorch_program", packages={"executorch": "executorch"}, extra="executorch"),
+    ".mlpackage": Format(
+        module="coreml",
+        packages={"coremltools": "coremltools"},
+        extra="coreml",
+        runs_here=sys.platform == "darwin",
+    ),
 }
 
 
