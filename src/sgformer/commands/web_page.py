@@ -30,7 +30,9 @@ def page(title: str, facts: dict[str, Any], *, static: bool = False) -> str:
     """
     here = Path(__file__)
     backend = here.with_name("web_onnx.js" if static else "web_server.js").read_text(encoding="utf-8")
-    template = Environment(autoescape=True).from_string(here.with_name("web.html").read_text(encoding="utf-8"))
+    template = Environment(autoescape=True).from_string(
+        here.with_name("web.html").read_text(encoding="utf-8")
+    )
     head = _STATIC_HEAD if static else ""
     return template.render(name=title, facts=facts, head=head, backend=backend)
 
