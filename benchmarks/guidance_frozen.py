@@ -30,8 +30,12 @@ from sgformer import SGFormer
 ROOT = Path(__file__).parents[1]
 RESULT = Path(__file__).parent / "results" / "guidance_frozen.json"
 PAGE = ROOT / "docs" / "significance.md"
-SIZES = {144: 1200, 224: 600, 448: 150}  # pixels, and on how many images
-BUDGETS = (16, 48, 196, None)
+NUM_IMAGES = {144: 600, 224: 300, 448: 100}  # by size in pixels
+BUDGETS = {
+    144: (16, 48, None),
+    224: (16, 48, None),
+    448: (16, 48, 196, None),
+}  # 196 binds in large images only
 # Merging and order.
 WAYS = (
     ("ranking", "significance"),
@@ -110,9 +114,9 @@ def run(data: Path, hours: float) -> None:
     synsets = info.label_names()
     classes = [synsets.index(name) for name in sorted(wordnet)]
     all_models = models()
-    for size, number in SIZES.items():
+    for size, number in NUM_IMAGES.items():
         x, labels = images(folder / "val", size, number)
-        for budget in BUDGETS:
+        for budget in BUDGETS[size]:
             if any((row["size"], row["budget"]) == (size, budget) for row in known):
                 continue
             if time.monotonic() - begun > hours * 3600:

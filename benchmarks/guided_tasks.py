@@ -314,16 +314,7 @@ def _digits(budget: int) -> SmallDigits:
 
 
 TASKS: dict[str, Task] = {
-    "digits16": _digits(16),
     "digits48": _digits(48),
-    "imagenette": Imagenette(
-        title="Imagenette at 96 pixels, budget of 16 keys",
-        metric="top1",
-        shown={"top1": "Top-1", "loss": "Loss"},
-        budget=16,
-        steps=1680,
-        judged_every=336,
-    ),
     "camvid": CamVid(
         title="CamVid at 240x180, budget of 16 keys",
         metric="miou",
@@ -332,4 +323,13 @@ TASKS: dict[str, Task] = {
         steps=440,
         judged_every=110,
     ),
+    "imagenette": Imagenette(
+        title="Imagenette at 96 pixels, budget of 16 keys",
+        metric="top1",
+        shown={"top1": "Top-1", "loss": "Loss"},
+        budget=16,
+        steps=1680,
+        judged_every=336,
+    ),
+    "digits16": _digits(16),
 }
