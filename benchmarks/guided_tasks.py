@@ -314,7 +314,6 @@ def _digits(budget: int) -> SmallDigits:
 
 
 TASKS: dict[str, Task] = {
-    "digits48": _digits(48),
     "camvid": CamVid(
         title="CamVid at 240x180, budget of 16 keys",
         metric="miou",
@@ -323,6 +322,7 @@ TASKS: dict[str, Task] = {
         steps=440,
         judged_every=110,
     ),
+    "digits48": _digits(48),
     "imagenette": Imagenette(
         title="Imagenette at 96 pixels, budget of 16 keys",
         metric="top1",
