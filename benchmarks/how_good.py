@@ -84,7 +84,6 @@ def guided() -> list[str]:
     if (RESULTS / "guidance_frozen.json").is_file():
         rows = [row for row in read("guidance_frozen.json") if row["merging"] == "ranking"]
         of_even = [row for row in rows if row["order"] == "uniform"]
-        settings = len(of_even)
         worst = min(of_even, key=lambda row: row["top1_less_first"])
         greatest = max(of_even, key=lambda row: row["top1_less_first"])
 
@@ -92,9 +91,10 @@ def guided() -> list[str]:
             where = f"{row['size']} pixels, budget {row['budget'] or 'none'}"
             return f"{100 * row['top1_less_first']:+.1f} ± {100 * row['top1_error']:.1f} points ({where})"
 
+        between = f"between {said(worst)} and {said(greatest)}" if len(of_even) > 1 else said(worst)
         lines.append(
-            f"*To the weights that ship*, an even order instead of significance changes top-1 on Imagenette by between "
-            f"{said(worst)} and {said(greatest)}, in {settings} settings. [Significance](significance.md)"
+            "*To the weights that ship*, an even order instead of significance changes top-1 on Imagenette by "
+            f"{between}. [Significance](significance.md)"
         )
     return lines
 
