@@ -289,5 +289,5 @@ for name in {sorted(tasks.TASKS)!r}:
 @pytest.mark.exhaustive
 def test_each_task_exports_itself(name, run, tmp_path):
     pytest.importorskip("onnxruntime", reason="an exported file is checked in ONNX Runtime")
-    out = sgformer.commands.export.export(run, tmp_path / "model.onnx", size=64)
+    out = sgformer.export(run, tmp_path / "model.onnx", size=64)
     assert out.stat().st_size > 1000
