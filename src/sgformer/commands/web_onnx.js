@@ -26,9 +26,10 @@ const addressOf = () => result.address;
 // Resized and cut as in training, then normalised: (channels, height, width).
 function prepare(bitmap, height, width) {
   const how = model.preprocessing;
-  const scale = Math.trunc(Math.max(height, width) / how.crop_fraction) / Math.min(bitmap.width, bitmap.height);
-  const [right, down] = [[bitmap.width, width], [bitmap.height, height]].map(([side, wanted]) => {
-    const resized = Math.trunc(side * scale + 1e-6);
+  const sides = [[bitmap.width, width], [bitmap.height, height]];
+  const scale = Math.max(...sides.map(([side, wanted]) => Math.trunc(wanted / how.crop_fraction) / side));
+  const [right, down] = sides.map(([side, wanted]) => {
+    const resized = height === width ? Math.trunc(side * scale + 1e-6) : even(side * scale);
     return taps(side, resized, even((resized - wanted) / 2), wanted, how.interpolation);
   });
   const canvas = Object.assign(make("canvas"), { width: bitmap.width, height: bitmap.height });
