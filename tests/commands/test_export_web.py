@@ -96,7 +96,7 @@ def test_the_page_predicts_what_predict_does(weights, tmp_path, served):
         assert lines[0] == [expected.label, pytest.approx(expected.score, abs=0.1)]
         prepared = "createImageBitmap(file).then((bitmap) => Array.from(prepare(bitmap, 64, 96)))"
         wanted = preprocessing.transform()(image).flatten().tolist()
-        assert browser.run(prepared) == pytest.approx(wanted, abs=1e-5)
+        assert browser.run(prepared) == pytest.approx(wanted, abs=0.02)  # a step of 256, where it is half one
         browser.wait("document.querySelector('#image').naturalWidth === 331")
         (tmp_path / "text.png").write_text("no image")
         browser.choose_file("#file", tmp_path / "text.png")
