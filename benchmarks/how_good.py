@@ -84,8 +84,8 @@ def guided() -> list[str]:
     if (RESULTS / "guidance_frozen.json").is_file():
         rows = [row for row in read("guidance_frozen.json") if row["merging"] == "ranking"]
         of_even = [row for row in rows if row["order"] == "uniform"]
-        worst = min(of_even, key=lambda row: row["top1_less_first"])
-        greatest = max(of_even, key=lambda row: row["top1_less_first"])
+        of_even.sort(key=lambda row: row["top1_less_first"])
+        worst, greatest = of_even[0], of_even[-1]
 
         def said(row: dict[str, Any]) -> str:
             where = f"{row['size']} pixels, budget {row['budget'] or 'none'}"
