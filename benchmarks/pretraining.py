@@ -166,7 +166,8 @@ def ship(run: Path, file: Path) -> None:
     model = sgformer.load(path)
     task.model = model
     compared = [
-        task.compare(batch.images, model.preprocessing.image_size)[1:] for batch in data.val_dataloader()
+        task.compare(model.normalize(batch.images), model.preprocessing.image_size)[1:]
+        for batch in data.val_dataloader()
     ]
     logits = torch.cat([ours.logits for ours, _ in compared])
     said = torch.cat([theirs.logits.softmax(-1) for _, theirs in compared])
