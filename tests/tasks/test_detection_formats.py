@@ -157,7 +157,7 @@ def test_yolo_polygons_are_masks(coco, tmp_path):
         ("disc 0.5 0.5 0.1 0.1", r"train0\.txt, line 2: 'disc 0\.5 .*no numbers"),
         ("7 0.5 0.5 0.1 0.1", r"train0\.txt, line 2 of image 1 \(train0\.png\): unknown category id 7"),
         ("0 0.5 0.5 0 0.1", r"train0\.txt, line 2 of image 1 .*has no width"),
-        ("0 50 50 10 10", r"train0\.txt, line 2 of image 1 .*lies outside the image"),
+        ("0 50 50 10 10", r"train0\.txt, line 2: .*numbers above 1"),
         ("0 nan 0.5 0.1 0.1", r"train0\.txt, line 2: .*no numbers, 'nan'"),
     ],
 )

@@ -88,9 +88,8 @@ def number(path: str | Path) -> tuple[int, int]:
 
 
 def num_shared(first: Iterable[Path], second: Iterable[Path]) -> int:
-    """Count the files of the second that are among the first, too, by whatever names or links."""
-    there = {number(path) for path in first}
-    return sum(number(path) in there for path in second)
+    """Count the files that are in both, by whatever names or links, each once."""
+    return len({number(path) for path in first} & {number(path) for path in second})
 
 
 def find_images(folder: Path) -> list[Path]:
