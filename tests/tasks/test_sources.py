@@ -139,6 +139,7 @@ def test_lists(root, tmp_path):
         (lambda rows: [rows[0].split(",")[0] + ",", *rows[1:]], r"row 1 of .*train\.csv has no label"),
         (lambda rows: [*rows, ",red"], r"row 13 of .*train\.csv has no path"),
         (lambda rows: [f"elsewhere/{row}" for row in rows], r"do not exist, such as .*set --data\.root"),
+        (lambda rows: [*rows, "train/red,red"], r"do not exist, such as .*train/red"),  # a folder
         (lambda rows: [row for row in rows if row.endswith("red")], r"only the class red"),
     ],
 )

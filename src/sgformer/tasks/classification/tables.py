@@ -78,7 +78,8 @@ class _Folders:
         folder = str(path.parent)
         if folder not in self.names:
             try:
-                self.names[folder] = set(os.listdir(folder))
+                with os.scandir(folder) as entries:
+                    self.names[folder] = {entry.name for entry in entries if not entry.is_dir()}
             except OSError:
                 self.names[folder] = set()
         return path.name in self.names[folder] or (bool(self.names[folder]) and path.is_file())
