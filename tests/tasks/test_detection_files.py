@@ -101,6 +101,13 @@ def test_a_value_that_cannot_be_learned_from_is_named(root, name):
     assert "\n" not in str(error.value)
 
 
+def test_a_key_that_is_there_twice_is_named(root):
+    file = next(root.rglob("*train*.json"))
+    file.write_text(file.read_text().replace('"annotations"', '"annotations": [], "annotations"', 1))
+    with pytest.raises(DataError, match="key 'annotations' twice"):
+        read(root)
+
+
 def test_what_drop_leaves_nothing_of_is_an_error(root):
     change(root, each(bbox=[1, 1, 0, 1]))
     with pytest.raises(DataError, match="nothing to learn from: all objects have faults: annotation 1"):

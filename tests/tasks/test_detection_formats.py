@@ -12,7 +12,7 @@ from PIL import Image
 pytest.importorskip("pycocotools", reason="COCO's format needs pycocotools")
 
 from coco_files import make_coco
-from sgformer.tasks.detection import voc
+from sgformer.tasks.detection import voc, yolo
 from sgformer.tasks.detection.data import DataOptions, DetectionData
 from sgformer.tasks.detection.sources import SplitOptions
 from sgformer.tasks.loading import DataError
@@ -76,6 +76,18 @@ def make_voc(coco, root):
             )
         (root / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(stems))
     return root
+
+
+def test_what_a_mac_leaves_in_archives_is_passed_over(coco, tmp_path):
+    root = make_voc(coco, tmp_path / "voc")
+    wanted = voc.find(root, "Annotations")
+    (root / "Annotations" / "._train0.xml").write_bytes(b"\0\5\x16\7")
+    (root / "Annotations" / "__MACOSX").mkdir()
+    (root / "Annotations" / "__MACOSX" / "train0.xml").write_bytes(b"\0\5\x16\7")
+    assert voc.find(root, "Annotations") == wanted
+    root = make_yolo(coco, tmp_path / "yolo")
+    (root / "labels" / "train" / "._train0.txt").write_bytes(b"\0\5\x16\7")
+    assert yolo.read(root, "train", images=None, names="data.yaml").faults == ()
 
 
 def test_names_in_a_list_may_have_blanks(tmp_path):

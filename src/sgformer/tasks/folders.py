@@ -107,6 +107,11 @@ def is_junk(name: str) -> bool:
     return name.startswith(".") or name.lower() in _JUNK
 
 
+def lies_in_junk(file: Path, folder: Path) -> bool:
+    """Whether a file below a folder is hidden or junk, or lies in a folder that is."""
+    return any(is_junk(part) for part in file.relative_to(folder).parts)
+
+
 def describe_left_out(left_out: Mapping[str, int]) -> str:
     """Numbers and kinds of files, such as ``20 .heic, 3 .txt``, and what to do about images among them."""
     kinds = sorted(left_out.items(), key=lambda pair: (-pair[1], pair[0]))

@@ -139,7 +139,9 @@ def read(path: Path, folder: Path) -> Content:
     if not path.is_file():
         raise DataError(f"there is no file {path}; name the annotations, a JSON file in COCO's format")
     try:
-        rows = json.loads(read_text(path))
+        rows = json.loads(read_text(path), object_pairs_hook=_each_once)
+    except KeyError as error:
+        raise DataError(f"{path} has the key {error} twice in one place; keep one of them") from error
     except DataError:
         raise
     except (ValueError, RecursionError) as error:
@@ -153,6 +155,15 @@ def read(path: Path, folder: Path) -> Content:
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder} with the images of {path}; name the right one")
     return Content(path, folder, rows, (), Counter(), (folder,))
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Build an object of JSON; of a key that is there twice, one value would be lost."""
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        counts = Counter(key for key, _ in pairs)
+        raise KeyError(next(key for key, count in counts.items() if count > 1))
+    return row
 
 
 def categories(source: Content) -> dict[int, str]:

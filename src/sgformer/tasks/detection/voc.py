@@ -7,7 +7,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 from xml.etree import ElementTree
 
-from ..folders import find_images
+from ..folders import find_images, lies_in_junk
 from ..loading import DataError
 from ..text import read_text
 from .checks import image_size
@@ -30,7 +30,9 @@ def find(root: Path, annotations: str) -> list[Path]:
     """
     path = root / annotations
     if path.is_dir():
-        return sorted(file for file in path.rglob("*") if file.suffix.lower() == ".xml")
+        return sorted(
+            file for file in path.rglob("*") if file.suffix.lower() == ".xml" and not lies_in_junk(file, path)
+        )
     if not path.is_file():
         raise DataError(
             f"there is no {path}; name a list of images, a line each, or a folder of XML files: "
@@ -133,7 +135,7 @@ def read(
             if label not in category:
                 faults.append(f"{where}: unknown class {label!r}" if label else f"{where} has no name")
                 continue
-            if _text(thing, "difficult") == "1":
+            if _text(thing, "difficult").lower() in ("1", "true", "yes"):
                 notes["objects marked difficult, taken as others"] += 1
             if _rotated(thing):
                 notes["boxes that say they are rotated, read as upright"] += 1

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from ..folders import SUFFIXES, find_images
+from ..folders import SUFFIXES, find_images, lies_in_junk
 from ..loading import DataError
 from ..text import read_lines, read_text
 from .checks import find_file, image_size
@@ -126,7 +126,7 @@ def read(root: Path, split: str, *, images: str | None, names: str) -> Content:
         )
     for beside in labels.values():
         for file in sorted(beside.rglob("*.txt")):
-            if file not in named and not _is_list(file):
+            if file not in named and not _is_list(file) and not lies_in_junk(file, beside):
                 faults.append(f"{_from(file, root)}: there is no such image in {split}{_other_image(file)}")
                 used.append(file)
     places = dict.fromkeys([*labels, *labels.values(), *(path.parent for path in [*files, *named])])
