@@ -173,6 +173,22 @@ def test_other_ways_to_write_the_same(root, name):
     assert target["masks"][0, 12:36, 10:30].all()
 
 
+def test_a_root_category_may_be_called_like_the_only_class(root):
+    def edit(content):
+        content["categories"] = [
+            {"id": 0, "name": "cell", "supercategory": "none"},
+            {"id": 1, "name": "cell", "supercategory": "cell"},
+        ]
+        for one in content["annotations"]:
+            one["category_id"] = 1
+
+    for split in ("train", "val"):
+        change(root, edit, split)
+    module = read(root)
+    assert str(module).startswith("1 classes") or module.classes == ("cell",)
+    assert "supercategory 'cell' without objects" in str(module)
+
+
 def test_crowds_are_counted_apart_or_taken_as_objects(root):
     change(root, first(iscrowd=1))
     assert "7 + 4 objects, 1 + 0 crowds" in str(read(root))

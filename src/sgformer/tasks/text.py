@@ -2,6 +2,7 @@
 
 import codecs
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -82,3 +83,16 @@ _Words.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+\.[0-9]*(?:[eE][-+]?[0-9]+)?\Z"), list("-+0123456789")
 )
 _Words.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"\Z"), [""])
+
+
+def each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Build an object of JSON, as `json.loads(..., object_pairs_hook=each_once)`.
+
+    Raises:
+        KeyError: A key is there twice, of which one value would be lost.
+    """
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        counts = Counter(key for key, _ in pairs)
+        raise KeyError(next(key for key, count in counts.items() if count > 1))
+    return row

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..loading import DataError
-from ..text import read_text
+from ..text import each_once, read_text
 from . import checks, masks
 from .checks import Fault, ImageRow, ObjectRow
 
@@ -139,7 +139,7 @@ def read(path: Path, folder: Path) -> Content:
     if not path.is_file():
         raise DataError(f"there is no file {path}; name the annotations, a JSON file in COCO's format")
     try:
-        rows = json.loads(read_text(path), object_pairs_hook=_each_once)
+        rows = json.loads(read_text(path), object_pairs_hook=each_once)
     except KeyError as error:
         raise DataError(f"{path} has the key {error} twice in one place; keep one of them") from error
     except DataError:
@@ -155,15 +155,6 @@ def read(path: Path, folder: Path) -> Content:
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder} with the images of {path}; name the right one")
     return Content(path, folder, rows, (), Counter(), (folder,))
-
-
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Build an object of JSON; of a key that is there twice, one value would be lost."""
-    row = dict(pairs)
-    if len(row) < len(pairs):
-        counts = Counter(key for key, _ in pairs)
-        raise KeyError(next(key for key, count in counts.items() if count > 1))
-    return row
 
 
 def categories(source: Content) -> dict[int, str]:
@@ -190,8 +181,8 @@ def categories(source: Content) -> dict[int, str]:
 def note_ids(sources: list[Content], keep: Iterable[str] = ()) -> None:
     """Look at how tools number categories.
 
-    Roboflow puts one above all others, their supercategory, of which there is no object: it is left out. Some tools
-    count from 0, which is noted.
+    Roboflow puts one above all others, their supercategory, of which there is no object: it is left out, also where
+    the only class has its name. Some tools count from 0, which is noted.
 
     Args:
         sources: All splits; changed in place.
@@ -201,11 +192,14 @@ def note_ids(sources: list[Content], keep: Iterable[str] = ()) -> None:
     for source in sources:
         rows = source.rows["categories"]
         pairs = [(str(row.get("name")), str(row.get("supercategory") or "none")) for row in rows]
-        above = {higher for name, higher in pairs if higher != name} - set(keep)
+        names, above = Counter(name for name, _ in pairs), Counter(higher for _, higher in pairs)
         roots = [
             row
             for row, (name, higher) in zip(rows, pairs, strict=True)
-            if name in above and higher in ("none", "root", name) and str(row.get("id")) not in used
+            if above[name] > (higher == name)  # of another category than itself
+            and (name not in keep or names[name] > 1)
+            and higher in ("none", "root", name)
+            and str(row.get("id")) not in used
         ]
         for row in roots:
             rows.remove(row)
