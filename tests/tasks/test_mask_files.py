@@ -282,9 +282,17 @@ def test_labelmap_of_cvat(tmp_path):
 def test_class_tables_of_roboflow_and_labelme(tmp_path):
     path = write(tmp_path / "_classes.csv", "Pixel Value, Class\n0, background\n1, traffic light\n")
     assert read_classes(path).classes == ("background", "traffic light")
+    path = write(
+        tmp_path / "_classes.csv", 'Pixel Value, Class\n0, "sky, blue"\n1, car (left)\n2, car (right)\n'
+    )
+    assert read_classes(path).classes == ("sky, blue", "car (left)", "car (right)")
     path = write(tmp_path / "labels.txt", "__ignore__\n_background_\ncat\n")
     assert read_classes(path).classes == ("_background_", "cat")
     assert not read_classes(path).by_custom
+    for text in ("background\ncat\n255 ignore\n", "0 background\n1 cat\n255 ignore\n"):
+        coding = read_classes(write(path, text))
+        assert coding.classes == ("background", "cat")
+        assert not coding.by_custom
     assert set(CLASSES) == set(read_classes(write(tmp_path / "c.txt", "\n".join(CLASSES))).classes)
 
 

@@ -107,9 +107,9 @@ def _labelmap(path: Path) -> Coding:
 def read_classes(path: Path) -> Coding:
     """Class names from a text file, whose ids are their places.
 
-    A line is a name, or ``id name (remark)`` in the order of the ids. A line for the id 255 says that it is ignored,
-    and so does LabelMe's first line ``__ignore__``. CVAT's ``labelmap.txt`` and Roboflow's ``_classes.csv`` are read as
-    what they are.
+    A line is a name, or ``id name (remark)`` in the order of the ids. A line ``255 ignore`` says that this id is
+    ignored, also among names without ids, and so does LabelMe's first line ``__ignore__``. CVAT's ``labelmap.txt``
+    and Roboflow's ``_classes.csv`` are read as what they are.
 
     Raises:
         DataError: There is no such file, or its ids are not 0, 1, 2 and so on.
@@ -119,14 +119,15 @@ def read_classes(path: Path) -> Coding:
     lines = read_lines(path)
     if lines and lines[0].startswith("# label:color_rgb"):
         return _labelmap(path)
-    if path.suffix.lower() == ".csv":
-        rows = [row for row in csv.reader(io.StringIO("\n".join(lines))) if row]
+    if is_csv := path.suffix.lower() == ".csv":
+        rows = [row for row in csv.reader(io.StringIO("\n".join(lines)), skipinitialspace=True) if row]
         lines = [" ".join(cell.strip() for cell in row[:2]) for row in rows if row[0].strip().isdigit()]
     numbered = [line.split(maxsplit=1) for line in lines]
     if not all(len(words) == 2 and words[0].isdigit() for words in numbered):
+        names = [line for line in lines if line.lower().split() != [str(IGNORE), "ignore"]]
         said = lines[:1] == ["__ignore__"]
-        return Coding.plain(lines[said:], by_custom=not said)
-    rows = [(int(number), name.split(" (")[0]) for number, name in numbered]
+        return Coding.plain(names[said:], by_custom=not said and len(names) == len(lines))
+    rows = [(int(number), name if is_csv else name.split(" (")[0]) for number, name in numbered]
     classes = [(number, name) for number, name in rows if number != IGNORE]
     if [number for number, _ in classes] != list(range(len(classes))):
         raise DataError(f"the ids in {path} must be 0, 1, 2 and so on, in this order")
