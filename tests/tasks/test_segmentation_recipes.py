@@ -103,10 +103,11 @@ def test_predict_writes_maps_drawings_and_shares(root, folder, tmp_path, capsys)
     rows = json.loads((tmp_path / "p.json").read_text())
     assert len(rows) == 3
     for row, name in zip(rows, ("0.png", "1.png", "2.png"), strict=True):
-        expected = model.predict(row["image"], window=32, scales=[0.75, 1.5], flip=True)
-        assert row["shares"] == pytest.approx(expected.to_dict()["shares"], abs=1e-3)  # a near tie may turn
+        with sgformer.fast_float32():  # as all commands compute
+            expected = model.predict(row["image"], window=32, scales=[0.75, 1.5], flip=True)
+        assert row["shares"] == expected.to_dict()["shares"]
         with Image.open(tmp_path / "maps" / name) as image:
-            assert (np.asarray(image) != expected.indices).mean() < 1e-3
+            assert (np.asarray(image) == expected.indices).all()
             assert image.getpalette()[:3] == list(model.palette[0])
         with Image.open(tmp_path / "drawn" / name) as image:
             assert image.width > expected.indices.shape[1]
