@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -149,6 +150,25 @@ def _why_not_between_tasks(source: list[str], target: list[str], lazy: bool, tas
 
 def test_arrows_point_down():
     assert violations(PACKAGE) == []
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    at_once: dict[str, set[str]] = {}
+    for arrow in arrows(PACKAGE):
+        if not arrow.lazy and not f"{arrow.source}.".startswith(f"{arrow.target}."):  # a package is no module
+            at_once.setdefault(arrow.source, set()).add(arrow.target)
+    TopologicalSorter(at_once).prepare()  # raises CycleError, which names them
+
+
+# Modules that are found by the name of a command, of a format, or of a task.
+FOUND_BY_NAME = re.compile(r"commands\.\w+|exporters\.formats\.\w+|tasks\.\w+\.export|__main__|")
+
+
+def test_no_module_is_left_over():
+    wanted = {arrow.target for arrow in arrows(PACKAGE)}
+    modules = {_module(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py")}
+    parents = {target.rsplit(".", i)[0] for target in wanted for i in range(target.count(".") + 1)}
+    assert {name for name in modules - wanted - parents if not FOUND_BY_NAME.fullmatch(name)} == set()
 
 
 def test_every_part_of_the_package_has_its_row():
