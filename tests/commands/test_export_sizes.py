@@ -15,7 +15,7 @@ from sgformer.ops import dispatch, pool_keys, rank_tokens
 from sgformer.ops.group_tokens import cut_bands, group_factor
 from sgformer.ops.group_tokens.exportable import count_factor
 from sgformer.ops.pool_keys.exportable import count_side, pool_cells
-from sgformer.ops.resize_positions.exportable import resize_matrix
+from sgformer.ops.resize_positions.products import resize_matrix
 from sgformer.tasks.classification.model import Classifier
 from sgformer.tasks.images import Preprocessing
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from sgformer.fast.workers import each
+from sgformer.fast.workers import conducted, each
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +39,48 @@ def test_results_come_in_order_from_threads_that_have_one_each():
     assert begun == [2]  # a thread of somebody else's has what it would have had
 
 
+def test_what_lies_between_pieces_is_one_threads_work_too():
+    def way(segment, x):
+        def piece(i):
+            return threading.get_ident(), torch.get_num_threads()
+
+        here = threading.get_ident(), torch.get_num_threads(), torch.is_grad_enabled()
+        return here, each(piece, [(i,) for i in range(4)])
+
+    segment = torch.nn.Linear(1, 1)
+    (conductor, threads, gradients), pieces = conducted(way)(segment, torch.ones(1))
+    assert conductor != threading.get_ident()
+    assert (threads, gradients) == (1, False)
+    assert conductor not in {ident for ident, _ in pieces}
+    assert {threads for _, threads in pieces} == {1}
+    assert torch.get_num_threads() == 2
+    segment.register_forward_hook(lambda *args: None)  # it is to run where the user is
+    (conductor, threads, _), _ = conducted(way)(segment, torch.ones(1))
+    assert (conductor, threads) == (threading.get_ident(), 2)
+
+
+def test_many_may_conduct_at_a_time():
+    def way(segment, seconds):
+        return sum(each(lambda i: time.sleep(seconds) or i, [(i,) for i in range(4)]))
+
+    threads = [
+        threading.Thread(target=lambda: sums.append(conducted(way)(torch.nn.ReLU(), 0.01))) for _ in range(8)
+    ]
+    sums: list[int] = []
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sums == [6] * 8
+
+
 def test_an_error_arrives():
+    def fail(segment, x):
+        raise ValueError("the way")
+
+    with pytest.raises(ValueError, match="the way"):
+        conducted(fail)(torch.nn.ReLU(), torch.ones(1))
+
     def task(i):
         if i == 1:
             raise ValueError("piece 1")

@@ -13,18 +13,19 @@ from ..ops.dispatch import plain
 from ..ops.pieces import keep_freed_memory
 from . import batches, conv_strips, exported, fused, recomputed, strips
 from .explain import Taken, explain_ways
+from .workers import conducted
 
 __all__ = ["Taken", "explain_ways", "keep_freed_memory", "plain"]
 
 Stem.ways = {
     "exported": Way(exported.stem, exported.why_not_convolutions),
-    "strips": Way(conv_strips.stem, conv_strips.why_not),
+    "strips": Way(conducted(conv_strips.stem), conv_strips.why_not),
     "few_images": Way(batches.run, batches.why_not),
     "fused": Way(fused.stem, fused.why_not),
 }
 Downsample.ways = {
     "exported": Way(exported.chain, exported.why_not_convolutions),
-    "strips": Way(conv_strips.downsample, conv_strips.why_not),
+    "strips": Way(conducted(conv_strips.downsample), conv_strips.why_not),
     "fused": Way(fused.chain, fused.why_not),
 }
 ConvMlp.ways = {
@@ -34,22 +35,22 @@ ConvMlp.ways = {
 }
 HybridScaleAttention.ways = {
     "exported": Way(exported.attention, exported.why_not),
-    "strips": Way(strips.hybrid_scale, strips.why_not_attention),
+    "strips": Way(conducted(strips.hybrid_scale), strips.why_not_attention),
     "fused": Way(fused.attention, fused.why_not),
 }
 SelfGuidedAttention.ways = {
     "exported": Way(exported.attention, exported.why_not),
-    "strips": Way(strips.self_guided, strips.why_not_attention),
+    "strips": Way(conducted(strips.self_guided), strips.why_not_attention),
     "fused": Way(fused.attention, fused.why_not),
 }
 RegionalAttention.ways = {"fused": Way(fused.attention, fused.why_not)}
 GlobalAttention.ways = {
     "exported": Way(exported.attention, exported.why_not),
-    "strips": Way(strips.all_to_all, strips.why_not_attention),
+    "strips": Way(conducted(strips.all_to_all), strips.why_not_attention),
     "fused": Way(fused.attention, fused.why_not),
 }
 for _block in (HybridScaleBlock, SelfGuidedBlock, GlobalBlock):
     _block.ways = {
-        "strips": Way(strips.block, strips.why_not_block),
+        "strips": Way(conducted(strips.block), strips.why_not_block),
         "recomputed": Way(recomputed.block, recomputed.why_not_block),
     }

@@ -84,7 +84,10 @@ def normed_convs(x: Tensor, convs: tuple[nn.Conv2d, ...], norms: tuple[nn.GroupN
         if out is None:
             out = _new_map(len(x), convs[2], height, width, like=x)
         scale, shift = _measure(made, convs[2], norms[2], height, width, out[b : b + 1])
-        _normalise_(out[b : b + 1], scale, shift)
+        strips = (
+            (out[b : b + 1, :, top:bottom], scale, shift) for top, bottom in _strips(height, width, convs[2])
+        )
+        each(_normalise_, strips)
     assert out is not None, "a batch without images never comes here"
     return out
 

@@ -10,6 +10,7 @@ likewise, once its keys and values are there. Each strip is the work of one thre
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -77,7 +78,7 @@ def _add_mlp_(x: Tensor, norm: nn.LayerNorm, fc1: nn.Linear, conv: nn.Conv2d, fc
         - x, returns: `(B, H, W, c)`
     """
     B, H, W, _ = x.shape
-    height = min(H, max(2, STRIP_SIZE // (W * fc1.out_features)))
+    height = _height(H, max(2, STRIP_SIZE // (W * fc1.out_features)))
     strips = [(b, top) for b in range(B) for top in range(0, H, height)]
     # What a strip needs of its neighbours, before they are overwritten.
     above = [x[b, max(top - 1, 0) : top].clone() for b, top in strips]
@@ -91,6 +92,13 @@ def _add_mlp_(x: Tensor, norm: nn.LayerNorm, fc1: nn.Linear, conv: nn.Conv2d, fc
 
     each(add, [(*strip, *rows) for strip, *rows in zip(strips, above, below, strict=True)])
     return x
+
+
+def _height(H: int, most: int, multiple: int = 1) -> int:
+    """Choose how many rows, a multiple, strips of a map have: at most so many, in an even number of like strips."""
+    strips = math.ceil(H / most)
+    strips += strips % 2 if strips > 1 else 0
+    return math.ceil(H / strips / multiple) * multiple
 
 
 def _filled_up(rows: Tensor, *, above: bool, below: bool) -> Tensor:
@@ -193,7 +201,7 @@ def _attend(
         - x, returns: `(B, H, W, c)`
     """
     B, H, W, c = x.shape
-    height = max(1, ATTENTION_STRIP_SIZE // (W * c * multiple)) * multiple
+    height = _height(H, max(1, ATTENTION_STRIP_SIZE // (W * c * multiple)) * multiple, multiple)
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     weights, biases = attn.in_proj.weight.split(sizes), attn.in_proj.bias.split(sizes)
     *of_parts, of_branch = zip(weights, biases, strict=True)

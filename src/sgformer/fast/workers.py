@@ -3,8 +3,9 @@
 Left to itself, PyTorch has all threads work at each operation, and at its end they wait for the slowest, busily: on a
 machine that others use, too, the slowest is one whose core was given away, and all others burn theirs until it comes
 back. There are thousands of operations in a large map. Here a thread takes a strip of the map, or an image, through all
-operations by itself, and sleeps where there is nothing to do. The threads are kept; those of a user are left as they
-are.
+operations by itself, and sleeps where there is nothing to do. PyTorch's threads go on looking for work for milliseconds
+after each operation that they shared, on the cores of those that take strips; so what lies between the strips is one
+thread's work, too. The threads are kept; those of a user are left as they are.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ from typing import Any, TypeVar
 
 import torch
 
+from .conditions import observed_within
+
 T = TypeVar("T")
 
 _lock = threading.Lock()
+_conducting = threading.local()  # in a thread that conducts, `threads`: how many work at the pieces
 
 
 def each(task: Callable[..., T], pieces: Iterable[Sequence[Any]]) -> list[T]:
@@ -35,7 +39,7 @@ def each(task: Callable[..., T], pieces: Iterable[Sequence[Any]]) -> list[T]:
         pieces: its arguments.
     """
     pieces = list(pieces)
-    threads = torch.get_num_threads()
+    threads = getattr(_conducting, "threads", torch.get_num_threads())
     if threads == 1 or len(pieces) < 2 or _watched():
         return [task(*piece) for piece in pieces]
     inference = torch.is_inference_mode_enabled()
@@ -45,14 +49,39 @@ def each(task: Callable[..., T], pieces: Iterable[Sequence[Any]]) -> list[T]:
             return task(*piece)
 
     with _lock:
-        pool = _pool(threads)
+        pool = _pool("pieces", threads)
     return list(pool.map(run, pieces))
 
 
+def conducted(way: Callable[..., T]) -> Callable[..., T]:
+    """Have a thread that leaves PyTorch's own asleep run a way, and call `each` in it.
+
+    Hooks within the segment, the first argument, run where the user is: with them the way is as it was.
+    """
+
+    @functools.wraps(way)
+    def conduct(segment: torch.nn.Module, *inputs: torch.Tensor) -> T:
+        threads = torch.get_num_threads()
+        if threads == 1 or _watched() or any(observed_within(segment)):
+            return way(segment, *inputs)
+        inference = torch.is_inference_mode_enabled()
+
+        def run() -> T:
+            _conducting.threads = threads
+            with torch.inference_mode(inference), torch.no_grad():
+                return way(segment, *inputs)
+
+        with _lock:
+            pool = _pool("conductors", threads)
+        return pool.submit(run).result()
+
+    return conduct
+
+
 @functools.cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    """Make a pool of that many threads, in each of which PyTorch uses one."""
-    pool = ThreadPoolExecutor(threads, "sgformer")
+def _pool(purpose: str, threads: int) -> ThreadPoolExecutor:
+    """Make a pool of that many threads for each purpose, in each of which PyTorch uses one."""
+    pool = ThreadPoolExecutor(threads, f"sgformer {purpose}")
     all_there = threading.Barrier(threads)
 
     def begin() -> None:

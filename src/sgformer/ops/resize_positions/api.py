@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..dispatch import Backend, choose, never, unless_exporting
-from . import exportable, reference
+from ..dispatch import Backend, choose, never
+from . import products, reference
 
 # The most preferred first.
 BACKENDS = {
-    "exportable": Backend(exportable.resize, never, unless_exporting),
+    "products": Backend(products.resize, never, products.why_slow),
     "reference": Backend(reference.resize, never, never),
 }
 
@@ -23,7 +23,7 @@ def resize_positions(
         pos_embed: positions, row-major.
         old: (height, width) of the grid that they are of.
         new: (height, width) of the grid that is wanted.
-        backend: `"reference"`, `"exportable"` for exported programs, or `"auto"`.
+        backend: `"reference"`, `"products"` for a CPU and for exported programs, or `"auto"`.
 
     Shape:
         - pos_embed: `(1, N, c)`
