@@ -4,6 +4,7 @@ import io
 import os
 import pickle
 import tarfile
+import unicodedata
 
 import numpy as np
 import pytest
@@ -191,6 +192,25 @@ def test_tables_as_tools_write_them(root, tmp_path):
     table.write_text(f"path,label\n{rows[0][0]},red\ntrain/red/../{rows[0][0][6:]},blue\n")
     with pytest.raises(DataError, match="an image has one class"):
         listing(str(table), "train", root, None)
+
+
+def test_tables_out_of_spreadsheets(root, tmp_path):
+    images = [str(path.relative_to(root)) for path, _ in make_images(root, "train")]
+    (root / images[0]).rename((root / images[0]).parent / unicodedata.normalize("NFD", "\u00e9.png"))
+    images[0] = images[0].rpartition("/")[0] + "/\u00e9.png"
+    table, labels = tmp_path / "t.csv", ["1", "1.0", *["cat"] * 9, "Cat "]
+    rows = "".join(f"{path},{label}\n" for path, label in zip(images, labels, strict=True))
+    table.write_text(f"path,label\n{rows},\n , \n")
+    data = module(source="list", root=str(root), train_list=str(table), val_list=str(table))
+    assert len(data.samples["train"].items) == 12
+    assert "4 names of classes differ in capitals or blanks alone" in str(data)
+    for text, message in (
+        ("path,label,label\na,b,c", "'label' twice"),
+        (f"path,label\n{images[0]},#N/A", "row 1"),
+    ):
+        table.write_text(text)
+        with pytest.raises(DataError, match=message):
+            listing(str(table), "train", root, None)
 
 
 def test_a_class_folder_whose_name_is_no_text(root, tmp_path):

@@ -1,6 +1,8 @@
 """Contents of folders of images: those that can be read, and what else."""
 
 import os
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -26,6 +28,7 @@ _JUNK = {
     "__pycache__",
 }
 _JUNK |= {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
+_PAGES = re.compile(r"(readme|licen[sc]e)(\.\w+)*\.(txt|md|rst|html|pdf)", re.IGNORECASE)
 _THUMBNAILS = {"thumbnails", "thumbs", "_thumbs"}
 
 
@@ -87,6 +90,18 @@ def number(path: str | Path) -> tuple[int, int]:
     return entry.st_dev, entry.st_ino
 
 
+def find_file(folder: Path, name: str) -> Path:
+    """The file that an annotation names, however it writes accents and parts folders; else what it would be called.
+
+    Windows parts folders by backslashes. A Mac writes an accent as a character of its own, others do not.
+    """
+    if (path := folder / name).is_file():
+        return path
+    path = folder / name.replace("\\", "/")
+    tries = (folder / unicodedata.normalize(form, name.replace("\\", "/")) for form in ("NFC", "NFD"))
+    return path if path.is_file() else next((other for other in tries if other.is_file()), path)
+
+
 def num_shared(first: Iterable[Path], second: Iterable[Path]) -> int:
     """Count the files that are in both, by whatever names or links, each once."""
     return len({number(path) for path in first} & {number(path) for path in second})
@@ -103,8 +118,8 @@ def some(suffixes: Collection[str]) -> str:
 
 
 def is_junk(name: str) -> bool:
-    """Whether a file or folder of this name is hidden, or left there by a system or an archive."""
-    return name.startswith(".") or name.lower() in _JUNK
+    """Whether a file or folder of this name is hidden, a system's or an archive's, or a page for people."""
+    return name.startswith(".") or name.lower() in _JUNK or bool(_PAGES.fullmatch(name))
 
 
 def lies_in_junk(file: Path, folder: Path) -> bool:

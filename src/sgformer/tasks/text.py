@@ -3,6 +3,7 @@
 import codecs
 import re
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import yaml
 
 from .loading import DataError
 
+# How CVAT's labelmap.txt begins.
+_HEAD = "# label:"
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -42,6 +45,49 @@ def read_text(path: Path) -> str:
 def read_lines(path: Path) -> list[str]:
     """The lines of a text file that are not empty, without the blanks around them; see `read_text`."""
     return [line.strip() for line in read_text(path).split("\n") if line.strip()]
+
+
+def read_names(path: Path) -> list[str]:
+    """The lines of a text file of names whose numbers count, without the blanks around them; see `read_text`.
+
+    Raises:
+        DataError: A line before the last name is empty, or seems to be a comment. Some tools count it, others pass it
+            over.
+    """
+    lines = [line.strip() for line in read_text(path).rstrip().split("\n")]
+    if lines == [""]:
+        return []
+    for number, line in enumerate(lines, 1):
+        if not line or (line.startswith("# ") and not line.startswith(_HEAD)):
+            what = "seems to be a comment" if line else "is empty"
+            raise DataError(
+                f"{path}: line {number} {what}, and ids are the numbers of lines; remove or rename it"
+            )
+    return lines
+
+
+def num_alike(names: Iterable[str]) -> int:
+    """Count the names that differ from others in capitals, blanks or the way to write a number alone."""
+    alike = Counter(
+        re.sub(r"\.0+$", "", " ".join(name.casefold().split())).lstrip("0") for name in set(names)
+    )
+    return sum(count for count in alike.values() if count > 1)
+
+
+def split_labelmap(lines: list[str]) -> list[tuple[str, str]]:
+    """Names and colours of CVAT's ``labelmap.txt``, a line ``label:red,green,blue:parts:actions`` each.
+
+    Empty where the lines are something else.
+    """
+    lines = lines[bool(lines) and lines[0].startswith(_HEAD) :]
+    found = [re.fullmatch(r"(.+?): *(\d+, *\d+, *\d+|) *:[^:]*:[^:]*", line) for line in lines]
+    return [(one[1], one[2]) for one in found if one] if all(found) else []
+
+
+def split_numbers(lines: list[str]) -> list[tuple[int, str]]:
+    """Numbers and names of lines such as ``0 cat``, ``0: cat`` and ``0,cat``; empty where one is something else."""
+    found = [re.fullmatch(r"(\d+)(?:\s*[:,;]\s*|\s+)(.+)", line) for line in lines]
+    return [(int(one[1]), one[2]) for one in found if one] if all(found) else []
 
 
 def read_yaml(path: Path) -> Any:

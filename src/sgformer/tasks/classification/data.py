@@ -25,7 +25,7 @@ from ..loading import (
     unused,
 )
 from ..task import Data
-from ..text import read_lines
+from ..text import num_alike, read_names
 from . import sources
 from .augment import image_transform
 from .options import DataOptions, PreparedOptions
@@ -163,6 +163,8 @@ class ClassificationData(PreparedData):
                 "Name a data folder with the model's own classes"
             )
         self.classes = _several(classes or names)
+        if alike := num_alike(self.classes):
+            self.notes.append(f"{alike} names of classes differ in capitals or blanks alone")
         if options.balanced and "train" in splits:
             self.draw_evenly(self.train_labels()[:, None] == np.arange(len(self.classes)))
 
@@ -289,4 +291,4 @@ def _class_list(options: DataOptions) -> tuple[str, ...]:
         raise DataError(
             "shards do not say what their classes are; name a file with a class a line: --data.classes"
         )
-    return tuple(read_lines(Path(options.classes).expanduser()))
+    return tuple(read_names(Path(options.classes).expanduser()))

@@ -4,6 +4,7 @@ Each source gives the same thing, `Samples`: the classes, and (image, class inde
 path, or bytes, or whatever `images.read_image` takes. Everything is looked through before anything is trained.
 """
 
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -61,7 +62,11 @@ def folders(root: Path, split: Split, suffixes: Collection[str] = SUFFIXES) -> S
         raise DataError(f"{folder} has no class folders; expected {folder}/<class>/ with images")
     if odd := [path.name for path in names if any("\udc80" <= letter <= "\udcff" for letter in path.name)]:
         raise DataError(f"the class folder {odd[0]!a} in {folder} has a name that is no UTF-8; rename it")
-    found = {path.name: look_through(path, suffixes) for path in names}
+    found = {unicodedata.normalize("NFC", path.name): look_through(path, suffixes) for path in names}
+    if len(found) < len(names):
+        raise DataError(
+            f"{folder} has two class folders whose names differ in how accents are written; rename one"
+        )
     left_out = sum((one.left_out for one in found.values()), Counter[str]())
     there = f", but {describe_left_out(left_out)}" if left_out else ""
     empty = [name for name, one in found.items() if not one.images]

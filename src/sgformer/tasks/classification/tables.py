@@ -3,13 +3,17 @@
 import csv
 import io
 import os
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ..folders import find_file
 from ..loading import DataError, listed
 from ..text import read_text
 
+# What spreadsheets and pandas write where there is no value.
+_ERRORS = {"nan", "#n/a", "#ref!", "#value!", "#name?"}
 Pairs = list[tuple[Path, str]]
 
 
@@ -34,12 +38,17 @@ def read_table(
     if not table.is_file():
         raise DataError(f"there is no file {table}; check --data.{split}_list")
     rows = _parquet(table) if table.suffix.lower() == ".parquet" else _csv(table)
+    rows = [row for row in rows if any(row)]  # as spreadsheets leave them behind the last
     if not rows:
         raise DataError(f"{table} has no rows; it must have one for each image")
     base = root or table.parent
     for number, (image, label) in enumerate(rows, 1):
         if not label or not image:
             raise DataError(f"row {number} of {table} has no {'path' if label else 'label'}; complete it")
+        if label.lower() in _ERRORS:
+            raise DataError(
+                f"row {number} of {table} has the label {label}, which stands for none; complete it"
+            )
     found = _Folders()
     pairs = [(found.resolve(base, image), label) for image, label in rows]
     check_labels(((os.path.normpath(image), label) for image, label in pairs), table)
@@ -86,9 +95,7 @@ class _Folders:
 
     def resolve(self, base: Path, name: str) -> Path:
         path = base / name
-        if "\\" in name and path not in self and (other := base / name.replace("\\", "/")) in self:
-            return other
-        return path
+        return path if path in self else find_file(base, name)
 
 
 def _csv(table: Path) -> list[tuple[str, str]]:
@@ -125,7 +132,10 @@ def _parquet(table: Path) -> list[tuple[str, str]]:
 
 def _columns(names: Iterable[Any], table: Path) -> list[Any]:
     """The columns ``path`` and ``label``, whatever blanks are around their names."""
+    names = [*names]
     found = {str(name).strip(): name for name in names}
+    if len(found) < len(names) and (twice := [name for name, n in Counter(map(str, names)).items() if n > 1]):
+        raise DataError(f"{table} has the column {twice[0]!r} twice; keep one of them")
     if not {"path", "label"} <= found.keys():
         raise DataError(f"{table} has the columns {listed(found)}; it must have `path` and `label`")
     return [found["path"], found["label"]]

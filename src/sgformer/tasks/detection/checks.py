@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from ..folders import find_images
+from ..folders import find_file, find_images
 from ..images import ImageError, any_size, check_size, num_pages, upright_size
 from . import masks
 
@@ -16,6 +16,7 @@ TOLERANCE = 2.0
 _KINDS = {str: "text", bool: "true or false", list: "a list", dict: "an object"}
 
 
+AREAS = "areas that are not in pixels by masks or boxes, whose own are taken"
 STRAYS = "polygons of which parts with fewer than three points are left out"
 
 
@@ -68,9 +69,12 @@ def whole(row: dict[str, Any], key: str) -> int:
         Fault: It is missing, or something else.
     """
     value: Any = row.get(key)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
     if masks.is_number(value) and value == int(value):
         return int(value)
-    raise Fault(_unlike(key, value, "a whole number"))
+    exact = isinstance(value, float) and value.is_integer()
+    raise Fault(_unlike(key, value, "exact; write it without a fraction" if exact else "a whole number"))
 
 
 def identity(row: dict[str, Any], key: str) -> int | str:
@@ -102,16 +106,13 @@ def _unlike(key: str, value: Any, wanted: str) -> str:
     return f"{key} {masks.shown(value)}{kind or ' is'}{',' if kind else ''} not {wanted}"
 
 
-def find_file(folder: Path, name: str) -> Path:
-    """The file that an annotation names, whose folders Windows may have parted by backslashes."""
-    path = folder / name
-    return path if path.is_file() or "\\" not in name else folder / name.replace("\\", "/")
-
-
 @lru_cache(maxsize=4)
-def _elsewhere(folder: Path) -> dict[str, Path]:
+def _elsewhere(folder: Path) -> dict[str, list[str]]:
     """Where below a folder, or beside it, images of a name are, to hint at."""
-    return {path.name: path for path in find_images(folder.parent)}
+    found: dict[str, list[str]] = {}
+    for path in find_images(folder.parent):
+        found.setdefault(path.name, []).append(str(path))
+    return found
 
 
 def image_row(row: dict[str, Any], folder: Path) -> ImageRow:
@@ -124,8 +125,8 @@ def image_row(row: dict[str, Any], folder: Path) -> ImageRow:
     width, height = whole(row, "width"), whole(row, "height")
     path = find_file(folder, name)
     if not path.is_file():
-        other = _elsewhere(folder).get(PureWindowsPath(name).name)
-        raise Fault(f"there is no such file in {folder}{f', but {other}' if other else ''}")
+        others = _elsewhere(folder).get(PureWindowsPath(name).name, [])
+        raise Fault(f"there is no such file in {folder}{', but ' * bool(others)}{' and '.join(others[:2])}")
     try:
         size, turned, pages = _opened(path)
     except ImageError as error:  # too large
@@ -181,32 +182,43 @@ def object_row(row: dict[str, Any], size: tuple[int, int], *, with_mask: bool) -
     mask, notes = None, _notes(row, box, size)
     if with_mask and not segmentation and not crowd:
         raise Fault("has no mask; for boxes alone set --heads.masks false")
-    if segmentation and (with_mask or not area):
+    if segmentation:
         try:
             mask, strays = masks.to_rle(segmentation, size)
             notes += [STRAYS] * (strays > 0 and with_mask)
         except masks.MaskError as error:
             if with_mask:
                 raise Fault(str(error)) from error
+            notes.append("masks that cannot be read, and boxes alone do not need")
     covered = masks.area(mask) if mask else 0
-    if mask and with_mask:
-        if not covered:
-            raise Fault("its mask covers no pixel of the image")
-        if not masks.fits(mask, box):
-            notes.append("boxes that do not fit their masks; a box is [left, top, width, height]")
-    area = area or covered or box[2] * box[3]
+    if mask and with_mask and not covered:
+        raise Fault("its mask covers no pixel of the image")
+    if mask and covered and (reading := masks.misfit(mask, box)):
+        notes.append(f"boxes that {reading}; a box is [left, top, width, height]")
+    whole_box = box[2] * box[3]
+    least = max(covered / 2 - 16, min(1, whole_box / 16))
+    if area and not crowd and not least <= area <= 2 * max(covered, whole_box) + 16:
+        notes.append(AREAS)
+        area = 0
+    area = area or covered or whole_box
     return ObjectRow(category, box, bool(crowd), area, mask if with_mask else None, tuple(notes))
 
 
 def _notes(row: dict[str, Any], box: tuple[float, ...], size: tuple[int, int]) -> list[str]:
     """Note what a row says that is not followed."""
     attributes = row.get("attributes")
+    said = {**row, **(attributes if isinstance(attributes, dict) else {})}
     notes = ["boxes cut at the edge of the image"] * (_beyond(box, size) > 0.5)
-    if isinstance(attributes, dict) and attributes.get("rotation"):
+    if any(turned(said.get(key)) for key in ("rotation", "angle")):
         notes.append("boxes that say they are rotated, read as upright")
     if row.get("ignore"):
         notes.append("objects marked ignore, taken as others")
     return notes
+
+
+def turned(value: Any) -> bool:
+    """Whether an angle, a number or text, says that a box is to be turned."""
+    return value not in (None, False) and str(value).strip().strip("+-0.,") != ""
 
 
 def _beyond(box: tuple[float, ...], size: tuple[int, int]) -> float:

@@ -6,15 +6,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..loading import DataError
-from ..text import each_once, read_text
-from . import checks, masks
+from ..text import each_once, num_alike, read_text
+from . import checks, doubts, masks
 from .checks import Fault, ImageRow, ObjectRow
 
 VANISHED = "objects left out, of which nothing is left at the size of training"
@@ -174,7 +173,9 @@ def categories(source: Content) -> dict[int, str]:
         if twice := [value for value, count in Counter(values).items() if count > 1]:
             raise DataError(f"{source.path} has two categories of the {what} {min(twice)}; make them differ")
     if not pairs:
-        raise DataError(f"{source.path} has no categories; there is nothing to learn from it")
+        raise DataError(
+            f"{source.path} has no categories; {first(source.faults) or 'there is nothing to learn from it'}"
+        )
     return dict(sorted(pairs))
 
 
@@ -263,6 +264,8 @@ def check(
         notes.update(one.notes)
         objects[kept].append(one)
         where[kept].append(row.get("id"))
+    doubts.note_corners([one for rows in objects.values() for one in rows], notes)
+    doubts.take_areas(objects, notes)
     images, vanished = [], []
     for image_id, entry in entries.items():
         image = _annotated(entry, objects[image_id], index)
@@ -272,19 +275,16 @@ def check(
             notes[VANISHED] += int((~left).sum())
             image = image.only(left)
         images.append(image)
+    doubts.note_scale([image.boxes for image in images], [image.size for image in images], notes)
     if found and faults == "error":
         raise DataError(f"{source.path}: {first(found)}. Mend them, or set --data.invalid drop")
     if not images:
         raise DataError(f"{source.path} has no images that can be used{': ' + first(found) if found else ''}")
-    _note_corners([one for rows in objects.values() for one in rows], notes)
-    _note_crowds([one for rows in objects.values() for one in rows], notes)
+    doubts.note_crowds([one for rows in objects.values() for one in rows], notes)
     ids = Counter(masks.shown(row["id"]) for row in source.rows["annotations"] if "id" in row)
     notes["annotation ids that are there more than once"] = sum(count > 1 for count in ids.values())
     notes["images without objects"] = sum(not len(image.labels) for image in images)
-    alike = Counter(" ".join(name.casefold().split()) for name in names.values())
-    notes["names of classes that differ in capitals or blanks alone"] = sum(
-        n for n in alike.values() if n > 1
-    )
+    notes["names of classes that differ in capitals or blanks alone"] = num_alike(names.values())
     notes = +notes
     if vanished:  # with the first of them
         notes[f"{VANISHED}, such as {vanished[0]}"] = notes.pop(VANISHED)
@@ -338,29 +338,6 @@ def _no_category(category: int, names: dict[int, str]) -> str:
         category == max(names) + 1 and min(names) == 0
     )
     return f"unknown category id {category}; there are names for {min(names)} to {max(names)}{hint}"
-
-
-def _note_corners(objects: list[ObjectRow], notes: Counter[str]) -> None:
-    """Say where boxes seem to be [left, top, right, bottom]: where that alone gives all areas as annotated."""
-    boxes = np.array([one.box for one in objects], np.float64).reshape(-1, 4)
-    areas = np.array([one.area for one in objects])
-    sides = boxes[:, 2:] - boxes[:, :2]
-    alike = (sides > 0).all(1) & np.isclose(sides.prod(1), areas, rtol=0.01)
-    unlike = ~np.isclose(boxes[:, 2] * boxes[:, 3], areas, rtol=0.01)
-    if len(boxes) > 1 and alike.all() and unlike.any():
-        notes[
-            "boxes that are [left, top, right, bottom] by their areas; a box is [left, top, width, height]"
-        ] = len(boxes)
-
-
-def _note_crowds(objects: list[ObjectRow], notes: Counter[str]) -> None:
-    """Say how many crowds are no larger than usual objects: tools write objects with holes or in parts as such."""
-    sizes = [one.area for one in objects if not one.crowd]
-    usual = median(sizes) if sizes else 0
-    if small := sum(one.crowd and one.area <= usual for one in objects):
-        notes["crowds no larger than most objects; if they are single objects, set --data.crowds objects"] = (
-            small
-        )
 
 
 def _annotated(entry: ImageRow, objects: list[ObjectRow], index: dict[int, int]) -> Annotated:

@@ -110,12 +110,25 @@ def area(rle: Rle) -> int:
     return int(_coco().area(rle))
 
 
-def fits(rle: Rle, box: tuple[float, ...]) -> bool:
-    """Whether a box (left, top, width, height) is roughly that of a mask, as small ones never are exactly."""
+def misfit(rle: Rle, box: tuple[float, ...]) -> str:
+    """Describe how a box (left, top, width, height) differs from that of a mask; empty where it is roughly that."""
     own, given = _coco().toBbox(rle), np.array(box, np.float64)
-    far = np.abs(own - given)
-    far[2:] = np.abs(own[:2] + own[2:] - given[:2] - given[2:])
-    return far.max() <= 6 or float(_coco().iou(own[None], given[None], [0])[0, 0]) >= 0.5
+    edges, (x, y, w, h) = own + np.concatenate([[0, 0], own[:2]]), box
+    far = np.abs(edges - [x, y, x + w, y + h]).max()
+    if far <= 3:
+        return ""
+    readings = {
+        "are [left, top, right, bottom] by their masks": (x, y, w, h),
+        "are around [x, y] as their centre by their masks": (x - w / 2, y - h / 2, x + w / 2, y + h / 2),
+        "are [top, left, height, width] by their masks": (y, x, y + h, x + w),
+        "are [top, left, bottom, right] by their masks": (y, x, h, w),
+        "have width and height in place of right and bottom by their masks": (x, y, x + x + w, y + y + h),
+    }
+    for reading, other in readings.items():
+        if np.abs(edges - other).max() <= 2:
+            return reading
+    alike = far <= 6 or float(_coco().iou(own[None], given[None], [0])[0, 0]) >= 0.5
+    return "" if alike else "do not fit their masks"
 
 
 def decode(rle: Rle) -> NDArray[np.uint8]:

@@ -2,13 +2,13 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..folders import num_shared, number
-from . import checks, coco, voc, yolo
+from ..folders import find_file, is_junk, num_shared, number
+from . import coco, voc, yolo
 
 Format = Literal["coco", "yolo", "voc"]
 Split = Literal["train", "val"]
@@ -19,17 +19,18 @@ DEFAULTS = {
     "yolo": (None, "data.yaml"),
     "voc": ("JPEGImages", "ImageSets/Main/{split}.txt"),
 }
-# What systems and tools leave in folders.
-_JUNK = {
-    "thumbs.db",
-    "desktop.ini",
+# What tools put beside images, in lower case, and where the same set lies in another format.
+_KNOWN = {
+    "data.yaml",
+    "dataset.yaml",
     "classes.txt",
     "obj.names",
     "obj.data",
     "notes.json",
-    "__macosx",
-    "@eadir",
+    "labelmap.txt",
+    "runs",
 }
+_OTHERS = {"annotations", "labels", "Annotations", "ImageSets"}
 
 
 @dataclass(kw_only=True)
@@ -77,6 +78,7 @@ def read(
     Raises:
         DataError: Files or annotations are not as they must be.
     """
+    root = Path(os.path.normpath(root))
     named = {split: where.annotations or file(source, split) for split, where in splits.items()}
     xml = {split: voc.find(root, name) for split, name in named.items()} if source == "voc" else {}
     names = classes or voc.classes([path for paths in xml.values() for path in paths])
@@ -117,7 +119,7 @@ def _note_files(
     if both := num_shared(images["train"], images["val"]):
         notes["images that are also in val"] = both
     known = {
-        os.path.normpath(checks.find_file(content.folder, row["file_name"]))
+        os.path.normpath(find_file(content.folder, row["file_name"]))
         for content in contents.values()
         for row in content.rows["images"]
         if isinstance(row.get("file_name"), str)
@@ -125,38 +127,48 @@ def _note_files(
     known |= {
         os.path.normpath(path) for content in contents.values() for path in (content.path, *content.used)
     }
-    places = {place for content in contents.values() for place in content.places if place.is_dir()}
+    places = {Path(os.path.normpath(place)) for content in contents.values() for place in content.places}
+    places = {place for place in places if not any(other in place.parents for other in places)}
     for place in sorted(places):
-        if not any(other in place.parents for other in places):
-            shown = os.path.relpath(place, root) if place.is_relative_to(root) else str(place)
-            notes.update(
-                {f"{suffix} files in {shown}/ not used": n for suffix, n in unused(place, known).items()}
-            )
+        shown = os.path.relpath(place, root) if place.is_relative_to(root) else str(place)
+        notes.update(
+            {f"{suffix} files in {shown}/ not used": n for suffix, n in unused(place, known).items()}
+        )
+    within = [Path(path).relative_to(root) for path in known if Path(path).is_relative_to(root)]
+    used = {name for path in within for name in path.parts[:1]}
+    for path in sorted(root.iterdir()) if root not in places else ():
+        if path.is_dir() and (path.name in used or path.name not in _OTHERS):
+            counts = unused(path, known, {str(place) for place in places})
+            notes.update({f"{suffix} files in {path.name}/ not used": n for suffix, n in counts.items()})
+        elif path.is_file() and str(path) not in known and not _is_known(path.name):
+            notes[f"{path.suffix.lower() or 'other'} files in {root.name}/ not used"] += 1
 
 
-def unused(folder: Path, known: set[str]) -> Counter[str]:
+def unused(folder: Path, known: set[str], aside: Collection[str] = ()) -> Counter[str]:
     """Count the files in a folder that are not used, by suffix; hidden ones and what tools leave there aside.
 
     Args:
         folder: Where to look, with all folders below.
         known: Paths of the files that are used, or were named.
+        aside: Paths of folders that were looked through.
     """
     counts: Counter[str] = Counter()
     seen = {number(parent) for parent in folder.resolve().parents}  # a link to one of them leads in a circle
     for path, folders, files in os.walk(folder, followlinks=True):
-        if (here := number(path)) in seen:
+        known_name = path != str(folder) and _is_known(os.path.basename(path))
+        if (here := number(path)) in seen or path in aside or known_name:
             folders.clear()
             continue
         seen.add(here)
-        folders[:] = [name for name in folders if not _is_junk(name)]
         for name in files:
-            if not _is_junk(name) and os.path.normpath(os.path.join(path, name)) not in known:
+            if not _is_known(name) and os.path.normpath(os.path.join(path, name)) not in known:
                 counts[Path(name).suffix.lower() or "other"] += 1
     return counts
 
 
-def _is_junk(name: str) -> bool:
-    return name.startswith(".") or name.lower() in _JUNK or name.lower().endswith(".cache")
+def _is_known(name: str) -> bool:
+    name = name.lower()
+    return is_junk(name) or name in _KNOWN or name.endswith(".cache")
 
 
 def file(source: Format, split: Split) -> str:

@@ -1,16 +1,17 @@
 """Pascal VOC's XML files, one for each image, with boxes. Read as COCO's rows."""
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
 from xml.etree import ElementTree
 
-from ..folders import find_images, lies_in_junk
+from ..folders import find_file, find_images, lies_in_junk
 from ..loading import DataError
 from ..text import read_text
-from .checks import image_size
+from .checks import image_size, turned
 from .coco import Content
 
 # Where the challenge keeps the files that its lists name.
@@ -115,7 +116,8 @@ def read(
             continue
         named = _named(folder, _text(tree, "filename"))
         below = file.relative_to(root / ANNOTATIONS) if file.is_relative_to(root / ANNOTATIONS) else file
-        beside = stems.get(below.with_suffix("").as_posix(), stems.get(file.stem, []))
+        own = unicodedata.normalize("NFC", below.with_suffix("").as_posix())
+        beside = stems.get(own, stems.get(own.rpartition("/")[2], []))
         if named is None and len(beside) > 1:
             faults.append(f"{short}: which image is it of, {', '.join(beside)}? Name it in <filename>")
             continue
@@ -123,12 +125,18 @@ def read(
             faults.append(f"{short}: <filename> says {named}, the file's own name {beside[0]}; make them one")
             continue
         name = named or (beside[0] if beside else _text(tree, "filename") or file.stem)
+        if twice := _twice(tree.getroot(), "filename", "size"):
+            faults.append(f"{short} has two {twice}; keep one")
+            continue
         sides = [_number(tree, f"size/{side}") for side in ("height", "width")]
         size: Sequence[Any] = sides if all(sides) else image_size(folder / name) or (1, 1)
         rows["images"].append({"id": image_id, "file_name": name, "height": size[0], "width": size[1]})
         for number, thing in enumerate(tree.iter("object"), 1):
             edges = [_number(thing, f"bndbox/{edge}") for edge in _EDGES]
             label, where = _text(thing, "name"), f"{short}, object {number}"
+            if twice := _twice(thing, "bndbox", "name") or _twice(thing.find("bndbox"), *_EDGES):
+                faults.append(f"{where} has two {twice}; keep one, or make two objects")
+                continue
             if None in edges:
                 faults.append(f"{where}: bndbox needs numbers for xmin, ymin, xmax and ymax")
                 continue
@@ -148,9 +156,8 @@ def read(
             ]
             if first_pixel and min(left, top) < 1:
                 notes["boxes from pixel 0 on; if pixels count from 0, set --data.first_pixel 0"] += 1
-            rows["annotations"].append(
-                {"id": where, "image_id": image_id, "category_id": category[label], "bbox": box}
-            )
+            row = {"id": where, "image_id": image_id, "category_id": category[label], "bbox": box}
+            rows["annotations"].append({**row, "segmentation": _polygons(thing, first_pixel)})
     return Content(
         path, folder, rows, tuple(faults), +notes, (folder, *{file.parent for file in once}), tuple(once)
     )
@@ -163,23 +170,39 @@ def _images(folder: Path) -> dict[str, list[str]]:
     stems: dict[str, list[str]] = {}
     for path in find_images(folder):
         name = path.relative_to(folder)
-        stems.setdefault(name.with_suffix("").as_posix(), []).append(name.as_posix())
+        stem = unicodedata.normalize("NFC", name.with_suffix("").as_posix())
+        stems.setdefault(stem, []).append(name.as_posix())
     return stems
 
 
 def _named(folder: Path, name: str) -> str | None:
     """Find the image that an XML file names, where there is such a file; else None."""
     parts = PureWindowsPath(name).parts if name else ()
-    tries = [str(Path(*parts[start:])) for start in range(len(parts))]
-    return next((one for one in tries if (folder / one).is_file()), None)
+    tries = [find_file(folder, str(Path(*parts[start:]))) for start in range(len(parts))]
+    return next((path.relative_to(folder).as_posix() for path in tries if path.is_file()), None)
 
 
 def _rotated(thing: Any) -> bool:
-    """Whether CVAT says that a box is to be turned."""
-    for attribute in thing.iter("attribute"):
-        if _text(attribute, "name") == "rotation":
-            return bool(_number(attribute, "value"))
-    return False
+    """Whether CVAT, roLabelImg or another tool says that a box is to be turned."""
+    said = [
+        _text(one, "value") for one in thing.iter("attribute") if _text(one, "name") in ("rotation", "angle")
+    ]
+    said += [tag.text for name in ("rotation", "angle") for tag in thing.iter(name)]
+    return any(map(turned, said)) or thing.find("robndbox") is not None or _text(thing, "type") == "robndbox"
+
+
+def _twice(node: Any, *tags: str) -> str:
+    """Find a tag that is there more than once."""
+    return next((tag for tag in tags if node is not None and len(node.findall(tag)) > 1), "")
+
+
+def _polygons(thing: Any, first_pixel: int) -> list[list[float]]:
+    """The polygons that RectLabel and Roboflow write beside a box, x1 y1 x2 y2 and so on; [] where there is none."""
+    polygons = []
+    for polygon in thing.findall("polygon"):
+        numbers = [_number(polygon, tag.tag) for tag in polygon if re.fullmatch(r"[xy]\d+", tag.tag)]
+        polygons.append([number - first_pixel for number in numbers if number is not None])
+    return polygons
 
 
 def _text(node: Any, path: str) -> str:

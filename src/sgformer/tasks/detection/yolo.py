@@ -1,19 +1,20 @@
 """YOLO's text files: a line for each object, in shares of the image's width and height. Read as COCO's rows."""
 
-import math
 import os
 import re
 from collections import Counter
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import yaml
-
-from ..folders import SUFFIXES, find_images, lies_in_junk
+from ..folders import SUFFIXES, find_file, find_images, lies_in_junk
 from ..loading import DataError
 from ..text import read_lines, read_text
-from .checks import find_file, image_size
+from . import names as names_of
+from .checks import image_size
 from .coco import Content
+from .names import Names, within
 
 # As Ultralytics reads them: float() of Python would also take 1_0, nan and infinity.
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -34,29 +35,13 @@ _KNOWN |= {
 _SPLITS = {"train": ("train",), "val": ("val", "valid", "validation")}
 
 
-class Yaml(NamedTuple):
-    """Contents of data.yaml.
-
-    Attributes:
-        path: The file.
-        names: Of the classes, by number.
-        content: All of a YAML file.
-        keypoints: How many numbers of keypoints follow each box.
-    """
-
-    path: Path
-    names: dict[int, str]
-    content: dict[str, Any]
-    keypoints: int = 0
-
-
 def read(root: Path, split: str, *, images: str | None, names: str) -> Content:
     """Read a split as Ultralytics lays it out.
 
     The labels of ``images/train/a.jpg`` are in ``labels/train/a.txt``: the name of the folder ``images`` is exchanged.
-    Where no folder has this name, they lie beside the images. An image without a file has no objects. A line is
-    ``class x y width height``, from the box's centre, or ``class x y x y x y ...``, a polygon. Where the YAML file has
-    ``kpt_shape``, keypoints follow the box, which are not learned.
+    Where no folder has this name, in capitals or not, they lie beside the images. An image without a file has no
+    objects. A line is ``class x y width height``, from the box's centre, or ``class x y x y x y ...``, a polygon. Where
+    the YAML file has ``kpt_shape``, keypoints follow the box, which are not learned.
 
     Args:
         root: The folder of the data.
@@ -68,7 +53,7 @@ def read(root: Path, split: str, *, images: str | None, names: str) -> Content:
     Raises:
         DataError: There is no such file or folder, or no names in the file.
     """
-    about = _names(root / names)
+    about = names_of.read(root / names)
     notes: Counter[str] = Counter()
     sources = _sources(root, split, images, about)
     folder = sources[0] if len(sources) == 1 and sources[0].is_dir() else root
@@ -90,14 +75,15 @@ def read(root: Path, split: str, *, images: str | None, names: str) -> Content:
         "annotations": [],
         "categories": [{"id": number, "name": name} for number, name in about.names.items()],
     }
-    faults: list[str] = []
+    faults = names_of.compare(about, root, labels.values(), notes)
     named: dict[Path, Path] = {}
     lines: list[list[str]] = []
-    used: list[Path] = []
+    used = [place for place in sources if place.is_file()]
+    bare: list[Path] = []
     for image_id, path in enumerate(files, 1):
-        file = _labels(path, root).with_suffix(".txt")
+        file = _label(path, root)
         if (other := named.setdefault(file, path)) != path:
-            faults.append(f"{_from(path, root)} has the name of {other.name}, whose labels these are")
+            faults.append(f"{within(path, root)} has the name of {other.name}, whose labels these are")
             continue
         # What is wrong with an image is said by who checks all.
         height, width = image_size(path) or (1, 1)
@@ -106,7 +92,7 @@ def read(root: Path, split: str, *, images: str | None, names: str) -> Content:
         if file.is_file():
             used.append(file)
             for number, line in enumerate(read_text(file).split("\n"), 1):
-                where = f"{_from(file, root)}, line {number}"
+                where = f"{within(file, root)}, line {number}"
                 try:
                     if line.strip():
                         lines.append(line.split())
@@ -114,83 +100,42 @@ def read(root: Path, split: str, *, images: str | None, names: str) -> Content:
                         rows["annotations"].append({"id": where, "image_id": image_id, **row})
                 except ValueError as error:
                     faults.append(f"{where}: {error}")
-        elif (beside := path.with_suffix(".txt")).is_file():
-            faults.append(
-                f"{_from(beside, root)} lies beside its image; labels are read from {_from(file.parent, root)}"
-            )
-            used.append(beside)
-    if not about.keypoints and (number := _num_keypoints(lines)):
+        else:
+            bare.append(path)
+    for file, path in _apart(bare, root):
+        place = "beside its image" if file.parent == path.parent else f"apart from {within(path, root)}"
+        looked = within(_label(path, root).parent, root)
+        faults.append(f"{within(file, root)} lies {place}; labels are read from {looked}")
+        used.append(file)
+    if split == "train" and len(bare) == len(files) > 0 and not faults:
+        looked = within(_label(bare[0], root), root)
         raise DataError(
-            f"{about.path}: the labels look like boxes with {number} keypoints each; write kpt_shape: [{number}, 3] "
-            "into data.yaml"
+            f"{root}: nothing to learn from: none of {len(bare)} images has labels, such as {looked}"
         )
+    if not about.keypoints and (alike := _keypoints(lines)):
+        numbers = sorted(set(alike))
+        if len(alike) == sum(len(line) > 5 for line in lines):
+            raise DataError(
+                f"{about.path}: the labels look like boxes with {' or '.join(map(str, numbers))} keypoints each; "
+                f"write kpt_shape: [{numbers[-1]}, 3] into data.yaml"
+            )
+        notes["lines that look like a box and its keypoints, read as polygons"] = len(alike)
+    elif not about.keypoints and (alike := _points(lines)):
+        notes["lines that may be a box and its keypoints (then write kpt_shape), read as polygons"] = alike
     for beside in labels.values():
         for file in sorted(beside.rglob("*.txt")):
             if file not in named and not _is_list(file) and not lies_in_junk(file, beside):
-                faults.append(f"{_from(file, root)}: there is no such image in {split}{_other_image(file)}")
+                faults.append(f"{within(file, root)}: there is no such image in {split}{_other_image(file)}")
                 used.append(file)
     places = dict.fromkeys([*labels, *labels.values(), *(path.parent for path in [*files, *named])])
     return Content(about.path, folder, rows, tuple(faults), +notes, tuple(places), tuple(used))
-
-
-def _from(path: Path, root: Path) -> Path:
-    return path.relative_to(root) if path.is_relative_to(root) else path
 
 
 def _is_list(file: Path) -> bool:
     return file.name in ("classes.txt", "train.txt", "val.txt", "valid.txt", "test.txt")
 
 
-def _names(path: Path) -> Yaml:
-    if not path.is_file():
-        there = [p.name for p in sorted(path.parent.glob("*")) if p.suffix in (".yaml", ".yml", ".names")]
-        there += ["classes.txt"] * (path.parent / "classes.txt").is_file()
-        hint = f" {there[0]}" if there else ""
-        raise DataError(
-            f"there is no file {path} with the names of the classes; name it: --data.train.annotations{hint}"
-        )
-    if path.suffix in (".txt", ".names"):
-        # labelmap.txt of CVAT has colours behind the names, and a comment for a head.
-        lines = [line for line in read_lines(path) if not line.startswith("#")]
-        if lines and all(line.count(":") == 3 for line in lines):
-            lines = [line.split(":")[0] for line in lines]
-        return Yaml(path, dict(enumerate(lines)), {})
-    try:
-        content = yaml.load(read_text(path), _Loader)
-    except yaml.YAMLError as error:
-        raise DataError(f"{path} is no YAML file ({' '.join(str(error).split())})") from error
-    content = content if isinstance(content, dict) else {}
-    names = content.get("names")
-    if isinstance(names, list):
-        names = {str(number): name for number, name in enumerate(names)}
-    if not isinstance(names, dict) or not all(number.isdecimal() for number in names):
-        raise DataError(f"{path} has no list of 'names'; write one, such as names: [cat, dog]")
-    if wrong := [name for name in names.values() if not isinstance(name, str) or not name.strip()]:
-        raise DataError(f"{path}: the name {wrong[0]!r} is no text; write one, such as names: [cat, dog]")
-    if (number := content.get("nc")) is not None and number != str(len(names)):
-        raise DataError(
-            f"{path}: nc is {number}, but there are {len(names)} names; mend the one or the other"
-        )
-    shape, keypoints = content.get("kpt_shape"), 0
-    if shape is not None:
-        if not isinstance(shape, list) or len(shape) != 2 or not all(str(n).isdecimal() for n in shape):
-            raise DataError(f"{path}: kpt_shape {shape!r} is no list of two whole numbers")
-        keypoints = math.prod(map(int, shape))
-    return Yaml(path, {int(number): name for number, name in names.items()}, content, keypoints)
-
-
-class _Loader(yaml.BaseLoader):
-    """Reads YAML with all values as they are written, so that a class may be called on, no or 1.0."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """Construct a mapping; a key that is there twice is an error."""
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        if twice := [key for key, count in Counter(map(str, keys)).items() if count > 1]:
-            raise yaml.YAMLError(f"the key {twice[0]} is there twice")
-        return super().construct_mapping(node, deep)
-
-
-def _sources(root: Path, split: str, images: str | None, about: Yaml) -> list[Path]:
+def _sources(root: Path, split: str, images: str | None, about: Names) -> list[Path]:
     """The folders and lists that hold the images of a split."""
     if images:
         entries, key = [images], f"--data.{split}.images"
@@ -215,7 +160,7 @@ def _sources(root: Path, split: str, images: str | None, about: Yaml) -> list[Pa
     return found
 
 
-def _path(about: Yaml) -> bool:
+def _path(about: Names) -> bool:
     return isinstance(about.content.get("path"), str) and bool(about.content["path"])
 
 
@@ -223,7 +168,7 @@ def _is_text(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() not in SUFFIXES
 
 
-def _listed(file: Path, root: Path, about: Yaml) -> list[Path]:
+def _listed(file: Path, root: Path, about: Names) -> list[Path]:
     """The images that a text file lists, from its own folder, the root, or the path in the YAML file.
 
     Raises:
@@ -243,29 +188,81 @@ def _listed(file: Path, root: Path, about: Yaml) -> list[Path]:
 
 def _labels(path: Path, root: Path) -> Path:
     """Where the labels of a folder or an image are: the last folder called images is exchanged."""
-    parts = list(_from(path, root).parts)
-    if "images" in parts:
-        parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
-    return root / Path(*parts)
+    parts = list(within(path, root).parts)
+    alike = [place for place, part in enumerate(parts) if part.lower() == "images"]
+    if not alike:
+        return path
+    tries = [root.joinpath(*parts[: alike[-1]], name) for name in ("labels", "Labels", "LABELS")]
+    folder = next((other for other in tries if other.is_dir()), tries[0])
+    return folder.joinpath(*parts[alike[-1] + 1 :])
+
+
+def _label(image: Path, root: Path) -> Path:
+    """The labels of an image."""
+    file = _labels(image, root).with_suffix(".txt")
+    return find_file(file.parent, file.name)
+
+
+def _apart(bare: list[Path], root: Path) -> Iterable[tuple[Path, Path]]:
+    """Text files that are called like images without labels, and belong to no other; each with that image."""
+    if not bare:
+        return
+    expected = {_label(image, root) for image in find_images(root)}
+    files = (file for file in root.rglob("*.txt") if not _is_list(file) and not lies_in_junk(file, root))
+    apart: dict[str, list[Path]] = {}
+    for file in sorted(files):
+        if file not in expected:
+            apart.setdefault(file.stem, []).append(file)
+    for path in bare:
+        if found := apart.get(path.stem):
+            yield (
+                max(
+                    found, key=lambda file: (file.parent == path.parent, file.parent.name == path.parent.name)
+                ),
+                path,
+            )
 
 
 def _other_image(file: Path) -> str:
     """Files of the name of labels that are no images known here, such as .heic."""
     parts = ["images" if part == "labels" else part for part in file.parts]
-    others = [p.name for p in Path(*parts).parent.glob(f"{file.stem}.*") if p.suffix != ".txt"]
-    return f", but {others[0]}, which cannot be read" if others else ""
+    for other in Path(*parts).parent.glob(f"{file.stem}.*"):
+        if other.suffix != ".txt":
+            thumbnail = other.suffix.lower() in SUFFIXES
+            return (
+                f", but {other.name}, which {'is left out as a thumbnail' if thumbnail else 'cannot be read'}"
+            )
+    return ""
 
 
-def _num_keypoints(lines: list[list[str]]) -> int:
+def _keypoints(lines: list[list[str]]) -> list[int]:
     """Count the keypoints that lines seem to have behind their boxes: x, y, and whether it is seen, as 0, 1 or 2.
 
     Without the last number they cannot be told from polygons.
     """
-    length = len(lines[0]) if lines else 0
-    if length < 8 or (length - 5) % 3 or any(len(line) != length for line in lines):
+    found = []
+    for line in lines:
+        number, rest = divmod(len(line) - 5, 3)
+        flagged = all(re.fullmatch(r"[012](\.0*)?", word) for word in line[7::3])
+        if number > 0 and not rest and flagged and all(map(_NUMBER.fullmatch, line)):
+            found += [number] * _holds(*map(float, line[1:5]))
+    return found
+
+
+def _points(lines: list[list[str]]) -> int:
+    """Count the lines longer than a box, where each is a box around all points behind it, of x and y."""
+    longer = [line for line in lines if len(line) > 5]
+    if len({len(line) for line in longer}) != 1 or not all(map(_NUMBER.fullmatch, chain(*longer))):
         return 0
-    flags = {word for line in lines for word in line[7::3]}
-    return (length - 5) // 3 if all(re.fullmatch(r"[012](\.0*)?", word) for word in flags) else 0
+    return len(longer) if all(_holds(*map(float, line[1:])) for line in longer) else 0
+
+
+def _holds(x: float, y: float, w: float, h: float, *points: float) -> bool:
+    """Whether four numbers are a box within the image, and all points that are not 0, 0 lie in it."""
+    if min(w, h) <= 0 or min(x - w / 2, y - h / 2) < -0.02 or max(x + w / 2, y + h / 2) > 1.02:
+        return False
+    pairs = zip(points[::2], points[1::2], strict=False)
+    return all(max(abs(px - x) - w / 2, abs(py - y) - h / 2) < 0.01 or px == py == 0 for px, py in pairs)
 
 
 def _annotation(line: str, *, width: int, height: int, keypoints: int) -> dict[str, Any]:

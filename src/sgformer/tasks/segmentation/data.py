@@ -20,6 +20,7 @@ from ..folders import look_through, num_shared
 from ..images import ImageError, Preprocessing
 from ..loading import DataError, Unreadable, collate_readable, listed
 from ..task import Data
+from ..text import num_alike
 from .augment import Augment
 from .layouts import Layout, Sample, Split, ade20k, check, cityscapes, folders, read_mask
 from .masks import IGNORE, Coding
@@ -183,7 +184,11 @@ class SegmentationData(Data):
                     self.notes.append(
                         f"{len(rest)} images of {root / layout.images} have no mask in any split"
                     )
+            if layout.noted and len(splits) > 1:
+                self.notes += layout.beside(root, *([Path(options.mapping)] if options.mapping else []))
         self.classes = self.coding.classes
+        if alike := num_alike(self.classes):
+            self.notes.append(f"{alike} names of classes differ in capitals or blanks alone")
         if options.balanced and "train" in splits:
             self.draw_evenly(self.train_counts())
         self.palette = self.coding.palette

@@ -1,6 +1,8 @@
 """Where images and masks lie: plain folders, ADE20K as released, Cityscapes as released."""
 
-from collections.abc import Collection, Mapping
+import unicodedata
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +14,7 @@ from numpy.typing import NDArray
 from ..bands import Bands
 from ..folders import SUFFIXES, describe_left_out, look_through, some
 from ..images import ImageError, Preprocessing, has_pages
-from ..loading import DataError
+from ..loading import DataError, unused
 from ..text import read_lines
 from .mapping import read_classes, read_mapping
 from .masks import IGNORE, Coding, size_of, turned_like
@@ -63,6 +65,7 @@ class Layout:
         image_ending: What ends the names of images, before the suffix.
         mask_ending: The same of masks; files with another ending are something else.
         noted: Whether what else lies in the folders is worth a note; in sets as released it is known.
+        listed: The file with the names of the classes; each split may have its own, which has to agree.
     """
 
     images: str
@@ -72,6 +75,7 @@ class Layout:
     image_ending: str = ""
     mask_ending: str = ""
     noted: bool = True
+    listed: Path | None = None
 
     def find(
         self, root: Path, split: Split, suffixes: Collection[str] = SUFFIXES
@@ -92,8 +96,11 @@ class Layout:
             root / self.masks.format(split=name),
         )
         beside = self.mask_ending if image_folder == mask_folder else ""
-        images, alike, notes = _by_name(image_folder, self.image_ending, unlike=beside, suffixes=suffixes)
-        masks, faults, more = _by_name(mask_folder, self.mask_ending)
+        known = self._check_lists(root, image_folder, mask_folder)
+        images, alike, notes = _by_name(
+            image_folder, self.image_ending, unlike=beside, suffixes=suffixes, known=known
+        )
+        masks, faults, more = _by_name(mask_folder, self.mask_ending, known=known)
         faults |= alike
         faults |= {
             str(masks[name]): f"has no image in {image_folder}" for name in masks.keys() - images.keys()
@@ -103,6 +110,40 @@ class Layout:
             faults |= {str(images[name]): f"has no mask in {mask_folder}" for name in missing}
         samples = [Sample(images[name], masks[name]) for name in sorted(masks.keys() & images.keys())]
         return samples, faults, list(dict.fromkeys(notes + more)) if self.noted else []
+
+    def beside(self, root: Path, *others: Path) -> list[str]:
+        """Notes on what lies beside the folders of images and masks, and is none of the splits'.
+
+        Args:
+            root: Where folders are.
+            others: Files that are used as well.
+        """
+        folders = [
+            root / one.format(split=name)
+            for one in (self.images, self.masks)
+            for name in self.splits.values()
+        ]
+        used: dict[Path, set[str]] = {}
+        for path in (*folders, *others, *([self.listed] if self.listed else [])):
+            below = [path, *path.parents] if path.is_relative_to(root) else []
+            for one in below[: below.index(root)] if below else []:
+                used.setdefault(one.parent, set()).add(one.name)
+        return [
+            note for above, names in used.items() if above not in folders for note in unused(above, names)
+        ]
+
+    def _check_lists(self, *folders: Path) -> list[Path]:
+        """Find the lists of classes in folders, and raise DataError where one says something else."""
+        if self.listed is None:
+            return []
+        found = [file for file in dict.fromkeys(one / self.listed.name for one in folders) if file.is_file()]
+        for file in found:
+            if (other := read_classes(file)) != self.coding:
+                raise DataError(
+                    f"{file} has the classes {', '.join(other.classes)}, and {self.listed} "
+                    f"{', '.join(self.coding.classes)}; make them alike, or export both splits together"
+                )
+        return found
 
 
 def folders(
@@ -119,7 +160,13 @@ def folders(
         mask_ending: What the names of masks have more than those of images, before the suffix.
     """
     coding = read_mapping(mapping) if mapping else read_classes(root / classes)
-    return Layout(images=images, masks=masks, coding=coding, mask_ending=mask_ending)
+    return Layout(
+        images=images,
+        masks=masks,
+        coding=coding,
+        mask_ending=mask_ending,
+        listed=None if mapping else root / classes,
+    )
 
 
 def ade20k(root: Path) -> Layout:
@@ -243,7 +290,12 @@ def check(samples: list[Sample], coding: Coding, preprocessing: Preprocessing) -
 
 
 def _by_name(
-    folder: Path, ending: str, *, unlike: str = "", suffixes: Collection[str] = SUFFIXES
+    folder: Path,
+    ending: str,
+    *,
+    unlike: str = "",
+    suffixes: Collection[str] = SUFFIXES,
+    known: Sequence[Path] = (),
 ) -> tuple[dict[str, Path], dict[str, str], list[str]]:
     """Images of a folder and those below it by their path in it, without suffix and ending; faults; and notes.
 
@@ -253,6 +305,7 @@ def _by_name(
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}; see --data.root, --data.images and --data.masks")
     images, left_out = look_through(folder, suffixes)
+    left_out = +(left_out - Counter(path.suffix.lower() for path in known if path.parent == folder))
     paths = [path for path in images if path.stem.endswith(ending)]
     paths = [path for path in paths if not (unlike and path.stem.endswith(unlike))]
     there = f", but {describe_left_out(left_out)}" if left_out else ""
@@ -263,6 +316,7 @@ def _by_name(
     faults = {}
     for path in paths:
         name = path.relative_to(folder).with_suffix("").as_posix().removesuffix(ending)
+        name = unicodedata.normalize("NFC", name)
         if (other := found.setdefault(name, path)) != path:
             faults[str(path)] = f"has the name of {other}, but for the suffix; keep one of them"
     return found, faults, notes

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..loading import DataError
-from ..text import read_lines, read_yaml
+from ..text import read_lines, read_names, read_yaml, split_labelmap, split_numbers
 from .masks import IGNORE, Coding, Colour
 
 _FORM = "expected `classes:` with `name: id` or `name: [red, green, blue]`, and `ignore:` with a list"
@@ -36,6 +36,7 @@ def read_mapping(path: str | Path) -> Coding:
     values = {f"class {name}": value for name, value in classes.items()}
     if content.get("ignore") is not None:
         values["ignore"] = content["ignore"]
+    values = _opaque(values)
     lists = [value for value in values.values() if isinstance(value, list) and value]
     nested = any(isinstance(value, list) for group in lists for value in group)
     plain = any(not isinstance(value, list) for value in values.values()) or any(
@@ -74,6 +75,24 @@ def _entries(value: Any, where: str, *, coloured: bool) -> list[Any]:
     return [tuple(each) for each in values] if coloured else values
 
 
+def _opaque(values: dict[str, Any]) -> dict[str, Any]:
+    """Numbers in quotes as numbers; and colours without a fourth number, where it says of all that they are opaque."""
+
+    def number(value: Any) -> Any:
+        if isinstance(value, list):
+            return [number(each) for each in value]
+        return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+    values = {name: number(value) for name, value in values.items()}
+    lists = [value for value in values.values() if isinstance(value, list)]
+    colours = [colour for group in lists for colour in ([group] if _is_flat(group) else group)]
+    if len(lists) == len(values) > 1 and all(len(colour) == 4 and colour[3] == 255 for colour in colours):
+        return {
+            name: group[:3] if _is_flat(group) else [c[:3] for c in group] for name, group in values.items()
+        }
+    return values
+
+
 def _is_colour(value: Any) -> bool:
     return (
         isinstance(value, list)
@@ -89,14 +108,16 @@ def _is_flat(values: list[Any]) -> bool:
 def _labelmap(path: Path) -> Coding:
     """The colours of CVAT's masks: a line ``label:red,green,blue:parts:actions`` for each class."""
     classes: dict[str, Colour] = {}
-    for line in read_lines(path):
-        if line.startswith("#"):
-            continue
-        name, *rest = line.split(":")
-        try:
-            red, green, blue = map(int, rest[0].split(","))
-        except (IndexError, ValueError) as error:
-            raise DataError(f"{path}: {line!r} is not `label:red,green,blue::`, as CVAT writes it") from error
+    lines = read_lines(path)
+    wrong = [line for line in lines if not split_labelmap([line]) and not line.startswith("# label:")]
+    if wrong or not lines:
+        raise DataError(
+            f"{path}: {wrong[0] if wrong else ''!r} is not `label:red,green,blue::`, as CVAT writes it"
+        )
+    for name, colour in split_labelmap(lines):
+        if not colour:
+            raise DataError(f"{path} has no colour for {name}; write it, as red,green,blue")
+        red, green, blue = map(int, colour.split(","))
         if name in classes or (red, green, blue) in classes.values():
             raise DataError(f"{path} has the name or the colour of {name} twice")
         classes[name] = red, green, blue
@@ -116,18 +137,26 @@ def read_classes(path: Path) -> Coding:
     """
     if not path.is_file():
         raise DataError(f"there is no file {path}; it must have the name of each class on a line, in order")
-    lines = read_lines(path)
+    is_csv = path.suffix.lower() == ".csv"
+    lines = read_lines(path) if is_csv else read_names(path)
     if lines and lines[0].startswith("# label:color_rgb"):
         return _labelmap(path)
-    if is_csv := path.suffix.lower() == ".csv":
-        rows = [row for row in csv.reader(io.StringIO("\n".join(lines)), skipinitialspace=True) if row]
-        lines = [" ".join(cell.strip() for cell in row[:2]) for row in rows if row[0].strip().isdigit()]
-    numbered = [line.split(maxsplit=1) for line in lines]
-    if not all(len(words) == 2 and words[0].isdigit() for words in numbered):
+    if is_csv:
+        mark = (
+            ";" if lines and ";" in lines[0] else ","
+        )  # as spreadsheets save it where a comma is for decimals
+        cells = [*csv.reader(io.StringIO("\n".join(lines)), delimiter=mark, skipinitialspace=True)]
+        cells = [[cell.strip() for cell in row[:2]] for row in cells if row[0].strip().isdigit()]
+        if empty := [row[0] for row in cells if not row[1:] or not row[1]]:
+            raise DataError(f"{path} has no name for class {empty[0]}; write one")
+        if not cells:
+            raise DataError(f"{path} has no rows `0, name`, as Roboflow writes it; save it so, with commas")
+        lines = [" ".join(row) for row in cells]
+    if not (numbered := split_numbers(lines)):
         names = [line for line in lines if line.lower().split() != [str(IGNORE), "ignore"]]
         said = lines[:1] == ["__ignore__"]
         return Coding.plain(names[said:], by_custom=not said and len(names) == len(lines))
-    rows = [(int(number), name if is_csv else name.split(" (")[0]) for number, name in numbered]
+    rows = [(number, name if is_csv else name.split(" (")[0]) for number, name in numbered]
     classes = [(number, name) for number, name in rows if number != IGNORE]
     if [number for number, _ in classes] != list(range(len(classes))):
         raise DataError(f"the ids in {path} must be 0, 1, 2 and so on, in this order")

@@ -96,7 +96,12 @@ class Coding:
                         f"{path} holds ids, not colours; write ids into --data.mapping, three of a class as "
                         "[1, 2, 3, 3]"
                     )
-                return self._from_colours(np.asarray(image.convert("RGB")), path)
+                pixels = np.asarray(image.convert("RGBA"))
+                if pixels[pixels[..., 3] < 255, :3].any():
+                    raise DataError(
+                        f"{path} is transparent in part, over other colours than black; save it without transparency"
+                    )
+                return self._from_colours(pixels[..., :3], path)
             if image.mode == "P":
                 return self._from_palette(image, path)
             return self._from_ids(_values(np.asarray(image), bits, path), path)

@@ -1,0 +1,143 @@
+"""Names of classes beside YOLO's labels, as tools and people write them."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from ..loading import DataError
+from ..text import read_names, read_text, split_labelmap, split_numbers
+
+# Where tools write them.
+LISTS = (
+    "data.yaml",
+    "dataset.yaml",
+    "classes.txt",
+    "names.txt",
+    "labels.txt",
+    "predefined_classes.txt",
+    "obj.names",
+)
+LISTS += ("_darknet.labels", "notes.json")
+
+
+class Names(NamedTuple):
+    """Names of classes, and what else their file says.
+
+    Attributes:
+        path: The file.
+        names: Of the classes, by number.
+        content: All of a YAML file.
+        keypoints: How many numbers of keypoints follow each box.
+    """
+
+    path: Path
+    names: dict[int, str]
+    content: dict[str, Any]
+    keypoints: int = 0
+
+
+def read(path: Path) -> Names:
+    """Read names from a YAML file, a text file with a name a line, CVAT's ``labelmap.txt``, or ``notes.json``.
+
+    Raises:
+        DataError: There is no such file, or it has no names, or contradicts itself.
+    """
+    if not path.is_file():
+        there = [p.name for p in sorted(path.parent.glob("*")) if p.suffix in (".yaml", ".yml", ".names")]
+        there += ["classes.txt"] * (path.parent / "classes.txt").is_file()
+        hint = f" {there[0]}" if there else ""
+        raise DataError(
+            f"there is no file {path} with the names of the classes; name it: --data.train.annotations{hint}"
+        )
+    if path.suffix in (".txt", ".names", ".labels"):
+        lines = read_names(path)
+        if labels := split_labelmap(lines):
+            lines = [label for label, _ in labels]
+        elif (numbers := dict(split_numbers(lines))) and sorted(numbers) == [*range(len(lines))]:
+            lines = [numbers[number] for number in range(len(lines))]
+        return Names(path, dict(enumerate(lines)), {})
+    if path.suffix == ".json":
+        return Names(path, _categories(path), {})
+    try:
+        content = yaml.load(read_text(path), _Loader)
+    except yaml.YAMLError as error:
+        raise DataError(f"{path} is no YAML file ({' '.join(str(error).split())})") from error
+    content = content if isinstance(content, dict) else {}
+    names = content.get("names")
+    if isinstance(names, list):
+        names = {str(number): name for number, name in enumerate(names)}
+    if not isinstance(names, dict) or not all(number.isdecimal() for number in names):
+        raise DataError(f"{path} has no list of 'names'; write one, such as names: [cat, dog]")
+    if wrong := [name for name in names.values() if not isinstance(name, str) or not name.strip()]:
+        raise DataError(f"{path}: the name {wrong[0]!r} is no text; write one, such as names: [cat, dog]")
+    if (number := content.get("nc")) is not None and number != str(len(names)):
+        raise DataError(
+            f"{path}: nc is {number}, but there are {len(names)} names; mend the one or the other"
+        )
+    shape, keypoints = content.get("kpt_shape"), 0
+    if shape is not None:
+        if not isinstance(shape, list) or len(shape) != 2 or not all(str(n).isdecimal() for n in shape):
+            raise DataError(f"{path}: kpt_shape {shape!r} is no list of two whole numbers")
+        keypoints = math.prod(map(int, shape))
+    return Names(path, {int(number): name for number, name in names.items()}, content, keypoints)
+
+
+def _categories(path: Path) -> dict[int, str]:
+    """The names in Label Studio's ``notes.json``."""
+    try:
+        return {int(row["id"]): str(row["name"]) for row in json.loads(read_text(path))["categories"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} has no list of 'categories' with 'id' and 'name'") from error
+
+
+class _Loader(yaml.BaseLoader):
+    """Reads YAML with all values as they are written, so that a class may be called on, no or 1.0."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """Construct a mapping; a key that is there twice is an error."""
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        if twice := [key for key, count in Counter(map(str, keys)).items() if count > 1]:
+            raise yaml.YAMLError(f"the key {twice[0]} is there twice")
+        return super().construct_mapping(node, deep)
+
+
+def compare(about: Names, root: Path, labels: Collection[Path], notes: Counter[str]) -> list[str]:
+    """Say where a file beside the one with the names gives another name to a class.
+
+    Args:
+        about: The names that are taken.
+        root: The folder of the data.
+        labels: The folders of the labels.
+        notes: What lists of other names there are is added here.
+    """
+    faults = []
+    above = (folder.parent for folder in labels if folder.parent.is_relative_to(root))
+    files = (folder / name for folder in dict.fromkeys([root, *above, *labels]) for name in LISTS)
+    for file in files:
+        if file == about.path or not file.is_file():
+            continue
+        try:
+            names = read(file).names
+        except DataError as error:  # a data.yaml may be about something else
+            names = {}
+            if file.suffix != ".yaml":
+                faults.append(str(error))
+        unlike = [number for number, name in names.items() if about.names.get(number, name) != name]
+        if {*names.values()}.isdisjoint(about.names.values()):
+            notes[f"names in {within(file, root)} that are none of {about.path.name}, not used"] = len(names)
+        elif unlike:
+            faults.append(
+                f"class {unlike[0]} is {names[unlike[0]]} in {within(file, root)}, and {about.names[unlike[0]]} in "
+                f"{within(about.path, root)}; make them alike, or remove the wrong file"
+            )
+    return faults
+
+
+def within(path: Path, root: Path) -> Path:
+    """A path from a folder, where it is in it."""
+    return path.relative_to(root) if path.is_relative_to(root) else path

@@ -1,0 +1,126 @@
+"""Lists of classes for masks, as tools and people write them; and what lies beside images and masks."""
+
+import unicodedata
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mask_folders import CLASSES, make_mask_folders
+from sgformer.tasks.images import Preprocessing
+from sgformer.tasks.loading import DataError
+from sgformer.tasks.segmentation.data import SegmentationData
+from sgformer.tasks.segmentation.mapping import read_classes, read_mapping
+from sgformer.tasks.segmentation.options import DataOptions
+
+COLOURS = np.array([[0, 0, 0], [250, 50, 83]], np.uint8)
+
+
+def data(root, **kwargs):
+    options = DataOptions(root=str(root), image_size=32, batch_size=2, workers=0, **kwargs)
+    return SegmentationData(options, Preprocessing(image_size=(32, 32)))
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    "text", ["0: sky\n1: grass\n2: brick\n", "0,sky\n1,grass\n2,brick", "0\tsky\n1 grass\n2 brick"]
+)
+def test_numbers_before_names(tmp_path, text):
+    assert read_classes(write(tmp_path / "classes.txt", text)).classes == CLASSES
+
+
+def test_an_empty_line_between_names_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"classes\.txt: line 2 is empty"):
+        read_classes(write(tmp_path / "classes.txt", "sky\n\ngrass\nbrick\n"))
+
+
+def test_labels_of_cvat_may_have_any_sign(tmp_path):
+    text = "# label:color_rgb:parts:actions\n#1:0,0,0::\na:b: 250, 50, 83:head,arm:walk\n"
+    assert read_classes(write(tmp_path / "labelmap.txt", text)).classes == ("#1", "a:b")
+
+
+def test_a_spreadsheet_may_part_cells_by_semicolons(tmp_path):
+    text = "Pixel Value;Class\n0;background\n\n1;cat\n"
+    assert read_classes(write(tmp_path / "_classes.csv", text)).classes == ("background", "cat")
+    with pytest.raises(DataError, match="no name for class 0"):
+        read_classes(write(tmp_path / "_classes.csv", "Pixel Value, Class\n0, \n1, cat\n"))
+
+
+def roboflow(root, val="0, background\n1, cat\n"):
+    for split in ("train", "val"):
+        (root / split).mkdir(parents=True)
+        for i in range(2):
+            Image.new("RGB", (9, 7)).save(root / split / f"{i}.jpg")
+            ids = np.arange(63, dtype=np.uint8).reshape(7, 9) % 2
+            Image.fromarray(ids).save(root / split / f"{i}_mask.png")
+        rows = val if split == "val" else "0, background\n1, cat\n"
+        write(root / split / "_classes.csv", f"Pixel Value, Class\n{rows}")
+    return {"images": "{split}", "masks": "{split}", "mask_ending": "_mask", "classes": "train/_classes.csv"}
+
+
+def test_the_list_of_each_split_has_to_agree(tmp_path):
+    options = roboflow(tmp_path / "a")
+    assert str(data(tmp_path / "a", **options)) == "2 classes, 2 + 2 images"
+    options = roboflow(tmp_path / "b", "0, cat\n1, background\n")
+    with pytest.raises(
+        DataError, match=r"val/_classes\.csv has the classes cat, background, and .*train/_classes"
+    ):
+        data(tmp_path / "b", **options)
+
+
+def test_hidden_colours_of_transparent_pixels(tmp_path):
+    mapping = write(tmp_path / "map.yaml", "classes: {background: [0, 0, 0], cat: [250, 50, 83]}\n")
+    coding, ids = read_mapping(mapping), np.array([[0, 1, 1, 0]])
+    for seen, good in ((ids, True), (1 - ids, False), (0 * ids, False)):
+        pixels = np.dstack([COLOURS[ids], (255 * seen).astype(np.uint8)])
+        Image.fromarray(pixels).save(tmp_path / "m.png")
+        if good:
+            assert coding.read(tmp_path / "m.png").tolist() == ids.tolist()
+        else:
+            with pytest.raises(DataError, match="transparent in part"):
+                coding.read(tmp_path / "m.png")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "classes: {background: [0, 0, 0, 255], cat: [250, 50, 83, 255]}",
+        "classes: {background: [[0, 0, 0, 255]], cat: [[250, 50, 83, 255], [1, 1, 1, 255]]}",
+    ],
+)
+def test_colours_of_four_numbers(tmp_path, text):
+    coding = read_mapping(write(tmp_path / "map.yaml", text))
+    Image.fromarray(COLOURS[None]).save(tmp_path / "m.png")
+    assert coding.read(tmp_path / "m.png").tolist() == [[0, 1]]
+
+
+def test_ids_in_quotes(tmp_path):
+    coding = read_mapping(
+        write(tmp_path / "map.json", '{"classes": {"background": "0", "cat": ["1", "255"]}}')
+    )
+    Image.fromarray(np.array([[0, 1, 255]], np.uint8)).save(tmp_path / "m.png")
+    assert coding.read(tmp_path / "m.png").tolist() == [[0, 1, 1]]
+
+
+def test_accents_of_a_mac(tmp_path):
+    root = make_mask_folders(tmp_path)
+    for path, form in ((root / "images/train/0.png", "NFD"), (root / "annotations/train/0.png", "NFC")):
+        path.rename(path.with_name(unicodedata.normalize(form, "\u00e9.png")))
+    assert str(data(root)).startswith("3 classes, 6 + 3 images")
+
+
+@pytest.mark.parametrize(
+    ("name", "where", "note"),
+    [("images/test/0.png", "images", "test"), ("test/0.png", "", "test"), ("other.csv", "", "other.csv")],
+)
+def test_what_lies_beside_is_named(tmp_path, name, where, note):
+    root = make_mask_folders(tmp_path)
+    (root / "README.txt").write_text("")
+    assert "not used" not in str(data(root))
+    (root / name).parent.mkdir(exist_ok=True)
+    (root / name).write_text("")
+    assert str(data(root)).endswith(f"; not used in {root / where}: {note}")
