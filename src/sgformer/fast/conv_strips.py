@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..backbone.stem import Downsample, Stem
-from ..ops import gelu_
+from ..ops import gelu_, linear
 from .conditions import inference_objection, layers_objection
 from .fused import Instead
 from .workers import each
@@ -114,6 +114,8 @@ def _convolved(rows: Rows, conv: nn.Conv2d, height: int, width: int) -> tuple[Ro
     def convolve(top: int, bottom: int) -> Tensor:
         first, last = top * stride - pad, (bottom - 1) * stride - pad + kernel
         x = rows(max(first, 0), min(last, height))
+        if kernel == stride == conv.groups == 1:  # PyTorch has no fast 1x1 convolution for a thread alone
+            return linear(x.permute(0, 2, 3, 1), conv.weight.flatten(1), conv.bias).permute(0, 3, 1, 2)
         if first < 0 or last > height:
             x = F.pad(x, (0, 0, max(-first, 0), max(last - height, 0)))
         return F.conv2d(x, conv.weight, conv.bias, conv.stride, (0, pad), groups=conv.groups)
