@@ -1,6 +1,7 @@
 """Fonts for class names in drawings: one that has the letters, or the class's number in place of its name."""
 
 import importlib.util
+import re
 import unicodedata
 from collections.abc import Iterable
 from functools import cache
@@ -11,37 +12,12 @@ from PIL import Image, ImageDraw, ImageFont
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 # As systems call them: Latin, Greek and Cyrillic first, then Chinese, Japanese and Korean.
-_FILES = (
-    *(
-        "DejaVuSans.ttf",
-        "NotoSans-Regular.ttf",
-        "LiberationSans-Regular.ttf",
-        "Arial Unicode.ttf",
-        "arial.ttf",
-    ),
-    *(
-        "NotoSansCJK-Regular.ttc",
-        "NotoSansCJKsc-Regular.otf",
-        "NotoSansCJKjp-Regular.otf",
-        "SourceHanSansSC-Regular.otf",
-    ),
-    *(
-        "wqy-microhei.ttc",
-        "wqy-zenhei.ttc",
-        "DroidSansFallbackFull.ttf",
-        "NanumGothic.ttf",
-        "ipag.ttf",
-        "unifont.otf",
-    ),
-    *(
-        "msyh.ttc",
-        "YuGothM.ttc",
-        "malgun.ttf",
-        "PingFang.ttc",
-        "Hiragino Sans GB.ttc",
-        "AppleSDGothicNeo.ttc",
-    ),
-)
+_FILES = """
+DejaVuSans.ttf, NotoSans-Regular.ttf, LiberationSans-Regular.ttf, Arial Unicode.ttf, arial.ttf
+NotoSansCJK-Regular.ttc, NotoSansCJKsc-Regular.otf, NotoSansCJKjp-Regular.otf, SourceHanSansSC-Regular.otf
+wqy-microhei.ttc, wqy-zenhei.ttc, DroidSansFallbackFull.ttf, NanumGothic.ttf, ipag.ttf, unifont.otf
+msyh.ttc, YuGothM.ttc, malgun.ttf, PingFang.ttc, Hiragino Sans GB.ttc, AppleSDGothicNeo.ttc
+"""
 
 
 def font_for(texts: Iterable[str], size: float) -> Font:
@@ -68,7 +44,7 @@ def written(name: str, number: int) -> str:
 @cache
 def _fonts() -> tuple[str, ...]:
     """Files of fonts that are here, by what `ImageFont.truetype` finds them by."""
-    found = [name for name in _FILES if _exists(name)]
+    found = [name for name in re.split(r", |\n", _FILES.strip()) if _exists(name)]
     # Found, not imported: it takes a second.
     spec = importlib.util.find_spec("matplotlib")
     for folder in spec.submodule_search_locations or () if spec else ():

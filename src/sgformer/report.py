@@ -23,17 +23,11 @@ MAX_NAMED_CLASSES = 30
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page.
-
-    Attributes:
-        title: Its heading.
-        html: Its content, from one of the functions below.
-        folded: Whether one has to open it.
-    """
+    """A part of the page."""
 
     title: str
-    html: str
-    folded: bool = False
+    html: str  # from one of the functions below
+    folded: bool = False  # whether one has to open it
 
 
 def page(title: str, lead: str, sections: Sequence[Section]) -> str:
@@ -42,12 +36,7 @@ def page(title: str, lead: str, sections: Sequence[Section]) -> str:
 
 
 def curves(rows: Sequence[Mapping[str, float]], plots: Mapping[str, Sequence[str]]) -> str:
-    """Metrics over epochs, a plot for each group of them.
-
-    Args:
-        rows: One for each epoch, with ``epoch`` and the metrics.
-        plots: Title of each plot to the metrics in it.
-    """
+    """Metrics over epochs, a plot for each title of some of them; a row an epoch, with ``epoch`` and the metrics."""
     drawn = []
     for title, names in plots.items():
         figure, axes = _axes()
@@ -64,11 +53,7 @@ def curves(rows: Sequence[Mapping[str, float]], plots: Mapping[str, Sequence[str
 
 
 def precision_recall(plots: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
-    """Precision over recall, a plot for each kind of object, a curve for each way to judge.
-
-    Args:
-        plots: Title of each plot to its curves: name to precision at recalls in even steps from 0 to 1.
-    """
+    """Precision over recall, a plot for each kind of object, a curve for each way to judge, at even steps of recall."""
     from matplotlib import colormaps
 
     drawn = []
@@ -87,10 +72,8 @@ def precision_recall(plots: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
 def matrix(counts: Any, names: Sequence[str]) -> str:
     """A confusion matrix: rows are the true classes, columns what they were taken for, in shares of the row.
 
-    Args:
-        counts: (classes, classes). Where they are too large to be read in a cell, as those of pixels, percentages are
-            written instead.
-        names: Of the classes; left away where they are more than fit.
+    Where counts are too large to be read in a cell, as those of pixels, percentages are written instead; names are left
+    away where they are more than fit.
     """
     counts = np.asarray(counts, np.float64)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)

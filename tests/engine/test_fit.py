@@ -10,7 +10,7 @@ import torch
 import sgformer  # noqa: F401
 from sgformer.engine import devices, fit
 from sgformer.engine.fit import TrainerOptions, prepare
-from sgformer.tasks.backbones import create_pyramid
+from sgformer.tasks.backbones import Pyramid
 from sgformer.tasks.classification import Classifier
 from sgformer.tasks.images import Preprocessing
 
@@ -28,7 +28,7 @@ class Dense(torch.nn.Module):
 
     def __init__(self, name):
         super().__init__()
-        self.backbone = create_pyramid(name)
+        self.backbone = Pyramid(name)
 
     def forward(self, images):
         return torch.cat([map_.flatten() for map_ in self.backbone(images)])

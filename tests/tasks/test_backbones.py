@@ -5,7 +5,7 @@ import torch
 import sgformer  # noqa: F401
 from sgformer.engine.weights import WeightsError
 from sgformer.ops import resize_positions
-from sgformer.tasks.backbones import create_backbone, create_pyramid
+from sgformer.tasks.backbones import Pyramid, create_backbone
 from sgformer.tasks.classification import Classifier
 from sgformer.tasks.images import Preprocessing
 
@@ -28,7 +28,7 @@ def test_positions_are_resized_from_any_grid_to_any(tmp_path, old, new):
         kwargs={"img_size": list(old)} if old else {},
     )
     classifier.save(tmp_path / "w.safetensors")
-    pyramid = create_pyramid("sgformer_test", {"img_size": new})
+    pyramid = Pyramid("sgformer_test", {"img_size": new})
     pyramid.start_from(tmp_path / "w.safetensors")
     theirs = classifier.backbone.stem
     ours = next(module for module in pyramid.modules() if hasattr(module, "pos_embed"))
@@ -45,7 +45,7 @@ def test_positions_that_are_no_grid_are_refused(tmp_path):
         kwargs={"img_size": 64},
     )
     classifier.save(tmp_path / "w.safetensors")
-    pyramid = create_pyramid("test_vit", {"img_size": 96}, strides=(16,))
+    pyramid = Pyramid("test_vit", {"img_size": 96}, strides=(16,))
     with pytest.raises(WeightsError, match="pos_embed"):
         pyramid.start_from(tmp_path / "w.safetensors")
 

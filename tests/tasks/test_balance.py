@@ -160,7 +160,7 @@ def test_segmentation_goes_on_without_what_was_damaged_later(tmp_path, spoiled):
     assert len(batch.images) == len(batch.targets) == 5
     assert [bad.path.endswith("train/1.png") for bad in batch.unreadable] == [True]
     (judged,) = data.val_dataloader()
-    assert (len(judged.images), len(judged.masks), len(judged.unreadable)) == (2, 2, 1)
+    assert (len(judged.images), len(judged.targets), len(judged.unreadable)) == (2, 2, 1)
     # The head normalizes over a batch; one image that is left goes twice, none is a loss of zero.
     one = Batch(batch.images[:1], batch.targets[:1])
     assert torch.isfinite(task.loss(one))

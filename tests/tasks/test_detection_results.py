@@ -286,13 +286,14 @@ def test_too_many_cut_off_images_end_the_run(breaks, tmp_path):
 def test_a_batch_of_nothing_that_can_be_read_moves_no_weight(tmp_path):
     from sgformer.tasks.backbones import ModelOptions
     from sgformer.tasks.detection import Recipe, build
-    from sgformer.tasks.detection.data import DataOptions, collate
+    from sgformer.tasks.detection.data import DataOptions
+    from sgformer.tasks.loading import collate_listed
 
     root = make_coco(tmp_path / "coco")
     data = DataOptions(root=str(root), shorter_side=48, max_side=96, workers=0)
     task, module = build(Recipe(model=ModelOptions(name="sgformer_test"), data=data))
     (root / "images" / "train0.png").write_bytes(b"")
-    batch = collate([module.dataset("train")[0]])
+    batch = collate_listed([module.dataset("train")[0]])
     assert [row.path for row in batch.unreadable] == [str(root / "images" / "train0.png")]
     loss = task.loss(batch)
     assert loss.item() == 0

@@ -19,7 +19,7 @@ from sgformer.tasks.images import Preprocessing
 from sgformer.tasks.loading import Batch, make_loader
 from sgformer.tasks.segmentation import Recipe, Report, Segmenter, SemanticMap, build, evaluate
 from sgformer.tasks.segmentation.augment import AugmentOptions
-from sgformer.tasks.segmentation.data import Judged, SegmentationData
+from sgformer.tasks.segmentation.data import SegmentationData
 from sgformer.tasks.segmentation.evaluation import confusion_matrix, count
 from sgformer.tasks.segmentation.inference import InferenceOptions
 from sgformer.tasks.segmentation.masks import IGNORE
@@ -273,7 +273,7 @@ def test_evaluation_does_not_depend_on_batches_nor_processes(root, trained):
         for image, mask in make_loader(
             module.images("val"), "val", batch_size=1, workers=0, trainer=process, collate=lambda x: x[0]
         ):
-            count(model, Judged([image], [torch.from_numpy(mask)]), confusion)
+            count(model, Batch([image], [mask]), confusion)
         counts += confusion.compute()
     assert counts.tolist() == [list(row) for row in reports[0].counts]
 
@@ -284,7 +284,7 @@ def test_images_that_are_ignored_altogether(tmp_path):
     whole = evaluate(model, options(root))
     counts = confusion_matrix(3)
     images = SegmentationData(options(root), PREPROCESSING).images("val")
-    count(model, Judged([images[0][0]], [torch.from_numpy(images[0][1])]), counts)
+    count(model, Batch([images[0][0]], [images[0][1]]), counts)
     mask = root / "annotations" / "val" / "0.png"
     Image.fromarray(np.full_like(np.asarray(Image.open(mask)), IGNORE)).save(mask)
     report = evaluate(model, options(root))

@@ -99,11 +99,9 @@ class HybridScaleAttention(Segment):
 
 
 def attend_coarsely(q: Tensor, kv: Tensor, num_heads: int) -> tuple[Tensor, Tensor]:
-    """Attention of all tokens to a grid of coarse ones, and what these receive, 1 on average.
+    """Attention of all tokens `(B, H, W, c)` to a grid of coarse ones, and what each receives, 1 on average.
 
-    Shape:
-        - q: `(B, H, W, c)`; kv: `(B, h, w, 2c)`, keys before values
-        - returns: `(B, H, W, c)` and `(B, h, w)`
+    `kv` is `(B, h, w, 2c)`, keys before values; what is received `(B, h, w)`.
     """
     B, H, W, c = q.shape
     h, w = kv.shape[1:3]
@@ -112,12 +110,7 @@ def attend_coarsely(q: Tensor, kv: Tensor, num_heads: int) -> tuple[Tensor, Tens
 
 
 def spread(received: Tensor, x: Tensor, side: int) -> Tensor:
-    """Give each token of the map what the coarse token of its square of `side` received.
-
-    Shape:
-        - received: `(B, h, w)`; x: `(B, H, W, c)`
-        - returns: `(B, H, W)`
-    """
+    """Give each token of a map `(B, H, W, c)` what the coarse token `(B, h, w)` of its square of `side` received."""
     row = torch.arange(x.shape[1], device=x.device) // side
     column = torch.arange(x.shape[2], device=x.device) // side
     return received.index_select(1, row).index_select(2, column)
@@ -227,10 +220,7 @@ class GlobalAttention(Segment):
 def attend(q: Tensor, kv: Tensor, num_heads: int) -> Tensor:
     """Attention of a map of queries to keys and values, a list or a grid of them.
 
-    Shape:
-        - q: `(B, H, W, c)`
-        - kv: `(B, ..., 2c)`, keys before values
-        - returns: `(B, H, W, c)`
+    `kv` is `(B, ..., 2c)`, keys before values.
     """
     out = attention(split_heads(q, num_heads), *keys_and_values(kv, num_heads))
     return out.transpose(1, 2).reshape(q.shape)

@@ -40,11 +40,7 @@ def init_released(module: nn.Module) -> None:
 
 
 def sine_cosine_positions(channels: int, grid_size: tuple[int, int]) -> Tensor:
-    """The initial positions: the first half of the channels tells the column, the second the row.
-
-    Shape:
-        - returns: `(1, height * width, channels)`, float64, row-major
-    """
+    """The initial positions `(1, N, channels)`, float64: half of the channels tell the column, then half the row."""
     quarter = channels // 4
     frequency = 10000 ** (-torch.arange(quarter, dtype=torch.float64) / quarter)
     row, column = (torch.arange(n, dtype=torch.float64)[:, None] * frequency for n in grid_size)

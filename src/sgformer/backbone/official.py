@@ -57,9 +57,6 @@ def from_official(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Any number of classes will do, also no head at all. A prefix `module.` is dropped.
 
-    Args:
-        state_dict: names and tensors of a released model of any of our variants.
-
     Raises:
         ValueError: if names are missing or unexpected, or a shape differs; the message says which.
     """
@@ -94,11 +91,7 @@ def to_official(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def variant_of(state_dict: Mapping[str, Tensor]) -> str:
-    """The name of the model that released weights belong to, `"sgformer_s"` for instance.
-
-    Raises:
-        ValueError: if they belong to none.
-    """
+    """The name of the model that released weights belong to, `"sgformer_s"` for instance; ValueError if to none."""
     official = _without_prefix(state_dict)
     if "pos_embed" not in official:
         raise ValueError("these are no released SG-Former weights: there is no pos_embed among them")
@@ -115,9 +108,8 @@ def variant_of(state_dict: Mapping[str, Tensor]) -> str:
 def read_released(path: str | Path, *, ema: bool = True) -> dict[str, Tensor]:
     """The state dict in a released file, a `torch.save` dictionary, read without running any code from it.
 
-    Args:
-        path: the file. It may also hold a bare state dict.
-        ema: take the exponential moving average of the weights, to which the paper's numbers belong.
+    `ema` takes the exponential moving average of the weights, to which the paper's numbers belong. The file may also
+    hold a bare state dict.
 
     Raises:
         FileNotFoundError: if there is no such file.

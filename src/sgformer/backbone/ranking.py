@@ -68,14 +68,7 @@ def hold_significance(
 
 @contextmanager
 def record_significance(model: nn.Module) -> Iterator[list[Tensor]]:
-    """Inside this context the list given grows by each significance map that the model measures, in order.
-
-    Args:
-        model: a model, or whatever holds its blocks.
-
-    Shape:
-        - the list's: `(B, H, W)` each
-    """
+    """Inside this context the list given grows by each map `(B, H, W)` that the model measures, in order."""
     maps: list[Tensor] = []
 
     def keep(_module: nn.Module, _args: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:

@@ -69,12 +69,7 @@ class RegionalAttention(SelfGuidedAttention):
         return self.proj(out + convolve(self.positional, branch))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-        """Softmax attention with something added to the scores of each key.
-
-        Shape:
-            - q: `(B, a, N, d)`; k, v: `(B, a, M, d)`; bias: `(B, 1, 1, M)`
-            - returns: `(B, a, N, d)`
-        """
+        """Softmax attention by head, with a bias `(B, 1, 1, M)` added to the scores of each key."""
         return (q * q.shape[-1] ** -0.5 @ k.mT + bias).softmax(-1) @ v
 
     def num_keys(self, num_tokens: int) -> int:

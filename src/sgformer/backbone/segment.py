@@ -14,15 +14,10 @@ from torch.fx import Proxy, Tracer
 
 
 class Way(NamedTuple):
-    """A way to compute a segment, and the predicate that tells when it applies.
+    """A way to compute a segment, and the predicate that tells when it applies."""
 
-    Attributes:
-        run: takes a segment and its inputs, and returns what `segment.plain(*inputs)` does.
-        why_not: takes the same and answers None ("take me"), or a sentence that says why not.
-    """
-
-    run: Callable[..., Any]
-    why_not: Callable[..., str | None]
+    run: Callable[..., Any]  # takes a segment and its inputs, and returns what `segment.plain(*inputs)` does
+    why_not: Callable[..., str | None]  # takes the same and answers None ("take me"), or says why not
 
 
 class Segment(nn.Module):

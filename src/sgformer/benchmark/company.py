@@ -26,11 +26,7 @@ while True:
 
 
 class Neighbours(AbstractContextManager["Neighbours"]):
-    """Processes that do nothing but keep a core busy, from the start of the context to its end.
-
-    Args:
-        number: how many; with a fraction, one of them sleeps for the rest of the time.
-    """
+    """Processes that keep a core busy each while the context lasts; of a fraction, one that sleeps now and then."""
 
     def __init__(self, number: float) -> None:
         self.number = number
@@ -51,10 +47,7 @@ class Neighbours(AbstractContextManager["Neighbours"]):
 
 
 def busy_cores(seconds: float = 0.5) -> float | None:
-    """Count the cores of the machine that are busy now; None where the system does not say.
-
-    Call it while this process does nothing.
-    """
+    """Count the cores of the machine that are busy while this process sleeps; None where the system does not say."""
     before = _ticks()
     if before is None:
         return None

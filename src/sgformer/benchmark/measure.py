@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,11 +42,7 @@ class Case:
 
 
 def create(case: Case, *, device: str | None = None) -> nn.Module:
-    """The model of a case, without its head's classes changed.
-
-    Raises:
-        ValueError: if timm has no such model, or it takes no token budget.
-    """
+    """The model of a case; ValueError where timm has no such model, or it takes no token budget."""
     name, at, budget = case.model.partition("@")
     if not timm.is_model(name):
         raise ValueError(f"timm has no model {name!r}; sgformer list models '*' names them all")
@@ -101,19 +96,6 @@ def step_of(case: Case) -> Callable[[], None]:
         optimizer.zero_grad(set_to_none=True)
 
     return train
-
-
-def quartiles(samples: Sequence[float]) -> tuple[float, float, float]:
-    """Lower quartile, median and upper quartile.
-
-    Example:
-        >>> quartiles([3.0, 1.0, 2.0, 5.0, 4.0])
-        (2.0, 3.0, 4.0)
-    """
-    if len(samples) == 1:
-        return samples[0], samples[0], samples[0]
-    low, middle, high = statistics.quantiles(samples, n=4, method="inclusive")
-    return low, middle, high
 
 
 def count(case: Case) -> tuple[float, float]:

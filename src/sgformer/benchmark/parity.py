@@ -52,12 +52,7 @@ def model_and_image(height: int, width: int, budget: int | None) -> tuple[Any, t
 
 @torch.no_grad()
 def failures(*, device: str = "cpu", dtype: str = "float32") -> list[str]:
-    """A sentence for each number that is not what it must be; none if all hold.
-
-    Args:
-        device: where the models are going to be timed.
-        dtype: in which precision.
-    """
+    """A sentence for each number that is not what it must be, on the device and in the precision that will be timed."""
     found = []
     for (height, width, budget), expected in EXPECTED.items():
         where = f"sgformer_test at {height}x{width}, token budget {budget}"

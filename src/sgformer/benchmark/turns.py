@@ -25,24 +25,14 @@ PAUSE_SECONDS = 0.3
 
 @dataclass(frozen=True)
 class Measured:
-    """Times and memory measured for a case.
+    """Times and memory measured for a case."""
 
-    Attributes:
-        samples: seconds a step, a sample a round.
-        peak_memory_mb: megabytes (2^20 bytes) that a step takes; None where the system does not report it.
-    """
-
-    samples: list[float]
-    peak_memory_mb: float | None
+    samples: list[float]  # seconds a step, a sample a round
+    peak_memory_mb: float | None  # megabytes (2^20 bytes) that a step takes, where the system reports it
 
 
 class Worker:
-    """A process that measures one case; as a context, it ends with it.
-
-    Args:
-        case: what it measures.
-        threads: of the CPU.
-    """
+    """A process that measures one case, by so many CPU threads; as a context, it ends with it."""
 
     def __init__(self, case: Case, *, threads: int) -> None:
         self.case = case
@@ -68,11 +58,7 @@ class Worker:
         self._errors.close()
 
     def peak_memory(self) -> float | None:
-        """Waits for the first step, and returns the megabytes that it took; None where that is not reported.
-
-        Raises:
-            ValueError: if the model cannot take the step.
-        """
+        """Waits for the first step, and returns the megabytes that it took; ValueError where that is not possible."""
         return self._answer()["peak_memory_mb"]
 
     def seconds(self, repeats: int) -> float:
@@ -116,23 +102,20 @@ def measure_in_turns(
         threads: of the CPU.
         together: build and compile the cases of all groups at the same time; they need memory at the same time, too.
         neighbours: how many processes keep a core busy meanwhile; see `Neighbours`.
-        min_seconds: what a sample lasts at least.
-
-    Yields:
-        What was measured of the cases of a group.
+        min_seconds: the least length of a sample.
 
     Raises:
         ValueError: if a model cannot take a step.
     """
     with ExitStack() as stack:
-        early = (
-            [[stack.enter_context(Worker(case, threads=threads)) for case in group] for group in groups]
-            if (together)
-            else [None] * len(groups)
-        )
-        for group, workers in zip(groups, early, strict=True):
+
+        def start(group: Sequence[Case], until: ExitStack) -> list[Worker]:
+            return [until.enter_context(Worker(case, threads=threads)) for case in group]
+
+        early = [start(group, stack) for group in groups] if together else []
+        for i, group in enumerate(groups):
             with ExitStack() as of_group:
-                workers = workers or [of_group.enter_context(Worker(case, threads=threads)) for case in group]
+                workers = early[i] if together else start(group, of_group)
                 yield take_turns(workers, rounds=rounds, neighbours=neighbours, min_seconds=min_seconds)
 
 

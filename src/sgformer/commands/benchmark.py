@@ -28,18 +28,9 @@ if TYPE_CHECKING:
     from ..benchmark.turns import Measured
 
 
-COLUMNS = (
-    *("model", "height", "width", "batch_size", "mode", "dtype", "float32", "compiled", "device"),
-    *(
-        "seconds_median",
-        "seconds_q25",
-        "seconds_q75",
-        "images_per_second",
-        "peak_memory_mb",
-        "gmacs",
-        "mparams",
-        "neighbours",
-    ),
+COLUMNS = tuple(
+    "model height width batch_size mode dtype float32 compiled device seconds_median seconds_q25 seconds_q75 "  # noqa: SIM905
+    "images_per_second peak_memory_mb gmacs mparams neighbours".split()
 )
 
 
@@ -205,11 +196,11 @@ def _refuse_if(failures: list[str]) -> None:
 def _row(case: "Case", measured: "Measured", mparams: float, gmacs: float, *, memory: bool) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from ..benchmark.measure import quartiles
+    import numpy as np
 
     row: dict[str, Any] = {**asdict(case), "gmacs": f"{gmacs:.2f}", "mparams": f"{mparams:.2f}"}
     if measured.samples:
-        low, middle, high = quartiles(measured.samples)
+        low, middle, high = np.quantile(measured.samples, (0.25, 0.5, 0.75)).tolist()
         row |= {"seconds_q25": f"{low:.4g}", "seconds_median": f"{middle:.4g}", "seconds_q75": f"{high:.4g}"}
         row["images_per_second"] = f"{case.batch_size / middle:.4g}"
     if memory and measured.peak_memory_mb is not None:
@@ -236,17 +227,7 @@ def _protocol(device: str, *, rounds: int) -> dict[str, Any]:
     from ..engine.fit import describe_environment
 
     environment = json.loads(describe_environment())
-    kept = (
-        "date",
-        "processor",
-        "num_cpus",
-        "num_threads",
-        "gpus",
-        "python",
-        "versions",
-        "git_commit",
-        "git_changes",
-    )
+    kept = "date processor num_cpus num_threads gpus python versions git_commit git_changes".split()  # noqa: SIM905
     memory = (
         "what PyTorch's allocator holds at most during a second step, less what it holds before"
         if device.startswith("cuda")
@@ -268,19 +249,12 @@ def _protocol(device: str, *, rounds: int) -> dict[str, Any]:
 def _free(folder: Path, stem: str) -> Path:
     """A path for the CSV that no earlier run has taken."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{stem}.csv"
-    for number in itertools.count(2):
-        if not path.exists():
-            return path
-        path = folder / f"{stem}-{number}.csv"
-    raise AssertionError
+    names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+    return next(path for name in names if not (path := folder / f"{name}.csv").exists())
 
 
 def _plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Speed and memory over size: a column for each combination of mode, dtype and compilation.
-
-    Speed is in megapixels a second, so that a cost linear in the image is a level line.
-    """
+    """Speed, in megapixels a second, and memory over size: a column for each combination of all else."""
     from matplotlib.figure import Figure
 
     groups: dict[tuple, list[dict[str, Any]]] = {}

@@ -81,15 +81,9 @@ def demo(overrides: Mapping[str, Any] | None = None, *, out: str | Path = "runs"
 
 
 def draw(weights: str | Path, *, accuracy: float, num_judged: int) -> tuple[Image, Sequence[Scene]]:
-    """Show some validation scenes with the model's prediction, the truth, and where the model looks.
+    """Show some validation scenes of a run with the model's prediction, the truth, and where the model looks.
 
-    Args:
-        weights: A run folder or weights file of the digit scenes.
-        accuracy: For the title, 0 to 1.
-        num_judged: On how many scenes it was measured.
-
-    Returns:
-        The sheet, and the scenes on it: the first ones, with up to two mistakes among them if it makes any.
+    The first ones, with up to two mistakes among them if it makes any; the title says how many of how many are right.
     """
     import torch
     from torch.nn.functional import interpolate

@@ -170,14 +170,11 @@ def _name_of_frames(paths: list[Path]) -> str:
 def explain_image(model: Kept, image: ImageLike, *, size: int | None = None) -> Explanation:
     """Explain what each pair of blocks of a loaded model does with an image, as arrays that can be drawn.
 
-    Args:
-        model: What `sgformer.load` gives, of any task.
-        image: A path, the bytes of a file, a PIL image or an array.
-        size: Shorter side that the model sees, in pixels; None: that at which it evaluates.
+    ``size`` is the shorter side that the model sees, in pixels, 32 or more; None: that at which it evaluates.
 
     Raises:
         ImageError: The image cannot be read.
-        ValueError: The model has no significance, or the size is below 32.
+        ValueError: The model has no significance.
     """
     from .. import explanations as explain_
 

@@ -310,12 +310,7 @@ def readable(weights: str | Path) -> Collection[str]:
 def find(images: list[str], suffixes: Collection[str] = SUFFIXES) -> list[Path]:
     """The files that names, folders and patterns stand for, each once, in order; ``-`` reads standard input.
 
-    Args:
-        images: The names.
-        suffixes: Which files of a folder are images.
-
-    Raises:
-        ValueError: A folder or a pattern has no images.
+    Of a folder, files with these suffixes are images; a folder or a pattern without any is a ValueError.
     """
     paths: dict[Path, None] = {}
     names = [line.rstrip("\n") for name in images for line in (sys.stdin if name == "-" else [name])]

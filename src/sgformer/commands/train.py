@@ -60,9 +60,9 @@ def train(
         _check_run(Path(resume))
     path = recipes.find(source)
     from .. import tasks
-    from . import console as ours
+    from . import console
 
-    with ours.waiting("loading ..."):
+    with console.waiting("loading ..."):
         task_module = tasks.get(recipes.task_of(path))
     parsed = recipes.parse(path, task_module.Recipe, overrides)
     if resume:
@@ -78,13 +78,13 @@ def train(
 
     from ..engine import checkpoints, devices, fit
     from ..engine.callbacks import CountUnreadable
+    from ..engine.run_folder import say
 
-    console = get_console()
     seed_everything(parsed.seed, workers=True, verbose=False)
     trainer = parsed.trainer
     devices.check(trainer.accelerator, trainer.devices, sync_batch_norm=trainer.sync_batch_norm)
     devices.share(parsed.data.batch_size, devices.num_processes(trainer.devices, trainer.num_nodes))
-    with ours.waiting("looking through the data ..."):
+    with console.waiting("looking through the data ..."):
         task, data = task_module.build(parsed)
     fit.prepare(task, parsed.trainer)
     checkpoints.check_space(Path(resume or out), task.model, keep_best=parsed.trainer.keep_best)
@@ -101,7 +101,7 @@ def train(
         CountUnreadable(folder, num_images=data.num_images, max_share=parsed.data.max_unreadable)
     ]
     if not fit.is_first_process():
-        console.quiet = True
+        get_console().quiet = True
     elif resume:
         watchers.append(fit.Describe(folder, recipes.to_yaml(parsed)))
     else:
@@ -110,17 +110,9 @@ def train(
         watchers += _significance(task.model, data, folder)
     num_parameters = sum(parameter.numel() for parameter in task.model.parameters())
     model = f"{parsed.model.name} · {num_parameters / 1e6:.1f}M parameters, {_start(parsed.model, resume)}"
-    console.print(
-        f"{model} · {data} -> {folder}",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
+    say(f"{model} · {data} -> {folder}")
     if resume and (num_epochs := _num_epochs(folder)) >= parsed.trainer.max_epochs:
-        console.print(
-            f"all {num_epochs} epochs are over; to train on: --trainer.max_epochs {num_epochs + 1} or more",
-            highlight=False,
-        )
+        say(f"all {num_epochs} epochs are over; to train on: --trainer.max_epochs {num_epochs + 1} or more")
     if parsed.shortcut:
         return _fit_at_once(parsed, task.model, data, folder)
     try:
@@ -139,14 +131,11 @@ def train(
             print(f"To go on after the last full epoch: sgformer train --resume {folder}")
         raise
     if fit.is_first_process() and parsed.trainer.report:
-        with ours.waiting("judging the best weights, for report.html ..."):
+        with console.waiting("judging the best weights, for report.html ..."):
             _report(folder)
-    console.print(
+    say(
         f"best {task.monitor} {best.get(task.monitor, float('nan')):.4g} in epoch {best['epoch']:.0f}\n"
-        f"Next:\n  sgformer evaluate {folder}\n  sgformer predict {folder} IMAGES",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
+        f"Next:\n  sgformer evaluate {folder}\n  sgformer predict {folder} IMAGES"
     )
     return folder
 

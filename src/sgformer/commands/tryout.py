@@ -34,11 +34,7 @@ class _Result:
 
 
 class Tryout:
-    """Computes on one image after another, and draws what came out. Not for several threads at once.
-
-    Args:
-        model: What `sgformer.load` gives.
-    """
+    """Computes on one image after another, and draws what came out. Not for several threads at once."""
 
     def __init__(self, model: Kept) -> None:
         self.model, self.task = model, model.task
@@ -64,13 +60,10 @@ class Tryout:
     def compute(
         self, file: bytes, *, token_budget: int | Literal["own"] | None = "own", score_threshold: float = 0.5
     ) -> dict[str, Any]:
-        """Predict, and explain where the model can. For JSON.
+        """Predict on an image's file, and explain where the model can. For JSON.
 
-        Args:
-            file: Of an image.
-            token_budget: The most keys of an attention, ``own`` for the model's own number, None for the paper's
-                numbers; a model without budgets ignores it.
-            score_threshold: The least score of what is shown, in detection.
+        ``token_budget`` bounds the keys of an attention: ``own`` for the model's own number, None for the paper's
+        numbers. ``score_threshold`` is for detection.
 
         Raises:
             ImageError: It is no image, damaged, or has too many pixels; found out before they are decoded.
@@ -111,12 +104,7 @@ class Tryout:
         }
 
     def draw(self, name: str, view: str, pair: int = 0) -> bytes:
-        """An image of a result, as JPEG.
-
-        Args:
-            name: The result's ``id``.
-            view: ``image``, ``prediction`` or one of `VIEWS`.
-            pair: Which pair of blocks, from 0.
+        """An image of a result, as JPEG: ``image``, ``prediction``, or one of `VIEWS` of a pair of blocks, from 0.
 
         Raises:
             KeyError: There is no such result (any more), or no such view of it.

@@ -34,7 +34,7 @@ _HEADERS = {
 
 
 def create_app(tryout: Tryout, *, hosts: Sequence[str] = ("*",)) -> Starlette:
-    """The page, and what it asks for, as an ASGI application.
+    """The page, and what it asks for, as an ASGI application; errors are ``{"error": "a sentence"}``.
 
     ========================================== ==========================================================
     ``GET /``                                  the page
@@ -42,12 +42,8 @@ def create_app(tryout: Tryout, *, hosts: Sequence[str] = ("*",)) -> Starlette:
     ``GET /images/<id>/<view>/<pair>``       what `Tryout.draw` draws
     ========================================== ==========================================================
 
-    What goes wrong is answered with ``{"error": "a sentence"}``.
-
-    Args:
-        tryout: The model.
-        hosts: The names by which browsers may call this machine. Without the check, a foreign page whose own name
-            leads here could read what the page reads.
+    Browsers may call this machine by the names in ``hosts`` alone: else a foreign page whose own name leads here could
+    read what the page reads.
     """
     server = _Server(tryout)
     return Starlette(

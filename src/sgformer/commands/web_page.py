@@ -21,13 +21,7 @@ _STATIC_HEAD = (
 
 
 def page(title: str, facts: dict[str, Any], *, static: bool = False) -> str:
-    """The page as HTML.
-
-    Args:
-        title: For people.
-        facts: What it must know of the model.
-        static: Whether the model lies beside it, rather than on the server.
-    """
+    """The page as HTML, with the facts that it must know of the model; if static, that lies beside it."""
     here = Path(__file__)
     backend = here.with_name("web_onnx.js" if static else "web_server.js").read_text(encoding="utf-8")
     template = Environment(autoescape=True).from_string(
@@ -38,12 +32,7 @@ def page(title: str, facts: dict[str, Any], *, static: bool = False) -> str:
 
 
 def write_folder(folder: Path, about: dict[str, Any]) -> None:
-    """Write page and runtime beside a classifier that is there as `model.onnx`.
-
-    Args:
-        folder: Where they go.
-        about: What the file says of itself.
-    """
+    """Write the page beside a classifier that is there as `model.onnx`, and says ``about`` itself."""
     facts = {
         "task": about["task"],
         "about": f"{about['task']}, {len(about['names']):,} classes, in this browser",
@@ -59,11 +48,7 @@ def write_folder(folder: Path, about: dict[str, Any]) -> None:
 
 
 def fetch_runtime(folder: Path) -> None:
-    """Get ONNX Runtime for browsers from npm, unless its files are in the folder already.
-
-    Raises:
-        ValueError: There is no npm, or it cannot fetch the package.
-    """
+    """Get ONNX Runtime for browsers from npm, unless its files are in the folder already; else ValueError."""
     if all((folder / name).exists() for name in RUNTIME_FILES):
         return
     remedy = f"install npm, or put {', '.join(RUNTIME_FILES)} of the npm package {RUNTIME} into {folder}"

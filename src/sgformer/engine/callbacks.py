@@ -4,17 +4,18 @@ import contextlib
 import csv
 import io
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
-from rich import get_console
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from . import devices
+from .checkpoints import tensors_in
+from .run_folder import say
 from .weights import write_atomically
 
 # So many training images in a row that cannot be read are no accident: a disk is gone, say.
@@ -32,9 +33,8 @@ class UnreadableError(RuntimeError):
 class AveragedWeights(WeightAveraging):
     """Exponential moving average of the weights, which is what is validated and saved.
 
-    Lightning's callback swaps the averaged weights in for validation and stores both kinds in a checkpoint.
-    Added here is a decay that starts low, so that a short run does not validate its initial values: after
-    step t it is ``min(decay, (1 + t) / (10 + t))``.
+    Lightning's callback swaps it in for validation. Added is a decay that starts low, so that a short run does not
+    validate its initial values: after step t it is ``min(decay, (1 + t) / (10 + t))``.
     """
 
     def __init__(self, decay: float) -> None:
@@ -61,10 +61,7 @@ class AveragedWeights(WeightAveraging):
 
 
 class StopAtNaN(Callback):
-    """Ends the run at the first loss that is not a number, before it spoils the weights, and says where it began.
-
-    All processes stop together, so that none waits for one that is gone.
-    """
+    """Ends the run, in all processes, at the first loss that is not a number, and says where it began."""
 
     batch: Any = None
 
@@ -79,53 +76,29 @@ class StopAtNaN(Callback):
         finite = bool(torch.isfinite(loss))
         if trainer.strategy.reduce_boolean_decision(finite, all=True):
             return
-        gather = _gather if trainer.world_size > 1 else _alone
         with trainer.precision_plugin.forward_context():
-            origin = find_origin(pl_module, self.batch, finite=finite, gather=gather)
-        (value, *_) = (value for value in gather(loss.item()) if not math.isfinite(value))
+            origin = find_origin(pl_module, self.batch, finite=finite)
+        (value, *_) = (value for value in devices.gathered(loss.item()) if not math.isfinite(value))
         raise LossError(
             f"the loss is {value} at step {trainer.global_step}, in epoch {trainer.current_epoch + 1}; {origin}; "
             "try a lower --optim.lr, a longer --optim.warmup_epochs, or --trainer.precision 32-true"
         )
 
 
-def _alone(value: Any) -> list[Any]:
-    return [value]
-
-
-def _gather(value: Any) -> list[Any]:
-    """Gather the value of each process in all of them."""
-    values: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(values, value)
-    return values
-
-
 @torch.no_grad()
-def find_origin(
-    module: LightningModule,
-    batch: Any,
-    *,
-    finite: bool = False,
-    gather: Callable[[Any], list[Any]] = _alone,
-) -> str:
-    """The first tensor on the way to the loss that holds a NaN or an infinity, in words.
+def find_origin(module: LightningModule, batch: Any, *, finite: bool = False) -> str:
+    """The first tensor on the way to the loss that holds a NaN or an infinity, in words; alike in all processes.
 
     Looks at the weights, then at the batch, then at what each layer gives when ``module.loss(batch)`` is computed once
-    more. All processes have the same answer.
-
-    Args:
-        module: What is trained.
-        batch: What this process has been given.
-        finite: Whether the loss of this process is a number.
-        gather: Gives what each process has; by default there is one.
+    more. ``finite`` says whether the loss of this process is a number.
     """
     spoilt = next((name for name, p in module.named_parameters() if not torch.isfinite(p).all()), None)
     if spoilt:  # in every process, since all hold the same weights
         return f"the weights {spoilt} are no longer finite, so an earlier step went too far"
     origin = _first_layer(module, batch)
-    if any(not torch.isfinite(tensor).all() for tensor in _floats(batch)):
+    if _not_finite(batch):
         origin = "the images or targets of the batch themselves are not finite"
-    origins = gather(None if finite else origin)
+    origins = devices.gathered(None if finite else origin)
     number, origin = next((i, found) for i, found in enumerate(origins) if found)
     return origin if len(origins) == 1 else f"{origin} (in process {number} of {len(origins)})"
 
@@ -135,7 +108,7 @@ def _first_layer(module: LightningModule, batch: Any) -> str:
 
     def look(name: str) -> Any:
         def hook(layer: nn.Module, inputs: Any, output: Any) -> None:
-            if not found and any(not torch.isfinite(tensor).all() for tensor in _floats(output)):
+            if not found and _not_finite(output):
                 found.append(
                     f"the first tensor that is not finite is the output of {name} ({type(layer).__name__})"
                 )
@@ -152,20 +125,12 @@ def _first_layer(module: LightningModule, batch: Any) -> str:
     return found[0] if found else "all layers give finite numbers, so it is the loss itself"
 
 
-def _floats(content: Any) -> Any:
-    if isinstance(content, Tensor) and content.is_floating_point():
-        yield content
-    elif isinstance(content, dict | list | tuple):
-        for value in content.values() if isinstance(content, dict) else content:
-            yield from _floats(value)
+def _not_finite(content: Any) -> bool:
+    return any(not torch.isfinite(tensor).all() for tensor in tensors_in(content))
 
 
 class ValidateEvery(Callback):
-    """Validates after every so many epochs, and after the last one, which Lightning's own setting would leave out.
-
-    Args:
-        num_epochs: Epochs from one validation to the next.
-    """
+    """Validates after every so many epochs, and after the last one, which Lightning's own setting would leave out."""
 
     def __init__(self, num_epochs: int) -> None:
         self.num_epochs = num_epochs
@@ -183,13 +148,9 @@ class ValidateEvery(Callback):
 class CountUnreadable(Callback):
     """Names the images that cannot be read in ``unreadable.csv``, and ends the run where they are too many.
 
-    Batches that leave images out carry them as ``batch.unreadable``, a tuple of (path, reason). In training, more
-    than `MAX_IN_A_ROW` without one in between that can be read end the run, too.
-
-    Args:
-        folder: The run folder, as the first process knows it.
-        num_images: How many there are, training and validation together.
-        max_share: Which share of them may be unreadable.
+    Batches that leave images out carry them as ``batch.unreadable``, a tuple of (path, reason). The run ends beyond
+    ``max_share`` of ``num_images``, those of training and validation together, and in training after more than
+    `MAX_IN_A_ROW` without one in between that can be read.
     """
 
     def __init__(self, folder: Path, *, num_images: int, max_share: float) -> None:
@@ -238,7 +199,7 @@ class CountUnreadable(Callback):
         csv.writer(table, lineterminator="\n").writerows([("path", "reason"), *sorted(self.found.items())])
         write_atomically(self.folder / name, table.getvalue().encode())
         for path, reason in new.items():
-            get_console().print(f"left out: {path}: {reason}", highlight=False, markup=False, soft_wrap=True)
+            say(f"left out: {path}: {reason}")
         # Images are shared out anew in every epoch, so that each process may come to see all of them.
         if len(self.found) > self.max_share * self.num_images:
             path, reason = next(iter(new.items()))

@@ -1,10 +1,10 @@
 """Checkpoints that a run can go on from at any time, written so that an old one is never lost to a new one."""
 
 import errno
-import os
 import pickle
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor, nn
 
 from .sampling import fold, seed_all
-from .weights import read_metadata
+from .weights import read_metadata, replacing
 
 CHECKPOINT = "last.ckpt"
 # Whether it is time for a checkpoint is asked every so many batches, because all processes must agree on it.
@@ -25,35 +25,20 @@ BATCHES_BETWEEN_LOOKS = 10
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the old checkpoint and renames: whoever reads sees the old one or the new one, whole.
 
-    Lightning writes to the system's folder for temporary files and moves from there, which is no rename where that
-    is another disk.
+    Lightning writes to the system's temporary folder and moves from there: no rename where that is another disk.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Saves, or leaves the old file and an error that says what to do."""
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            with temporary.open("wb") as file:
+            with replacing(Path(path)) as file:
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
         except (OSError, RuntimeError) as error:  # torch reports a failed write as a RuntimeError
-            temporary.unlink(missing_ok=True)
-            raise OSError(_why_not_saved(path, checkpoint, error)) from error
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+            raise OSError(_why_not_saved(Path(path), checkpoint, error)) from error
 
 
 class Checkpoints(Checkpoint):
-    """Writes ``last.ckpt`` after every epoch and, between two of them, every so many minutes.
-
-    Args:
-        folder: The run folder.
-        minutes: How often within an epoch; None: never.
-    """
+    """Writes ``last.ckpt`` after every epoch and, unless ``minutes`` is None, every so many minutes within one."""
 
     def __init__(self, folder: Path, *, minutes: float | None) -> None:
         self.path, self.minutes = folder / CHECKPOINT, minutes
@@ -82,11 +67,7 @@ class Checkpoints(Checkpoint):
 
 
 class SeededSteps(Checkpoint):
-    """Starts the random generators anew at each step, so that a resumed run draws what an unbroken one would.
-
-    Args:
-        seed: The recipe's.
-    """
+    """Starts the random generators anew at each step, so that a resumed run draws what an unbroken one would."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -99,18 +80,10 @@ class SeededSteps(Checkpoint):
 
 
 def check_space(folder: Path, model: nn.Module, *, keep_best: int = 1) -> None:
-    """Make sure that the disk has room for a run, before it begins.
+    """Make sure that the disk has room for a run, before it begins; OSError where it has not.
 
     That is two checkpoints, the old and the new one, each with weights, their average and two numbers of the optimizer
-    for each of them; and the last weights, and those of the best epochs.
-
-    Args:
-        folder: Where the run goes; it need not exist yet.
-        model: What is trained.
-        keep_best: How many of the best epochs' weights are kept; of several, the best are there twice.
-
-    Raises:
-        OSError: There is too little, with how much there is and how much it takes.
+    for each of them; the last weights; and those of the ``keep_best`` best epochs, of several the best one twice.
     """
     needed = (2 * 4 + 1 + keep_best + (keep_best > 1)) * sum(
         parameter.nbytes for parameter in model.parameters()
@@ -129,13 +102,8 @@ def check_space(folder: Path, model: nn.Module, *, keep_best: int = 1) -> None:
 def check_fits(folder: Path, task: nn.Module, *, averages: bool) -> None:
     """Make sure that a run's checkpoint belongs to a task, before anything in its folder is changed.
 
-    Args:
-        folder: The run folder.
-        task: What is to go on.
-        averages: Whether it keeps averaged weights.
-
     Raises:
-        ValueError: The checkpoint is another model's, was made otherwise, or is none of ours.
+        ValueError: It is another model's, was made with or without averaged weights otherwise, or is none of ours.
     """
     path = folder / CHECKPOINT
     remedy = f"resume it as it was begun, or start anew from its weights: --model.weights {folder}"
@@ -159,11 +127,7 @@ def check_fits(folder: Path, task: nn.Module, *, averages: bool) -> None:
 
 
 def epochs_begun(folder: Path) -> int:
-    """Count the epochs that a run had begun when its checkpoint was written.
-
-    Raises:
-        ValueError: The checkpoint is none of ours, or damaged.
-    """
+    """Count the epochs that a run had begun when its checkpoint was written."""
     return _read(folder / CHECKPOINT)["epoch"] + 1
 
 
@@ -186,7 +150,7 @@ def _shape(shapes: dict[str, Any], name: str) -> str:
 
 
 def _why_not_saved(path: Path, checkpoint: dict[str, Any], error: BaseException) -> str:
-    needed = sum(value.nbytes for value in _tensors(checkpoint))
+    needed = sum(value.nbytes for value in tensors_in(checkpoint))
     kept = f"the one from before is unharmed: {path}" if path.exists() else "there is none yet"
     cause: BaseException | None = error
     while cause and not isinstance(cause, OSError):  # under the error that torch makes of it
@@ -203,9 +167,10 @@ def _why_not_saved(path: Path, checkpoint: dict[str, Any], error: BaseException)
     )
 
 
-def _tensors(content: Any) -> Any:
+def tensors_in(content: Any) -> Iterator[Tensor]:
+    """All tensors in nested dictionaries, lists and tuples."""
     if isinstance(content, Tensor):
         yield content
     elif isinstance(content, dict | list | tuple):
         for value in content.values() if isinstance(content, dict) else content:
-            yield from _tensors(value)
+            yield from tensors_in(value)

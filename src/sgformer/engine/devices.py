@@ -1,16 +1,13 @@
 """Devices and processes of a run, and whether they have instructions for bfloat16."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 
 def num_processes(devices: int | str, num_nodes: int = 1) -> int:
-    """Count the processes of a run.
-
-    Args:
-        devices: The recipe's: a number, GPUs by number with commas between, or auto for one process a GPU.
-        num_nodes: How many machines.
-    """
+    """Count the processes of a run; ``devices`` is a number, GPUs by number with commas between, or auto: one a GPU."""
     if devices == "auto":
         return max(torch.cuda.device_count(), 1) * num_nodes
     text = str(devices)
@@ -18,44 +15,41 @@ def num_processes(devices: int | str, num_nodes: int = 1) -> int:
 
 
 def share(batch_size: int, num_processes: int) -> int:
-    """Divide a total batch size by the processes.
-
-    Raises:
-        ValueError: The processes cannot share the batch equally.
-    """
+    """Divide a total batch size by the processes; ValueError where it does not divide."""
     if batch_size % num_processes:
-        lower, upper = (
-            batch_size // num_processes * num_processes,
-            -(-batch_size // num_processes) * num_processes,
-        )
+        lower = batch_size - batch_size % num_processes
         raise ValueError(
             f"data.batch_size {batch_size} is that of all processes together and does not divide among "
             f"{num_processes} (trainer.devices times trainer.num_nodes); set --data.batch_size "
-            f"{f'{lower} or ' if lower else ''}{upper}"
+            f"{f'{lower} or ' if lower else ''}{lower + num_processes}"
         )
     return batch_size // num_processes
 
 
 def mean_over_processes(values: Tensor) -> Tensor:
     """The mean of a tensor over the processes of a run; itself where there is one. All take part."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    if not _several():
         return values
     total = values.clone()
     torch.distributed.all_reduce(total)
     return total / torch.distributed.get_world_size()
 
 
+def gathered(value: Any) -> list[Any]:
+    """The value that each process of a run has, by rank, in all of them. All take part."""
+    if not _several():
+        return [value]
+    values: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
+def _several() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
 def check(accelerator: str, devices: int | str, *, sync_batch_norm: bool = False) -> None:
-    """Make sure that there are as many GPUs as asked for, before anything is written.
-
-    Args:
-        accelerator: The recipe's, such as ``gpu``.
-        devices: The recipe's, such as 8.
-        sync_batch_norm: The recipe's; PyTorch has it for GPUs alone.
-
-    Raises:
-        ValueError: There are fewer, or none.
-    """
+    """Make sure that there are as many GPUs as a recipe asks for, before anything is written; else ValueError."""
     num = torch.cuda.device_count()
     if sync_batch_norm and (accelerator == "cpu" or not num):
         raise ValueError(
@@ -79,11 +73,7 @@ def check(accelerator: str, devices: int | str, *, sync_batch_norm: bool = False
 
 
 def has_bfloat16(accelerator: str) -> bool:
-    """Whether what a run computes on has instructions for bfloat16; without them it is slower than float32.
-
-    Args:
-        accelerator: The recipe's.
-    """
+    """Whether what a run computes on has instructions for bfloat16; without them it is slower than float32."""
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if accelerator in ("gpu", "mps") or (accelerator == "auto" and torch.backends.mps.is_available()):

@@ -256,11 +256,7 @@ def fit(
 
 
 def prepare(task: LightningModule, options: TrainerOptions) -> None:
-    """Have a model compute as the recipe asks: the same numbers, with less memory or in less time.
-
-    Args:
-        task: Its ``model`` is what people keep; the ``backbone`` of that is of timm.
-        options: The recipe's section ``trainer``.
+    """Have a model compute as the recipe's section ``trainer`` asks: the same numbers in less memory or in less time.
 
     Raises:
         ValueError: Task, backbone or machine do not offer it.
@@ -335,12 +331,7 @@ def write_description(folder: Path, recipe_yaml: str) -> None:
 
 
 class Describe(Callback):
-    """Writes the description of a resumed run once its checkpoint was taken up, so that a failure leaves the old one.
-
-    Args:
-        folder: The run folder.
-        recipe_yaml: What the run goes on by.
-    """
+    """Writes the description of a resumed run once its checkpoint was taken up; a failure leaves the old one."""
 
     def __init__(self, folder: Path, recipe_yaml: str) -> None:
         self.folder, self.recipe_yaml = folder, recipe_yaml

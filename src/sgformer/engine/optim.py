@@ -72,11 +72,9 @@ class OptimOptions:
 def create_optimizer(model: nn.Module, options: OptimOptions) -> Optimizer:
     """The optimizer of a model, with groups for weight decay and, where asked for, layer decay.
 
-    Exempt from decay are parameters of one dimension, biases, and what the model, or a part of it, names in
-    ``no_weight_decay()``.
-
-    Raises:
-        ValueError: The optimizer is unknown, or layer decay is asked of a model without ``group_matcher``.
+    Exempt from decay are parameters of one dimension, biases, and what a part of the model names in
+    ``no_weight_decay()``. ValueError where the optimizer is unknown, or layer decay is asked of a model without
+    ``group_matcher``.
     """
     known = [str(name) for name in list_optimizers()]
     if options.name.lower() not in known:
@@ -147,12 +145,8 @@ def count_steps(trainer: Any) -> int:
 class Schedule(LambdaLR):
     """A learning rate by a factor of each step, which a resumed run follows by its recipe as it is now.
 
-    A checkpoint holds the learning rates and decays that the optimizer had. Once it is loaded, those of the recipe
-    take their place, and the schedule goes on from the step where it was.
-
-    Args:
-        optimizer: Has the recipe's learning rate and decay in each group.
-        factor: What the learning rate is multiplied by, of the step from 0.
+    A checkpoint holds the learning rates and decays that the optimizer had. Once it is loaded, those of the recipe take
+    their place, and the schedule goes on from the step where it was.
     """
 
     def __init__(self, optimizer: Optimizer, factor: Callable[[int], float]) -> None:
@@ -179,11 +173,7 @@ class Schedule(LambdaLR):
 def create_schedule(
     optimizer: Optimizer, options: OptimOptions, *, num_steps: int, num_epochs: int
 ) -> Schedule:
-    """The learning rate of each step: a straight rise over the warm-up, then the recipe's way down to ``final_lr``.
-
-    Raises:
-        ValueError: Warm-up and final epochs leave nothing in between.
-    """
+    """The learning rate of each step: a straight rise over the warm-up, then the recipe's way down to ``final_lr``."""
     if options.warmup_epochs + options.final_epochs >= num_epochs and options.final_epochs:
         raise ValueError(
             f"optim.warmup_epochs {options.warmup_epochs} and optim.final_epochs {options.final_epochs} leave nothing "

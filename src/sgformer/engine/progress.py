@@ -7,30 +7,26 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich import get_console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from .run_folder import RunFolder
+from .run_folder import RunFolder, say
 
 # Where progress is not drawn but printed, a line this often, beside one after each epoch.
 SECONDS_BETWEEN_LINES = 60.0
 
 
 class RunProgress(Callback):
-    """Show one bar for the whole run on a terminal, with rate, time left and metrics; plain lines anywhere else.
-
-    Args:
-        run: What wrote the epoch's row, before this callback's turn.
-    """
+    """Show one bar for the whole run on a terminal, with rate, time left and metrics; plain lines anywhere else."""
 
     def __init__(self, run: RunFolder) -> None:
-        self.run = run
-        self.console = get_console()
+        self.run = run  # which has written the epoch's row before this callback's turn
+        console = get_console()
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TextColumn("{task.fields[text]}"),
-            console=self.console,
+            console=console,
             transient=True,
-            disable=not self.console.is_terminal,
+            disable=not console.is_terminal,
             expand=True,
         )
         self.task = TaskID(0)
@@ -72,9 +68,7 @@ class RunProgress(Callback):
             text += f" · loss {loss.item():.3f}"
         if self.bar.disable:
             self.spoken = now
-            self._print(
-                f"{_epoch(trainer)}  batch {self.num_batches}/{trainer.num_training_batches} · {text}"
-            )
+            say(f"{_epoch(trainer)}  batch {self.num_batches}/{trainer.num_training_batches} · {text}")
         else:
             self.bar.update(self.task, completed=self.num_batches, text=text)
 
@@ -100,7 +94,7 @@ class RunProgress(Callback):
         is_last = trainer.current_epoch + 1 == trainer.max_epochs
         left = "" if is_last else f" · {_clock(self._seconds_left(trainer, now))} left"
         mark = " · best" if self.run.best is self.run.rows[-1] else ""
-        self._print(f"{_epoch(trainer)}  {metrics} · {rate}{left}{mark}")
+        say(f"{_epoch(trainer)}  {metrics} · {rate}{left}{mark}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Takes the bar away."""
@@ -115,9 +109,6 @@ class RunProgress(Callback):
         done = trainer.current_epoch - self.first + self.num_batches / per_epoch
         total = (trainer.max_epochs or 0) - self.first
         return (now - self.started) * (total - done) / max(done, 1e-9)
-
-    def _print(self, line: str) -> None:
-        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _epoch(trainer: Trainer) -> str:

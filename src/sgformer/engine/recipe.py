@@ -49,20 +49,15 @@ def names() -> dict[str, Path]:
 
 
 def find(name: str | Path) -> Path:
-    """The file of a recipe given by name (``smoke``, ``detection/smoke``) or by path.
+    """The file of a recipe given by name (``smoke``, ``detection/smoke``) or by path; else RecipeError.
 
     Where several tasks have the name, it is classification's; the others' go by their task: ``segmentation/smoke``.
-
-    Raises:
-        RecipeError: There is none, or the name belongs to several other tasks.
     """
     packaged = names()
     matches = [key for key in packaged if str(name) in (key, key.split("/")[1])]
     matches = [key for key in matches if key.startswith("classification/")] or matches
     if len(matches) == 1:
         return packaged[matches[0]]
-    if (first := f"classification/{name}") in matches:
-        return packaged[first]
     if matches:
         raise RecipeError(f"recipe {name} exists for several tasks; write one of {', '.join(matches)}")
     path = Path(name)
@@ -97,13 +92,10 @@ def task_of(path: Path) -> str:
 def parse(
     source: Path | Mapping[str, Any], sections: type[R], overrides: Mapping[str, Any] | None = None
 ) -> R:
-    """Read a recipe into the sections of its task.
+    """Read a recipe, a file or its content, into the dataclass of dataclasses that holds the sections of its task.
 
-    Args:
-        source: Its file, or its content.
-        sections: A dataclass of dataclasses: the task's sections, their keys, types and defaults.
-        overrides: Dotted keys and what they become, such as ``{"trainer.max_epochs": 3}``; strings are read
-            as YAML, so ``"3"`` does as well.
+    ``overrides`` are dotted keys and what they become, such as ``{"trainer.max_epochs": 3}``; strings are read as YAML,
+    so ``"3"`` does as well.
 
     Raises:
         RecipeError: A key is unknown (the nearest known one is named) or a value has the wrong type.

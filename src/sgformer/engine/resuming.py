@@ -10,53 +10,24 @@ from .recipe import to_dict
 
 # Keys that a resumed run follows, where their value differs from the run's own. All others would be ignored by the
 # checkpoint, or would make it another run: which samples are in a batch, which weights there are, what they mean.
-FOLLOWED = (
-    *("optim.lr", "optim.weight_decay", "optim.warmup_epochs", "optim.warmup_lr", "optim.final_lr"),
-    *("optim.final_epochs", "optim.schedule", "optim.step_epochs", "optim.decay_epochs"),
-    *(
-        "trainer.max_epochs",
-        "trainer.accelerator",
-        "trainer.devices",
-        "trainer.num_nodes",
-        "trainer.strategy",
-        "trainer.sync_batch_norm",
-    ),
-    *("trainer.clip_grad", "trainer.ema_decay", "trainer.checkpoint_minutes", "trainer.keep_best"),
-    *("trainer.validate_every", "trainer.limit_val_batches", "trainer.significance", "trainer.report"),
-    *("trainer.tensorboard", "trainer.compile", "trainer.grad_checkpointing", "trainer.channels_last"),
-    *("model.drop_path_rate", "head.dropout", "loss.*"),
-    *("heads.num_proposals", "heads.num_sampled", "heads.max_detections"),
-    *(
-        "data.root",
-        "data.roots*",
-        "data.images",
-        "data.masks",
-        "data.train.*",
-        "data.val.*",
-        "data.train_list",
-        "data.val_list",
-    ),
-    *("data.train_shards", "data.val_shards", "data.val_labels", "data.download", "data.workers"),
-    *(
-        "data.max_unreadable",
-        "data.invalid",
-        "data.faults",
-        "data.augment.*",
-        "data.inference.*",
-        "data.views",
-    ),
-)
+FOLLOWED = {
+    "optim": "lr weight_decay warmup_epochs warmup_lr final_lr final_epochs schedule step_epochs decay_epochs",
+    "trainer": "max_epochs accelerator devices num_nodes strategy sync_batch_norm clip_grad checkpoint_minutes "
+    "keep_best validate_every limit_val_batches significance report tensorboard compile grad_checkpointing "
+    "channels_last",
+    "model": "drop_path_rate",
+    "head": "dropout",
+    "heads": "num_proposals num_sampled max_detections",
+    "loss": "*",
+    "data": "root roots* images masks train.* val.* train_list val_list train_shards val_shards val_labels download "
+    "workers max_unreadable invalid faults augment.* inference.* views",
+}
 # Weights stay in float32 in all of these, so that a checkpoint of one is one of the others.
 _SAME_WEIGHTS = {"auto", "32-true", "bf16-mixed"}
 
 
 def changes(own: Any, now: Any) -> dict[str, tuple[Any, Any]]:
-    """The dotted keys in which two recipes of a task differ, with both values.
-
-    Args:
-        own: The parsed recipe of a run.
-        now: The same with overrides.
-    """
+    """The dotted keys in which a run's recipe and the one with overrides differ, with both values."""
     before, after = _flat(own), _flat(now)
     names = dict.fromkeys([*before, *after])
     return {key: (before.get(key), after.get(key)) for key in names if before.get(key) != after.get(key)}
@@ -64,11 +35,6 @@ def changes(own: Any, now: Any) -> dict[str, tuple[Any, Any]]:
 
 def check_changes(folder: Path, own: Any, now: Any) -> None:
     """Make sure that a run can go on with another recipe than its own.
-
-    Args:
-        folder: The run folder.
-        own: Its parsed recipe.
-        now: The same with overrides.
 
     Raises:
         ValueError: A key that differs cannot be followed; all such keys are named with both values.
@@ -94,7 +60,8 @@ def _follows(key: str, own: Any, now: Any) -> bool:
         return {own, now} <= _SAME_WEIGHTS
     if key == "trainer.ema_decay":  # the checkpoint holds an average, or none
         return own is not None and now is not None
-    return any(fnmatchcase(key, pattern) for pattern in FOLLOWED)
+    section, _, name = key.partition(".")
+    return any(fnmatchcase(name, pattern) for pattern in FOLLOWED.get(section, "").split())
 
 
 def _flat(section: Any, prefix: str = "") -> dict[str, Any]:

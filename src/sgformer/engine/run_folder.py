@@ -15,17 +15,20 @@ from torch import nn
 from .weights import write_atomically
 
 
+def say(line: str) -> None:
+    """Print a line as it is, on the console that a progress bar may share."""
+    get_console().print(line, highlight=False, markup=False, soft_wrap=True)
+
+
 class RunFolder(Callback):
     """Writes ``metrics.csv``, ``last`` and ``best.safetensors`` after every epoch.
 
     Args:
         folder: The run folder.
-        kept: What of a task is kept: the model, with the averaged weights where there are any. All processes are
-            asked, since they may each have a share of it; the first one saves.
+        kept: Takes what is kept of a task: the model, with averaged weights if there are any. Asked in all processes.
         save: Writes the weights of a model to a path, with its metrics as metadata; those that are not finite are None.
         monitor: The metric that decides which epoch is best; higher is better, and one that is not finite never is.
-        keep_best: How many epochs' weights to keep. The best are ``best.safetensors``; the next ones are
-            ``epoch-<number>.safetensors``.
+        keep_best: How many epochs' weights to keep; the ones after the best are ``epoch-<number>.safetensors``.
     """
 
     def __init__(
@@ -90,12 +93,7 @@ class RunFolder(Callback):
             if name not in self.not_finite:
                 self.not_finite.add(name)
                 never = ", but such an epoch is never the best" * (name == self.monitor)
-                get_console().print(
-                    f"warning: {name} is {row[name]} in epoch {row['epoch']:.0f}; the run goes on{never}",
-                    highlight=False,
-                    markup=False,
-                    soft_wrap=True,
-                )
+                say(f"warning: {name} is {row[name]} in epoch {row['epoch']:.0f}; the run goes on{never}")
 
     def _keep(self, model: nn.Module, row: dict[str, float]) -> None:
         rows = [r for r in self.rows if math.isfinite(r.get(self.monitor, math.nan))]

@@ -19,17 +19,11 @@ POOL = 16
 
 
 class Draw(NamedTuple):
-    """Index of a training data set: a sample, and the seed of its augmentation.
-
-    Attributes:
-        index: Which sample.
-        seed: Of what varies from sample to sample.
-        batch_seed: Of what all samples of a batch must share, such as a size; None: nothing.
-    """
+    """Index of a training data set: a sample, and the seed of its augmentation."""
 
     index: int  # pyright: ignore[reportIncompatibleMethodOverride] (tuples have a method of this name)
     seed: int
-    batch_seed: int | None = None
+    batch_seed: int | None = None  # of what all samples of a batch must share, such as a size
 
 
 def fold(*numbers: int) -> int:
@@ -52,8 +46,7 @@ def seed_all(seed: int) -> None:
 def seed_sample(seed: int) -> None:
     """Seed the generators for a sample, which is prepared on the CPU.
 
-    Generators of GPUs are left alone: `torch.manual_seed` notes for each who asked, which takes milliseconds, longer
-    than to decode a small image.
+    Those of GPUs are left alone: `torch.manual_seed` takes milliseconds for them, longer than to decode a small image.
     """
     random.seed(seed)
     np.random.seed(seed)
@@ -71,9 +64,9 @@ def drawn(index: int | Draw) -> int:
 class EpochSampler(Sampler[Draw]):
     """The samples of one process in each epoch.
 
-    A batch of all processes together is a stretch of the epoch's order, and each process takes its share of it. So
-    two processes with batches of 16 see what one process sees with batches of 32. Samples at the end of the order
-    that do not fill a batch for every process are left out of the epoch.
+    A batch of all processes together is a stretch of the epoch's order, and each process takes its share of it. So two
+    processes with batches of 16 see what one process sees with batches of 32. Samples at the end of the order that do
+    not fill a batch for every process are left out of the epoch.
 
     Args:
         length: How many samples there are.
@@ -81,9 +74,8 @@ class EpochSampler(Sampler[Draw]):
         seed: Which order.
         rank: Which process this is.
         num_processes: How many there are.
-        likeness: A number for each sample. Those with near numbers then share a batch, and a ``batch_seed``; None: any.
-        weights: How often each sample is drawn, relative to the others, in an epoch of the same length; a sample comes
-            as often as that says, rounded down or up. None: once.
+        likeness: A number for each sample. Those with near numbers then share a batch, and a ``batch_seed``.
+        weights: How often each sample is drawn in an epoch of the same length, relative to the others.
     """
 
     def __init__(
@@ -138,13 +130,7 @@ class EpochSampler(Sampler[Draw]):
 
 
 def _drawn_by_weight(order: Tensor, weights: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw as many samples, each as often as its weight says: at even distances along the sum of the sorted weights.
-
-    Args:
-        order: Indices of all samples, in mixed order.
-        weights: Of each index.
-        generator: Mixes what was drawn.
-    """
+    """Draw as many samples, each as often as its weight says: at even distances along the sum of the sorted weights."""
     order = order[weights[order].argsort(stable=True)]  # so that the numbers of each weight hardly vary, too
     ends = weights[order].cumsum(0)
     start = torch.rand((), generator=generator, dtype=torch.float64)
@@ -154,13 +140,7 @@ def _drawn_by_weight(order: Tensor, weights: Tensor, generator: torch.Generator)
 
 
 def _like_together(batches: Tensor, likeness: Tensor, generator: torch.Generator) -> Tensor:
-    """Sort samples by likeness within a pool of batches, then mix the batches again.
-
-    Args:
-        batches: Indices (batches, samples), in mixed order.
-        likeness: Of each index.
-        generator: Mixes the batches.
-    """
+    """Sort samples by likeness within a pool of (batches, samples), then mix the batches again."""
     pools = []
     for pool in batches.split(POOL):
         indices = pool.flatten()

@@ -17,9 +17,9 @@ import errno
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import safetensors.torch
 import torch
@@ -41,34 +41,37 @@ class WeightsError(ValueError):
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new, and never a part of it.
-
-    A crash or a full disk leaves the old file as it was and no temporary file behind.
-    """
+    """Write a file so that a reader sees the old content or the new; the folder is made if needed."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The same folder, because a rename is atomic only within one file system.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("wb") as file:
+        with replacing(path) as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        if isinstance(error, OSError) and error.errno:  # a failed write does not say to which file
+    except OSError as error:
+        if error.errno:  # a failed write does not say to which file
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 
-def check_writable(*paths: str | Path | None) -> None:
-    """Make sure that files can be written before what goes into them is worked out.
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes the place of another once it is whole; an error leaves the old one, and no other file."""
+    # In the same folder, because a rename is atomic only within one file system.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
 
-    Raises:
-        OSError: One of them cannot, with the reason.
-    """
+
+def check_writable(*paths: str | Path | None) -> None:
+    """Make sure that files can be written before what goes into them is worked out; else OSError with the reason."""
     for path in (Path(path) for path in paths if path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,13 +86,9 @@ def check_writable(*paths: str | Path | None) -> None:
 def save(
     path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], *, half: bool = False
 ) -> None:
-    """Save tensors and their metadata to one file, atomically.
+    """Save tensors and their metadata, which the module's docstring lists, to one file, atomically.
 
-    Args:
-        path: Where to; the folder is made if needed.
-        tensors: A state dict. It is copied to the CPU, and tensors that share memory are written apart.
-        metadata: What the module's docstring lists; ``format`` is added.
-        half: Whether to write floating-point tensors in half precision (float16), in half the space.
+    Tensors that share memory are written apart; with ``half``, floating-point ones as float16.
 
     Raises:
         WeightsError: A tensor holds numbers that are too large for half precision.
@@ -110,11 +109,7 @@ def save(
 
 
 def locate(run_or_weights: str | Path) -> Path:
-    """The weights file that a person means by a run folder (its best, else its last), a file, or a packaged name.
-
-    Raises:
-        FileNotFoundError: There is no such folder or file, or the run has saved nothing yet.
-    """
+    """The weights file that a person means by a run folder (its best, else its last), a file, or a packaged name."""
     path = Path(run_or_weights)
     if path.is_dir():
         for name in ("best.safetensors", "last.safetensors"):
@@ -135,21 +130,13 @@ def locate(run_or_weights: str | Path) -> Path:
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
-    """The metadata of a weights file, without reading the tensors.
-
-    Raises:
-        WeightsError: The file is no weights file of this package, or is damaged.
-    """
+    """The metadata of a weights file, without reading the tensors; WeightsError where it is none, or damaged."""
     with _open(locate(path)) as file:
         return _metadata(file, path)
 
 
 def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors (on the CPU) and the metadata of a weights file.
-
-    Raises:
-        WeightsError: The file is no weights file of this package, or is damaged.
-    """
+    """The tensors (on the CPU) and the metadata of a weights file; WeightsError where it is none, or damaged."""
     with _open(locate(path)) as file:
         metadata = _metadata(file, path)
         return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118 (no dict)
@@ -161,12 +148,12 @@ def restore(
     *,
     part: Callable[[M], nn.Module] = lambda model: model,
 ) -> M:
-    """The model in a weights file, in evaluation mode.
+    """The model in a weights file, or in a run folder's best, in evaluation mode.
 
     Args:
-        path: A weights file, or a run folder for its best.
+        path: A weights file or run folder.
         make: Builds the model from the file's metadata, with any values.
-        part: Which part of it the tensors belong to; all of it unless said otherwise.
+        part: Which part of it the tensors belong to.
 
     Raises:
         WeightsError: The file is damaged, is for something else, or its names and shapes do not fit.
@@ -182,15 +169,10 @@ def restore(
 
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str | Path) -> None:
-    """Load tensors into a module, all or nothing.
-
-    Args:
-        module: What to fill.
-        tensors: Its state dict.
-        source: Where the tensors came from, for the message.
+    """Load a state dict into a module, all or nothing.
 
     Raises:
-        WeightsError: Names are missing or unexpected, or a shape differs. The module is then unchanged.
+        WeightsError: Names are missing or unexpected, or a shape differs; says from which ``source``.
     """
     own = module.state_dict()
     faults = [

@@ -86,9 +86,6 @@ def combine(
 
     Returns:
         float32 `size`, 0 to 1.
-
-    Raises:
-        ValueError: no map at all, or one that is not `(H, W)` or not finite.
     """
     if not len(maps):
         raise ValueError("there is no map to combine; the model reported none")
@@ -98,17 +95,11 @@ def combine(
 
 @dataclass(frozen=True)
 class Cell:
-    """Cell of a contact sheet: an image with its caption.
-
-    Attributes:
-        image: RGB or gray, any size; enlarged or reduced to fit, never distorted.
-        caption: text below; each line is cut to the cell's width.
-        mark: True draws a check in a disc before the caption, False a cross in a square, None nothing.
-    """
+    """Cell of a contact sheet: an image, enlarged or reduced to fit, with its caption."""
 
     image: ImageLike
-    caption: str = ""
-    mark: bool | None = None
+    caption: str = ""  # each line is cut to the cell's width
+    mark: bool | None = None  # True draws a check in a disc before the caption, False a cross in a square
 
 
 def contact_sheet(
@@ -131,12 +122,6 @@ def contact_sheet(
         note: a line at the very bottom.
         cell_size: longer side of every image, in pixels.
         text_size: height of the letters, in pixels.
-
-    Returns:
-        An RGB image.
-
-    Raises:
-        ValueError: there is nothing to draw.
 
     Example:
         >>> gray = np.full((48, 64, 3), 128, np.uint8)
@@ -207,12 +192,8 @@ def significance_sheet(
 ) -> Image.Image:
     """Draw a row for each image: the image, all pairs of blocks together, and the last pair of each stage.
 
-    Args:
-        first: the images, with what is written below them.
-        maps: for each pair `(n, H, W)`; the grid shrinks from stage to stage.
-        size: (height, width) that the model saw.
-        title: a line above everything.
-        cell_size: longer side of every image, in pixels.
+    Maps are `(n, H, W)` for each pair, whose grid shrinks from stage to stage; `size` is the (height, width) that the
+    model saw.
     """
     covered = covered_shares(maps, size)
     # The last map before the grid shrinks is the stage's last pair.
@@ -238,12 +219,7 @@ def covered_shares(maps: Sequence[NDArray[np.float32]], size: tuple[int, int]) -
 
 
 def covered_share(size: tuple[int, int], tokens: tuple[int, int], stride: int) -> tuple[float, float]:
-    """The share of a map's height and width that an image fills: the last tokens may reach beyond its edge.
-
-    Args:
-        size: (height, width) of the image in pixels.
-        tokens: those of the map.
-        stride: pixels from one token to the next.
+    """The share of a map's height and width that an image fills: the last tokens, of `stride` pixels, may reach beyond.
 
     Example:
         >>> covered_share((36, 128), (3, 8), 16)

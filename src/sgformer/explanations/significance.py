@@ -71,11 +71,7 @@ def spending_maps(model: nn.Module, x: Tensor) -> list[Spent]:
 
 @torch.no_grad()
 def significance_and_spending(model: nn.Module, x: Tensor) -> tuple[list[Tensor], list[Spent]]:
-    """Compute `significance_maps` and `spending_maps` in one pass.
-
-    Raises:
-        ValueError: nothing in the model measures significance, or can tell how it is spent.
-    """
+    """Compute `significance_maps` and `spending_maps` in one pass."""
     measure, spend = _find(model, "forward_significance"), _find(model, "forward_spending")
     with _evaluating(model):
         maps = measure(x)

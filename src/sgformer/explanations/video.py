@@ -72,11 +72,7 @@ class VideoReader:
         self._container.close()
 
     def __iter__(self) -> Iterator[tuple[Image.Image, Fraction]]:
-        """Each frame upright in RGB, and the second at which it is shown, from 0.
-
-        Raises:
-            VideoError: The video is damaged from here on; what came before it was given.
-        """
+        """Each frame upright in RGB, and the second at which it is shown; VideoError where the rest is damaged."""
         first, count = None, 0
         try:
             for frame in self._container.decode(self._stream):
@@ -112,14 +108,9 @@ class VideoReader:
 
 
 class VideoWriter:
-    """An MP4 file that is there once it is whole. A context manager.
+    """An MP4 file that is there once it is whole; an error before that leaves what was there. A context manager.
 
-    Args:
-        path: Where to; what is there is replaced at the end, and kept where an error comes first.
-        rate: Frames a second, for players; each frame is shown when it is told to be.
-
-    Attributes:
-        num_frames: That were written.
+    `rate`, in frames a second, is for players; each frame is shown when it is told to be.
     """
 
     def __init__(self, path: Path, rate: Fraction = Fraction(25)) -> None:
@@ -148,12 +139,7 @@ class VideoWriter:
             self._draft.unlink(missing_ok=True)
 
     def add(self, frame: NDArray[np.uint8], seconds: Fraction) -> None:
-        """Write a frame.
-
-        Args:
-            frame: `(height, width, 3)`, of the size of the first one.
-            seconds: When it is shown.
-        """
+        """Write a frame `(height, width, 3)`, of the size of the first one, and the second when it is shown."""
         import av
 
         # The usual colour format has one colour for two by two pixels, so sides are even.

@@ -21,13 +21,8 @@ _KEPT_SIDE = 96  # of the maps that are kept for it, in pixels
 class WatchSignificance(Callback):
     """Draws ``significance/epoch-<number>.png`` in the run folder, and hands the image to TensorBoard.
 
-    ``significance/evolution.png`` shows the same images through the epochs. Drawn with the weights that are
-    validated: the averaged ones, where the run has some.
-
-    Args:
-        folder: The run folder.
-        images: What the model sees, for people.
-        x: The same, prepared for the model, `(n, 3, height, width)`.
+    ``significance/evolution.png`` shows the same images through the epochs. Drawn with the weights that are validated:
+    the averaged ones, where the run has some. ``x`` are the images, prepared for the model, `(n, 3, height, width)`.
     """
 
     def __init__(self, folder: Path, images: Sequence[Image.Image], x: Tensor) -> None:

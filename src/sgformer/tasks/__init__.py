@@ -53,11 +53,7 @@ TASKS = {
 
 
 def get(name: str) -> Folder:
-    """The folder of a task, imported.
-
-    Raises:
-        ValueError: There is no such task.
-    """
+    """The folder of a task, imported; ValueError where there is no such task."""
     if name not in TASKS:
         from ..engine.recipe import nearest
 
@@ -66,14 +62,7 @@ def get(name: str) -> Folder:
 
 
 def load(weights: str | Path, *, device: str = "cpu") -> "Kept":
-    """A trained model, ready to predict, from a run folder or a weights file.
-
-    Args:
-        weights: A run folder (its best weights) or a weights file.
-        device: Where the model goes, such as ``cpu`` or ``cuda``.
-
-    Returns:
-        What the task keeps, such as a `Classifier`, in evaluation mode.
+    """A trained model, ready to predict, from a run folder (its best weights) or a weights file.
 
     Raises:
         WeightsError: The file is damaged, or of a task that this version does not know.
@@ -84,12 +73,7 @@ def load(weights: str | Path, *, device: str = "cpu") -> "Kept":
 
 
 def lazily(package: str, places: Mapping[str, str]) -> Callable[[str], Any]:
-    """A package's ``__getattr__``, which imports names from their modules when they are asked for.
-
-    Args:
-        package: The package's name.
-        places: Each name's module within it.
-    """
+    """A package's ``__getattr__``, which imports names from the modules in ``places`` when they are asked for."""
 
     def __getattr__(name: str) -> Any:
         if name not in places:

@@ -86,11 +86,8 @@ def create_backbone(
 ) -> nn.Module:
     """`timm.create_model` by a registered name only, with errors that people can act on.
 
-    Args:
-        name: Any model of timm.
-        kwargs: What a recipe or a weights file asks for; arguments that fetch files are refused.
-        pretrained: Whether timm downloads trained weights.
-        more: What this package asks for, such as ``num_classes`` or ``features_only``.
+    ``kwargs`` are what a recipe or a weights file asks for, of which those that fetch files are refused; ``more`` are
+    what this package asks for, such as ``features_only``.
     """
     check_name(name)
     if forbidden := FORBIDDEN & kwargs.keys():
@@ -144,7 +141,7 @@ def check_name(name: str) -> None:
 def preprocessing_of(
     name: str, *, image_size: int | tuple[int, int], crop_fraction: float | None = None, in_chans: int = 3
 ) -> Preprocessing:
-    """Return the preprocessing of a timm model: its own mean, deviation, interpolation and crop.
+    """The preprocessing of a timm model: its own mean, deviation, interpolation and crop.
 
     With another number of bands than 3, mean and deviation are yet to be measured, see `bands.measured`.
     """
@@ -170,33 +167,11 @@ def preprocessing_of(
     )
 
 
-def create_pyramid(
-    name: str,
-    kwargs: Mapping[str, Any] | None = None,
-    *,
-    strides: tuple[int, ...] = (4, 8, 16, 32),
-    pretrained: bool = False,
-) -> "Pyramid":
-    """A backbone whose feature maps at these strides a head can work with.
-
-    Args:
-        name: Any model of timm that gives feature maps.
-        kwargs: More arguments of the backbone, such as ``{"token_budget": 196}``.
-        strides: Pixels per place of each map, from fine to coarse.
-        pretrained: Whether timm downloads trained weights.
+class Pyramid(nn.Module):
+    """Feature maps of a timm backbone at given strides, from fine to coarse, for a head to work with.
 
     Raises:
         ValueError: The model is unknown, does not take an argument, or has no maps at these strides.
-    """
-    return Pyramid(name, dict(kwargs or {}), strides=strides, pretrained=pretrained)
-
-
-class Pyramid(nn.Module):
-    """Feature maps of a timm backbone at given strides; see `create_pyramid`.
-
-    Attributes:
-        backbone: timm's feature extractor around the model, which a search for ``forward_significance`` finds.
-        channels: How many channels each map has.
 
     Shape:
         - input: (B, 3, height, width)
@@ -204,10 +179,16 @@ class Pyramid(nn.Module):
     """
 
     def __init__(
-        self, name: str, kwargs: dict[str, Any], *, strides: tuple[int, ...], pretrained: bool = False
+        self,
+        name: str,
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        strides: tuple[int, ...] = (4, 8, 16, 32),
+        pretrained: bool = False,
     ) -> None:
         super().__init__()
         check_name(name)
+        kwargs = dict(kwargs or {})
         self.name, self.kwargs, self.strides = name, kwargs, strides
         try:
             with torch.device("meta"):
@@ -272,9 +253,7 @@ class Pyramid(nn.Module):
 def adapt_inputs(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights of a model of RGB images for one with other input channels, as timm adapts its own: summed or repeated.
 
-    Args:
-        tensors: What there is.
-        own: The state dict of the model that they are for. Whatever else differs stays as it is.
+    ``own`` is the state dict of that model; whatever else differs stays as it is.
     """
     adapted = dict(tensors)
     for name, tensor in tensors.items():

@@ -12,13 +12,11 @@ ClassWeights = Literal["balanced"] | dict[str, float] | None
 
 
 def class_weights(wanted: ClassWeights, classes: Sequence[str], counts: ArrayLike) -> list[float] | None:
-    """The weight of each class in the loss.
+    """The weight of each class in the loss; None: all the same.
 
-    Args:
-        wanted: ``balanced`` gives a class the weight ``total / (number of classes * count)``, so that all classes weigh
-            the same together and the mean over what is learned from is 1; a mapping gives weights by name, 1 to others.
-        classes: Names of the classes.
-        counts: Training images, or pixels, of each. A class without any gets no weight, and counts nowhere.
+    ``balanced`` gives a class the weight ``total / (number of classes * count)``, so that all classes weigh the same
+    together and the mean over what is learned from is 1; a class without any gets no weight, and counts nowhere. A
+    mapping gives weights by name, 1 to others.
 
     Raises:
         DataError: A class is unknown, or a weight is below 0.
@@ -38,12 +36,9 @@ def class_weights(wanted: ClassWeights, classes: Sequence[str], counts: ArrayLik
 
 
 def draw_weights(holds: ArrayLike) -> NDArray[np.float64]:
-    """Weigh images so that all classes are drawn equally often.
+    """Weigh images so that all classes are drawn equally often, as if a class was drawn first and then an image of it.
 
-    As if a class was drawn first, each equally likely, and then one of the images that hold it.
-
-    Args:
-        holds: (images, classes), above 0 where an image holds a class.
+    ``holds`` is (images, classes), above 0 where an image holds a class.
     """
     there = np.asarray(holds) > 0
     each = there / np.maximum(there.sum(0), 1)

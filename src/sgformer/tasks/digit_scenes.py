@@ -207,10 +207,7 @@ def _place(
     size: tuple[int, int],
     rng: np.random.Generator,
 ) -> tuple[tuple[int, int], NDArray[np.float32]] | None:
-    """Draw a digit at a size and a place where the earlier ones stay visible: (top, left) and its ink.
-
-    Returns None when no try succeeds.
-    """
+    """Draw a digit at a size and a place where the earlier ones stay visible: (top, left) and its ink; or None."""
     areas = [mask.sum() for mask in masks]
     height = min(size) * rng.uniform(*DIGIT_HEIGHT) / num_digits**0.5
     for _ in range(30):

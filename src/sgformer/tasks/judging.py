@@ -11,25 +11,15 @@ from torch import Tensor
 
 
 class Mistake(NamedTuple):
-    """An image that a model is wrong about.
+    """An image that a model is wrong about."""
 
-    Attributes:
-        panels: What is to be seen side by side, the image itself first.
-        seen: What the backbone sees of it, (3, height, width).
-        caption: What went wrong, in a line.
-    """
-
-    panels: list[Image.Image]
-    seen: Tensor
-    caption: str
+    panels: list[Image.Image]  # to be seen side by side, the image itself first
+    seen: Tensor  # what the backbone sees of it, (3, height, width)
+    caption: str  # what went wrong, in a line
 
 
 class Worst:
-    """The worst of many mistakes, found in one pass; each is drawn only if it is among them so far.
-
-    Args:
-        num: How many at most.
-    """
+    """The ``num`` worst of many mistakes, found in one pass; each is drawn only if it is among them so far."""
 
     def __init__(self, num: int) -> None:
         self.num = num
@@ -53,19 +43,14 @@ class Worst:
 
 @dataclass(frozen=True, kw_only=True)
 class BaseReport:
-    """Report on how good a model is.
-
-    Attributes:
-        num_images: How many were judged.
-        notes: What was left out of the data, or is unusual, a line each.
-        worst: The worst mistakes, if they were asked for.
-        results: Everything found, as pycocotools takes it; None where the data have no ids for that.
-    """
+    """Report on how good a model is."""
 
     num_images: int
-    notes: tuple[str, ...] = ()
-    worst: tuple[Mistake, ...] = ()
-    results: tuple[dict[str, Any], ...] | None = None
+    notes: tuple[str, ...] = ()  # what was left out of the data, or is unusual, a line each
+    worst: tuple[Mistake, ...] = ()  # if they were asked for
+    results: tuple[dict[str, Any], ...] | None = (
+        None  # as pycocotools takes them, where the data have ids for that
+    )
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
@@ -89,12 +74,7 @@ class BaseReport:
 
 
 def taken_for(counts: Tensor, names: Sequence[str]) -> list[str | None]:
-    """Name the class that each class is most often taken for; None where it never is.
-
-    Args:
-        counts: By true class (rows) and given class (columns).
-        names: Of the classes.
-    """
+    """Name the class that each class is most often taken for; ``counts`` are by true class (rows) and given class."""
     wrong = counts - counts.diag().diag()
     return [names[int(row.argmax())] if row.any() else None for row in wrong]
 

@@ -119,14 +119,9 @@ class Kept(nn.Module):
         return (pixels.to(self.mean.dtype) - self.mean) / self.std
 
     def prepare(self, image: Any, *, size: int | None = None) -> Tensor:
-        """An image as the backbone takes it, resized but whole: (1, channels, height, width).
+        """Prepare an image that was read as the backbone takes it, resized but whole: (1, channels, height, width).
 
-        Args:
-            image: What the preprocessing has read.
-            size: Shorter side in pixels; None: that at which the model evaluates.
-
-        Raises:
-            ValueError: The size is below 32.
+        ``size`` is the shorter side in pixels, 32 or more; None: that at which the model evaluates.
         """
         if size is not None and size < 32:
             raise ValueError(f"size {size} is too small: models of stride 32 need at least 32")
@@ -193,11 +188,7 @@ class Kept(nn.Module):
     predict: Callable[..., Any]
 
     def embed(self, images: Any, *, batch_size: int = 32) -> Tensor:
-        """Pooled features of images, for tasks that have such.
-
-        Raises:
-            ValueError: This one has none.
-        """
+        """Pooled features of images, for tasks that have such; else ValueError."""
         raise ValueError(f"these weights are for {self.task}; features are those of a classifier")
 
     def save(
@@ -229,10 +220,7 @@ class Kept(nn.Module):
 
     @classmethod
     def from_weights(cls, path: str | Path) -> Self:
-        """Read back what `save` wrote, in evaluation mode.
-
-        Args:
-            path: A weights file, or a run folder for its best.
+        """Read back what `save` wrote, from a weights file or a run folder's best, in evaluation mode.
 
         Raises:
             WeightsError: The file is damaged, is for something else, or its names and shapes do not fit.
@@ -243,9 +231,7 @@ class Kept(nn.Module):
 def restore(path: str | Path, kind: Any) -> Any:
     """The model in a weights file, which is opened once, in evaluation mode.
 
-    Args:
-        path: A weights file, or a run folder for its best.
-        kind: Gives the class of `Kept` of a task's name, or None.
+    ``kind`` gives the class of `Kept` of a task's name, or None.
 
     Raises:
         WeightsError: The file is damaged, is for something else, or its names and shapes do not fit.

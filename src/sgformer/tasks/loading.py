@@ -19,38 +19,39 @@ class DataError(ValueError):
 
 
 class Unreadable(NamedTuple):
-    """Placeholder for a sample whose image cannot be read.
-
-    Attributes:
-        path: Which one.
-        reason: What is wrong with it.
-    """
+    """Placeholder for a sample whose image cannot be read."""
 
     path: str
     reason: str
 
 
 class Batch(NamedTuple):
-    """Images and class indices, and the images that should have been among them.
+    """Images with what is in them, and those left out, which `engine.callbacks.CountUnreadable` names and counts.
 
     Attributes:
-        images: (B, 3, height, width); B is 0 where none could be read.
-        targets: (B,), int64; of masks (B, height, width).
-        unreadable: Those left out; `engine.callbacks.CountUnreadable` names and counts them.
+        images: (B, 3, height, width), or a list where sizes differ; B is 0 where none could be read.
+        targets: Class indices (B,), masks (B, height, width), or a list of what is in each image.
+        unreadable: Those that should have been among them.
     """
 
-    images: Tensor
-    targets: Tensor
+    images: Any
+    targets: Any
     unreadable: tuple[Unreadable, ...] = ()
 
 
-def collate_readable(samples: list[Any]) -> Batch:
-    """A batch of the samples that could be read, empty where none could."""
+def collate_listed(samples: list[Any]) -> Batch:
+    """A batch of two lists, of images of any sizes and of what is in each."""
     unreadable = tuple(sample for sample in samples if isinstance(sample, Unreadable))
-    if len(unreadable) == len(samples):
+    readable = [sample for sample in samples if not isinstance(sample, Unreadable)]
+    return Batch([image for image, _ in readable], [target for _, target in readable], unreadable)
+
+
+def collate_readable(samples: list[Any]) -> Batch:
+    """A batch of two tensors, of images of one size and of their targets."""
+    images, targets, unreadable = collate_listed(samples)
+    if not images:
         return Batch(torch.empty(0, 3, 1, 1), torch.empty(0, dtype=torch.int64), unreadable)
-    images, targets = default_collate([sample for sample in samples if not isinstance(sample, Unreadable)])
-    return Batch(images, targets, unreadable)
+    return Batch(default_collate(images), default_collate(targets), unreadable)
 
 
 def make_loader(
@@ -67,8 +68,8 @@ def make_loader(
 ) -> DataLoader[Any]:
     """Batches of this process's share of a data set.
 
-    Training asks the data set for a `Draw`, in an order that follows from the seed and the epoch; what does not fill
-    a batch for every process waits for another epoch. Validation asks for each index once, over all processes.
+    Training asks the data set for a `Draw`, in an order that follows from the seed and the epoch; what does not fill a
+    batch for every process waits for another epoch. Validation asks for each index once, over all processes.
 
     Args:
         dataset: Has a length, takes an index or a `Draw`.
@@ -77,9 +78,9 @@ def make_loader(
         workers: Processes that prepare samples; None: as many as suit the machine.
         seed: Where order and variation start.
         trainer: Lightning's, which knows how many processes there are; None: one.
-        collate: How samples become a batch; None: stacked.
-        likeness: A number for each sample; in training those with near numbers share a batch. None: any do.
-        weights: How often each sample is drawn in training, relative to the others; None: equally often.
+        collate: Makes a batch of samples; None: stacked.
+        likeness: See `EpochSampler`.
+        weights: See `EpochSampler`.
 
     Raises:
         ValueError: There are fewer samples than processes, or these cannot share a batch equally.
@@ -127,11 +128,8 @@ def make_loader(
 def nothing_read(model: nn.Module, images: Sequence[Any] | Tensor, *, wait: bool = False) -> bool:
     """Tell whether a step has nothing to learn from: no image of this process's share could be read.
 
-    Args:
-        model: Where its batch norms take mean and variance over all processes, each layer waits for all of them: then
-            one process without an image is enough, and all of them leave the step out.
-        images: Of this process's share.
-        wait: Whether something else in the model waits likewise.
+    Where the model's batch norms take mean and variance over all processes, or something else in it waits for all
+    (``wait``), one process without an image is enough, and all of them leave the step out.
     """
     if not (wait or any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())):
         return not len(images)
@@ -152,8 +150,8 @@ def epoch_to_come(trainer: Any) -> int:
 def suitable_workers() -> int:
     """Choose how many data-loader workers read images on this machine.
 
-    Beside a GPU, one per core, up to 16. Without one the cores are busy training: half of them, and none of
-    two, where a second process would only take turns with the training.
+    Beside a GPU, one per core, up to 16. Without one the cores are busy training: half of them, and none of two, where
+    a second process would only take turns with the training.
     """
     try:
         cores = len(os.sched_getaffinity(0))

@@ -58,14 +58,7 @@ class DataOptions:
     scenes: Any = field(default_factory=ScenesOptions)
 
     def folder(self, like: str) -> Path:
-        """Find the folder of the data.
-
-        Args:
-            like: What it holds, for an error.
-
-        Raises:
-            DataError: It is not named, or not there.
-        """
+        """Find the folder of the data; where it is not named or not there, a DataError says what it is ``like``."""
         if self.root is None:
             raise DataError(f"which images? Name their folder: --data.root FOLDER, with {like}")
         root = Path(self.root).expanduser()

@@ -15,17 +15,16 @@ class Part:
     """Something to export, and what it is judged by.
 
     Attributes:
-        module: From prepared images `(B, channels, height, width)` to the outputs, also where height and width are
-            unknown.
+        module: From prepared images `(B, channels, height, width)`, also of unknown height and width, to the outputs.
         reference: The model itself: from prepared images to the outputs.
         backbone: The module of both that holds the blocks.
         outputs: Names of the outputs.
         maps: How many significance maps `module` gives after them.
         channels: Of an image.
-        about: What the file says of itself, in JSON's types.
+        about: JSON that the file has about itself.
         batch: The one number of images that it takes; None for any.
-        compare: From outputs of the file and of the model to the difference of each output, and its largest value;
-            None to compare number by number.
+        compare: From outputs of the file and of the model to the difference of each output, and its largest value; None
+          to compare number by number.
     """
 
     module: nn.Module

@@ -23,9 +23,7 @@ from .options import DataOptions
 class Data(LightningDataModule):
     """The images of a task as batches. What a subclass adds: `dataset`, `num_images`, `as_image`.
 
-    Args:
-        options: The recipe's section ``data``.
-        seed: Where the order and the variation of training images start.
+    ``seed`` is where the order and the variation of training images start.
 
     Attributes:
         preprocessing: How images are prepared for the model.
@@ -91,19 +89,11 @@ class Data(LightningDataModule):
         return self.preprocessing
 
     def class_counts(self) -> NDArray[np.int64]:
-        """Training images, or pixels, of each class.
-
-        Raises:
-            DataError: They are not known.
-        """
+        """Training images, or pixels, of each class; DataError where they are not known."""
         raise NotImplementedError
 
     def draw_evenly(self, holds: NDArray[Any]) -> None:
-        """Draw training images so that all classes come equally often, and note how often that is.
-
-        Args:
-            holds: (images, classes), above 0 where an image holds a class.
-        """
+        """Draw training images so that all classes come equally often (`draw_weights`), and note how often that is."""
         self.weights = weights = draw_weights(holds).tolist()
         self.notes.append(drawn_evenly(self.classes, holds, weights))
 
@@ -147,13 +137,9 @@ class Data(LightningDataModule):
 class Task(LightningModule):
     """Trains a model; what is worth keeping of it is ``model``. What a subclass adds: `loss`, and the validation.
 
-    Args:
-        model: What is trained.
-        optim: The recipe's section ``optim``.
-        weights: Of each class in the loss; None: all the same.
-
     Attributes:
         monitor: The logged metric by which the best epoch is chosen; higher is better.
+        weights: Of each class in the loss; None: all the same.
     """
 
     monitor: str

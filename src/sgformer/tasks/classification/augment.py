@@ -52,13 +52,7 @@ def image_transform(
 ) -> tuple[Callable[[Any], Tensor], int]:
     """Make the transform of training images, a new crop and variation at each call: from what was read to pixels.
 
-    Args:
-        options: The recipe's section ``data.augment``.
-        preprocessing: How images are prepared for the model.
-        size: (height, width) of what it gives.
-
-    Returns:
-        The transform, and the shorter side that it needs, see `read_image`.
+    Also gives the shorter side that it needs, see `read_image`; ``size`` is the (height, width) of what it gives.
     """
     transform = create_transform(
         (len(preprocessing.mean), *size),
@@ -76,12 +70,7 @@ def image_transform(
 
 
 class BatchAugment:
-    """timm's random erasing, mixup and cutmix of whole batches, where their images are normalized.
-
-    Args:
-        options: The recipe's section ``data.augment``.
-        num_classes: How many classes the labels are of.
-    """
+    """timm's random erasing, mixup and cutmix of whole batches, where their images are normalized."""
 
     def __init__(self, options: AugmentOptions, num_classes: int) -> None:
         self.options = options
@@ -96,16 +85,7 @@ class BatchAugment:
             )
 
     def __call__(self, images: Tensor, targets: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
-        """Vary a batch.
-
-        Args:
-            images: (B, 3, height, width), normalized; B above 0.
-            targets: Class indices (B,).
-            epoch: From 0.
-
-        Returns:
-            Images, and probabilities of their classes (B, classes); class indices where nothing is mixed.
-        """
+        """Vary normalized images (B, 3, height, width), B above 0; targets become (B, classes) where they are mixed."""
         if self.options.erase:
             erase = RandomErasing(self.options.erase, mode="pixel", device=str(images.device))
             images = erase(images)

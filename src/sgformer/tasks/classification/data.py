@@ -37,11 +37,7 @@ LIKE = "train/<class>/ and val/<class>/"
 class Images(Dataset[Any]):
     """Prepared images and their classes; an image that cannot be read comes as `Unreadable`.
 
-    Args:
-        items: (image, class index).
-        preprocessing: How files are read.
-        transform: From what was read to a tensor.
-        shorter_side: What the transform needs, see `read_image`.
+    ``shorter_side`` is what the transform needs, see `read_image`.
     """
 
     def __init__(
@@ -71,10 +67,7 @@ class Images(Dataset[Any]):
 class PreparedData(Data):
     """Images prepared by timm's transforms: what classification and pretraining share.
 
-    Args:
-        options: The recipe's section ``data``.
-        preprocessing: How images are prepared for the model; their size is that of validation.
-        seed: Where the order and the variation of training images start.
+    The preprocessing's image size is that of validation.
     """
 
     options: Any
@@ -214,11 +207,7 @@ class ClassificationData(PreparedData):
         return pattern
 
     def train_labels(self) -> NDArray[np.int64]:
-        """The class index of each training image.
-
-        Raises:
-            DataError: They are in shards, which are not looked through.
-        """
+        """The class index of each training image; DataError where they are in shards, which are not looked through."""
         if "train" not in self.samples:
             raise DataError(
                 "shards do not say how many images a class has; leave out data.balanced, and give "

@@ -79,17 +79,16 @@ class Report(BaseReport):
 
 
 def evaluate(model: Classifier, data: DataOptions, *, num_worst: int = 0, progress: Any = iter) -> Report:
-    """Evaluate a classifier on the validation images.
+    """Evaluate a classifier, left in the mode that it is in, on the validation images.
 
     Args:
-        model: Left in the mode that it is in.
+        model: The classifier.
         data: Which images, how large; mean, deviation and interpolation are the model's own.
         num_worst: How many of the images that it is wrong about and most sure of the report is to show.
         progress: Wraps the batches, to show how far it is.
 
     Raises:
-        DataError: The folders are not as they must be, have classes that the model does not know, or no image can be
-            read.
+        DataError: Folders or classes are not as they must be, or no image can be read.
     """
     preprocessing = replace(
         model.preprocessing,

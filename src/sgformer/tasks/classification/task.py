@@ -40,8 +40,6 @@ class Recipe(options.Recipe):
     """A classification recipe.
 
     Attributes:
-        task: Always classification.
-        data: Which images, how large, how many at once.
         probe: A logistic regression in place of training.
         loss: What training minimizes.
     """
@@ -58,13 +56,7 @@ class Recipe(options.Recipe):
 
 
 class ClassificationTask(Task):
-    """Trains a classifier.
-
-    Args:
-        model: What is trained.
-        recipe: Its sections ``loss``, ``optim`` and ``data.augment``.
-        weights: Of each class in the loss; None: all the same.
-    """
+    """Trains a classifier by its recipe's sections ``loss``, ``optim`` and ``data.augment``."""
 
     model: Classifier
     monitor = "val_top1"
@@ -106,11 +98,7 @@ class ClassificationTask(Task):
 
 
 def build(recipe: Recipe) -> tuple[ClassificationTask, ClassificationData]:
-    """Prepare a run: look through the data, then make a model for its classes.
-
-    Raises:
-        ValueError: Something in the recipe or the data does not hold together.
-    """
+    """Prepare a run: look through the data, then make a model for its classes."""
     augment = recipe.data.augment
     check_augment(
         recipe.model.in_chans,

@@ -65,10 +65,8 @@ def resized(size: tuple[int, int], *, shorter: int, longest: int, multiple: int 
 class Augment:
     """Augment an image together with its annotations.
 
-    Args:
-        options: The recipe's section ``data.augment``.
-        image_size: Length of the shorter side after resizing, where none are to be drawn, and of the longer at most.
-        multiple: What sides are rounded to.
+    ``image_size`` is the length of the shorter side after resizing, where none are to be drawn, and of the longer at
+    most.
     """
 
     def __init__(self, options: AugmentOptions, *, image_size: tuple[int, int], multiple: int = 1) -> None:
@@ -82,15 +80,10 @@ class Augment:
         )
 
     def leaves(self, boxes: Tensor, masks: Sequence[Tensor | None], size: tuple[int, int]) -> Tensor:
-        """Tell which objects are still there when an image is resized as large as it is in training, uncut.
+        """Tell which objects are still there when an image is resized as large as it is in training, uncut: bool (n,).
 
-        Args:
-            boxes: (n, 4), left, top, right and bottom in pixels.
-            masks: Of each object (height, width), or None where its box alone decides.
-            size: (height, width) of the image.
-
-        Returns:
-            bool (n,).
+        Boxes (n, 4) are left, top, right and bottom in pixels; an object's mask is (height, width), or None where its
+        box alone decides.
         """
         new = self.size(size)
         sample = {"boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=size)}  # pyright: ignore
@@ -104,16 +97,11 @@ class Augment:
     def __call__(
         self, image: Tensor, target: Target, *, batch_seed: int | None = None
     ) -> tuple[Tensor, Target]:
-        """Vary an image.
+        """Vary an image of 8 bits, (3, height, width).
 
-        Args:
-            image: 8 bits, (3, height, width).
-            target: ``boxes`` (n, 4), ``labels`` (n,), ``iscrowd`` (n,), and ``masks`` (n, height, width) or none.
-            batch_seed: Where the length of the shorter side comes from; None: drawn for this image.
-
-        Returns:
-            The image, and ``boxes``, ``labels`` and ``masks`` of the objects that are left; ``crowds`` (m, 4) are the
-            boxes of regions from which nothing can be learned.
+        The target has ``boxes`` (n, 4), ``labels`` and ``iscrowd`` (n,), and ``masks`` (n, height, width) or none; in
+        what comes back are the objects that are left, and in ``crowds`` (m, 4) the boxes of regions from which nothing
+        can be learned. ``batch_seed`` draws the length of the shorter side; None: drawn for this image.
         """
         options = self.options
         size = (int(image.shape[1]), int(image.shape[2]))

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 from ...engine.sampling import Draw, drawn
 from ..digit_scenes import DigitScenes
 from ..images import ImageError, read_image
-from ..loading import DataError, Unreadable, listed
+from ..loading import Batch, DataError, Unreadable, collate_listed, listed
 from ..task import Data
 from . import coco, sources
 from .augment import Augment, Target, to_tensor
@@ -24,31 +24,11 @@ from .options import DataOptions
 from .sources import Split, SplitOptions
 
 
-class Batch(NamedTuple):
-    """Images and what is in them, and the images that should have been among them.
-
-    Attributes:
-        images: 8 bits (3, height, width) each; none where none could be read.
-        targets: What is in each.
-        unreadable: Those left out; `engine.callbacks.CountUnreadable` names and counts them.
-    """
-
-    images: list[Tensor]
-    targets: list[Target]
-    unreadable: tuple[Unreadable, ...] = ()
-
-
 class DetectionDataset(Dataset[Any]):
     """Images as tensors of 8 bits, with what is in them; one that cannot be read comes as `Unreadable`.
 
-    For training they are resized and varied; else they are as they are. Labels start from 1, since 0 is the background
-    to torchvision.
-
-    Args:
-        records: The images; or None, with scenes instead.
-        scenes: Digit scenes, which are made once, then kept in memory.
-        masks: Whether masks are needed.
-        augment: What varies the images; None: they are as they are.
+    For training ``augment`` resizes and varies them; else they are as they are. They are the records', or the scenes'
+    where there are none. Labels start from 1, since 0 is the background to torchvision.
     """
 
     def __init__(
@@ -60,7 +40,7 @@ class DetectionDataset(Dataset[Any]):
         augment: Augment | None,
     ) -> None:
         self.records, self.scenes, self.masks, self.augment = records, scenes, masks, augment
-        self.made: dict[int, tuple[Tensor, Target, Tensor]] = {}
+        self.made: dict[int, tuple[Tensor, Target, Tensor]] = {}  # scenes are kept in memory
 
     def __len__(self) -> int:
         return len(self.records if self.records is not None else self.scenes or ())
@@ -120,13 +100,6 @@ def _by_class(classes: Sequence[str], counts: Sequence[int]) -> str:
     return f"{len(pairs)} classes ({', '.join(told)})"
 
 
-def collate(samples: list[Any]) -> Batch:
-    """Images differ in size, so a batch is a list of them and a list of what is in them."""
-    unreadable = tuple(sample for sample in samples if isinstance(sample, Unreadable))
-    readable = [sample for sample in samples if not isinstance(sample, Unreadable)]
-    return Batch([image for image, _ in readable], [target for _, target in readable], unreadable)
-
-
 class DetectionData(Data):
     """Batches of (images [(3, height, width)], targets [{boxes, labels, masks, ...}]).
 
@@ -141,8 +114,7 @@ class DetectionData(Data):
         max_detections: How many objects the model can find in an image.
 
     Attributes:
-        classes: What the labels mean, from 1 on.
-        category_ids: The ids that the annotations give them.
+        category_ids: The ids that the annotations give the classes; labels count these from 1 on.
 
     Raises:
         DataError: Files or annotations are not as they must be.
@@ -267,17 +239,12 @@ class DetectionData(Data):
 
     def dataset(self, split: Split) -> DetectionDataset:
         """The images of a split: varied for train, as they are for val."""
-        train, options = split == "train", self.options
-        records, scenes = None, None
-        if options.source == "digit_scenes":
-            scenes = options.scenes.make(split)
-        else:
-            records = self.found[split].images
+        made = self.options.source == "digit_scenes"
         return DetectionDataset(
-            records,
-            scenes,
+            None if made else self.found[split].images,
+            self.options.scenes.make(split) if made else None,
             masks=self.masks,
-            augment=self.augment if train else None,
+            augment=self.augment if split == "train" else None,
         )
 
     def as_image(self, sample: Any) -> Image.Image:
@@ -287,7 +254,7 @@ class DetectionData(Data):
 
     def collate(self, split: Split) -> Callable[[list[Any]], Batch]:
         """Make lists, since images differ in size."""
-        return collate
+        return collate_listed
 
     def likeness(self) -> list[float] | None:
         """Logarithm of each training image's height relative to its width."""

@@ -34,17 +34,14 @@ def draw(
     kinds: Sequence[int],
     masks: Masks | None = None,
 ) -> Image.Image:
-    """Draw objects into an image, the surest on top.
+    """Draw objects into a copy of an image, the surest on top.
 
     Args:
         image: RGB. One smaller than `LONGER_SIDE` is enlarged by a whole number.
         boxes: (n, 4) in pixels of the image.
         captions: A few words for each.
         kinds: What decides the colour of each.
-        masks: Gives the masks; None: there are none.
-
-    Returns:
-        A new RGB image.
+        masks: Gives the masks, if there are some.
     """
     scale = max(1, round(LONGER_SIDE / max(image.size)))
     if scale > 1:

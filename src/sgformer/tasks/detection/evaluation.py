@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ...engine import devices
 from ..judging import BaseReport, Worst, percent, rounded
 from ..loading import DataError
 from .data import DetectionData
@@ -47,17 +47,10 @@ OVERLAPS = [0.5 + 0.05 * step for step in range(10)]
 
 @dataclass(frozen=True)
 class ClassRow:
-    """Average precision of one class.
-
-    Attributes:
-        name: Of the class.
-        num_objects: How many there are, crowds aside.
-        box_ap: Average precision of its boxes; None where there is no such object.
-        mask_ap: The same of its masks; None also for a detector without masks.
-    """
+    """Average precision of one class; None where there is no such object, of masks also for a detector without."""
 
     name: str
-    num_objects: int
+    num_objects: int  # crowds aside
     box_ap: float | None
     mask_ap: float | None
 
@@ -122,36 +115,24 @@ class Report(BaseReport):
 
 
 class Comparison(NamedTuple):
-    """Comparison of what was found with what is there. What nothing counts for is left out.
+    """Comparison of what was found with what is there. What nothing counts for is left out."""
 
-    Attributes:
-        numbers: COCO's numbers by kind (``box``, ``mask``).
-        by_label: AP by kind and label.
-        counts: The number of objects by label.
-        curves: Precision by kind: (overlaps, recalls), the mean of the classes.
-    """
-
-    numbers: dict[str, dict[str, float]]
-    by_label: dict[str, dict[int, float]]
-    counts: dict[int, int]
-    curves: dict[str, NDArray[np.float64]]
+    numbers: dict[str, dict[str, float]]  # COCO's, by kind (box, mask)
+    by_label: dict[str, dict[int, float]]  # AP by kind and label
+    counts: dict[int, int]  # objects by label
+    curves: dict[str, NDArray[np.float64]]  # precision by kind, (overlaps, recalls), the mean of the classes
 
 
 class CocoMetric:
-    """Collects what was found and what is there, image by image, and compares at the end.
+    """Collects what was found and what is there, image by image, and compares at the end, over all processes.
 
-    Results of several processes are put together before they are compared, whatever share of the images each has had.
-
-    Args:
-        masks: Whether masks are compared beside boxes.
-        max_detections: How many objects of an image and class are compared at most; COCO's own 100 at least.
+    Of an image and class, ``max_detections`` objects are compared at most, COCO's own 100 at least.
     """
 
     def __init__(self, *, masks: bool, max_detections: int = 100) -> None:
         self.masks, self.max_detections = masks, max(max_detections, 100)
-        self.objects: list[
-            tuple[list[Row], list[Row]]
-        ] = []  # of each image what is there, and what was found
+        # Of each image what is there, and what was found.
+        self.objects: list[tuple[list[Row], list[Row]]] = []
 
     def update(self, found: Sequence[Mapping[str, Any]], targets: Sequence[Mapping[str, Any]]) -> None:
         """Take in the objects found in some images, and those in them.
@@ -179,7 +160,7 @@ class CocoMetric:
 
     def compute(self) -> Comparison:
         """Compare; where processes are several, each with what all of them have collected."""
-        self._gather()
+        self.objects = [one for part in devices.gathered(self.objects) for one in part]
         numbers, by_label, curves = {}, {}, {}
         for kind in ("box", "mask") if self.masks else ("box",):
             arrays, labels = self._compare(kind)
@@ -245,14 +226,6 @@ class CocoMetric:
         """Number of images taken in; after `compute`, by all processes."""
         return len(self.objects)
 
-    def _gather(self) -> None:
-        distributed = torch.distributed
-        if not (distributed.is_available() and distributed.is_initialized()):
-            return
-        parts: list[Any] = [None] * distributed.get_world_size()
-        distributed.all_gather_object(parts, self.objects)
-        self.objects = [one for part in parts for one in part]
-
     def results(self, image_ids: Sequence[Any], category_ids: Sequence[int]) -> tuple[Row, ...]:
         """List what was found, a row for each object as pycocotools takes it; label 1 is the first category."""
         rows = []
@@ -315,16 +288,16 @@ def with_masks(found: Sequence[Mapping[str, Any]], images: Sequence[Tensor]) -> 
 
 
 def evaluate(model: Detector, data: DataOptions, *, num_worst: int = 0, progress: Any = iter) -> Report:
-    """Evaluate a detector on the validation images.
+    """Evaluate a detector, left in the mode that it is in, on the validation images.
 
     Args:
-        model: Left in the mode that it is in.
+        model: The detector.
         data: Which images, how large; mean and deviation are the model's own.
         num_worst: How many of the images with most misses and false alarms the report is to show.
         progress: Wraps the batches, to show how far it is.
 
     Raises:
-        DataError: The annotations are not as they must be, or have other classes than the model.
+        DataError: Annotations or classes are not as they must be.
     """
     limit = model.heads.max_detections
     module = DetectionData(

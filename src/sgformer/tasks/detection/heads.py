@@ -69,13 +69,7 @@ class HeadOptions:
 
 
 class Anchors(AnchorGenerator):
-    """Anchors on grids whose strides are known.
-
-    Args:
-        sizes: Sides of the squares of each level's anchors.
-        ratios: Height to width, the same at all levels.
-        strides: Pixels per place of each level.
-    """
+    """Anchors on grids whose strides, in pixels per place of each level, are known; ratios are height to width."""
 
     def __init__(
         self, sizes: Sequence[Sequence[int]], ratios: Sequence[float], strides: Sequence[int]
@@ -104,15 +98,7 @@ def in_crowd(boxes: Tensor, crowds: Tensor) -> Tensor:
 
 
 class Sampled:
-    """A sampler of torchvision's that remembers how many places it drew.
-
-    Args:
-        sampler: Draws places, objects and others, of each image by its labels.
-
-    Attributes:
-        num: Of all images of the last batch.
-        num_objects: How many of them are objects.
-    """
+    """A sampler of torchvision's that remembers how many places of the last batch it drew, and how many are objects."""
 
     def __init__(self, sampler: Callable[[list[Tensor]], tuple[list[Tensor], list[Tensor]]]) -> None:
         self.sampler = sampler
@@ -171,12 +157,7 @@ def region_pooling(size: int) -> MultiScaleRoIAlign:
 
 
 def create_heads(options: HeadOptions, *, num_classes: int) -> tuple[RegionProposalNetwork, RoIHeads]:
-    """Create the heads that propose regions, and that name, move and outline them.
-
-    Args:
-        options: The recipe's section ``heads``.
-        num_classes: Without the background.
-    """
+    """Create the heads that propose regions, and that name, move and outline them; the background is no class."""
     channels = options.channels
     anchors = Anchors(
         [(size,) for size in options.anchor_sizes], options.anchor_ratios, (*STRIDES, 2 * STRIDES[-1])

@@ -21,14 +21,9 @@ SCORE, OVERLAP = 0.5, 0.5
 def consider(
     worst: Worst, model: Detector, found: Mapping[str, Tensor], image: Tensor, target: Mapping[str, Any]
 ) -> None:
-    """Consider what a detector found in an image for the worst mistakes, by the number of misses and false alarms.
+    """Consider an image for the worst mistakes, by the number of misses and false alarms of a detector there.
 
-    Args:
-        worst: Those so far.
-        model: The detector.
-        found: ``boxes``, ``labels`` and ``scores``, the surest first.
-        image: 8 bits (3, height, width).
-        target: What there is: ``boxes``, ``labels``, ``iscrowd``.
+    ``found`` has the surest first; the image is of 8 bits, (3, height, width).
     """
     kept = found["scores"] >= SCORE
     boxes, labels = (found[name][kept].cpu() for name in ("boxes", "labels"))
@@ -55,13 +50,8 @@ def consider(
 def mistakes(boxes: Tensor, labels: Tensor, target: Mapping[str, Any]) -> tuple[list[int], list[int]]:
     """Tell which of the boxes found are false alarms, and which of the objects are missed.
 
-    The surest box takes the object of its class that it covers best. A box that lies in a crowd of its class is no
-    alarm.
-
-    Args:
-        boxes: (n, 4), the surest first.
-        labels: (n,).
-        target: What there is: ``boxes`` (m, 4), ``labels``, ``iscrowd``.
+    The surest box, which comes first, takes the object of its class that it covers best. A box that lies in a crowd of
+    its class is no alarm.
     """
     crowds = target["iscrowd"] > 0
     overlaps = box_iou(boxes, target["boxes"])  # (n, m)

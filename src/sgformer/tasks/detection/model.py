@@ -15,7 +15,7 @@ from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastL
 from torchvision.transforms.v2.functional import resize
 
 from ...engine import weights
-from ..backbones import Pyramid, create_pyramid, preprocessing_of
+from ..backbones import Pyramid, preprocessing_of
 from ..images import ImageLike, ReadsRGB, read_image
 from ..kept import Kept
 from .augment import resized, to_tensor
@@ -128,7 +128,7 @@ class Detector(Kept):
         self.category_ids = tuple(category_ids or range(1, len(self.classes) + 1))
         self.heads = heads
         self.freeze_batch_norm = pretrained
-        self.backbone = create_pyramid(name, self.kwargs, strides=STRIDES, pretrained=pretrained)
+        self.backbone = Pyramid(name, self.kwargs, strides=STRIDES, pretrained=pretrained)
         if heads.kind == "retinanet":
             self.neck = create_neck(self.backbone.channels, heads.channels)
             self.retina = Retina(heads, num_classes=len(self.classes))
@@ -197,11 +197,7 @@ class Detector(Kept):
         return OrderedDict((str(level), map_) for level, map_ in enumerate(together))
 
     def set_max_detections(self, number: int) -> None:
-        """Find up to so many objects in an image; no weight depends on it.
-
-        Raises:
-            ValueError: The number is below 1.
-        """
+        """Find up to so many objects in an image, 1 or more; no weight depends on it."""
         self.heads = replace(self.heads, max_detections=number)
         (self.retina if self.heads.kind == "retinanet" else self.roi_heads).detections_per_img = number
 
@@ -272,10 +268,7 @@ class Detector(Kept):
         """Take over a trained backbone; from a detector's weights also the heads.
 
         Where the classes differ, what is as wide as there are classes keeps its initial values; so does a mask head
-        that the file does not have.
-
-        Raises:
-            WeightsError: The file is damaged, or the backbones or heads differ.
+        that the file does not have. WeightsError where the file is damaged, or the backbones or heads differ.
         """
         path = weights.locate(path)
         self.backbone.start_from(path)

@@ -84,14 +84,10 @@ class Detections(Prediction):
         return {"height": self.size[0], "width": self.size[1], **limit, "objects": rows}
 
     def draw(self, image: ImageLike, *, masks: bool = True) -> Image.Image:
-        """The image with all boxes, masks, names and scores in it; a small one is enlarged first.
-
-        Args:
-            image: The one that was looked at, or something else of its size, such as a map of it.
-            masks: Whether masks are drawn, where there are some.
+        """The image, or a map of its size, with boxes, masks, names and scores in it; a small one is enlarged first.
 
         Raises:
-            ValueError: It is of another size.
+            ValueError: It is of another size than the image that was looked at.
         """
         image = read_image(image)
         if (image.height, image.width) != self.size:
@@ -127,11 +123,8 @@ def to_coco(
 ) -> dict[str, Any]:
     """Convert detections of many images to COCO's format: its tools read it as annotations, and its list as results.
 
-    Args:
-        found: For each image its name (``image``) and what `Detections.to_dict` gives; one without objects' list,
-            such as one that could not be read, is left out.
-        classes: All that the detector knows.
-        category_ids: Their ids.
+    ``found`` has for each image its name (``image``) and what `Detections.to_dict` gives; one without a list of
+    objects, such as one that could not be read, is left out.
     """
     images, annotations = [], []
     for one in found:

@@ -10,12 +10,7 @@ from . import checks, coco
 
 
 class Ids:
-    """The ids that an annotation file in COCO's format gives to images and classes.
-
-    Args:
-        path: The file; its images need not be at hand.
-        classes: Names of the classes that a detector knows.
-        images: Paths of the images that it looks at.
+    """The ids that an annotation file in COCO's format gives to classes and images; none of these need be at hand.
 
     Raises:
         DataError: The file is not in the format, or lacks a class or an image.
@@ -47,11 +42,7 @@ class Ids:
         self.images = {str(image): image_id for image, image_id in found.items()}
 
     def results(self, found: Iterable[tuple[Path, Mapping[str, Any]]]) -> list[dict[str, Any]]:
-        """A row for each object.
-
-        Args:
-            found: Images, and what `Detections.to_dict` gives for each; one without a list of objects is left out.
-        """
+        """A row for each object in what `Detections.to_dict` gives for each image; without a list of objects, none."""
         return [
             {
                 "image_id": self.images[str(path)],

@@ -22,14 +22,10 @@ def create_neck(channels: Sequence[int], width: int) -> FeaturePyramidNetwork:
 
 
 class Retina(RetinaNet):
-    """Head that finds boxes in a pyramid's maps.
+    """Head that finds boxes in a pyramid's maps, for classes without the background.
 
     torchvision's class also prepares images and holds a backbone; of it this uses the head, the loss and what makes
     boxes of scores.
-
-    Args:
-        options: The recipe's section ``heads``.
-        num_classes: Without the background.
     """
 
     def __init__(self, options: HeadOptions, *, num_classes: int) -> None:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from .. import options
-from ..loading import nothing_read
+from ..loading import Batch, nothing_read
 from ..task import Task
-from .data import Batch, DetectionData
+from .data import DetectionData
 from .evaluation import CocoMetric, with_masks
 from .heads import HeadOptions
 from .model import Detector, Preprocessing
@@ -22,9 +22,7 @@ class Recipe(options.Recipe):
     """A detection recipe.
 
     Attributes:
-        task: Always detection.
         heads: What finds objects in its maps.
-        data: Which images, how large, how many at once.
     """
 
     RENAMED: ClassVar = {"data.image_size": ("data.shorter_side", "data.max_side")}
@@ -34,15 +32,7 @@ class Recipe(options.Recipe):
 
 
 class DetectionTask(Task):
-    """Trains a detector.
-
-    Args:
-        model: What is trained.
-        recipe: Its section ``optim``.
-
-    Attributes:
-        monitor: The AP of masks where there are some, else of boxes.
-    """
+    """Trains a detector; monitored is the AP of masks where there are some, else of boxes."""
 
     model: Detector
 
@@ -81,11 +71,7 @@ class DetectionTask(Task):
 
 
 def build(recipe: Recipe) -> tuple[DetectionTask, DetectionData]:
-    """Prepare a run: look through the data, then make a model for its classes.
-
-    Raises:
-        ValueError: Something in the recipe or the data does not hold together.
-    """
+    """Prepare a run: look through the data, then make a model for its classes."""
     recipe.model.check_rgb("detection")
     data = DetectionData(
         recipe.data,

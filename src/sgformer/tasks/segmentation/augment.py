@@ -35,12 +35,8 @@ class AugmentOptions:
 class Augment:
     """Augment an image and its mask, of the same size, to a crop of both.
 
-    Args:
-        options: The recipe's section ``data.augment``.
-        size: (height, width) of the crop.
-        shorter_side: What an image is resized to before the random factor; None: its own size.
-        interpolation: How images are resized; masks take the nearest.
-        fill: Colour where a crop is larger than the image, 0 to 255; the mask is ignored there.
+    Images are resized to ``shorter_side`` before the random factor, masks by the nearest. Where a crop is larger than
+    the image, it has the colour ``fill``, 0 to 255, and the mask is ignored.
     """
 
     def __init__(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from ..bands import Bands
 from ..digit_scenes import DigitScenes
 from ..folders import look_through, num_shared
 from ..images import ImageError, Preprocessing
-from ..loading import DataError, Unreadable, collate_readable, listed
+from ..loading import DataError, Unreadable, collate_listed, collate_readable, listed
 from ..task import Data
 from ..text import num_alike
 from .augment import Augment
@@ -69,20 +69,6 @@ class MaskedScenes(Dataset[tuple[Image.Image, NDArray[np.uint8]]]):
         return self.made[index]
 
 
-class Judged(NamedTuple):
-    """Images and masks for validation, and those that should have been among them.
-
-    Attributes:
-        images: As they are read, of any sizes.
-        masks: (H, W) each.
-        unreadable: Those left out; `engine.callbacks.CountUnreadable` names and counts them.
-    """
-
-    images: list[Any]
-    masks: list[Tensor]
-    unreadable: tuple[Unreadable, ...] = ()
-
-
 class Readable(Dataset[Any]):
     """Images with their class maps; one whose file was damaged or lost since it was checked comes as `Unreadable`."""
 
@@ -121,10 +107,9 @@ class Varied(Dataset[Any]):
 class SegmentationData(Data):
     """Batches for training: images (B, channels, height, width), masks (B, height, width). For validation: lists.
 
-    Images for validation are as they are read, of any size, and masks are tensors (H, W): a model judges them
-    one by one, so that no result depends on how many are in a batch.
-
-    Folders are looked through at once, and every mask is read, so that mistakes show before anything is trained.
+    Images for validation are as they are read, of any size, and masks (H, W): a model judges them one by one, so that
+    no result depends on how many are in a batch. Folders are looked through at once, and every mask is read, so that
+    mistakes show before anything is trained.
 
     Args:
         options: The recipe's section ``data``.
@@ -135,7 +120,6 @@ class SegmentationData(Data):
 
     Attributes:
         dropped: Files that are left out, with the reason.
-        notes: What is unusual and no fault: masks without a class, classes without a pixel.
         counts: Pixels of each class of the files' coding, and ignored ones last, by image of a split.
 
     Raises:
@@ -278,11 +262,7 @@ class SegmentationData(Data):
         return sum(map(len, self.samples.values()))
 
     def train_counts(self) -> NDArray[np.int64]:
-        """Pixels of each class in each training image, (images, classes).
-
-        Raises:
-            DataError: The images are made on the spot.
-        """
+        """Pixels of each class in each training image, (images, classes); scenes made on the spot are a DataError."""
         if "train" not in self.counts:
             raise DataError(
                 "digit scenes are not counted; leave out data.balanced, and give loss.weights by name"
@@ -310,20 +290,13 @@ class SegmentationData(Data):
 
     def collate(self, split: Split) -> Callable[[list[Any]], Any]:
         """Choose what makes a batch: tensors for train, lists for val."""
-        return collate_readable if split == "train" else _judged
+        return collate_readable if split == "train" else collate_listed
 
 
 def _with_object(coding: Coding, absent: list[str]) -> dict[str, int]:
     """Ids of classes as they are, but for one that is nowhere, which is taken for 255."""
     ids = {coding.classes[index]: id_ for id_, index in sorted(coding.ids.items()) if index != IGNORE}
     return ids | {absent[-1]: IGNORE}
-
-
-def _judged(samples: list[Any]) -> Judged:
-    unreadable = tuple(sample for sample in samples if isinstance(sample, Unreadable))
-    readable = [sample for sample in samples if not isinstance(sample, Unreadable)]
-    masks = [torch.from_numpy(mask) for _, mask in readable]
-    return Judged([image for image, _ in readable], masks, unreadable)
 
 
 def _layout(options: DataOptions, root: Path) -> Layout:

@@ -11,8 +11,8 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from ..judging import BaseReport, Mistake, Worst, percent, rounded, taken_for
-from ..loading import DataError
-from .data import Judged, SegmentationData
+from ..loading import Batch, DataError
+from .data import SegmentationData
 from .inference import scaled_size
 from .masks import IGNORE
 from .model import Segmenter
@@ -25,21 +25,13 @@ DRAWN, SEEN = 480, 1024
 
 @dataclass(frozen=True)
 class ClassReport:
-    """Quality of a segmenter at one class.
-
-    Attributes:
-        name: The class.
-        share: Which share of all judged pixels it has.
-        iou: Pixels rightly given this class, of those that have it or were given it; None where there are none.
-        accuracy: Share of its pixels that were given it; None where it has none.
-        taken_for: The class that most of its other pixels were given.
-    """
+    """Quality of a segmenter at one class."""
 
     name: str
-    share: float
-    iou: float | None
-    accuracy: float | None
-    taken_for: str | None
+    share: float  # of all judged pixels
+    iou: float | None  # pixels rightly given this class, of those that have it or were given it
+    accuracy: float | None  # share of its pixels that were given it
+    taken_for: str | None  # the class that most of its other pixels were given
 
 
 @dataclass(frozen=True)
@@ -132,37 +124,28 @@ def confusion_matrix(num_classes: int) -> MulticlassConfusionMatrix:
 
 
 def count(
-    model: Segmenter, batch: Judged, confusion: MulticlassConfusionMatrix, worst: Worst | None = None
+    model: Segmenter, batch: Batch, confusion: MulticlassConfusionMatrix, worst: Worst | None = None
 ) -> None:
-    """Add the pixels of images to a confusion matrix, one image at a time, at the images' own sizes.
-
-    Args:
-        model: In evaluation mode.
-        batch: Images and masks.
-        confusion: What is added to.
-        worst: The worst mistakes so far, for which these images are considered, too.
-    """
-    for image, mask in zip(batch.images, batch.masks, strict=True):
+    """Add the pixels of images to a confusion matrix, one image at a time at its own size; consider its mistakes."""
+    for image, mask in zip(batch.images, batch.targets, strict=True):
         given = model.indices(image)
-        confusion.update(
-            torch.from_numpy(given).to(confusion.device).flatten().long(),
-            mask.to(confusion.device).flatten().long(),
-        )
+        pixels = (torch.from_numpy(each).to(confusion.device).flatten().long() for each in (given, mask))
+        confusion.update(*pixels)
         if worst is not None:
-            _consider(worst, model, image, mask.numpy(), given)
+            _consider(worst, model, image, mask, given)
 
 
 def evaluate(model: Segmenter, data: DataOptions, *, num_worst: int = 0, progress: Any = iter) -> Report:
-    """Evaluate a segmenter on the validation images.
+    """Evaluate a segmenter, left in the mode that it is in, on the validation images.
 
     Args:
-        model: Left in the mode that it is in; ``data.inference`` becomes its own.
+        model: The segmenter; ``data.inference`` becomes its own.
         data: Which images, and how they go through the model.
         num_worst: How many of the images with the greatest share of wrong pixels the report is to show.
         progress: Wraps the batches, to show how far it is.
 
     Raises:
-        DataError: Images and masks are not as they must be, or have classes that the model does not know.
+        DataError: Images, masks or classes are not as they must be.
     """
     module = SegmentationData(data, model.preprocessing, classes=model.classes, splits=("val",))
     model.inference = data.inference

@@ -25,12 +25,7 @@ def part(model: Segmenter, *, half: bool = False) -> Part:
 
 
 class ExportableSegmenter(nn.Module):
-    """A segmenter that asks nothing of an image's size.
-
-    Shape:
-        - x: `(B, 3, height, width)`
-        - returns: `(B, classes, height, width)`
-    """
+    """A segmenter that asks nothing of an image's size: `(B, 3, height, width)` to `(B, classes, height, width)`."""
 
     def __init__(self, model: Segmenter) -> None:
         super().__init__()

@@ -89,14 +89,10 @@ def class_map(
     *,
     progress: Progress = iter,
 ) -> NDArray[np.uint8]:
-    """The class of each pixel of an image, `(H, W)`.
+    """The class of each pixel of an image that was read, `(H, W)`.
 
-    Args:
-        score: The model.
-        image: What was read, see `Preprocessing.read`.
-        preprocessing: How images are prepared for the model; its image size is that of training.
-        options: Whole or in windows, at which scales.
-        progress: Wraps the windows that are looked at one after another, to show how far it is.
+    The preprocessing's image size is that of training. ``progress`` wraps the windows that are looked at one after
+    another.
     """
     height, width = functional.get_size(image)
     size = height, width
@@ -144,10 +140,6 @@ class _View:
         window: Side of the windows; None: the whole.
         overlap: Share of a window that its neighbour sees, too, at least.
         flip: Whether to look at it mirrored; the scores are mirrored back.
-
-    Attributes:
-        windows: Rows and columns of each, in the order in which they are added.
-        num_classes: Known after the first window.
     """
 
     def __init__(
@@ -164,7 +156,9 @@ class _View:
         self.pixels = pixels[:, ::-1] if flip else pixels
         self.height, self.width = pixels.shape[:2]
         down, across = (_parts(side, window or side, overlap) for side in (self.height, self.width))
-        self.windows = [(rows, columns) for rows in down for columns in across]
+        self.windows = [
+            (rows, columns) for rows in down for columns in across
+        ]  # in the order of looking at them
         self.num_added = self.num_classes = 0
         # How many windows each row and each column of cells is in.
         self.times = _times(down)[:, None] * _times(across)
@@ -173,9 +167,7 @@ class _View:
         if flip:
             self.columns = tuple(each.flip(0) for each in self.columns)
         self.sums = torch.empty(0)  # (classes, kept rows of cells, cells wide)
-        self.first = self.needed = (
-            0  # row of cells that is the first in sums; that is the first still asked for
-        )
+        self.first = self.needed = 0  # rows of cells: the first in sums, the first still asked for
 
     @property
     def num_complete(self) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 
 from ...engine import weights
-from ..backbones import Pyramid, create_pyramid
+from ..backbones import Pyramid
 from ..bands import restored
 from ..images import ImageLike, Preprocessing
 from ..kept import Kept
@@ -175,7 +175,7 @@ class Segmenter(Kept):
             ) from error
         self.options, self.inference = head or HeadOptions(), inference or InferenceOptions()
         self.palette = tuple((r, g, b) for r, g, b in palette) or colours_for(len(self.classes))
-        self.backbone = create_pyramid(name, self.kwargs | _any_size(name), pretrained=pretrained)
+        self.backbone = Pyramid(name, self.kwargs | _any_size(name), pretrained=pretrained)
         self.decoder = HEADS[self.options.name](self.backbone.channels, self.options)
         self.dropout = nn.Dropout2d(self.options.dropout)
         self.classifier = nn.Conv2d(self.decoder.out_channels, len(self.classes), 1)
@@ -191,12 +191,7 @@ class Segmenter(Kept):
         self.divisor = 1 if _rounds_up(self.backbone, len(preprocessing.mean)) else 32
 
     def forward(self, images: Tensor, *, auxiliary: bool = False) -> Any:
-        """Logits of a batch of prepared images, at their own size, float32.
-
-        Args:
-            images: Prepared images.
-            auxiliary: Whether to return a list, with the logits of the auxiliary head after those of the head.
-        """
+        """Logits of prepared images, at their own size, float32; with ``auxiliary`` a list, that head's last."""
         height, width = images.shape[-2:]
         scores = self._scores(images, auxiliary=auxiliary)
         # A cell stands for a square of pixels; what lies beyond the image is cut off after enlarging.
@@ -207,12 +202,7 @@ class Segmenter(Kept):
         return enlarged if auxiliary else enlarged[0]
 
     def scores(self, images: Tensor) -> Tensor:
-        """Logits of a batch of prepared images, one for each started square of 4x4 pixels.
-
-        Shape:
-            - images: (B, channels, height, width)
-            - output: (B, classes, ceil(height / 4), ceil(width / 4))
-        """
+        """Logits of prepared images, a cell for each started square of 4x4 pixels: (B, classes, rows, columns)."""
         return self._scores(images, auxiliary=False)[0]
 
     def _scores(self, images: Tensor, *, auxiliary: bool) -> list[Tensor]:
@@ -296,10 +286,8 @@ class Segmenter(Kept):
     def start_from(self, path: str | Path) -> None:
         """Take over trained weights: of a segmenter of the same head all, else those of the backbone.
 
-        Where a segmenter has other classes, its last layers are left as they are.
-
-        Raises:
-            WeightsError: The file is damaged, or the backbones differ.
+        Where a segmenter has other classes, its last layers are left as they are. WeightsError where the file is
+        damaged, or the backbones differ.
         """
         self.backbone.start_from(path)
         tensors, metadata = weights.read(path)

@@ -75,11 +75,7 @@ class SemanticMap(Prediction):
         return image
 
     def save(self, path: str | Path) -> None:
-        """Write the map as a PNG: its values are indices of classes, its palette their colours.
-
-        Raises:
-            ValueError: The name does not end in .png.
-        """
+        """Write the map as a PNG file: its values are indices of classes, its palette their colours."""
         if Path(path).suffix.lower() != ".png":
             raise ValueError(f"a class map is written as PNG, which loses nothing; {path} must end in .png")
         content = io.BytesIO()

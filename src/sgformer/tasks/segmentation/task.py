@@ -14,7 +14,7 @@ from ..balance import ClassWeights
 from ..bands import check_augment
 from ..loading import Batch, nothing_read
 from ..task import Task
-from .data import Judged, SegmentationData
+from .data import SegmentationData
 from .evaluation import Report, confusion_matrix, count
 from .masks import IGNORE
 from .model import HeadOptions, Segmenter
@@ -42,9 +42,7 @@ class Recipe(options.Recipe):
     """A segmentation recipe.
 
     Attributes:
-        task: Always segmentation.
         head: What turns the backbone's feature maps into classes.
-        data: Which images, how large, how many at once.
         loss: What training minimizes.
     """
 
@@ -55,13 +53,7 @@ class Recipe(options.Recipe):
 
 
 class SegmentationTask(Task):
-    """Trains a segmenter.
-
-    Args:
-        model: What is trained.
-        recipe: Its sections ``loss`` and ``optim``.
-        weights: Of each class in the loss; None: all the same.
-    """
+    """Trains a segmenter by its recipe's sections ``loss`` and ``optim``."""
 
     model: Segmenter
     monitor = "val_miou"
@@ -102,7 +94,7 @@ class SegmentationTask(Task):
         ]
         return losses[0] + self.auxiliary * sum(losses[1:])
 
-    def validation_step(self, batch: Judged, batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Counts which class each pixel has and which it was given."""
         count(self.model, batch, self.confusion)
 
@@ -121,11 +113,7 @@ class SegmentationTask(Task):
 
 
 def build(recipe: Recipe) -> tuple[SegmentationTask, SegmentationData]:
-    """Prepare a run: look through the data, then make a model for its classes.
-
-    Raises:
-        ValueError: Something in the recipe or the data does not hold together.
-    """
+    """Prepare a run: look through the data, then make a model for its classes."""
     check_augment(recipe.model.in_chans, {"data.augment.photometric": (recipe.data.augment.photometric, 0)})
     preprocessing = preprocessing_of(
         recipe.model.name,
