@@ -22,19 +22,8 @@ from . import recipes, signature
 
 # In the order of `sgformer --help`. Where a function's name would hide one of Python's, an underscore follows.
 VERBS = (
-    *(
-        "train",
-        "evaluate",
-        "predict",
-        "embed",
-        "report",
-        "explain",
-        "export",
-        "serve",
-        "convert",
-        "benchmark",
-    ),
-    *("list", "demo"),
+    *("train", "evaluate", "predict", "embed", "report", "explain"),
+    *("export", "serve", "convert", "benchmark", "list", "demo"),
 )
 EXAMPLES = """examples:
   sgformer demo

@@ -10,11 +10,7 @@ from .signature import package
 
 
 def show(pattern: str | None = None) -> None:
-    """Print the packaged recipes whose names fit a pattern, with what they say of themselves.
-
-    Raises:
-        ValueError: None does.
-    """
+    """Print the packaged recipes whose names fit a pattern, with what they say of themselves; ValueError if none."""
     folder = package() / "recipes"
     about = {f"{path.parent.name}/{path.stem}": _about(path) for path in sorted(folder.glob("*/*.yaml"))}
     if not (names := fnmatch.filter(about, pattern or "*")):

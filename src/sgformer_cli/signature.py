@@ -16,47 +16,27 @@ OVERRIDES = "overrides"
 
 
 class Parameter(NamedTuple):
-    """An argument of a verb.
-
-    Attributes:
-        name: Of the function's parameter.
-        kind: Its annotation as text, without ``None``.
-        default: What it is if not given.
-        required: Whether it must be given.
-        positional: Whether it goes by its place.
-        help: What the docstring says of it.
-    """
+    """An argument of a verb."""
 
     name: str
-    kind: str
+    kind: str  # its annotation as text, without `None`
     default: Any
     required: bool
     positional: bool
-    help: str
+    help: str  # from the docstring
 
 
 class Signature(NamedTuple):
-    """Arguments of a verb, and its help.
+    """Arguments of a verb, and its help."""
 
-    Attributes:
-        about: What it does, in a sentence.
-        details: More on it, and examples.
-        parameters: Its arguments.
-        takes_overrides: Whether keys of a recipe are taken, too.
-    """
-
-    about: str
-    details: str
+    about: str  # in a sentence
+    details: str  # more on it, and examples
     parameters: list[Parameter]
-    takes_overrides: bool
+    takes_overrides: bool  # whether keys of a recipe are taken, too
 
 
 def read(verb: str) -> Signature:
-    """The signature of a verb.
-
-    Raises:
-        ImportError: The package is not installed.
-    """
+    """The signature of a verb; ImportError where the package is not installed."""
     tree = ast.parse((package() / "commands" / f"{verb}.py").read_text(encoding="utf-8"))
     function = next(n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name.rstrip("_") == verb)
     about, _, details = (ast.get_docstring(tree) or "").partition("\n\n")
@@ -82,11 +62,7 @@ def read(verb: str) -> Signature:
 
 
 def package() -> Path:
-    """The folder of the package, which is found without importing it.
-
-    Raises:
-        ImportError: It is not installed.
-    """
+    """The folder of the package, which is found without importing it; ImportError where it is not installed."""
     spec = importlib.util.find_spec("sgformer")
     if spec is None or not spec.submodule_search_locations:
         raise ImportError("the package sgformer is not installed: pip install 'sgformer[train]'")

@@ -155,6 +155,13 @@ def test_set_input_size_changes_no_answer_at_that_size(size):
     assert model.stem.grid_size == strides_of(size)[0]
 
 
+@pytest.mark.parametrize("indices", [0, 5, [4], [-5], []])
+def test_stages_that_are_not_there_are_refused(indices):
+    model = timm.create_model("sgformer_test")
+    with pytest.raises(ValueError, match="there are 4 stages"):
+        model.prune_intermediate_layers(indices)
+
+
 @torch.no_grad()
 def test_timm_loads_weights_of_another_img_size(tmp_path):
     model, x = fill.model("sgformer_test", img_size=224), fill.image("load", 1, 160, 128)

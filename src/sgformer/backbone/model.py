@@ -12,7 +12,6 @@ import torch
 import torch.fx
 import torch.nn as nn
 from timm.layers import ClassifierHead
-from timm.models._features import feature_take_indices
 from torch import Tensor
 
 from ..ops import Spending, resize_positions
@@ -268,12 +267,12 @@ class SGFormer(nn.Module):
         """
         if output_fmt not in ("NCHW", "NHWC"):
             raise ValueError(f"output_fmt is {output_fmt!r}; choose 'NCHW' or 'NHWC'")
-        take_indices, max_index = feature_take_indices(len(self.stages), indices)
+        wanted = _stages_wanted(len(self.stages), indices)
         x = self.stem(check_size(x))
         intermediates = []
-        for i, stage in enumerate(self.stages[: max_index + 1] if stop_early else self.stages):
+        for i, stage in enumerate(self.stages[: max(wanted) + 1] if stop_early else self.stages):
             x = stage(x)
-            if i in take_indices:
+            if i in wanted:
                 intermediates.append(x.permute(0, 2, 3, 1) if output_fmt == "NHWC" else x)
         return intermediates if intermediates_only else (x, intermediates)
 
@@ -281,19 +280,29 @@ class SGFormer(nn.Module):
         self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
         """Drops the stages after the last one wanted, and the head; returns the indices of those wanted."""
-        take_indices, max_index = feature_take_indices(len(self.stages), indices)
-        pruned = max_index < len(self.stages) - 1
-        self.stages = self.stages[: max_index + 1]
+        wanted = _stages_wanted(len(self.stages), indices)
+        pruned = max(wanted) < len(self.stages) - 1
+        self.stages = self.stages[: max(wanted) + 1]
         if pruned:
-            self.num_features = self.head_hidden_size = self.feature_info[max_index]["num_chs"]
+            self.num_features = self.head_hidden_size = self.feature_info[max(wanted)]["num_chs"]
         if pruned or prune_head:
             self.reset_classifier(0, "")
-        return take_indices
+        return wanted
 
     def __prepare_scriptable__(self) -> NoReturn:
         raise NotImplementedError(
             "SGFormer cannot be scripted by torch.jit.script; use torch.compile, torch.export or torch.jit.trace"
         )
+
+
+def _stages_wanted(num: int, indices: int | Sequence[int] | None) -> list[int]:
+    """Numbers of stages as timm names them: the last n, a list in which -1 is the last one, or None for all."""
+    wanted = range(-indices, 0) if isinstance(indices, int) else range(num) if indices is None else indices
+    if not wanted or not all(-num <= i < num for i in wanted):
+        raise ValueError(
+            f"indices are {indices}; there are {num} stages: give 1 to {num}, or a list of 0 to {num - 1}"
+        )
+    return [i % num for i in wanted]
 
 
 def check_size(x: Tensor) -> Tensor:

@@ -31,15 +31,8 @@ from .run_folder import RunFolder
 from .weights import write_atomically
 
 _PACKAGES = (
-    "sgformer",
-    "torch",
-    "torchvision",
-    "timm",
-    "lightning",
-    "torchmetrics",
-    "safetensors",
-    "pillow",
-    "numpy",
+    *("sgformer", "torch", "torchvision", "timm", "lightning"),
+    *("torchmetrics", "safetensors", "pillow", "numpy"),
 )
 
 
@@ -307,7 +300,6 @@ def describe_environment() -> str:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             versions[package] = None
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     environment = {
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": sys.argv,
@@ -318,7 +310,7 @@ def describe_environment() -> str:
         "processor": _processor(),
         "num_cpus": os.cpu_count(),
         "num_threads": torch.get_num_threads(),
-        "gpus": gpus,
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "versions": versions,
     }
     return json.dumps(environment, indent=2) + "\n"

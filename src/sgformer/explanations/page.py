@@ -67,10 +67,8 @@ def describe_pair(pair: Pair) -> dict[str, Any]:
 
 def _image(name: str, explanation: Explanation, note: str) -> dict[str, Any]:
     image = explanation.image
-    scale = min(1.0, LONGEST_SIDE / max(image.size))
-    small = image.resize(
-        (max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.LANCZOS
-    )
+    small = image.copy()
+    small.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
     pairs = [
         describe_pair(pair) | {"views": {view: _data_uri(pair.draw(small, view)) for view in VIEWS}}
         for pair in explanation.pairs

@@ -107,6 +107,10 @@ def unless_exporting(*args: Any) -> str | None:
     return None if is_exporting() else "it is for torch.export, where sizes may be unknown"
 
 
+# PyTorch has no public name for it.
+_transform = getattr(getattr(torch._C, "_functorch", None), "peek_interpreter_stack", None)
+
+
 def is_transformed() -> bool:
-    """Whether this runs within a transform of `torch.func`, such as `grad` or `vmap`."""
-    return torch._C._functorch.peek_interpreter_stack() is not None  # pyright: ignore[reportAttributeAccessIssue]
+    """Whether this runs within a transform of `torch.func`, such as `vmap`; yes, where PyTorch does not tell."""
+    return _transform is None or _transform() is not None

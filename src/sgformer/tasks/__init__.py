@@ -72,8 +72,9 @@ def load(weights: str | Path, *, device: str = "cpu") -> "Kept":
     return restore(weights, lambda task: get(task).Kept if task in TASKS else None).to(device)
 
 
-def lazily(package: str, places: Mapping[str, str]) -> Callable[[str], Any]:
-    """A package's ``__getattr__``, which imports names from the modules in ``places`` when they are asked for."""
+def lazily(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
+    """A package's ``__getattr__``, which imports the names of each module in it when they are asked for."""
+    places = {name: module for module, names in modules.items() for name in names.split()}
 
     def __getattr__(name: str) -> Any:
         if name not in places:

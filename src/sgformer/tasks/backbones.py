@@ -7,7 +7,7 @@ from typing import Any
 
 import timm
 import torch
-from timm.models import adapt_input_conv
+from timm.models import PretrainedCfg, adapt_input_conv
 from torch import Tensor, nn
 
 from ..engine import weights
@@ -18,14 +18,8 @@ from .loading import pair
 
 # Arguments of timm.create_model that fetch or unpickle files; a recipe or a weights file must not reach them.
 FORBIDDEN = {
-    "pretrained",
-    "pretrained_cfg",
-    "pretrained_cfg_overlay",
-    "checkpoint_path",
-    "cache_dir",
-    "num_classes",
-    "features_only",
-    "out_indices",
+    *("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"),
+    *("num_classes", "features_only", "out_indices"),
 }
 
 
@@ -146,24 +140,14 @@ def preprocessing_of(
     With another number of bands than 3, mean and deviation are yet to be measured, see `bands.measured`.
     """
     check_name(name)
-    config = timm.get_pretrained_cfg(name)
-    size = (image_size, image_size) if isinstance(image_size, int) else image_size
-    if in_chans != 3:
-        return Bands(
-            image_size=size,
-            crop_fraction=crop_fraction or (config.crop_pct if config else 0.875),
-            interpolation=config.interpolation if config else "bicubic",
-            mean=(0.0,) * in_chans,
-            std=(1.0,) * in_chans,
-        )
-    if config is None:
-        return Preprocessing(image_size=size, crop_fraction=crop_fraction or 0.875)
-    return Preprocessing(
-        image_size=size,
+    config = timm.get_pretrained_cfg(name) or PretrainedCfg()
+    mean, std = (config.mean, config.std) if in_chans == 3 else ((0.0,) * in_chans, (1.0,) * in_chans)
+    return (Preprocessing if in_chans == 3 else Bands)(
+        image_size=pair(image_size),
         crop_fraction=crop_fraction or config.crop_pct,
         interpolation=config.interpolation,
-        mean=config.mean,
-        std=config.std,
+        mean=mean,
+        std=std,
     )
 
 

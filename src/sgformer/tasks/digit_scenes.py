@@ -36,13 +36,8 @@ Split = Literal["train", "val"]
 # stereo motorcycle states none. The gray ones are textures: busy, even backgrounds.
 PHOTOGRAPHS: dict[Split, tuple[str, ...]] = {
     "train": (
-        "astronaut",
-        "coffee",
-        "hubble_deep_field",
-        "immunohistochemistry",
-        "camera",
-        "brick",
-        "gravel",
+        *("astronaut", "coffee", "hubble_deep_field", "immunohistochemistry"),
+        *("camera", "brick", "gravel"),
     ),
     "val": ("chelsea", "rocket", "retina", "grass"),
 }

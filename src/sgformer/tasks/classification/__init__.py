@@ -3,14 +3,17 @@
 from typing import TYPE_CHECKING
 
 from .. import lazily
-from .model import Classifier
-from .prediction import Prediction
+from .model import Classifier as Classifier
+from .prediction import Prediction as Prediction
 
 if TYPE_CHECKING:
-    from .data import ClassificationData
-    from .evaluation import Report, evaluate
-    from .probing import probe
-    from .task import ClassificationTask, Recipe, build
+    from .data import ClassificationData as ClassificationData
+    from .evaluation import Report as Report
+    from .evaluation import evaluate as evaluate
+    from .probing import probe as probe
+    from .task import ClassificationTask as ClassificationTask
+    from .task import Recipe as Recipe
+    from .task import build as build
 
 Kept = Classifier
 
@@ -18,25 +21,9 @@ Kept = Classifier
 __getattr__ = lazily(
     __name__,
     {
-        "ClassificationData": "data",
-        "Report": "evaluation",
-        "evaluate": "evaluation",
-        "probe": "probing",
-        "ClassificationTask": "task",
-        "Recipe": "task",
-        "build": "task",
+        "data": "ClassificationData",
+        "evaluation": "Report evaluate",
+        "probing": "probe",
+        "task": "ClassificationTask Recipe build",
     },
 )
-
-__all__ = [
-    "ClassificationData",
-    "ClassificationTask",
-    "Classifier",
-    "Kept",
-    "Prediction",
-    "Recipe",
-    "Report",
-    "build",
-    "evaluate",
-    "probe",
-]

@@ -3,37 +3,21 @@
 from typing import TYPE_CHECKING
 
 from .. import lazily
-from .model import Detector
-from .prediction import Detections
+from .model import Detector as Detector
+from .prediction import Detections as Detections
 
 if TYPE_CHECKING:
-    from .data import DetectionData
-    from .evaluation import Report, evaluate
-    from .task import DetectionTask, Recipe, build
+    from .data import DetectionData as DetectionData
+    from .evaluation import Report as Report
+    from .evaluation import evaluate as evaluate
+    from .task import DetectionTask as DetectionTask
+    from .task import Recipe as Recipe
+    from .task import build as build
 
 Kept = Detector
 
 # What needs the training libraries is imported when it is asked for.
 __getattr__ = lazily(
     __name__,
-    {
-        "DetectionData": "data",
-        "Report": "evaluation",
-        "evaluate": "evaluation",
-        "DetectionTask": "task",
-        "Recipe": "task",
-        "build": "task",
-    },
+    {"data": "DetectionData", "evaluation": "Report evaluate", "task": "DetectionTask Recipe build"},
 )
-
-__all__ = [
-    "DetectionData",
-    "DetectionTask",
-    "Detections",
-    "Detector",
-    "Kept",
-    "Recipe",
-    "Report",
-    "build",
-    "evaluate",
-]

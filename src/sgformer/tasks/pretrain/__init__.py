@@ -3,12 +3,15 @@
 from typing import TYPE_CHECKING
 
 from .. import lazily
-from ..classification.model import Classifier
+from ..classification.model import Classifier as Classifier
 
 if TYPE_CHECKING:
-    from .data import PretrainData
-    from .task import PretrainTask, Recipe, build, evaluate
-    from .teacher import Teacher
+    from .data import PretrainData as PretrainData
+    from .task import PretrainTask as PretrainTask
+    from .task import Recipe as Recipe
+    from .task import build as build
+    from .task import evaluate as evaluate
+    from .teacher import Teacher as Teacher
 
 Kept = Classifier
 
@@ -16,13 +19,8 @@ Kept = Classifier
 __getattr__ = lazily(
     __name__,
     {
-        "PretrainData": "data",
-        "PretrainTask": "task",
-        "Recipe": "task",
-        "build": "task",
-        "evaluate": "task",
-        "Teacher": "teacher",
+        "data": "PretrainData",
+        "task": "PretrainTask Recipe build evaluate",
+        "teacher": "Teacher",
     },
 )
-
-__all__ = ["Classifier", "Kept", "PretrainData", "PretrainTask", "Recipe", "Teacher", "build", "evaluate"]
