@@ -34,6 +34,22 @@ def check_errors(fast, plain, exact, names):
         assert (f - e).norm() <= 2 * (p - e).norm() + rounding, name
 
 
+def check_frozen(function, *inputs):
+    """Each input alone gets the gradient that it gets beside the others; those that are frozen get none."""
+
+    def gradients(wanted):
+        leaves = [x.detach().clone().requires_grad_(i in wanted) for i, x in enumerate(inputs)]
+        out = function(*leaves)
+        out.backward(torch.linspace(-1, 1, out.numel(), device=out.device).view_as(out))
+        return [leaf.grad for leaf in leaves]
+
+    together = gradients(range(len(inputs)))
+    for i in range(len(inputs)):
+        alone = gradients([i])
+        assert [place for place, grad in enumerate(alone) if grad is not None] == [i]
+        torch.testing.assert_close(alone[i], together[i])
+
+
 class nan_in_new_memory:
     """Within it, memory from `empty` holds NaN, so that what a kernel reads unwritten shows."""
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ops.kernels import DEVICE, cases, check_errors, nan_in_new_memory, needs_kernels
+from ops.kernels import DEVICE, cases, check_errors, check_frozen, nan_in_new_memory, needs_kernels
 from sgformer.ops import key_mean_attention
 from sgformer.ops.key_mean_attention import explain_backends, triton
 
@@ -96,6 +96,13 @@ def test_key_means():
     torch.testing.assert_close(
         key_mean_attention(q, k[:, :, order], v, backend="triton")[1], mean[:, order], **close
     )
+
+
+@needs_kernels
+@pytest.mark.parametrize("keys", [30, 270])
+def test_what_is_frozen_gets_no_gradient(keys):
+    q, k, v, _ = inputs(1, 2, 60, keys, 16, torch.float32)
+    check_frozen(lambda *x: key_mean_attention(*x, backend="triton")[0], q, k, v)
 
 
 @needs_kernels

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ops.kernels import DEVICE, cases, check_errors, nan_in_new_memory, needs_kernels
+from ops.kernels import DEVICE, cases, check_errors, check_frozen, nan_in_new_memory, needs_kernels
 from sgformer.ops import merge_tokens
 from sgformer.ops.merge_tokens import triton
 
@@ -65,6 +65,16 @@ def test_weights_may_be_more_precise_than_tokens():
     x, ranking, weights, biases = inputs(60, (5, 3, 2), torch.float32)
     out, grad_x, grad_parameters = run(x.bfloat16(), ranking, weights, biases, backend="triton")
     assert (out.dtype, grad_x.dtype, grad_parameters.dtype) == (torch.bfloat16, torch.bfloat16, torch.float32)
+
+
+@needs_kernels
+def test_what_is_frozen_gets_no_gradient():
+    x, ranking, weights, biases = inputs(20, (5, 3, 2), torch.float32)
+
+    def merged(x, weight, bias):
+        return merge_tokens(x, ranking, [weight, *weights[1:]], [bias, *biases[1:]], backend="triton")
+
+    check_frozen(merged, x, weights[0], biases[0])
 
 
 @needs_kernels

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ops.kernels import DEVICE, cases, check_errors, nan_in_new_memory, needs_kernels
+from ops.kernels import DEVICE, cases, check_errors, check_frozen, nan_in_new_memory, needs_kernels
 from sgformer.ops import map_norm
 from sgformer.ops.map_norm import triton
 
@@ -69,6 +69,12 @@ def test_weights_may_be_more_precise_than_the_map():
     x, weight, bias, grad = inputs(2, 9, 11, 12, torch.float32)
     results = run(x.bfloat16(), weight, bias, grad.bfloat16(), gelu=True, backend="triton")
     assert [t.dtype for t in results] == [torch.bfloat16, torch.bfloat16, torch.float32, torch.float32]
+
+
+@needs_kernels
+def test_what_is_frozen_gets_no_gradient():
+    x, weight, bias, _ = inputs(2, 9, 11, 12, torch.float32)
+    check_frozen(lambda *x: map_norm(*x, gelu=True, backend="triton"), x, weight, bias)
 
 
 @needs_kernels

@@ -107,25 +107,13 @@ def benchmark(
             float32 = _without_fast(float32, setting.objection)
     compiled = {"no": [False], "yes": [True], "both": [False, True]}[compile]
     products = ["default", "fast"] if float32 == "both" else [float32]
-    groups = [
-        [
-            measure.Case(
-                model,
-                height,
-                width,
-                batch_size,
-                how,
-                precision,
-                translate,
-                where,
-                choice if low else "default",
-            )
-            for choice in (products if low else products[:1])
-            for model in models
-        ]
-        for (height, width), how, precision, translate in itertools.product(sizes, mode, dtype, compiled)
-        for low in [precision == "float32" and where == "cpu"]
-    ]
+
+    def group(size: tuple[int, int], how: str, precision: str, translate: bool) -> list["Case"]:
+        choices = products if precision == "float32" and where == "cpu" else ["default"]
+        settings = batch_size, how, precision, translate, where
+        return [measure.Case(model, *size, *settings, choice) for choice in choices for model in models]
+
+    groups = [group(*each) for each in itertools.product(sizes, mode, dtype, compiled)]
     # Counting builds each model once, without memory: a name that is wrong shows before anything is timed.
     counts = [[measure.count(case) for case in cases] for cases in groups]
     busy = company.busy_cores() if time else None
@@ -257,6 +245,13 @@ def _plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Speed, in megapixels a second, and memory over size: a column for each combination of all else."""
     from matplotlib.figure import Figure
 
+    def side(row: dict[str, Any]) -> float:
+        return (row["height"] * row["width"]) ** 0.5
+
+    def value(row: dict[str, Any], key: str) -> float:
+        per_second = key == "seconds_median"
+        return row["batch_size"] * side(row) ** 2 / 1e6 / float(row[key]) if per_second else float(row[key])
+
     groups: dict[tuple, list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["mode"], row["dtype"], row["float32"], row["compiled"]), []).append(row)
@@ -272,19 +267,12 @@ def _plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
         for axis, (key, title) in zip(axes[:, column], measures, strict=True):
             sides: set[float] = set()
             for i, name in enumerate(names):
-                points = []
-                for row in members:
-                    if row["model"] == name and row[key]:
-                        pixels = row["height"] * row["width"]
-                        value = float(row[key])
-                        value = row["batch_size"] * pixels / 1e6 / value if key == "seconds_median" else value
-                        points.append((pixels**0.5, value))
-                if points:
-                    points.sort()
-                    sides |= {side for side, _ in points}
+                shown = [row for row in members if row["model"] == name and row[key]]
+                if points := sorted((side(row), value(row, key)) for row in shown):
+                    sides |= {place for place, _ in points}
                     axis.plot(*zip(*points, strict=True), marker="os^Dv*"[i % 6], label=name)
             axis.set_xscale("log", base=2)
-            axis.set_xticks(sorted(sides), [f"{side:.0f}" for side in sorted(sides)], minor=False)
+            axis.set_xticks(sorted(sides), [f"{place:.0f}" for place in sorted(sides)], minor=False)
             axis.set_ylim(bottom=0)
             axis.set_ylabel(title)
             axis.grid(alpha=0.3)

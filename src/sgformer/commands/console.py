@@ -2,7 +2,10 @@
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 def is_terminal() -> bool:
@@ -18,6 +21,13 @@ def waiting(text: str) -> contextlib.AbstractContextManager[object]:
 
     later = any(int(os.environ.get(name) or 0) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
     return contextlib.nullcontext() if later or not is_terminal() else get_console().status(text)
+
+
+def track(items: Iterable[T], text: str, *, total: float | None = None) -> Iterable[T]:
+    """The items, with a bar while they last, for a person who watches."""
+    from rich.progress import track
+
+    return track(items, text, total=total, transient=True, disable=not is_terminal())
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -47,7 +47,6 @@ def embed(
         import pyarrow.parquet
 
     import numpy as np
-    from rich.progress import track
 
     from .. import tasks
     from ..engine.weights import check_writable, write_atomically
@@ -61,8 +60,7 @@ def embed(
         model = tasks.load(weights, device=console.device(device))
     how, names = model.preprocessing, []
     found: list[Any] = []
-    starts = range(0, len(paths), batch_size)
-    for start in track(starts, "embedding", transient=True, disable=not console.is_terminal()):
+    for start in console.track(range(0, len(paths), batch_size), "embedding"):
         batch = []
         for path in paths[start : start + batch_size]:
             try:

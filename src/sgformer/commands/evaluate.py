@@ -44,8 +44,6 @@ def evaluate(
     Raises:
         ValueError: The weights cannot be used, or do not fit the data.
     """
-    from rich.progress import track
-
     from .. import tasks
     from ..engine import recipe as recipes
     from ..engine.weights import check_writable, locate, write_atomically
@@ -81,11 +79,7 @@ def evaluate(
             "--coco is for detection on annotations in COCO's format, which have ids; leave it out"
         )
     report: Any = task.evaluate(
-        model,
-        recipe.data,
-        progress=lambda batches: track(
-            batches, "evaluating", transient=True, disable=not console.is_terminal()
-        ),
+        model, recipe.data, progress=lambda batches: console.track(batches, "evaluating")
     )
     console.table(*report.to_table())
     if lines := report.to_lines():

@@ -83,7 +83,8 @@ def explain(
         model.guided.set_token_budget(token_budget)
     folder = Path(out)
     if fps is not None:
-        return _explain_frames(model, paths, folder / f"{_name_of_frames(paths)}.mp4", fps=fps, size=size)
+        name = paths[0].resolve().parent.name or "frames"  # after their folder
+        return _explain_frames(model, paths, folder / f"{name}.mp4", fps=fps, size=size)
     failed, taken = 0, {}
     for path in videos:
         taken[name := _unused(path.stem, taken)] = path
@@ -114,8 +115,6 @@ def explain(
 
 def _explain_video(model: Kept, path: Path, out: Path, *, size: int | None) -> bool:
     """Writes a video of the significance in another; whether it could not be read to its end."""
-    from rich.progress import track
-
     from ..explanations.video import VideoError, VideoReader, VideoWriter
     from . import console
 
@@ -125,10 +124,7 @@ def _explain_video(model: Kept, path: Path, out: Path, *, size: int | None) -> b
     try:
         with VideoReader(path) as video, drawn:
             drawn.rate = video.rate
-            shown = track(
-                video, path.name, total=video.length, transient=True, disable=not console.is_terminal()
-            )
-            for image, seconds in shown:
+            for image, seconds in console.track(video, path.name, total=video.length):
                 drawn.add(explain_image(model, image, size=size).combined(), seconds)
     except VideoError as error:
         print(f"sgformer: {error}", file=sys.stderr)
@@ -141,16 +137,13 @@ def _explain_video(model: Kept, path: Path, out: Path, *, size: int | None) -> b
 
 def _explain_frames(model: Kept, paths: list[Path], out: Path, *, fps: float, size: int | None) -> int:
     """Explain images as frames in order; returns 1 if one could not be read (the frame before it stays)."""
-    from rich.progress import track
-
     from ..explanations.video import VideoWriter
     from ..tasks.images import ImageError
     from . import console
 
     rate, failed = Fraction(fps).limit_denominator(1001), 0
     with VideoWriter(out, rate) as drawn:
-        shown = track(paths, "frames", transient=True, disable=not console.is_terminal())
-        for place, path in enumerate(shown):
+        for place, path in enumerate(console.track(paths, "frames")):
             try:
                 drawn.add(explain_image(model, path, size=size).combined(), place / rate)
             except (ImageError, OSError) as error:
@@ -160,11 +153,6 @@ def _explain_frames(model: Kept, paths: list[Path], out: Path, *, fps: float, si
         raise ValueError(f"none of the {failed} frames could be read, so there is no video")
     print(f"{len(paths) - failed} frames -> {out}", flush=True)
     return int(failed > 0)
-
-
-def _name_of_frames(paths: list[Path]) -> str:
-    """Name a video made of images after their folder."""
-    return paths[0].resolve().parent.name or "frames"
 
 
 def explain_image(model: Kept, image: ImageLike, *, size: int | None = None) -> Explanation:

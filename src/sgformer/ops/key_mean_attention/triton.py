@@ -141,6 +141,8 @@ def _backward(
     v: Tensor,
     scale: float,
     mask: Tensor | None,
+    of_q: bool,
+    of_keys: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     B, a, N, _ = q.shape
     M, d = k.shape[2:]
@@ -156,44 +158,36 @@ def _backward(
     numbers = (scale, scale * LOG2_E, a, N, M)
     if out is None or log_sum is None:
         kernels.whole_gradient_kernel[blocks, B * a](
-            *(
-                q,
-                k,
-                v,
-                pointer,
-                grad,
-                grad_q,
-                grad_k,
-                grad_v,
-                *numbers,
-                blocks,
-                *strides,
-                *grad_q.stride()[:3],
-            ),
+            *(q, k, v, pointer, grad, grad_q, grad_k, grad_v, *numbers, blocks),
+            *(*strides, *grad_q.stride()[:3]),
             **tiling,
             **constants,
         )
     else:
         delta = (grad.float() * out.float()).sum(-1).contiguous()
         del tiling["STEPS"]
-        grid = (-(-N // tiling["BLOCK_N"]), B * a)
-        kernels.query_gradient_kernel[grid](
-            *(q, k, v, pointer, grad, log_sum, delta, grad_q, *numbers, *strides, *grad_q.stride()[:3]),
-            **tiling,
-            **constants,
-        )
-        grid = (-(-M // tiling["BLOCK_M"]), B * a, blocks)
-        kernels.key_gradient_kernel[grid](
-            *(q, k, v, pointer, grad, log_sum, delta, grad_k, grad_v, *numbers, blocks, *strides),
-            ROWS=QUERIES_PER_PROGRAM,
-            **tiling,
-            **constants,
-        )
+        tensors = q, k, v, pointer, grad, log_sum, delta
+        if of_q:
+            grid = (-(-N // tiling["BLOCK_N"]), B * a)
+            kernels.query_gradient_kernel[grid](
+                *(*tensors, grad_q, *numbers, *strides, *grad_q.stride()[:3]), **tiling, **constants
+            )
+        if of_keys:
+            grid = (-(-M // tiling["BLOCK_M"]), B * a, blocks)
+            kernels.key_gradient_kernel[grid](
+                *(*tensors, grad_k, grad_v, *numbers, blocks, *strides),
+                ROWS=QUERIES_PER_PROGRAM,
+                **tiling,
+                **constants,
+            )
+    if not of_keys:
+        return grad_q, k.new_empty(0), v.new_empty(0)
     return grad_q, grad_k.sum(2).to(k.dtype), grad_v.sum(2).to(v.dtype)
 
 
-def _fake_backward(grad, out, log_sum, q, k, v, scale, mask):
-    return _new_map(q), k.new_empty(k.shape), v.new_empty(v.shape)
+def _fake_backward(grad, out, log_sum, q, k, v, scale, mask, of_q, of_keys):
+    shapes = (k.shape, v.shape) if of_keys else (0, 0)
+    return _new_map(q), k.new_empty(shapes[0]), v.new_empty(shapes[1])
 
 
 def _keep(ctx, inputs, output):
@@ -206,7 +200,10 @@ def _keep(ctx, inputs, output):
 
 def _differentiate(backward, ctx, grad, _grad_of_log_sum, _grad_of_key_sum):
     out, log_sum, q, k, v, mask = ctx.saved_tensors
-    return (*backward(grad, out, log_sum, q, k, v, ctx.scale, mask), None, None)
+    of_q, *of_both = ctx.needs_input_grad[:3]
+    found = backward(grad, out, log_sum, q, k, v, ctx.scale, mask, of_q, any(of_both))
+    of_all = (of_q, any(of_both), any(of_both))
+    return *(y if wanted else None for y, wanted in zip(found, of_all, strict=True)), None, None
 
 
 _apply = tiles.operator(

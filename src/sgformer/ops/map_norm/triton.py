@@ -82,7 +82,7 @@ def _fake(x, weight, bias, eps, gelu):
 
 
 def _backward(
-    grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, statistics: Tensor, gelu: bool
+    grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, statistics: Tensor, gelu: bool, of_x: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     x, grad = x.contiguous(), grad.to(x.dtype).contiguous()
     (P, C), constants = _options(x, gelu, GRADIENT_TILE)
@@ -93,15 +93,17 @@ def _backward(
     tensors = (x, grad, statistics, weight.contiguous(), bias.contiguous())
     kernels.sum_kernel[blocks, len(x)](*tensors, partial, P, C, blocks, steps, **constants)
     sums = partial.sum(1)  # (B, 2, C)
-    means = (sums * weight.float()).sum(-1) / (P * C)  # (B, 2)
-    grad_x = x.new_empty(x.shape)
-    kernels.gradient_kernel[tiles_of_map, len(x)](*tensors, means, grad_x, P, C, **constants)
+    grad_x = x.new_empty(x.shape if of_x else 0)
+    if of_x:
+        means = (sums * weight.float()).sum(-1) / (P * C)  # (B, 2)
+        kernels.gradient_kernel[tiles_of_map, len(x)](*tensors, means, grad_x, P, C, **constants)
     of_weight, of_bias = sums.sum(0).to(weight.dtype)
     return grad_x, of_weight.clone(), of_bias.clone()
 
 
-def _fake_backward(grad, x, weight, bias, statistics, gelu):
-    return x.new_empty(x.shape), weight.new_empty(weight.shape), bias.new_empty(bias.shape)
+def _fake_backward(grad, x, weight, bias, statistics, gelu, of_x):
+    grad_x = x.new_empty(x.shape if of_x else 0)
+    return grad_x, weight.new_empty(weight.shape), bias.new_empty(bias.shape)
 
 
 def _keep(ctx, inputs, output):
@@ -111,7 +113,9 @@ def _keep(ctx, inputs, output):
 
 
 def _differentiate(backward, ctx, grad, _grad_of_statistics):
-    return (*backward(grad, *ctx.saved_tensors, ctx.gelu), None, None)
+    of_x = ctx.needs_input_grad[0]
+    grad_x, *of_parameters = backward(grad, *ctx.saved_tensors, ctx.gelu, of_x)
+    return grad_x if of_x else None, *of_parameters, None, None
 
 
 _apply = tiles.operator(

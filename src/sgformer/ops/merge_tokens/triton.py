@@ -203,6 +203,7 @@ def _backward(
     lengths: Sequence[int],
     sizes: Sequence[int],
     factor: int,
+    of_parameters: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     B, N, c = x.shape
     groups = _groups(lengths, sizes, factor)
@@ -221,6 +222,8 @@ def _backward(
         BLOCK=block,
         num_warps=4,
     )
+    if not of_parameters:
+        return grad_x, x.new_empty(0), x.new_empty(0)
     grad_weight = [
         of_band.reshape(B * g, r, factor).sum((0, 2)) / factor
         for of_band, g, r in zip(products.split(slots, 1), groups, sizes, strict=True)
@@ -230,7 +233,9 @@ def _backward(
     return grad_x, torch.cat(grad_weight).to(weight.dtype), grad_bias.to(weight.dtype)
 
 
-def _fake_backward(grad, x, ranking, weight, lengths, sizes, factor):
+def _fake_backward(grad, x, ranking, weight, lengths, sizes, factor, of_parameters):
+    if not of_parameters:
+        return x.new_empty(x.shape), x.new_empty(0), x.new_empty(0)
     return x.new_empty(x.shape), weight.new_empty(weight.shape), weight.new_empty(len(lengths))
 
 
@@ -240,8 +245,10 @@ def _keep(ctx, inputs, output):
 
 
 def _differentiate(backward, ctx, grad):
-    grad_x, grad_weight, grad_bias = backward(grad, *ctx.saved_tensors, ctx.lengths, ctx.sizes, ctx.factor)
-    return grad_x, None, grad_weight, grad_bias, None, None, None
+    of_parameters = any(ctx.needs_input_grad[2:4])
+    numbers = ctx.lengths, ctx.sizes, ctx.factor
+    grad_x, *of_both = backward(grad, *ctx.saved_tensors, *numbers, of_parameters)
+    return grad_x, None, *(of_both if of_parameters else (None, None)), None, None, None
 
 
 _apply = tiles.operator(

@@ -1,6 +1,7 @@
 """Labelled images as batches: variation, and the share of each process."""
 
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -133,16 +134,13 @@ class ClassificationData(PreparedData):
             self.samples[split] = self._find(split)
             self.names |= self.samples[split].names
             self.notes += self.samples[split].notes
-        paths = [
-            path for one in self.samples.values() if isinstance(one.items, list) for path, _ in one.items
-        ]
-        if not isinstance(preprocessing, Bands) and (pages := sum(map(has_pages, paths))):
-            self.notes.append(f"{pages} images are TIFF files of several pages, of which the first is read")
-        if len(self.samples) > 1:
-            sources.compare(self.samples, options.root)
         lists = [
             [path for path, _ in one.items] for one in self.samples.values() if isinstance(one.items, list)
         ]
+        if not isinstance(preprocessing, Bands) and (pages := sum(map(has_pages, chain(*lists)))):
+            self.notes.append(f"{pages} images are TIFF files of several pages, of which the first is read")
+        if len(self.samples) > 1:
+            sources.compare(self.samples, options.root)
         if len(lists) == 2 and (both := num_shared(*lists)):
             self.notes.append(f"{both} images are in training and in validation")
         if options.source == "folders":

@@ -160,14 +160,10 @@ class SegmentationData(Data):
                 self.notes.append(f"{both} images are in training and in validation")
             if "{split}" not in layout.images and len(splits) > 1:
                 used = {sample.image for samples in self.samples.values() for sample in samples}
-                if (
-                    rest := set(look_through(root / layout.images, preprocessing.suffixes).images)
-                    - used
-                    - {Path(path) for path in self.dropped}
-                ):
-                    self.notes.append(
-                        f"{len(rest)} images of {root / layout.images} have no mask in any split"
-                    )
+                used |= {Path(path) for path in self.dropped}
+                folder = root / layout.images
+                if rest := set(look_through(folder, preprocessing.suffixes).images) - used:
+                    self.notes.append(f"{len(rest)} images of {folder} have no mask in any split")
             if layout.noted and len(splits) > 1:
                 self.notes += layout.beside(root, *([Path(options.mapping)] if options.mapping else []))
         self.classes = self.coding.classes
