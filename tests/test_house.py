@@ -85,49 +85,6 @@ def test_no_file_is_a_drawer_for_everything():
     assert [str(name) for name in names if FORBIDDEN_NAMES & {*name.parts, name.stem}] == []
 
 
-# Private names of other libraries, without a public one that serves as well: each stands behind a guard, and a test
-# takes the name away (tests/fast/test_guards.py).
-GUARDED = {
-    "timm.models._input",
-    "torch._subclasses",
-    "torch.nn.modules.module._has_any_global_hook",
-    "torch._C",
-}
-
-
-def test_private_names_of_other_libraries_are_guarded():
-    found = set()
-    for path in sorted(PACKAGE.rglob("*.py")):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        tried = {id(each) for node in ast.walk(tree) if isinstance(node, ast.Try) for each in node.body}
-        asked = {  # what stands in a getattr with a default
-            id(each)
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "getattr" and len(node.args) == 3
-            for each in ast.walk(node)
-        }
-        foreign = {alias.asname or alias.name for node in ast.walk(tree) for alias in _foreign(node)}
-        for node in ast.walk(tree):
-            names = [ast.unparse(node)] if isinstance(node, ast.Attribute) else []
-            if isinstance(node, ast.ImportFrom) and not node.level:
-                names = [f"{node.module}.{alias.name}" for alias in node.names]
-            for name in names:
-                first, *rest = name.split(".")
-                private = [part for part in rest if re.match("_[A-Za-z]", part)]
-                if private and (isinstance(node, ast.ImportFrom) or first in foreign):
-                    name = name[: name.index(private[0]) + len(private[0])]
-                    if name not in PUBLIC and not (name in GUARDED and id(node) in tried | asked):
-                        found.add(f"{path.relative_to(PACKAGE)}: {name}")
-    assert found == set()
-
-
-PUBLIC = {"torch._check"}  # in PyTorch's documentation of torch.export
-
-
-def _foreign(node: ast.AST) -> list[ast.alias]:
-    return node.names if isinstance(node, ast.Import) else []
-
-
 def test_pages_that_the_source_names_exist():
     text = "".join(path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py"))
     assert [page for page in re.findall(r"\bdocs/[\w/-]+\.md\b", text) if not (ROOT / page).is_file()] == []
@@ -149,47 +106,6 @@ def test_version_changelog_and_citation_agree():
         assert "date-released" not in citation
     else:
         assert f"date-released: {heading[2]}" in citation
-
-
-def _text_files() -> Iterator[tuple[str, str]]:
-    """Name and text of what is, or would be, committed; without git, of all that is not hidden."""
-    listing = (
-        subprocess.run(
-            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-        )
-        if (ROOT / ".git").exists()
-        else None
-    )
-    if listing and listing.returncode == 0:
-        names = [name for name in listing.stdout.split("\0") if name]
-    else:
-        paths = (path.relative_to(ROOT) for path in ROOT.rglob("*") if path.is_file())
-        names = [path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts)]
-    for name in names:
-        path = ROOT / name
-        content = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
-        if b"\0" not in content[:8192]:
-            yield name, content.decode("utf-8", errors="replace")
-
-
-# Folders that only one machine has, and settings that send pip elsewhere.
-OF_ONE_MACHINE = re.compile(
-    r"(?<![\w.~-])/(?:home|root|Users|work|mnt|scratch)/\w|(?<!\w)[A-Z]:\\+Users"
-    r"|--(?:extra-)?inde[x]-url|\binde[x][-_]url\s*=|https?://\S+/(?:simple|whl)\b"
-)
-
-
-def test_nothing_refers_to_one_machine():
-    found = [
-        f"{name}, line {number}: {line.strip()[:120]}"
-        for name, text in _text_files()
-        for number, line in enumerate(text.splitlines(), 1)
-        if OF_ONE_MACHINE.search(line)
-    ]
-    assert found == []
 
 
 # Such a first line leans on what stands around it; a hover box shows the docstring alone.

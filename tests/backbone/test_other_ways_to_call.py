@@ -161,3 +161,20 @@ def test_float16_holds_scores_that_are_large_before_they_are_scaled(backend):
     assert torch.allclose(key_mean, torch.full_like(key_mean, 1 / 3))
     assert not q.grad.isnan().any()
     assert not attention(q, k, k).isnan().any()
+
+
+@torch.no_grad()
+def test_another_batch_size_is_not_compiled_anew():
+    torch._dynamo.reset()
+    compilations = []
+
+    def count(graph, inputs):
+        compilations.append(inputs)
+        return graph.forward
+
+    model = fill.model("sgformer_test", num_classes=5, depths=(2, 0, 0, 1))
+    compiled = torch.compile(model, fullgraph=True, backend=count, dynamic=True)
+    for B in (2, 3, 8):
+        x = fill.image("batch", B, 64, 96)
+        torch.testing.assert_close(compiled(x), model(x), rtol=1e-9, atol=1e-9)
+    assert len(compilations) == 1

@@ -39,7 +39,6 @@ def run(out: Path, resume: Path | None, fatal: set[int]) -> None:
     import torch
 
     from sgformer.commands.train import train
-    from sgformer.engine import checkpoints
 
     replace, count = os.replace, iter(range(1000))
 
@@ -48,7 +47,7 @@ def run(out: Path, resume: Path | None, fatal: set[int]) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         replace(source, target)
 
-    checkpoints.os.replace = replace_or_die
+    os.replace = replace_or_die
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     torch.set_num_threads(1)
     train("smoke", OVERRIDES, out=out, resume=resume)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..benchmark.turns import Measured
 
 
-COLUMNS = tuple(
+COLUMNS: tuple[str, ...] = tuple(
     "model height width batch_size mode dtype float32 compiled device seconds_median seconds_q25 seconds_q75 "  # noqa: SIM905
     "images_per_second peak_memory_mb gmacs mparams neighbours".split()
 )
