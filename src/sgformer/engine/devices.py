@@ -83,5 +83,5 @@ def has_bfloat16(accelerator: str) -> bool:
 
 def processor_has_bfloat16() -> bool:
     """Tell whether the processor has instructions for bfloat16."""
-    able = getattr(torch.cpu, "get_capabilities", dict)()  # unknown to older PyTorch
+    able = getattr(torch.cpu, "get_capabilities", dict)()  # PyTorch 2.9 has it not
     return any(able.get(name) for name in ("avx512_bf16", "amx_bf16"))

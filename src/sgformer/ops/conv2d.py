@@ -29,8 +29,7 @@ def conv2d(
         >>> conv2d(torch.ones(1, 3, 8, 8), torch.ones(4, 3, 3, 3), None, stride=2, padding=1, groups=1).shape
         torch.Size([1, 4, 4, 4])
     """
-    # PyTorch 2.6 takes exporting for compiling, and the other way round; on a GPU compiling matters more.
-    if not torch.compiler.is_compiling() or (is_exporting() and x.device.type != "cuda"):
+    if not torch.compiler.is_compiling() or is_exporting():
         return F.conv2d(x, weight, bias, stride, padding, 1, groups)
     if torch.is_autocast_enabled(x.device.type):  # which does not reach into an operator
         dtype = torch.get_autocast_dtype(x.device.type)

@@ -93,8 +93,7 @@ def explain(backends: dict[str, Backend], *args: Any) -> dict[str, str]:
     return {name: b.why_not(*args) or b.why_slow(*args) or "yes" for name, b in backends.items()}
 
 
-# PyTorch 2.6 does not tell the two apart.
-_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+_exporting = torch.compiler.is_exporting
 
 
 def is_exporting() -> bool:
