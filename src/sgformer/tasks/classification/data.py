@@ -29,7 +29,7 @@ from ..task import Data
 from ..text import num_alike, read_names
 from . import sources
 from .augment import image_transform
-from .options import DataOptions, PreparedOptions
+from .options import DataOptions, SourceOptions
 from .shards import Shards, find_shards
 
 LIKE = "train/<class>/ and val/<class>/"
@@ -69,11 +69,15 @@ class PreparedData(Data):
     """Images prepared by timm's transforms: what classification and pretraining share.
 
     The preprocessing's image size is that of validation.
+
+    Attributes:
+        labelled: Whether images need labels.
     """
 
     options: Any
+    labelled = True
 
-    def __init__(self, options: PreparedOptions, preprocessing: Preprocessing, *, seed: int = 0) -> None:
+    def __init__(self, options: SourceOptions, preprocessing: Preprocessing, *, seed: int = 0) -> None:
         super().__init__(options, seed=seed)
         self.preprocessing = preprocessing
 
@@ -82,10 +86,69 @@ class PreparedData(Data):
         pixels = sample[0] if sample[0].ndim == 3 else sample[0][0]
         return pixels if isinstance(self.preprocessing, Bands) else self.preprocessing.show(pixels)
 
-    def varied(self, items: sources.Items, size: tuple[int, int]) -> "Images":
-        """Augment images for training, to pixels of this (height, width)."""
-        return Images(
-            items, self.preprocessing, *image_transform(self.options.augment, self.preprocessing, size)
+    def examples(self, num: int = 6) -> list[Any]:
+        """A few validation images as a model sees them, to watch it by; of shards none."""
+        return [] if self.options.source == "shards" else super().examples(num)
+
+    def find(self, split: sources.Split, known: tuple[str, ...] | None = None) -> sources.Samples:
+        """Find the images of a split, wherever they are but in shards.
+
+        Args:
+            split: Which.
+            known: The classes, where another split has fixed them.
+
+        Raises:
+            DataError: There are none, or their labels are not as they must be.
+        """
+        options, suffixes = self.options, self.preprocessing.suffixes
+        match options.source:
+            case "digit_scenes":
+                return sources.scenes(options.scenes.make(split))
+            case "list":
+                table = options.train_list if split == "train" else options.val_list
+                root = Path(options.root).expanduser() if options.root else None
+                return sources.listing(
+                    table, split, root, known, max_missing=options.max_unreadable, labelled=self.labelled
+                )
+            case "imagenet":
+                return sources.imagenet(options.folder(LIKE), split, options.val_labels, suffixes)
+            case "npz":
+                return sources.packed(options.folder(LIKE), split)
+            case "torchvision":
+                root = Path(options.root or "data").expanduser()
+                return sources.torchvision_set(options.dataset, root, split, download=options.download)
+            case _:
+                return sources.folders(options.folder(LIKE), split, suffixes)
+
+    def pattern(self, split: sources.Split) -> str:
+        """Return the recipe's pattern of the shards of a split."""
+        pattern = self.options.train_shards if split == "train" else self.options.val_shards
+        if pattern is None:
+            raise DataError(f"which shards? --data.{split}_shards 'FOLDER/{split}-*.tar'")
+        return pattern
+
+    def shards(
+        self,
+        split: sources.Split,
+        transform: Callable[[Any], Tensor],
+        shorter_side: int,
+        classes: tuple[str, ...],
+    ) -> Shards:
+        """Read a split from shards: this process's share of it, see `Shards`."""
+        train, options = split == "train", self.options
+        rank, num_processes = share(self.trainer)
+        return Shards(
+            self.pattern(split),
+            classes=classes,
+            transform=transform,
+            shorter_side=shorter_side,
+            length=options.num_train if train else None,
+            seed=self.seed,
+            rank=rank,
+            num_processes=num_processes,
+            epoch=epoch_to_come(self.trainer),
+            workers=suitable_workers() if options.workers is None else options.workers,
+            batch_size=devices.share(options.batch_size, num_processes) if train else 1,
         )
 
 
@@ -128,10 +191,11 @@ class ClassificationData(PreparedData):
             if options.balanced and "train" in splits:
                 self.train_labels()
             for split in splits:
-                find_shards(self._pattern(split))
+                find_shards(self.pattern(split))
             return
         for split in splits:
-            self.samples[split] = self._find(split)
+            known = self.samples["train"].classes if "train" in self.samples else None
+            self.samples[split] = self.find(split, known)
             self.names |= self.samples[split].names
             self.notes += self.samples[split].notes
         lists = [
@@ -169,40 +233,10 @@ class ClassificationData(PreparedData):
         items = self.samples[split].items
         return [items[i][0] for i in range(len(items))]
 
-    def examples(self, num: int = 6) -> list[Any]:
-        """A few validation images as a model sees them, to watch it by; of shards none."""
-        return super().examples(num) if "val" in self.samples else []
-
     @property
     def num_images(self) -> int:
         """Training and validation together; of shards, those of an epoch of training."""
         return sum(len(samples.items) for samples in self.samples.values()) or self.options.num_train
-
-    def _find(self, split: sources.Split) -> sources.Samples:
-        options, suffixes = self.options, self.preprocessing.suffixes
-        match options.source:
-            case "digit_scenes":
-                return sources.scenes(options.scenes.make(split))
-            case "list":
-                table = options.train_list if split == "train" else options.val_list
-                known = self.samples["train"].classes if "train" in self.samples else None
-                root = Path(options.root).expanduser() if options.root else None
-                return sources.listing(table, split, root, known, max_missing=options.max_unreadable)
-            case "imagenet":
-                return sources.imagenet(options.folder(LIKE), split, options.val_labels, suffixes)
-            case "npz":
-                return sources.packed(options.folder(LIKE), split)
-            case "torchvision":
-                root = Path(options.root or "data").expanduser()
-                return sources.torchvision_set(options.dataset, root, split, download=options.download)
-            case _:
-                return sources.folders(options.folder(LIKE), split, suffixes)
-
-    def _pattern(self, split: sources.Split) -> str:
-        pattern = self.options.train_shards if split == "train" else self.options.val_shards
-        if pattern is None:
-            raise DataError(f"which shards? --data.{split}_shards 'FOLDER/{split}-*.tar'")
-        return pattern
 
     def train_labels(self) -> NDArray[np.int64]:
         """The class index of each training image; DataError where they are in shards, which are not looked through."""
@@ -227,20 +261,7 @@ class ClassificationData(PreparedData):
             else (self.preprocessing.transform(self.views, normalize=False), self.preprocessing.shorter_side)
         )
         if self.options.source == "shards":
-            rank, num_processes = share(self.trainer)
-            return Shards(
-                self._pattern(split),
-                classes=self.classes,
-                transform=transform,
-                shorter_side=shorter_side,
-                length=self.options.num_train if train else None,
-                seed=self.seed,
-                rank=rank,
-                num_processes=num_processes,
-                epoch=epoch_to_come(self.trainer),
-                workers=suitable_workers() if self.options.workers is None else self.options.workers,
-                batch_size=devices.share(self.options.batch_size, num_processes) if train else 1,
-            )
+            return self.shards(split, transform, shorter_side, self.classes)
         return Images(self._items(split), self.preprocessing, transform, shorter_side)
 
     def _items(self, split: sources.Split) -> sources.Items:

@@ -1,7 +1,7 @@
 """Options of labelled images: which, how large, how augmented."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from ..bands import BandOptions
 from ..loading import pair
@@ -39,8 +39,8 @@ class PreparedOptions(SizedOptions):
 
 
 @dataclass(kw_only=True)
-class DataOptions(PreparedOptions):
-    """Options of the data: which labelled images, how large, how many at once.
+class SourceOptions(PreparedOptions):
+    """Options of where images come from, which classification and pretraining share.
 
     Attributes:
         source: folders (train/<class>/ and val/<class>/ in root); imagenet (as released: the same, where val may be
@@ -55,6 +55,24 @@ class DataOptions(PreparedOptions):
         train_shards: shards: files, such as 'shards/train-*.tar'.
         val_shards: shards: the same for validation.
         num_train: shards: how many images an epoch of training has.
+    """
+
+    source: Any = "folders"
+    val_labels: str | None = None
+    train_list: str | None = None
+    val_list: str | None = None
+    dataset: str | None = None
+    download: bool = False
+    train_shards: str | None = None
+    val_shards: str | None = None
+    num_train: int = 1_281_167
+
+
+@dataclass(kw_only=True)
+class DataOptions(SourceOptions):
+    """Options of the data: which labelled images, how large, how many at once.
+
+    Attributes:
         classes: shards: a file with a class name a line.
         views: How many views of an image `sgformer evaluate` looks at, whose probabilities are averaged: 1 is the
             central crop, 2 adds its mirror image, 5 the four corners, 10 the mirror images of the five. Corners differ
@@ -64,14 +82,6 @@ class DataOptions(PreparedOptions):
     """
 
     source: Literal["folders", "imagenet", "list", "torchvision", "npz", "shards", "digit_scenes"] = "folders"
-    val_labels: str | None = None
-    train_list: str | None = None
-    val_list: str | None = None
-    dataset: str | None = None
-    download: bool = False
-    train_shards: str | None = None
-    val_shards: str | None = None
-    num_train: int = 1_281_167
     classes: str | None = None
     views: Literal[1, 2, 5, 10] = 1
     balanced: bool = False

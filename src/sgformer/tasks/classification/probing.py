@@ -6,14 +6,17 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, Subset
 
-from ..loading import DataError, Unreadable, collate_readable, suitable_workers
+from ..loading import DataError, Unreadable, collate_readable, spread, suitable_workers
 from .data import ClassificationData, Images
 from .model import Classifier
 
 if TYPE_CHECKING:
     from .task import Recipe
+
+# So many training images are enough for a head to start from.
+ENOUGH = 4000
 
 
 @dataclass(kw_only=True)
@@ -24,12 +27,18 @@ class ProbeOptions:
         penalties: Inverse strengths of the penalty to choose from, as scikit-learn's C, by cross-validation on the
             training images; features are standardized before. Empty: no regression, the model is trained.
         folds: Parts of the cross-validation; fewer where a class has fewer images.
+        train: Whether the whole model is then trained, from this head on. The regression then takes 4,000 of the
+            training images at most, and is left out where there are no trained weights, of shards, and where a class
+            has one image alone.
     """
 
     penalties: list[float] = field(default_factory=list)
     folds: int = 5
+    train: bool = False
 
     def __post_init__(self) -> None:
+        if self.train and not self.penalties:
+            raise ValueError("probe.train needs probe.penalties; set --probe.penalties '[0.01]'")
         if min(self.penalties, default=1.0) <= 0 or self.folds < 2:
             raise ValueError(
                 f"probe.penalties {self.penalties} must be above 0, and probe.folds {self.folds} at least 2"
@@ -46,7 +55,7 @@ def probe(recipe: "Recipe", data: ClassificationData, model: Classifier) -> dict
 
     Returns:
         ``cv_top1``, the accuracy that cross-validation on the training images found; ``val_top1``; ``num_features``;
-        ``penalty``, the one that was chosen.
+        ``penalty``, the one that was chosen. Where the model is trained then, without ``val_top1``.
 
     Raises:
         DataError: A class has one image alone, or none can be read.
@@ -54,12 +63,17 @@ def probe(recipe: "Recipe", data: ClassificationData, model: Classifier) -> dict
     if recipe.data.source == "shards":
         raise DataError("a probe reads its images several times and in order; shards are not for that")
     options, found = recipe.probe, {}
-    preprocessing = model.preprocessing
+    preprocessing, training = model.preprocessing, model.training
     for split, samples in data.samples.items():
-        images = Images(
+        if options.train and split == "val":
+            continue
+        images: Dataset[Any] = Images(
             samples.items, preprocessing, preprocessing.transform(normalize=False), preprocessing.shorter_side
         )
+        if options.train:
+            images = Subset(images, spread(len(samples.items), ENOUGH))
         found[split] = _features(model, images, data, split)
+    model.train(training)
     weight, bias, score, penalty = regress(
         *found["train"], classes=data.classes, penalties=options.penalties, folds=options.folds
     )
@@ -69,14 +83,11 @@ def probe(recipe: "Recipe", data: ClassificationData, model: Classifier) -> dict
     with torch.no_grad():
         head.weight.copy_(weight)
         head.bias.copy_(bias)
-    features, labels = found["val"]
-    top1 = (features @ weight.T + bias).argmax(-1) == labels
-    return {
-        "cv_top1": score,
-        "val_top1": top1.float().mean().item(),
-        "num_features": weight.shape[1],
-        "penalty": penalty,
-    }
+    metrics = {"cv_top1": score, "num_features": weight.shape[1], "penalty": penalty}
+    if "val" in found:
+        features, labels = found["val"]
+        metrics["val_top1"] = ((features @ weight.T + bias).argmax(-1) == labels).float().mean().item()
+    return metrics
 
 
 def regress(
@@ -121,14 +132,14 @@ def regress(
 
 @torch.inference_mode()
 def _features(
-    model: Classifier, images: Images, data: ClassificationData, split: str
+    model: Classifier, images: Dataset[Any], data: ClassificationData, split: str
 ) -> tuple[Tensor, Tensor]:
     """Features and labels of all images that can be read; those that cannot are named, and may be too many."""
     workers = suitable_workers() if data.options.workers is None else data.options.workers
     loader = DataLoader(
         images, batch_size=data.options.batch_size, num_workers=workers, collate_fn=collate_readable
     )
-    found, unreadable = [], list[Unreadable]()
+    found, unreadable, num_images = [], list[Unreadable](), len(cast(Any, images))
     model.eval()
     for x, labels, left_out in loader:
         unreadable += left_out
@@ -136,10 +147,10 @@ def _features(
             found.append((model.features(model.normalize(x.to(model.mean.device))).float().cpu(), labels))
     for path, reason in unreadable:
         print(f"left out: {path}: {reason}")
-    if not found or len(unreadable) > data.options.max_unreadable * len(images):
+    if not found or len(unreadable) > data.options.max_unreadable * num_images:
         path, reason = unreadable[0]
         raise DataError(
-            f"{len(unreadable)} of {len(images)} {split} images cannot be read, such as {path}: {reason}; mend "
+            f"{len(unreadable)} of {num_images} {split} images cannot be read, such as {path}: {reason}; mend "
             "them, or allow more: --data.max_unreadable"
         )
     features, labels = zip(*found, strict=True)

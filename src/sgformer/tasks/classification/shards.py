@@ -32,7 +32,7 @@ class Shards(IterableDataset[Any]):
 
     Args:
         pattern: Files, such as ``shards/train-*.tar`` or ``shards/train-{000..146}.tar``; also URLs in braces.
-        classes: Class names, in order.
+        classes: Class names, in order; none: labels are not read, and all 0.
         transform: From RGB to a tensor.
         shorter_side: What the transform needs, see `read_image`.
         length: Samples of an epoch over all processes; for validation None: all there are.
@@ -123,9 +123,9 @@ class Shards(IterableDataset[Any]):
         for number, sample in enumerate(_whole(wds.DataPipeline(*stages))):
             name = f"{sample['__url__']}:{sample['__key__']}"
             content = next((sample[key] for key in sample if f".{key.lower()}" in SUFFIXES), None)
-            if content is None or "cls" not in sample:
+            if content is None or (self.index and "cls" not in sample):
                 raise DataError(f"{name} has no image or no .cls beside it; see the WebDataset format")
-            label = self._label(sample["cls"].decode().strip(), name)
+            label = self._label(sample["cls"].decode().strip(), name) if self.index else 0
             if seed is not None:
                 seed_sample(fold(seed, number))
             try:

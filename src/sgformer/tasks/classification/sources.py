@@ -148,6 +148,7 @@ def listing(
     classes: tuple[str, ...] | None,
     *,
     max_missing: float = 0.0,
+    labelled: bool = True,
 ) -> Samples:
     """A table with the columns ``path`` and ``label``, see `tables.read_table`.
 
@@ -157,8 +158,9 @@ def listing(
         root: Where relative paths start.
         classes: The classes, where another table fixes them; else all labels of this one, sorted.
         max_missing: Which share of the images may be missing.
+        labelled: Whether there must be labels.
     """
-    pairs, notes = read_table(path, split, root, max_missing=max_missing)
+    pairs, notes = read_table(path, split, root, max_missing=max_missing, labelled=labelled)
     return _named(pairs, classes, str(path), notes)
 
 

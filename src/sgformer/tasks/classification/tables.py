@@ -18,7 +18,12 @@ Pairs = list[tuple[Path, str]]
 
 
 def read_table(
-    path: str | None, split: str, root: Path | None, *, max_missing: float = 0.0
+    path: str | None,
+    split: str,
+    root: Path | None,
+    *,
+    max_missing: float = 0.0,
+    labelled: bool = True,
 ) -> tuple[Pairs, list[str]]:
     """The images of a table with the columns ``path`` and ``label``, with their labels, and notes.
 
@@ -28,6 +33,7 @@ def read_table(
         split: What it is for, for the message.
         root: Where relative paths start.
         max_missing: Which share of the images may be missing; they are left out, and counted in the notes.
+        labelled: Whether the column ``label`` is read; else all labels are empty.
 
     Raises:
         DataError: The table is not like that, contradicts itself, or names images that do not exist.
@@ -37,20 +43,21 @@ def read_table(
     table = Path(path).expanduser()
     if not table.is_file():
         raise DataError(f"there is no file {table}; check --data.{split}_list")
-    rows = _parquet(table) if table.suffix.lower() == ".parquet" else _csv(table)
+    names = ("path", "label") if labelled else ("path",)
+    rows = _parquet(table, names) if table.suffix.lower() == ".parquet" else _csv(table, names)
     rows = [row for row in rows if any(row)]  # as spreadsheets leave them behind the last
     if not rows:
         raise DataError(f"{table} has no rows; it must have one for each image")
     base = root or table.parent
-    for number, (image, label) in enumerate(rows, 1):
-        if not label or not image:
-            raise DataError(f"row {number} of {table} has no {'path' if label else 'label'}; complete it")
-        if label.lower() in _ERRORS:
+    for number, row in enumerate(rows, 1):
+        if not all(row):
+            raise DataError(f"row {number} of {table} has no {names[row.index('')]}; complete it")
+        if labelled and row[1].lower() in _ERRORS:
             raise DataError(
-                f"row {number} of {table} has the label {label}, which stands for none; complete it"
+                f"row {number} of {table} has the label {row[1]}, which stands for none; complete it"
             )
     found = _Folders()
-    pairs = [(found.resolve(base, image), label) for image, label in rows]
+    pairs = [(found.resolve(base, image), "".join(label)) for image, *label in rows]
     check_labels(((os.path.normpath(image), label) for image, label in pairs), table)
     there = [pair for pair in pairs if pair[0] in found]
     missing = len(pairs) - len(there)
@@ -98,13 +105,13 @@ class _Folders:
         return path if path in self else find_file(base, name)
 
 
-def _csv(table: Path) -> list[tuple[str, str]]:
+def _csv(table: Path, names: tuple[str, ...]) -> list[tuple[str, ...]]:
     text = read_text(table)
     heads = text.split("\n", 1)[0]
     delimiter = next((mark for mark in ",;\t" if mark in heads), ",")
     try:
         reader = csv.DictReader(io.StringIO(text), delimiter=delimiter)
-        columns = _columns(reader.fieldnames or (), table)
+        columns = _columns(reader.fieldnames or (), names, table)
         rows = []
         for row in reader:
             if None in row:
@@ -118,24 +125,23 @@ def _csv(table: Path) -> list[tuple[str, str]]:
     return rows
 
 
-def _parquet(table: Path) -> list[tuple[str, str]]:
+def _parquet(table: Path, names: tuple[str, ...]) -> list[tuple[str, ...]]:
     import pandas
 
     frame = pandas.read_parquet(table).convert_dtypes()  # whole numbers stay so where some are missing
     frame = frame.astype(object).where(frame.notna(), "")
-    columns = _columns(list(frame.columns), table)
-    return [
-        (str(path).strip(), str(label).strip())
-        for path, label in zip(*(frame[c] for c in columns), strict=True)
-    ]
+    columns = _columns(list(frame.columns), names, table)
+    rows = zip(*(frame[c] for c in columns), strict=True)
+    return [tuple(str(cell).strip() for cell in row) for row in rows]
 
 
-def _columns(names: Iterable[Any], table: Path) -> list[Any]:
-    """The columns ``path`` and ``label``, whatever blanks are around their names."""
-    names = [*names]
-    found = {str(name).strip(): name for name in names}
-    if len(found) < len(names) and (twice := [name for name, n in Counter(map(str, names)).items() if n > 1]):
+def _columns(heads: Iterable[Any], names: tuple[str, ...], table: Path) -> list[Any]:
+    """The columns of these names, whatever blanks are around them in the table."""
+    heads = [*heads]
+    found = {str(head).strip(): head for head in heads}
+    if len(found) < len(heads) and (twice := [head for head, n in Counter(map(str, heads)).items() if n > 1]):
         raise DataError(f"{table} has the column {twice[0]!r} twice; keep one of them")
-    if not {"path", "label"} <= found.keys():
-        raise DataError(f"{table} has the columns {listed(found)}; it must have `path` and `label`")
-    return [found["path"], found["label"]]
+    if not set(names) <= found.keys():
+        wanted = " and ".join(f"`{name}`" for name in names)
+        raise DataError(f"{table} has the columns {listed(found)}; it must have {wanted}")
+    return [found[name] for name in names]

@@ -52,7 +52,7 @@ class Recipe(options.Recipe):
     @property
     def shortcut(self) -> Callable[..., dict[str, float]] | None:
         """Logistic regression in place of training, where the recipe asks for one."""
-        return probe if self.probe.penalties else None
+        return probe if self.probe.penalties and not self.probe.train else None
 
 
 class ClassificationTask(Task):
@@ -129,4 +129,8 @@ def build(recipe: Recipe) -> tuple[ClassificationTask, ClassificationData]:
         )
     if recipe.model.weights:
         model.start_from(recipe.model.weights)
+    trained = recipe.model.pretrained or recipe.model.weights is not None
+    if recipe.probe.train and trained and recipe.data.source != "shards" and data.class_counts().min() > 1:
+        score = probe(recipe, data, model)["cv_top1"]
+        data.notes.append(f"the head starts from a regression, cross-validated accuracy {score:.1%}")
     return ClassificationTask(model, recipe, weights=data.loss_weights(recipe.loss.weights)), data

@@ -8,29 +8,34 @@ from torch.utils.data import Dataset
 
 from ...engine.sampling import Draw, fold
 from ..classification import sources
+from ..classification.augment import image_transform
 from ..classification.data import Images, PreparedData
-from ..classification.options import PreparedOptions
+from ..classification.options import SourceOptions
+from ..classification.shards import find_shards
 from ..digit_scenes import Split
-from ..folders import find_images
+from ..folders import describe_left_out, look_through
 from ..images import Preprocessing
 from ..loading import DataError, spread
 
 
 @dataclass(kw_only=True)
-class DataOptions(PreparedOptions):
+class DataOptions(SourceOptions):
     """Options of the data: which images, how large, how many at once. Teacher and student see the same crops.
 
     Attributes:
-        source: images (folders), or digit_scenes, which are made on the spot and need no download.
-        root: A folder with images, in folders of any depth; names of folders mean nothing.
-        roots: More such folders, each with its weight: how often each of its images comes in an epoch; 0.5 is half of
-            them.
+        source: images (folders of any depth, whose names mean nothing), or any source of classification, of which the
+            training images are taken. Their labels are not used, and a list needs none.
+        root: The folder with images.
+        roots: images: more such folders, each with its weight: how often each of its images comes in an epoch; 0.5 is
+            half of them.
         num_val: How many images are kept from training, spread evenly, to see how well the student agrees with the
-            teacher.
+            teacher; of shards those of val_shards are.
         image_size: What the student sees in training, in pixels: one number, or [height, width]; at least 32.
     """
 
-    source: Literal["images", "digit_scenes"] = "images"
+    source: Literal[
+        "images", "folders", "imagenet", "list", "torchvision", "npz", "shards", "digit_scenes"
+    ] = "images"
     roots: dict[str, float] = field(default_factory=dict)
     num_val: int = 256
     image_size: int | tuple[int, int] = 112
@@ -39,6 +44,10 @@ class DataOptions(PreparedOptions):
         super().__post_init__()
         if self.num_val < 1:
             raise ValueError(f"data.num_val {self.num_val} must be at least 1")
+        if self.roots and self.source != "images":
+            raise ValueError(
+                f"data.roots are folders of images; for data.source {self.source} leave them out"
+            )
         for root, weight in self.roots.items():
             if not 0 < weight <= 1000:
                 raise ValueError(f"data.roots: the weight {weight} of {root} must be above 0, 1000 at most")
@@ -73,7 +82,7 @@ class Weighted(Dataset[Any]):
 class PretrainData(PreparedData):
     """Batches of images (B, 3, height, width), the same for teacher and student; their targets are zeros.
 
-    The folders are looked through at once, so that mistakes show before anything is trained.
+    The source is looked through at once, so that mistakes show before anything is trained.
 
     Args:
         options: The recipe's section ``data``.
@@ -86,6 +95,7 @@ class PretrainData(PreparedData):
     """
 
     options: DataOptions
+    labelled = False
 
     def __init__(
         self,
@@ -101,15 +111,24 @@ class PretrainData(PreparedData):
         self.parts: list[tuple[list[int], float]] = []
         self.train: sources.Items
         self.val: sources.Items
-        if options.source == "digit_scenes":
-            self.train, self.val = (
-                sources.scenes(options.scenes.make(split)).items for split in ("train", "val")
-            )
-            self.parts = [(list(range(len(self.train))), 1.0)]
-        else:
-            self._find_images()
+        match options.source:
+            case "shards":
+                self.train = self.val = []
+                for split in ("train", "val"):
+                    find_shards(self.pattern(split))
+            case "digit_scenes":
+                self.train, self.val = self.find("train").items, self.find("val").items
+                self.parts = [(list(range(len(self.train))), 1.0)]
+            case "images":
+                self._keep(self._look_through())
+            case _:
+                samples = self.find("train")
+                self.notes += samples.notes
+                self.parts = [(list(range(len(samples.items))), 1.0)]
+                self._keep(samples.items)
 
-    def _find_images(self) -> None:
+    def _look_through(self) -> list[tuple[Path, int]]:
+        """Find the images of all folders, and which of them are in which one."""
         options = self.options
         folders = {**({options.root: 1.0} if options.root else {}), **options.roots}
         if not folders:
@@ -119,28 +138,40 @@ class PretrainData(PreparedData):
             folder = Path(name).expanduser()
             if not folder.is_dir():
                 raise DataError(f"there is no folder {folder}; set --data.root to one with images in it")
-            found = find_images(folder)
+            found, left_out = look_through(folder)
+            there = describe_left_out(left_out)
             if not found:
-                raise DataError(f"no images in {folder}; expected .jpg, .png and the like")
+                raise DataError(
+                    f"no images in {folder}{there and f', but {there}'}; expected .jpg, .png and the like"
+                )
+            self.notes += [f"left out of {folder}: {there}"] if there else []
             self.parts.append((list(range(len(paths), len(paths) + len(found))), weight))
             paths += found
-        kept = set(spread(len(paths), options.num_val))
-        if len(paths) < 2 * len(kept):
+        return [(path, 0) for path in paths]
+
+    def _keep(self, items: sources.Items) -> None:
+        """Keep some images from training."""
+        num = self.options.num_val
+        kept = dict.fromkeys(spread(len(items), num))
+        if len(items) < 2 * len(kept):
             raise DataError(
-                f"there are {len(paths)} images, of which data.num_val {options.num_val} are kept from training; "
-                f"name more, or set --data.num_val {max(len(paths) // 10, 1)}"
+                f"there are {len(items)} images, of which data.num_val {num} are kept from training; "
+                f"name more, or set --data.num_val {max(len(items) // 10, 1)}"
             )
         parts = [([i for i in indices if i not in kept], weight) for indices, weight in self.parts]
         self.parts = [(indices, weight) for indices, weight in parts if indices]
-        self.train = [(path, 0) for path in paths]
-        self.val = [(paths[i], 0) for i in sorted(kept)]
+        self.train, self.val = items, [items[i] for i in kept]
 
     def __str__(self) -> str:
-        return f"{sum(len(indices) for indices, _ in self.parts)} + {len(self.val)} images without labels"
+        notes = "".join(f"; {note}" for note in self.notes)
+        val = f" + {len(self.val)}" if self.val else ""
+        return f"{self.num_images - len(self.val)}{val} images without labels{notes}"
 
     @property
     def num_images(self) -> int:
-        """Training and validation together."""
+        """Training and validation together; of shards, those of an epoch of training."""
+        if self.options.source == "shards":
+            return self.options.num_train
         return sum(len(indices) for indices, _ in self.parts) + len(self.val)
 
     def loaded_size(self, size: tuple[int, int]) -> tuple[int, int]:
@@ -150,9 +181,14 @@ class PretrainData(PreparedData):
 
     def dataset(self, split: Split) -> Dataset[Any]:
         """Images of a split, prepared: varied for train, always the same for val."""
-        if split == "train":
-            return Weighted(self.varied(self.train, self.loaded_size(self.options.train_size)), self.parts)
-        preprocessing = replace(self.preprocessing, image_size=self.loaded_size(self.options.eval_size))
-        return Images(
-            self.val, preprocessing, preprocessing.transform(normalize=False), preprocessing.shorter_side
+        train, options = split == "train", self.options
+        preprocessing = replace(self.preprocessing, image_size=self.loaded_size(options.eval_size))
+        transform, shorter_side = (
+            image_transform(options.augment, preprocessing, self.loaded_size(options.train_size))
+            if train
+            else (preprocessing.transform(normalize=False), preprocessing.shorter_side)
         )
+        if options.source == "shards":
+            return self.shards(split, transform, shorter_side, ())
+        images = Images(self.train if train else self.val, preprocessing, transform, shorter_side)
+        return Weighted(images, self.parts) if train else images

@@ -147,7 +147,7 @@ class PretrainTask(Task):
         if not len(batch.images):
             return self.no_loss()
         images = self.model.normalize(batch.images)
-        images, _ = self.augment(images, batch.targets, self.current_epoch)
+        images, _ = self.augment(images, torch.zeros_like(batch.targets), self.current_epoch)
         return self.compare(images, self.train_size)[0].mean()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:

@@ -1,0 +1,172 @@
+"""Fine-tuning on a few dozen images a class: how the recipe `finetune` was chosen, and what it makes of weights.
+
+    python benchmarks/finetuning.py choose DATA [SETTING...]                settings of the recipe, one seed
+    python benchmarks/finetuning.py run DATA ROW=WEIGHTS... [--seeds 0 1]   rows, by the recipe as it is
+    python benchmarks/finetuning.py table                                   the tables in docs/pretraining.md
+
+DATA holds food10, textures10 and aerial7, or those named by --sets. WEIGHTS are as in benchmarks/pretraining.py, or
+none:NAME, a model of timm from nothing. Each run leaves a result file, `results/finetuning/ROW_SET_seedN.json`, and
+what has one is not run again. The number of a run is that of its last epoch, so that nothing is chosen on the images that judge it;
+settings were chosen on them, though, so that images of neither split have the last word.
+"""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pretraining import PAGE, TRANSFER, load
+from training_results import add
+
+from sgformer.commands.train import train
+
+RESULTS = Path(__file__).parent / "results" / "finetuning"
+# What judging each epoch, drawing and a page would cost in time, and not change.
+SPARING = {
+    "trainer.significance": False,
+    "trainer.tensorboard": False,
+    "trainer.report": False,
+    "trainer.checkpoint_minutes": None,
+    "trainer.validate_every": 5,
+}
+# All that a setting may change, so that none depends on what the recipe says today.
+BASE: dict[str, Any] = {
+    "data.image_size": 128,
+    "data.eval_image_size": 144,
+    "data.crop_fraction": 1.0,
+    "data.batch_size": 16,
+    "data.augment.crop_scale": [0.5, 1.0],
+    "data.augment.color_jitter": 0.2,
+    "data.augment.rand_augment": "rand-m7-mmax9-mstd0.5-inc1",
+    "data.augment.erase": 0.1,
+    "data.augment.mixup": 0.0,
+    "data.augment.cutmix": 0.0,
+    "loss.label_smoothing": 0.1,
+    "probe.penalties": [0.01],
+    "probe.train": True,
+    "optim.name": "adamw",
+    "optim.lr": 3e-4,
+    "optim.layer_decay": 0.8,
+    "optim.weight_decay": 0.05,
+    "trainer.max_epochs": 10,
+    "trainer.ema_decay": 0.95,
+}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "base": {},
+    "no_regression_first": {"probe.penalties": [], "probe.train": False},
+    "lr_1e-3": {"optim.lr": 1e-3},
+    "lr_1e-4": {"optim.lr": 1e-4},
+}
+
+
+def fit(weights: str, data: Path, overrides: dict[str, Any], name: str, folder: Path) -> None:
+    """One run and its result file; nothing where there is one."""
+    if (folder / f"{name}.json").exists():
+        return
+    kind, _, rest = weights.partition(":")
+    with tempfile.TemporaryDirectory() as out:
+        model: dict[str, Any] = {"model.name": rest, "model.weights": None}
+        if kind != "none":
+            found = load(weights)
+            found.save(Path(out, "start.safetensors"))
+            model = {"model.name": found.name, "model.weights": f"{out}/start.safetensors"}
+        run = train("finetune", {**SPARING, **model, "data.root": str(data), **overrides}, out=out)
+        assert run
+        commit = json.loads((run / "environment.json").read_text(encoding="utf-8"))["git_commit"]
+        add(run, name, folder=folder, more={"commit": commit, "weights": weights})
+    print(name, accuracy(folder / f"{name}.json"), flush=True)
+
+
+def accuracy(path: Path) -> float:
+    """Top-1 of the last epoch."""
+    return json.loads(path.read_text(encoding="utf-8"))["epochs"][-1]["val_top1"]
+
+
+def choose(data: Path, sets: list[str], names: list[str]) -> None:
+    """Run settings from the weights that ship."""
+    for name in names or SETTINGS:
+        for one in sets:
+            fit(
+                "sgformer_t",
+                data / one,
+                {**BASE, **SETTINGS[name]},
+                f"{name}_{one}_seed0",
+                RESULTS / "settings",
+            )
+
+
+def run(data: Path, sets: list[str], rows: list[str], seeds: list[int]) -> None:
+    """Run rows, all of them with one seed before the next."""
+    for seed in seeds:
+        for row in rows:
+            name, _, weights = row.partition("=")
+            for one in sets:
+                fit(weights, data / one, {"seed": seed}, f"{name}_{one}_seed{seed}", RESULTS)
+
+
+def rows_of(folder: Path, names: list[str]) -> list[str]:
+    """A line of a table for each of the rows: means over the seeds, and minutes a run."""
+    lines = []
+    for name in names:
+        means, seeds, seconds = [], set(), []
+        for one in TRANSFER:
+            paths = sorted(folder.glob(f"{name}_{one}_seed*.json"))
+            if not paths:
+                break
+            values = [accuracy(path) for path in paths]
+            means.append(sum(values) / len(values))
+            seeds.add(len(paths))
+            runs = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+            seconds += [sum(epoch["seconds"] for epoch in run["epochs"]) for run in runs]
+        else:
+            cells = [f"{value:.1%}" for value in (*means, sum(means) / len(means))]
+            minutes = f"{sum(seconds) / len(seconds) / 60:.1f}"
+            lines.append(f"| {' | '.join([name, *cells, ' to '.join(map(str, sorted(seeds))), minutes])} |")
+    return lines
+
+
+def table() -> None:
+    """Write the tables in docs/pretraining.md from the result files."""
+    heads = [
+        "| {} | food | textures | aerial | mean of the three | seeds | minutes a run |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    text = PAGE.read_text(encoding="utf-8")
+    for mark, folder, head in (
+        ("finetuning", RESULTS, "Start"),
+        ("settings", RESULTS / "settings", "Setting"),
+    ):
+        found = {path.stem.rsplit("_", 2)[0] for path in folder.glob("*.json")}
+        names = [name for name in SETTINGS if name in found] if mark == "settings" else sorted(found)
+        start, end = f"<!-- results:{mark} -->\n", f"<!-- /results:{mark} -->"
+        before, _, rest = text.partition(start)
+        lines = "\n".join([heads[0].format(head), heads[1], *rows_of(folder, names)])
+        text = before + start + lines + "\n" + end + rest.partition(end)[2]
+    PAGE.write_text(text, encoding="utf-8")
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    for verb, what in (("choose", "settings"), ("run", "rows")):
+        one = verbs.add_parser(verb)
+        one.add_argument("data", type=Path)
+        one.add_argument(what, nargs="*" if verb == "choose" else "+")
+        one.add_argument("--sets", nargs="+", default=list(TRANSFER))
+        one.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    verbs.add_parser("table")
+    given = parser.parse_args()
+    if given.verb == "choose":
+        choose(given.data, given.sets, given.settings)
+    elif given.verb == "run":
+        run(given.data, given.sets, given.rows, given.seeds)
+    else:
+        table()
+
+
+if __name__ == "__main__":
+    main()
