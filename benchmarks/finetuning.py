@@ -6,8 +6,8 @@
 
 DATA holds food10, textures10 and aerial7, or those named by --sets. WEIGHTS are as in benchmarks/pretraining.py, or
 none:NAME, a model of timm from nothing. Each run leaves a result file, `results/finetuning/ROW_SET_seedN.json`, and
-what has one is not run again. The number of a run is that of its last epoch, so that nothing is chosen on the images that judge it;
-settings were chosen on them, though, so that images of neither split have the last word.
+what has one is not run again. The number of a run is that of its last epoch: nothing within a run is chosen on the
+images that judge it. The settings were, so that the last word is with images of neither split.
 """
 
 import argparse

@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+import tarfile
 
 import numpy as np
 import pytest
@@ -135,6 +136,64 @@ def test_several_folders_have_weights(photos):
     options = DataOptions(roots={str(photos): 1.0, str(photos / "deep"): 2.0}, num_val=6)
     data = PretrainData(options, Preprocessing(image_size=(32, 32)))
     assert [len(indices) for indices, _ in data.parts] == [32, 16]
+
+
+def test_images_come_from_any_source_of_classification(photos, tmp_path):
+    """Sources of classification without their labels: a list of paths alone, JPEG in NPZ, class folders, shards."""
+    paths = sorted(photos.rglob("*.png"))
+    (tmp_path / "list.csv").write_text("path\n" + "".join(f"{path}\n" for path in paths))
+    files = []
+    for path in paths:
+        Image.open(path).save(tmp_path / "one.jpg")
+        files.append((tmp_path / "one.jpg").read_bytes())
+    np.savez(
+        tmp_path / "train.npz",
+        jpeg=np.frombuffer(b"".join(files), np.uint8),
+        offset=np.cumsum([0, *map(len, files)]),
+        label=np.arange(36),
+        classes=np.array([f"c{i}" for i in range(36)]),
+    )
+    shutil.copytree(photos, tmp_path / "folders/train/any")
+    given = [
+        {"source": "list", "train_list": str(tmp_path / "list.csv")},
+        {"source": "npz", "root": str(tmp_path)},
+        {"source": "folders", "root": str(tmp_path / "folders")},
+    ]
+    for one in given:
+        options = DataOptions(**one, num_val=6, batch_size=10, image_size=32, workers=0)
+        data = PretrainData(options, Preprocessing(image_size=(32, 32)))
+        assert (len(data.parts[0][0]), len(data.val), data.num_images) == (30, 6, 36)
+        batches = [*data.train_dataloader(), *data.val_dataloader()]
+        assert [len(batch.images) for batch in batches] == [10, 10, 10, 6]
+    with pytest.raises(ValueError, match="roots"):
+        DataOptions(source="npz", roots={str(photos): 1.0})
+
+
+def test_shards_need_no_labels(teacher, photos, tmp_path):
+    pytest.importorskip("webdataset")
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    for split in ("train", "val"):
+        with tarfile.open(tmp_path / f"{split}-0.tar", "w") as file:
+            for i, path in enumerate(sorted(photos.rglob("*.png"))):
+                file.add(path, f"{i}.png")
+            if split == "train":
+                file.add(tmp_path / "broken.png", "broken.png")
+    shards = {f"data.{split}_shards": str(tmp_path / f"{split}-*.tar") for split in ("train", "val")}
+    more = {"data.source": "shards", "data.num_train": 64, "data.root": None, "data.max_unreadable": 0.1}
+    run = start(teacher, photos, tmp_path, trainer__max_epochs=1, **{**shards, **more})
+    with (run / "metrics.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["step"]) == 8
+    assert "broken" in (run / "unreadable.csv").read_text()
+    with pytest.raises(DataError, match="val_shards"):
+        start(teacher, photos, tmp_path, **{**shards, **more, "data.val_shards": None})
+
+
+def test_what_is_no_image_is_counted(photos, tmp_path):
+    shutil.copytree(photos, tmp_path / "more")
+    (tmp_path / "more" / "raw.heic").write_bytes(b"")
+    options = DataOptions(root=str(tmp_path / "more"), num_val=6)
+    assert "1 .heic" in str(PretrainData(options, Preprocessing(image_size=(32, 32))))
 
 
 def test_tensors_of_other_names_are_taken_in_order(tmp_path):

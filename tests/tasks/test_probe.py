@@ -58,6 +58,30 @@ def test_a_probe_is_an_ordinary_classifier(folder, weights, tmp_path):
     assert sorted(changed) == ["head.fc.bias", "head.fc.weight"]
 
 
+def test_training_goes_on_from_the_regression(folder, weights, tmp_path, capsys):
+    """A learning rate of next to nothing leaves the head that the regression found, in a run like any other."""
+    more = {"probe.train": True, "optim.lr": 1e-9, "optim.final_lr": 0.0, "trainer.max_epochs": 1}
+    quick = {"data.batch_size": 8, "trainer.significance": False, "trainer.tensorboard": False}
+    run = probe(folder, weights, tmp_path, **more, **quick)
+    assert "cross-validated accuracy 100.0%" in capsys.readouterr().out
+    (row,) = csv.DictReader((run / "metrics.csv").open())
+    assert float(row["val_top1"]) == 1
+    assert float(row["step"]) == 3
+    # Without trained weights there is nothing to regress on.
+    run = probe(folder, weights, tmp_path, **more, **quick, **{"model.weights": None})
+    (row,) = csv.DictReader((run / "metrics.csv").open())
+    assert "val_loss" in row
+    with pytest.raises(ValueError, match="penalties"):
+        probe(folder, weights, tmp_path, **more, **{"probe.penalties": []})
+
+
+def test_the_head_of_one_image_a_class_is_trained_all_the_same(weights, tmp_path):
+    few = make_class_folders(tmp_path / "few", num_train=1)
+    more = {"probe.train": True, "trainer.max_epochs": 1, "data.batch_size": 2}
+    run = probe(few, weights, tmp_path, **more)
+    assert (run / "best.safetensors").is_file()
+
+
 def test_two_classes_have_the_probabilities_of_the_regression():
     from sklearn.linear_model import LogisticRegression
 
