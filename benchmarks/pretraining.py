@@ -3,6 +3,7 @@
     python benchmarks/pretraining.py measure DATA WEIGHTS... [--size 144]    a result file for each
     python benchmarks/pretraining.py table                                   the table in docs/pretraining.md
     python benchmarks/pretraining.py ship RUN FILE                           weights in half precision, calibrated
+    python benchmarks/pretraining.py step FOLDER                             what a step takes, and its parts alone
 
 DATA holds photos1000, food10, textures10 and aerial7. WEIGHTS are weights files, runs or packaged names;
 timm:NAME=FILE is a model of timm with weights as a recipe's teacher has them; random:NAME one with initial values.
@@ -15,21 +16,27 @@ closest to the teacher's, by cross-entropy. So whatever uses the weights is as s
 
 import argparse
 import csv
+import itertools
 import json
 import platform
+import statistics
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
+from lightning.pytorch import Callback
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torchmetrics.classification import MulticlassCalibrationError
 
 import sgformer
 from sgformer.commands.train import to_share
+from sgformer.engine import fit
 from sgformer.engine import recipe as recipes
+from sgformer.engine.optim import create_optimizer
 from sgformer.engine.weights import read_metadata
 from sgformer.tasks import pretrain
 from sgformer.tasks.backbones import preprocessing_of
@@ -37,6 +44,7 @@ from sgformer.tasks.classification import Classifier
 from sgformer.tasks.classification.probing import regress
 from sgformer.tasks.folders import find_images
 from sgformer.tasks.images import Preprocessing, read_image
+from sgformer.tasks.pretrain.model import resized
 from sgformer.tasks.pretrain.teacher import Teacher, TeacherOptions
 
 RESULTS = Path(__file__).parent / "results" / "pretraining"
@@ -181,6 +189,71 @@ def ship(run: Path, file: Path) -> None:
     print(f"temperature {best} on {len(said)} images; {file.stat().st_size / 1e6:.1f} MB")
 
 
+class Clock(Callback):
+    """When each step of a run began and ended."""
+
+    def __init__(self) -> None:
+        self.times: list[tuple[float, float]] = []
+        self.began = 0.0
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        """Notes the begin."""
+        self.began = time.perf_counter()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Notes the end."""
+        self.times.append((self.began, time.perf_counter()))
+
+
+def step(folder: Path, steps: int) -> None:
+    """Time a run's steps beside the teacher's pass and the student's step alone, on the same images."""
+    changed = {"data.root": str(folder), "trainer.limit_train_batches": steps, "trainer.limit_val_batches": 1}
+    changed |= {"trainer.significance": False, "trainer.tensorboard": False, "trainer.max_epochs": 1}
+    recipe = recipes.parse(recipes.find("pretrain/sgformer_t"), pretrain.Recipe, changed)
+    task, data = pretrain.build(recipe)
+    batch = next(iter(data.train_dataloader()))
+    images, size = task.model.normalize(batch.images), recipe.data.train_size
+    optimizer = create_optimizer(task.learned, recipe.optim)
+    seen = resized(images, task.teacher.image_size or size)
+    alone: dict[str, list[float]] = {"teacher": [], "student": []}
+    teacher = task.teacher
+    said = teacher(seen, task.model.preprocessing)
+
+    def known(*_: Any) -> Any:
+        return said
+
+    known.image_size = teacher.image_size
+    task.teacher = known  # pyright: ignore
+    for _ in range(steps // 2):
+        start = time.perf_counter()
+        teacher(seen, task.model.preprocessing)
+        alone["teacher"].append(time.perf_counter() - start)
+        start = time.perf_counter()
+        task.compare(images, size)[0].mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        alone["student"].append(time.perf_counter() - start)
+    task.teacher, clock = teacher, Clock()
+    with tempfile.TemporaryDirectory() as out:
+        fit.fit(task, data, recipe.trainer, Path(out), recipe={}, watchers=[clock])
+    ends = [end for _, end in clock.times]
+    whole = statistics.median(after - before for before, after in itertools.pairwise(ends[2:]))
+    within = statistics.median(end - began for began, end in clock.times[2:])
+    parts = {name: statistics.median(times[1:]) for name, times in alone.items()}
+    result = {
+        "seconds": {"step": whole, "step without loading": within, **parts},
+        "images_s": len(images) / whole,
+        "share": sum(parts.values()) / whole,
+        "batch_size": len(images),
+        "threads": torch.get_num_threads(),
+        "versions": {"torch": torch.__version__, "timm": timm.__version__, "machine": platform.machine()},
+    }
+    print(json.dumps(result, indent=2))
+    (RESULTS.parent / "pretraining_step.json").write_text(
+        json.dumps(result, indent=2) + "\n", encoding="utf-8"
+    )
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -194,12 +267,17 @@ def main() -> None:
     measuring.add_argument("--label", help="what to call them, in place of the file's name")
     measuring.add_argument("--out", type=Path, default=RESULTS)
     verbs.add_parser("table")
+    stepping = verbs.add_parser("step")
+    stepping.add_argument("folder", type=Path)
+    stepping.add_argument("--steps", type=int, default=20)
     shipping = verbs.add_parser("ship")
     shipping.add_argument("run", type=Path)
     shipping.add_argument("file", type=Path)
     given = parser.parse_args()
     if given.verb == "measure":
         measure(given.data, given.weights, given.size, given.out, given.label)
+    elif given.verb == "step":
+        step(given.folder, given.steps)
     elif given.verb == "ship":
         ship(given.run, given.file)
     else:
