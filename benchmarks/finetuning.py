@@ -28,12 +28,12 @@ SPARING = {
     "trainer.tensorboard": False,
     "trainer.report": False,
     "trainer.checkpoint_minutes": None,
-    "trainer.validate_every": 4,
+    "trainer.validate_every": 100,
 }
 # All that a setting may change, so that none depends on what the recipe says today.
 BASE: dict[str, Any] = {
-    "data.image_size": 112,
-    "data.eval_image_size": 144,
+    "data.image_size": 96,
+    "data.eval_image_size": 128,
     "data.crop_fraction": 1.0,
     "data.batch_size": 16,
     "data.augment.crop_scale": [0.5, 1.0],
@@ -49,7 +49,7 @@ BASE: dict[str, Any] = {
     "optim.lr": 3e-4,
     "optim.layer_decay": 0.8,
     "optim.weight_decay": 0.05,
-    "trainer.max_epochs": 8,
+    "trainer.max_epochs": 6,
     "trainer.ema_decay": 0.95,
 }
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -60,9 +60,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "little_augmentation": {"data.augment.rand_augment": None, "data.augment.erase": 0.0},
     "layer_decay_0.65": {"optim.layer_decay": 0.65},
     "mixup": {"data.augment.mixup": 0.2, "data.augment.cutmix": 1.0},
-    "pixels_144": {"data.image_size": 144, "data.eval_image_size": 176},
-    "epochs_4": {"trainer.max_epochs": 4},
-    "epochs_16": {"trainer.max_epochs": 16},
+    "pixels_128": {"data.image_size": 128, "data.eval_image_size": 160},
+    "epochs_3": {"trainer.max_epochs": 3},
+    "epochs_12": {"trainer.max_epochs": 12},
 }
 
 
