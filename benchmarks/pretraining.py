@@ -34,7 +34,7 @@ from torchmetrics.classification import MulticlassCalibrationError
 
 import sgformer
 from sgformer.commands.train import to_share
-from sgformer.engine import fit
+from sgformer.engine import devices, fit
 from sgformer.engine import recipe as recipes
 from sgformer.engine.optim import create_optimizer
 from sgformer.engine.weights import read_metadata
@@ -216,7 +216,7 @@ def step(folder: Path, steps: int) -> None:
     optimizer = create_optimizer(task.learned, recipe.optim)
     seen = resized(images, task.teacher.image_size or size)
     alone: dict[str, list[float]] = {"teacher": [], "student": []}
-    teacher = task.teacher
+    teacher, half = task.teacher, devices.has_bfloat16("cpu")  # as the recipe's precision has it
     said = teacher(seen, task.model.preprocessing)
 
     def known(*_: Any) -> Any:
@@ -229,7 +229,9 @@ def step(folder: Path, steps: int) -> None:
         teacher(seen, task.model.preprocessing)
         alone["teacher"].append(time.perf_counter() - start)
         start = time.perf_counter()
-        task.compare(images, size)[0].mean().backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            loss = task.compare(images, size)[0].mean()
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad()
         alone["student"].append(time.perf_counter() - start)
