@@ -228,9 +228,10 @@ def test_tensors_of_other_names_are_taken_in_order(tmp_path):
         ),
         ({"teacher__weights": "package:timm/a.pth"}, "no file a.pth"),
         ({"teacher__weights": "nowhere.safetensors"}, "nowhere"),
-        ({"teacher__name": "resnet18"}, "does not fit|tensors"),
+        ({"teacher__name": "resnet18"}, "teacher.name test_resnet"),
         ({"teacher__classes": "{folder}/two.txt"}, "2 classes"),
         ({"data__root": "{folder}/empty"}, "no images"),
+        ({"data__root": "{folder}/one"}, "one image"),
         ({"data__root": None}, "data.root"),
         ({"data__num_val": 30}, "data.num_val"),
         ({"loss__temperature": 0}, "temperature"),
@@ -238,6 +239,7 @@ def test_tensors_of_other_names_are_taken_in_order(tmp_path):
 )
 def test_what_does_not_fit_is_said_before_anything_is_written(teacher, photos, tmp_path, change, words):
     (tmp_path / "empty").mkdir()
+    shutil.copytree(photos, tmp_path / "one", ignore=shutil.ignore_patterns("deep", "0[1-9]*", "[1-9]*"))
     (tmp_path / "two.txt").write_text("a\nb\n")
     change = {k: v.format(folder=tmp_path) if isinstance(v, str) else v for k, v in change.items()}
     with pytest.raises((ValueError, DataError), match=words):

@@ -152,6 +152,8 @@ class PretrainData(PreparedData):
     def _keep(self, items: sources.Items) -> None:
         """Keep some images from training."""
         num = self.options.num_val
+        if len(items) < 2:
+            raise DataError("there is one image alone; name a folder or a list with more")
         kept = dict.fromkeys(spread(len(items), num))
         if len(items) < 2 * len(kept):
             raise DataError(

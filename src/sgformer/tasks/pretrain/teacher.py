@@ -80,6 +80,10 @@ class Teacher:
             )
         tensors, metadata = _read(options)
         classes = tuple(metadata.get("classes", ()))
+        if (name := metadata.get("model", {}).get("name", options.name)) != options.name:
+            raise ValueError(
+                f"teacher.weights {options.weights} holds a {name}, not a {options.name}; set --teacher.name {name}"
+            )
         kwargs = {**metadata.get("model", {}).get("kwargs", {}), **options.kwargs}
         head = {"num_classes": len(classes)} if classes else {}
         self.model: nn.Module = create_backbone(options.name, kwargs, pretrained=options.pretrained, **head)
