@@ -23,7 +23,7 @@ ARROWS: dict[str, set[str]] = {
     "fast": {"backbone", "ops"},
     "tasks": {"engine", "lettering"},
     "report": set(),
-    "exporters": {"backbone.ranking", "fast.exported", "tasks"},
+    "exporters": {"engine.quiet", "backbone.ranking", "fast.exported", "tasks"},
     "benchmark": {""},
     "commands": {
         *("", "tasks", "engine", "explanations", "report", "exporters", "benchmark"),

@@ -90,9 +90,9 @@ def export(
         )
     if not kind.open_sizes:
         part = replace(part, batch=1, about={**part.about, "batch": 1})
-        if fixed is None and part.about["task"] == "detection":
+        fixed = fixed or part.image_size
+        if fixed is None:
             raise ValueError(f"{out.suffix} files take images of one size; give --size")
-        fixed = fixed or part.about["preprocessing"]["image_size"]
     smallest, largest = _range(
         fixed, max_size or max(MAX_SIZE, *part.about["preprocessing"]["image_size"]), MIN_ANY_SIZE
     )

@@ -4,7 +4,6 @@ import contextlib
 import importlib.metadata
 import importlib.util
 import json
-import logging
 import os
 import platform
 import re
@@ -27,6 +26,7 @@ from . import devices
 from .callbacks import AveragedWeights, StopAtNaN, ValidateEvery
 from .checkpoints import CHECKPOINT, AtomicCheckpointIO, Checkpoints, SeededSteps
 from .progress import RunProgress
+from .quiet import errors_only
 from .run_folder import RunFolder
 from .weights import write_atomically
 
@@ -152,18 +152,10 @@ _SILENT: tuple[dict[str, Any], ...] = (
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep to what a person can act on; afterwards filters and loggers are as they were."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), errors_only("lightning.pytorch", "lightning.fabric", "lightning"):
         for silent in _SILENT:
             warnings.filterwarnings("ignore", **silent)
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+        yield
 
 
 @_quiet()

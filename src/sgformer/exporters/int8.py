@@ -1,9 +1,10 @@
 """Eight bits for the matrix products of an exported file."""
 
 import json
-import logging
 import os
 from pathlib import Path
+
+from ..engine.quiet import errors_only
 
 
 def quantise(path: Path) -> None:
@@ -17,9 +18,7 @@ def quantise(path: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     out = path.with_name(f"int8.{path.name}")
-    logger, level = logging.getLogger(), logging.getLogger().level
-    logger.setLevel(logging.ERROR)  # it advises on the root logger
-    try:
+    with errors_only(""):  # it advises on the root logger
         quantize_dynamic(
             path,
             out,
@@ -28,8 +27,6 @@ def quantise(path: Path) -> None:
             reduce_range=True,
             weight_type=QuantType.QInt8,
         )
-    finally:
-        logger.setLevel(level)
     model = onnx.load(str(out))
     before = onnx.load(str(path), load_external_data=False).metadata_props
     about = {**json.loads(next(e.value for e in before if e.key == "sgformer")), "precision": "int8"}

@@ -1,7 +1,9 @@
 """Parts of a trained model that `sgformer export` writes to a file: another for each task, with significance maps."""
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from importlib import import_module
+from inspect import signature
 from typing import Any
 
 from torch import Tensor, nn
@@ -30,10 +32,10 @@ def part_of(model: Any, *, half: bool = False, pyramid: bool = False) -> Part:
     if num_maps(model.backbone) == 0:
         raise ExportError(f"{model.name} is no SG-Former; only models with its backbone can be exported")
     task = model.task
-    if pyramid and task != "detection":
+    make: Callable[..., Part] = import_module(f"{TASKS[task]}.export").part
+    if pyramid and "pyramid" not in signature(make).parameters:
         raise ValueError(f"--pyramid is for detectors; {model.name} is for {task}, leave it out")
-    options = {"pyramid": True} if pyramid else {}
-    part: Part = import_module(f"{TASKS[task]}.export").part(model, half=half, **options)
+    part = make(model, half=half, **({"pyramid": True} if pyramid else {}))
     part = replace(part, module=Measured(part.module), maps=num_maps(model.backbone))
     about = {
         "format": 1,

@@ -3,7 +3,6 @@
 import contextlib
 import inspect
 import io
-import logging
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..engine.quiet import errors_only
 from ..fast.exported import convolutions
 
 MIN_ANY_SIZE = 128  # below it some bands are shorter than a group, and the numbers of groups become 1
@@ -74,14 +74,7 @@ def trace(
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Without the notes that exporters write for their own developers; errors are raised as ever."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    loud = errors_only("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), loud:
         warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+        yield

@@ -22,6 +22,7 @@ class Part:
         maps: How many significance maps `module` gives after them.
         channels: Of an image.
         about: JSON that the file has about itself.
+        image_size: (height, width) at which the model was evaluated; None where each image has its own.
         batch: The one number of images that it takes; None for any.
         compare: From outputs of the file and of the model to the difference of each output, and its largest value; None
           to compare number by number.
@@ -34,6 +35,7 @@ class Part:
     maps: int = 0
     channels: int = 3
     about: dict[str, Any] = field(default_factory=dict)
+    image_size: tuple[int, int] | None = None
     batch: int | None = None
     compare: Compare | None = None
 

@@ -18,6 +18,7 @@ def part(model: Classifier, *, half: bool = False) -> Part:
         backbone=backbone,
         outputs=("logits",),
         channels=backbone.in_chans,
+        image_size=model.preprocessing.image_size,
         about={"names": [model.names.get(name, name) for name in model.classes]},
     )
 

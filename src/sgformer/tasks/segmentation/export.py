@@ -20,6 +20,7 @@ def part(model: Segmenter, *, half: bool = False) -> Part:
         backbone=model.backbone,
         outputs=("logits",),
         channels=len(model.preprocessing.mean),
+        image_size=model.preprocessing.image_size,
         about={"palette": [list(colour) for colour in model.palette]},
     )
 
