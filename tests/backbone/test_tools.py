@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import sgformer
 from backbone import fill
+from sgformer.ops import dispatch
 
 
 @pytest.fixture(scope="module")
@@ -173,3 +174,23 @@ def test_no_property_of_a_tensor_stands_in_a_trace(x):
     with sgformer.plain(), Copy():
         fill.model("sgformer_test", num_classes=5)(x)
     assert copied
+
+
+@torch.no_grad()
+def test_what_follows_each_function_sees_whole_weights(x):
+    """Quantisers place themselves at weights as they are kept; fast ways compute with parts of some."""
+    model, seen = fill.model("sgformer_test", num_classes=5), []
+    expected = model(x)
+
+    class Follow(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            assert getattr(function, "__self__", None) not in (torch.Tensor.mT, torch.Tensor.T)
+            if function in (nn.functional.linear, torch.conv2d):
+                seen.append(args[1])
+            return function(*args, **(kwargs or {}))
+
+    with Follow():
+        torch.testing.assert_close(model(x), expected, rtol=0, atol=1e-11)
+    assert len(seen) > 50 and all(isinstance(weight, nn.Parameter) for weight in seen)
+    with torch.device("cpu"):  # a mode, too, but it follows nothing
+        assert not dispatch.is_followed()

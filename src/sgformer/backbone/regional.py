@@ -58,7 +58,7 @@ class RegionalAttention(SelfGuidedAttention):
         q, branch = self.in_proj(x).split((c, c), -1)
         num_keys = self.num_keys(x.shape[1] * x.shape[2])
         cells, counts = group_regions(x, significance, num_sizes=NUM_SIZES, num_keys=num_keys)
-        summary = [f(members.mT).squeeze(-1) for f, members in zip(self.merge, cells, strict=True)]
+        summary = [f(members.transpose(-2, -1)).squeeze(-1) for f, members in zip(self.merge, cells, strict=True)]
         q, (k, v) = (
             split_heads(q, self.num_heads),
             keys_and_values(self.kv(torch.cat(summary, 1)), self.num_heads),
@@ -70,7 +70,7 @@ class RegionalAttention(SelfGuidedAttention):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
         """Softmax attention by head, with a bias `(B, 1, 1, M)` added to the scores of each key."""
-        return (q * q.shape[-1] ** -0.5 @ k.mT + bias).softmax(-1) @ v
+        return (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1) + bias).softmax(-1) @ v
 
     def num_keys(self, num_tokens: int) -> int:
         """The number of summary tokens that `SelfGuidedAttention` makes of so many tokens."""

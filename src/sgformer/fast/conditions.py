@@ -167,6 +167,8 @@ def mode_objection() -> str | None:
         return "torch.jit.trace follows"
     if dispatch.is_transformed():
         return "within a transform of torch.func"
+    if dispatch.is_followed():
+        return "a mode of torch.overrides follows each function"
     return None
 
 

@@ -106,10 +106,16 @@ def unless_exporting(*args: Any) -> str | None:
     return None if is_exporting() else "it is for torch.export, where sizes may be unknown"
 
 
-# PyTorch has no public name for it.
+# PyTorch has no public names for these.
+_function_modes = getattr(torch.overrides, "_get_current_function_mode_stack", list)
 _transform = getattr(getattr(torch._C, "_functorch", None), "peek_interpreter_stack", None)
 
 
 def is_transformed() -> bool:
     """Whether this runs within a transform of `torch.func`, such as `vmap`; yes, where PyTorch does not tell."""
     return _transform is None or _transform() is not None
+
+
+def is_followed() -> bool:
+    """Whether a mode of `torch.overrides` follows each function, as tracers of quantisers do; no default device."""
+    return any(type(mode).__name__ != "DeviceContext" for mode in _function_modes())

@@ -20,7 +20,7 @@ def group(x: Tensor, significance: Tensor, cut: Cut) -> tuple[list[Tensor], Tens
     columns, column_counts = shares(x.shape[2], cut.columns * cut.finest, like=x)
     members = torch.matmul(columns, torch.matmul(rows, x.flatten(2)).unflatten(2, x.shape[2:]))
     with torch.autocast(x.device.type, enabled=False):  # the ranking keeps its precision
-        score = rows.to(significance) @ significance.detach() @ columns.to(significance).mT
+        score = rows.to(significance) @ significance.detach() @ columns.to(significance).transpose(0, 1)
     counts = row_counts[:, None] * column_counts  # (h, w)
     members, score = nest(members, cut), nest(score.unsqueeze(-1), cut).squeeze(-1)  # (B, cells, r, c)
     counts = nest(counts.expand(len(x), -1, -1).unsqueeze(-1), cut).squeeze(-1)  # (B, cells, r)
