@@ -191,6 +191,7 @@ def test_what_follows_each_function_sees_whole_weights(x):
 
     with Follow():
         torch.testing.assert_close(model(x), expected, rtol=0, atol=1e-11)
-    assert len(seen) > 50 and all(isinstance(weight, nn.Parameter) for weight in seen)
+    assert len(seen) > 50
+    assert all(isinstance(weight, nn.Parameter) for weight in seen)
     with torch.device("cpu"):  # a mode, too, but it follows nothing
         assert not dispatch.is_followed()
