@@ -29,7 +29,7 @@ Downsample.ways = {
     "fused": Way(fused.chain, fused.why_not),
 }
 ConvMlp.ways = {
-    "exported": Way(exported.mlp, exported.why_not_convolutions),
+    "exported": Way(exported.mlp, exported.why_not),
     "recomputed": Way(recomputed.mlp, recomputed.why_not_mlp),
     "fused": Way(fused.mlp, fused.why_not),
 }

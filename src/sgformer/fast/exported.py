@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -75,8 +76,8 @@ class Projected:
 
     def split(self, sizes: Sequence[int], _dim: int) -> list[Tensor]:
         """The projections, with so many outputs each."""
-        weights, biases = self.layer.weight.split(sizes), self.layer.bias.split(sizes)
-        *others, branch = zip(weights, biases, strict=True)
+        rows = [slice(end - size, end) for size, end in zip(sizes, accumulate(sizes), strict=True)]
+        *others, branch = ((self.layer.weight[some], self.layer.bias[some]) for some in rows)
         projections = [_product(self.x, weight, bias) for weight, bias in others]
         if not _convolutions:
             return [*projections, _product(self.x, *branch)]
@@ -108,12 +109,18 @@ def summary_tokens(attn: SelfGuidedAttention, x: Tensor, ranking: Tensor) -> Ten
 
 
 def mlp(mlp: ConvMlp, x: Tensor) -> Tensor:
-    """The MLP as three convolutions."""
+    """The MLP as three convolutions, or as one between two products."""
     weight, folded = fold_residual(x, mlp.conv.weight, True)
-    y = F.conv2d(x.permute(0, 3, 1, 2), mlp.fc1.weight[:, :, None, None], mlp.fc1.bias)
+    y = _projected_map(mlp.fc1, x.permute(0, 3, 1, 2))
     z = F.conv2d(y, weight, mlp.conv.bias, padding=1, groups=mlp.conv.groups)
-    z = F.gelu(z if folded else y + z)
-    return F.conv2d(z, mlp.fc2.weight[:, :, None, None], mlp.fc2.bias).permute(0, 2, 3, 1)
+    return _projected_map(mlp.fc2, F.gelu(z if folded else y + z)).permute(0, 2, 3, 1)
+
+
+def _projected_map(layer: nn.Linear, x: Tensor) -> Tensor:
+    """Project `(B, c, H, W)` by a layer."""
+    if _convolutions:
+        return F.conv2d(x, layer.weight[:, :, None, None], layer.bias)
+    return project(layer, x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 def stem(stem: Stem, x: Tensor) -> Tensor:
