@@ -6,9 +6,15 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
 from PIL import Image
 
 NAMES = ["a", "b", "c"]
+# Of each format a few random sets, and 300 where time is no matter.
+SEEDS = [
+    pytest.param(range(15), id="few"),
+    pytest.param(range(15, 315), id="many", marks=pytest.mark.exhaustive),
+]
 
 
 class Right(NamedTuple):

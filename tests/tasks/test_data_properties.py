@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from detection_sets import SEEDS
 from sgformer.commands import predict
 from sgformer.tasks.classification.data import ClassificationData
 from sgformer.tasks.classification.options import DataOptions
@@ -94,8 +95,9 @@ def numbers(text):
     return [int(number) for number in found.split(" + ")]
 
 
-def test_class_folders(tmp_path):
-    for seed in range(120):
+@pytest.mark.parametrize("seeds", SEEDS)
+def test_class_folders(tmp_path, seeds):
+    for seed in seeds:
         rng = np.random.default_rng(seed)
         root = tmp_path / str(seed) / "set"
         expected, named, beside = [], [], []
@@ -129,13 +131,14 @@ def test_class_folders(tmp_path):
         assert (f"not used in {root}: test" in text) == unused
 
 
-def test_lists(tmp_path):
+@pytest.mark.parametrize("seeds", SEEDS)
+def test_lists(tmp_path, seeds):
     pandas = pytest.importorskip("pandas")
     pytest.importorskip("pyarrow")
     for i in range(40):
         write(tmp_path / "images" / f"{i % 4}" / f"bild ä{i}.png", BYTES[".png"])
     names = sorted(str(path.relative_to(tmp_path)) for path in (tmp_path / "images").rglob("*.png"))
-    for seed in range(120):
+    for seed in seeds:
         rng = np.random.default_rng(seed)
         folder = tmp_path / f"t{seed}"
         folder.mkdir()
@@ -177,9 +180,10 @@ def test_lists(tmp_path):
             assert (f"{lacking} images of {table} do not exist" in str(data)) == (lacking > 0)
 
 
-def test_shards(tmp_path):
+@pytest.mark.parametrize("seeds", SEEDS)
+def test_shards(tmp_path, seeds):
     pytest.importorskip("webdataset")
-    for seed in range(40):
+    for seed in seeds:
         rng = np.random.default_rng(seed)
         names = ("1", "2", "3") if rng.random() < 0.3 else ("cat", "dog")
         (tmp_path / "classes.txt").write_text("\n".join(names), str(rng.choice(["utf-8", "utf-8-sig"])))
@@ -229,8 +233,9 @@ def mask_file(rng, path, ids):
     return path
 
 
-def test_masks(tmp_path):
-    for seed in range(100):
+@pytest.mark.parametrize("seeds", SEEDS)
+def test_masks(tmp_path, seeds):
+    for seed in seeds:
         rng = np.random.default_rng(seed)
         root = tmp_path / str(seed)
         root.mkdir()
@@ -302,8 +307,9 @@ def test_masks(tmp_path):
             assert data.counts[split].sum(0).tolist() == pixels.tolist()
 
 
-def test_folders_to_predict(tmp_path, capsys):
-    for seed in range(100):
+@pytest.mark.parametrize("seeds", SEEDS)
+def test_folders_to_predict(tmp_path, capsys, seeds):
+    for seed in seeds:
         rng = np.random.default_rng(1000 + seed)
         folder = tmp_path / f"p{seed}"
         num, named = scatter(rng, folder, tmp_path / "elsewhere")

@@ -129,6 +129,17 @@ def test_what_lies_beside_is_counted(root, file, note):
     assert str(read(root)) == f"{PLAIN}. train: {note}"
 
 
+def test_masks_that_boxes_do_not_need(root):
+    def edit(content):
+        for one, wrong in zip(content["annotations"], ([[]], [[0.1, 0.2, 0.3, 0.2, 0.3, 0.4]]), strict=False):
+            one["segmentation"] = wrong
+
+    change(root, edit)
+    assert "masks that cannot be read or cover no pixel, and that boxes alone do not need: 2" in str(
+        read(root, masks=False)
+    )
+
+
 def test_accents_of_a_mac(root):
     for path in (root / "images/train/0.jpg", root / "labels/train/0.txt"):
         form = "NFD" if path.suffix == ".jpg" else "NFC"

@@ -117,6 +117,7 @@ def SETTINGS_OF(root):
         (lambda c: c["categories"].pop(), "no categories called blue"),
         (lambda c: c["images"][0].update(file_name="1.jpg"), "lists no image"),
         (lambda c: c["images"][0].update(file_name=3), "file_name 3 is not text"),
+        (lambda c: c["images"][0].update(width=640, height=480), r"96x64 pixels, and by .* 640x480"),
     ],
 )
 def test_annotations_that_lack_something_are_refused_before_anything_is_found(
@@ -136,6 +137,14 @@ def test_annotations_that_lack_something_are_refused_before_anything_is_found(
             device="cpu",
         )
     assert not (tmp_path / "found.json").exists()
+    with pytest.raises(ValueError, match="would overwrite"):
+        predict(
+            run,
+            [str(root / "images" / "val")],
+            coco=tmp_path / "other.json",
+            annotations=tmp_path / "other.json",
+            device="cpu",
+        )
 
 
 def test_nothing_is_written_where_data_are_refused(root, tmp_path):

@@ -13,14 +13,13 @@ import pytest
 
 pytest.importorskip("pycocotools", reason="COCO's format needs pycocotools")
 
-from detection_sets import NAMES, Maker
+from detection_sets import NAMES, SEEDS, Maker
 from sgformer.tasks.detection.augment import AugmentOptions
 from sgformer.tasks.detection.data import DetectionData
 from sgformer.tasks.detection.evaluation import CocoMetric, make_report
 from sgformer.tasks.detection.options import DataOptions
 from sgformer.tasks.loading import DataError
 
-SETS = 100  # a format
 FORMATS = ("coco", "yolo", "voc")
 
 
@@ -44,10 +43,11 @@ def perfect(target, masks):
     return {**found, "scores": found["boxes"].new_ones(len(found["boxes"]))}
 
 
+@pytest.mark.parametrize("seeds", SEEDS)
 @pytest.mark.parametrize("source", FORMATS)
-def test_what_is_counted_is_learned_from_and_can_be_found(tmp_path, source):
+def test_what_is_counted_is_learned_from_and_can_be_found(tmp_path, source, seeds):
     learned_from = 0
-    for seed in range(SETS):
+    for seed in seeds:
         made = Maker(tmp_path / str(seed), source, seed)
         right, masks = made.right, source == "coco"
         if right["train"].faults + right["val"].faults:
@@ -89,18 +89,23 @@ def test_what_is_counted_is_learned_from_and_can_be_found(tmp_path, source):
             assert report.num_objects == right["val"].objects.total()
             assert report.box["ap"] == pytest.approx(1), seed
             assert not masks or report.mask["ap"] == pytest.approx(1), seed
-    assert learned_from > SETS
+    assert learned_from > len(seeds)
 
 
 JUNK = ("Thumbs.db", ".DS_Store", "._0.png", "desktop.ini", "labels.cache", "@eaDir/a.jpg", ".git/b.png")
 OTHERS = ("x.heic", "y.HEIC", "z.json", "w.pdf", "noname", "more/q.png", "more/deep/r.jpeg", "s.tif", "t.zip")
 IMAGES = (".png", ".jpeg", ".tif")
-PLACES = {"coco": ["images"], "yolo": ["images/train", "labels/val"], "voc": ["JPEGImages", "Annotations"]}
+PLACES = {
+    "coco": ["images", "annotations", "", "test"],
+    "yolo": ["images/train", "labels/val", "images/test", ""],
+    "voc": ["JPEGImages", "Annotations", "ImageSets", ""],
+}
 
 
+@pytest.mark.parametrize("seeds", SEEDS)
 @pytest.mark.parametrize("source", FORMATS)
-def test_what_lies_there_is_used_or_junk_or_counted(tmp_path, source):
-    for seed in range(SETS):
+def test_what_lies_there_is_used_or_junk_or_counted(tmp_path, source, seeds):
+    for seed in seeds:
         made = Maker(tmp_path / str(seed), source, seed)
         draw = random.Random(seed)
         if not made.right["train"].objects.total() or not made.right["val"].num_images:

@@ -124,6 +124,8 @@ def predict(
     if annotations is not None:
         if coco is None:
             raise ValueError("--annotations gives the ids of what --coco FILE writes; name that, too")
+        if Path(coco).resolve() == Path(annotations).resolve():
+            raise ValueError(f"--coco would overwrite {annotations}, the annotations; name another file")
         from ..tasks.detection.results import Ids
 
         ids = Ids(Path(annotations), model.classes, paths)

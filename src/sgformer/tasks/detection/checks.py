@@ -17,6 +17,7 @@ _KINDS = {str: "text", bool: "true or false", list: "a list", dict: "an object"}
 
 
 AREAS = "areas that are not in pixels by masks or boxes, whose own are taken"
+UNREAD = "masks that cannot be read or cover no pixel, and that boxes alone do not need"
 STRAYS = "polygons of which parts with fewer than three points are left out"
 
 
@@ -189,10 +190,12 @@ def object_row(row: dict[str, Any], size: tuple[int, int], *, with_mask: bool) -
         except masks.MaskError as error:
             if with_mask:
                 raise Fault(str(error)) from error
-            notes.append("masks that cannot be read, and boxes alone do not need")
+            notes.append(UNREAD)
     covered = masks.area(mask) if mask else 0
-    if mask and with_mask and not covered:
-        raise Fault("its mask covers no pixel of the image")
+    if mask and not covered:
+        if with_mask:
+            raise Fault("its mask covers no pixel of the image")
+        notes.append(UNREAD)
     if mask and covered and (reading := masks.misfit(mask, box)):
         notes.append(f"boxes that {reading}; a box is [left, top, width, height]")
     whole_box = box[2] * box[3]

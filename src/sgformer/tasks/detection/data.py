@@ -146,7 +146,7 @@ class DetectionData(Data):
         if classes is not None and self.classes != classes:
             unknown, missing = set(self.classes) - set(classes), set(classes) - set(self.classes)
             raise DataError(
-                f"the model knows {listed(classes)}; the data have {listed(self.classes)}"
+                f"the model knows {', '.join(classes[:9])}; the data have {', '.join(self.classes[:9])}"
                 + (f": {listed(unknown)} unknown to the model" if unknown else "")
                 + (f": {listed(missing)} not in the data" if missing else "")
                 + ". Name data with the model's own classes, in the same order of ids"

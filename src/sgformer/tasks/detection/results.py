@@ -1,5 +1,6 @@
 """Detections with the ids of an annotation file: the list that pycocotools' ``loadRes`` takes."""
 
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -23,10 +24,12 @@ class Ids:
             raise DataError(f"{path} has no categories called {listed(unknown)}, which the model knows")
         self.categories = {name: ids[name] for name in classes}
         entries: dict[tuple[str, ...], int | str] = {}
+        sizes: dict[Any, tuple[Any, Any]] = {}
         for row in content.rows["images"]:
             try:
-                name = checks.text(row, "file_name").replace("\\", "/")
-                entries[PurePosixPath(name).parts] = checks.identity(row, "id")
+                name = unicodedata.normalize("NFC", checks.text(row, "file_name").replace("\\", "/"))
+                number = entries[PurePosixPath(name).parts] = checks.identity(row, "id")
+                sizes[number] = row.get("height"), row.get("width")
             except checks.Fault as fault:
                 raise DataError(f"{path}: image {row.get('id')}: {fault}") from fault
         images = list(images)
@@ -39,6 +42,13 @@ class Ids:
         if twice := [image_id for image_id, count in Counter(found.values()).items() if count > 1]:
             names = [str(image) for image, image_id in found.items() if image_id == twice[0]]
             raise DataError(f"{path}: {names[0]} and {names[1]} are both image {twice[0]} by their names")
+        for image, image_id in found.items():
+            said, size = sizes[image_id], checks.image_size(image)
+            if size and None not in said and size != said:
+                raise DataError(
+                    f"{image} has {size[1]}x{size[0]} pixels, and by {path} {said[1]}x{said[0]}; name the images that "
+                    "were annotated"
+                )
         self.images = {str(image): image_id for image, image_id in found.items()}
 
     def results(self, found: Iterable[tuple[Path, Mapping[str, Any]]]) -> list[dict[str, Any]]:
@@ -56,6 +66,6 @@ class Ids:
 
 def _entry(image: Path, entries: Mapping[tuple[str, ...], int | str]) -> int | str | None:
     """The image whose name is the longest end of a path."""
-    parts = image.absolute().parts
+    parts = Path(unicodedata.normalize("NFC", str(image.absolute()))).parts
     ends = (parts[start:] for start in range(len(parts)))
     return next((entries[end] for end in ends if end in entries), None)

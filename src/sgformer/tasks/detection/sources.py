@@ -136,11 +136,12 @@ def _note_files(
         )
     within = [Path(path).relative_to(root) for path in known if Path(path).is_relative_to(root)]
     used = {name for path in within for name in path.parts[:1]}
-    for path in sorted(root.iterdir()) if root not in places else ():
+    beside = [] if root in places else [path for path in sorted(root.iterdir()) if not _is_known(path.name)]
+    for path in beside:
         if path.is_dir() and (path.name in used or path.name not in _OTHERS):
             counts = unused(path, known, {str(place) for place in places})
             notes.update({f"{suffix} files in {path.name}/ not used": n for suffix, n in counts.items()})
-        elif path.is_file() and str(path) not in known and not _is_known(path.name):
+        elif path.is_file() and str(path) not in known:
             notes[f"{path.suffix.lower() or 'other'} files in {root.name}/ not used"] += 1
 
 
