@@ -11,7 +11,7 @@ import torch
 
 from backbone import fill
 from sgformer.backbone import recorded
-from sgformer.fast import conditions, explain_ways, workers
+from sgformer.fast import conditions, explain_ways
 from sgformer.ops import dispatch
 
 # Private names of other libraries for which there is no public one that serves as well.
@@ -71,9 +71,9 @@ def test_who_cannot_tell_what_watches_takes_the_plain_way(module, name, monkeypa
 
 @pytest.mark.parametrize("name", ["_len_torch_dispatch_stack", "_len_torch_function_stack"])
 def test_threads_wait_where_nobody_knows_what_is_watched(name, monkeypatch):
-    assert not workers._watched()
+    assert not dispatch.is_watched()
     monkeypatch.delattr(torch._C, name)
-    assert workers._watched()
+    assert dispatch.is_watched()
 
 
 def test_the_class_of_traced_weights_may_be_unknown():

@@ -27,7 +27,8 @@ class Case:
         dtype: of the weights in inference; in training, of autocast.
         compiled: whether `torch.compile` translates the model.
         device: as torch names it.
-        float32: `"default"`, or `"fast"` for products as `sgformer.fast_float32` has them.
+        float32: `"default"`, or `"fast"` for products as `sgformer.fast_float32` has them, and for the kernels of
+            `sgformer.fast.use_kernels`, which models of this package have.
     """
 
     model: str
@@ -62,11 +63,12 @@ def create(case: Case, *, device: str | None = None) -> nn.Module:
 def step_of(case: Case) -> Callable[[], None]:
     """Build the timed step on images of noise, ready to be called again and again.
 
-    Of a case with fast products, the setting holds for the whole process from here on.
+    Of a case with fast products, settings hold for the whole process from here on.
     """
     sgformer.fast.keep_freed_memory()
     if case.float32 == "fast":
         sgformer.fast_float32()
+        sgformer.fast.use_kernels()
     torch.manual_seed(0)
     dtype = getattr(torch, case.dtype)
     model = create(case)

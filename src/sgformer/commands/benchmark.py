@@ -62,7 +62,8 @@ def benchmark(
         mode: What is timed: a prediction, a step of training (forward, backward and AdamW), or each.
         dtype: Of the weights in inference, of autocast in training; several are taken one after the other.
         float32: Whose products in float32 on a CPU: ``default`` for PyTorch's own choice, ``fast`` for
-            `sgformer.fast_float32`, which the other commands use, too; or ``both``.
+            `sgformer.fast_float32`, with the kernels of `sgformer.fast.use_kernels` for models of this package; or
+            ``both``.
         compile: Whether models run through torch.compile.
         neighbours: How many other processes keep a core busy meanwhile; 0.5 for one that sleeps half of the time.
         rounds: Samples of each model; each lasts a tenth of a second at least.

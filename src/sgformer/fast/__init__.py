@@ -10,12 +10,13 @@ from ..backbone.regional import RegionalAttention
 from ..backbone.segment import Way
 from ..backbone.stem import Downsample, Stem
 from ..ops.dispatch import plain
+from ..ops.native import use_kernels
 from ..ops.pieces import keep_freed_memory
-from . import batches, conv_strips, exported, fused, recomputed, strips
+from . import batches, conv_strips, exported, fused, native, recomputed, strips
 from .explain import Taken, explain_ways
 from .workers import conducted
 
-__all__ = ["Taken", "explain_ways", "keep_freed_memory", "plain"]
+__all__ = ["Taken", "explain_ways", "keep_freed_memory", "plain", "use_kernels"]
 
 Stem.ways = {
     "exported": Way(exported.stem, exported.why_not_convolutions),
@@ -51,6 +52,7 @@ GlobalAttention.ways = {
 }
 for _block in (HybridScaleBlock, SelfGuidedBlock, GlobalBlock):
     _block.ways = {
+        "native": Way(native.block, native.why_not),
         "strips": Way(conducted(strips.block), strips.why_not_block),
         "recomputed": Way(recomputed.block, recomputed.why_not_block),
     }

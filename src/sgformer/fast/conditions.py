@@ -45,7 +45,8 @@ def _linear(layer: Any) -> bool:
     return type(layer) is nn.Linear and layer.bias is not None
 
 
-def _layer_norm(norm: Any) -> bool:
+def is_layer_norm(norm: Any) -> bool:
+    """Whether it is a norm of each token, as blocks have."""
     return type(norm) is nn.LayerNorm and norm.bias is not None and len(norm.normalized_shape) == 1
 
 
@@ -88,7 +89,8 @@ def _merging(layers: Any) -> bool:
     return type(layers) is nn.ModuleList and all(_linear(f) and f.out_features == 1 for f in layers)
 
 
-def _drop(layer: Any) -> bool:
+def is_drop_path(layer: Any) -> bool:
+    """Whether it is stochastic depth, or nothing in its place."""
     return type(layer) in (DropPath, nn.Identity)
 
 
@@ -98,7 +100,7 @@ def _mlp(mlp: Any) -> bool:
 
 _ATTENTION = {"in_proj": _linear, "kv": _linear, "positional": _depthwise, "proj": _linear}
 _CHAIN = {f"conv{i}": _conv for i in (1, 2, 3)} | {f"norm{i}": _map_norm for i in (1, 2, 3)}
-_BLOCK = {"norm2": _layer_norm, "mlp": _mlp, "drop_path2": _drop}
+_BLOCK = {"norm2": is_layer_norm, "mlp": _mlp, "drop_path2": is_drop_path}
 
 # The layers of a segment that fast ways compute with rather than call; a block's other children are called.
 LAYERS: dict[type[Segment], dict[str, Callable[[Any], bool]]] = {
@@ -121,9 +123,7 @@ def layers_objection(segment: Segment) -> str | None:
         return "a hook on all modules wants to be called"
     for name, fits in LAYERS[type(segment)].items():
         layer = getattr(segment, name)
-        if not fits(layer):
-            return f"{name} was replaced or changed"
-        if reason := _objection(name, layer):
+        if reason := layer_objection(name, layer, fits):
             return reason
         if type(layer) is nn.ModuleList:
             for i, part in enumerate(layer):
@@ -132,6 +132,11 @@ def layers_objection(segment: Segment) -> str | None:
         elif type(layer) in LAYERS and (reason := layers_objection(layer)):
             return f"in {name}, {reason}"
     return None
+
+
+def layer_objection(name: str, layer: Any, fits: Callable[[Any], bool]) -> str | None:
+    """None, or a sentence that says why a way cannot compute with this layer."""
+    return _objection(name, layer) if fits(layer) else f"{name} was replaced or changed"
 
 
 def _objection(name: str, layer: nn.Module) -> str | None:

@@ -29,7 +29,7 @@ from ..backbone.attention import (
     spread,
 )
 from ..backbone.blocks import Block
-from ..ops import gelu_, linear, pool_keys, rank_tokens, window_attention
+from ..ops import gelu_, linear, native, pool_keys, rank_tokens, window_attention
 from ..ops.depthwise_conv.reference import fold_residual
 from .conditions import LAYERS, inference_objection, layers_objection, observed_within
 from .fused import Instead, coarse_tokens, project, summary_tokens
@@ -87,8 +87,8 @@ def _add_mlp_(x: Tensor, norm: nn.LayerNorm, fc1: nn.Linear, conv: nn.Conv2d, fc
     def add(b: int, top: int, *neighbours: Tensor) -> None:
         strip = x[b, top : top + height]
         rows = project(fc1, norm(torch.cat((neighbours[0], strip, neighbours[1]))))
-        rows = _filled_up(rows, above=top == 0, below=top + height >= H)
-        strip += project(fc2, _convolve_rows(conv, rows, residual=True, gelu=True))
+        rows = _convolve_rows(conv, rows, above=top > 0, below=top + height < H, residual=True, gelu=True)
+        strip += project(fc2, rows)
 
     each(add, [(*strip, *rows) for strip, *rows in zip(strips, above, below, strict=True)])
     return x
@@ -101,24 +101,30 @@ def _height(H: int, most: int, multiple: int = 1) -> int:
     return math.ceil(H / strips / multiple) * multiple
 
 
-def _filled_up(rows: Tensor, *, above: bool, below: bool) -> Tensor:
-    """Rows with one of zeros above or below them, at the edges of a map."""
-    return F.pad(rows, (0, 0, 0, 0, int(above), int(below))) if above or below else rows
-
-
-def _convolve_rows(conv: nn.Conv2d, rows: Tensor, *, residual: bool, gelu: bool) -> Tensor:
-    """A depthwise convolution of some rows of a map, given with one row above and one below them.
+def _convolve_rows(
+    conv: nn.Conv2d, rows: Tensor, *, above: bool, below: bool, residual: bool, gelu: bool
+) -> Tensor:
+    """A depthwise convolution of some rows of a map.
 
     Args:
         conv: the convolution.
-        rows: the rows; may be overwritten.
-        residual: whether they are added.
+        rows: the rows, and those next to them in the map, if there are; may be overwritten.
+        above: whether the first one is above them.
+        below: whether the last one is below them.
+        residual: whether the rows are added.
         gelu: whether a GELU follows.
 
     Shape:
-        - rows: `(rows + 2, W, c)`
+        - rows: `(rows + above + below, W, c)`
         - returns: `(rows, W, c)`
     """
+    if native.objection((rows, conv.weight, conv.bias), channels=rows.shape[-1]) is None:  # pyright: ignore
+        inner = rows[above : len(rows) - below].unsqueeze(0)
+        more = inner if residual else None
+        kernel: Any = conv.weight, conv.bias
+        return native.depthwise_conv(inner, *kernel, more, gelu=gelu, above=above, below=below).squeeze(0)
+    if not (above and below):  # zeros at the edges of the map
+        rows = F.pad(rows, (0, 0, 0, 0, int(not above), int(not below)))
     weight, folded = fold_residual(rows, conv.weight, residual)
     x = rows.unsqueeze(0).permute(0, 3, 1, 2)  # in this order: only so it counts as channels last
     y = F.conv2d(x, weight, conv.bias, padding=(0, 1), groups=conv.groups).squeeze(0).permute(1, 2, 0)
@@ -211,8 +217,9 @@ def _attend(
         parts = [linear(x[b : b + 1, top:bottom], *layer) for layer in of_parts]
         found, more = attend_rows(b, top, *parts)
         branch = linear(x[b, max(top - 1, 0) : bottom + 1], *of_branch)
-        branch = _filled_up(branch, above=top == 0, below=bottom == H)
-        y = _convolve_rows(attn.positional, branch, residual=False, gelu=False)
+        y = _convolve_rows(
+            attn.positional, branch, above=top > 0, below=bottom < H, residual=False, gelu=False
+        )
         for of_y, part in zip(y.split([part.shape[-1] for part in found], -1), found, strict=True):
             of_y += part[0]
         out[b, top:bottom] = project(attn.proj, y)

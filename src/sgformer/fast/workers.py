@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from ..ops.dispatch import is_watched
 from .conditions import observed_within
 
 T = TypeVar("T")
@@ -40,7 +41,7 @@ def each(task: Callable[..., T], pieces: Iterable[Sequence[Any]]) -> list[T]:
     """
     pieces = list(pieces)
     threads = getattr(_conducting, "threads", torch.get_num_threads())
-    if threads == 1 or len(pieces) < 2 or _watched():
+    if threads == 1 or len(pieces) < 2 or is_watched():
         return [task(*piece) for piece in pieces]
     inference = torch.is_inference_mode_enabled()
 
@@ -62,7 +63,7 @@ def conducted(way: Callable[..., T]) -> Callable[..., T]:
     @functools.wraps(way)
     def conduct(segment: torch.nn.Module, *inputs: torch.Tensor) -> T:
         threads = torch.get_num_threads()
-        if threads == 1 or _watched() or any(observed_within(segment)):
+        if threads == 1 or is_watched() or any(observed_within(segment)):
             return way(segment, *inputs)
         inference = torch.is_inference_mode_enabled()
 
@@ -97,10 +98,3 @@ def _pool(purpose: str, threads: int) -> ThreadPoolExecutor:
 
 if hasattr(os, "register_at_fork"):  # a process that was forked has none of the threads
     os.register_at_fork(after_in_child=_pool.cache_clear)
-
-
-def _watched() -> bool:
-    """Whether something sees the operations of this thread alone."""
-    stacks = (getattr(torch._C, f"_len_torch_{kind}_stack", None) for kind in ("dispatch", "function"))
-    profiled = getattr(getattr(torch._C, "_autograd", None), "_profiler_enabled", None)
-    return any(tells is None or tells() for tells in (*stacks, profiled))

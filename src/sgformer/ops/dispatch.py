@@ -106,6 +106,13 @@ def unless_exporting(*args: Any) -> str | None:
     return None if is_exporting() else "it is for torch.export, where sizes may be unknown"
 
 
+def is_watched() -> bool:
+    """Whether a mode of PyTorch's, or its profiler, sees the operations of this thread."""
+    stacks = (getattr(torch._C, f"_len_torch_{kind}_stack", None) for kind in ("dispatch", "function"))
+    profiled = getattr(getattr(torch._C, "_autograd", None), "_profiler_enabled", None)
+    return any(tells is None or tells() for tells in (*stacks, profiled))
+
+
 # PyTorch has no public names for these.
 _function_modes = getattr(torch.overrides, "_get_current_function_mode_stack", list)
 _transform = getattr(getattr(torch._C, "_functorch", None), "peek_interpreter_stack", None)

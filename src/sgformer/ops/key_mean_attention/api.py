@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from ..dispatch import Backend, choose, explain, never, unless_exporting
-from . import chunked, exportable, reference, sdpa, triton
+from . import chunked, exportable, native, reference, sdpa, triton
 
 # The most preferred first.
 BACKENDS = {
     "exportable": Backend(exportable.attend, exportable.why_not, unless_exporting),
+    "native": Backend(native.attend, native.why_not, never),
     "triton": Backend(triton.attend, triton.why_not, triton.why_slow),
     "sdpa": Backend(sdpa.attend, sdpa.why_not, sdpa.why_slow),
     "reference": Backend(reference.attend, never, reference.why_slow),
@@ -41,8 +42,9 @@ def key_mean_attention(
         mask: boolean, True where a query may see a key, as in `torch.nn.functional.scaled_dot_product_attention`. Two
             dimensions, `(B, M)`, say which keys exist; four are broadcast to `(B, a, N, M)`.
         backend: `"reference"`, the plain definition; `"triton"`, kernels for GPUs; `"sdpa"`, PyTorch's fused attention
-            and a second pass; `"chunked"`, a part of the queries at a time. Only the first keeps a tensor of size
-            `N * M`. `"auto"` chooses by device, dtype and size; `explain_backends` says why.
+            and a second pass; `"chunked"`, a part of the queries at a time; `"native"`, a kernel for a CPU,
+            where there is one. Only the first keeps a tensor of size `N * M`. `"auto"` chooses by device, dtype and
+            size; `explain_backends` says why.
 
     Returns:
         The attention's output, and the key means in float32, or float64 for float64 queries.

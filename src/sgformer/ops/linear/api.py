@@ -5,10 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..dispatch import Backend, choose, explain, never
-from . import convolution, reference
+from . import convolution, native, reference
 
 # The most preferred first.
 BACKENDS = {
+    "native": Backend(native.project, native.why_not, native.why_slow),
     "convolution": Backend(convolution.project, convolution.why_not, convolution.why_slow),
     "reference": Backend(reference.project, never, never),
 }
@@ -21,8 +22,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, backend: st
         x: what is projected.
         weight: the matrix.
         bias: what is added, if anything.
-        backend: `"reference"`, PyTorch's own; `"convolution"`, through oneDNN on a CPU; `"auto"` chooses, and
-            `explain_backends` says why.
+        backend: `"reference"`, PyTorch's own; `"convolution"`, through oneDNN on a CPU; `"native"`, a
+            kernel for a CPU, where there is one; `"auto"` chooses, and `explain_backends` says why.
 
     Raises:
         ValueError: if the backend's name does not fit, or it cannot serve.

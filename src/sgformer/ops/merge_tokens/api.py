@@ -9,10 +9,11 @@ from torch import Tensor
 from ..dispatch import Backend, choose, never
 from ..group_tokens.api import check
 from ..group_tokens.bands import cut_bands, group_factor
-from . import gathered, reference, triton
+from . import gathered, native, reference, triton
 
 # The most preferred first.
 BACKENDS = {
+    "native": Backend(native.merge, native.why_not, never),
     "triton": Backend(triton.merge, triton.why_not, triton.why_slow),
     "gathered": Backend(gathered.merge, never, never),
     "reference": Backend(reference.merge, never, never),
@@ -42,7 +43,8 @@ def merge_tokens(
         biases: for each band, what is added.
         token_budget: the most summary tokens that there may be, at least one a band. Where the list would be longer,
             each group holds `t` times as many tokens, and a member is the mean of `t` consecutive ones.
-        backend: `"reference"`, `"gathered"` (one gather for all bands), `"triton"` (kernels for GPUs), or `"auto"`.
+        backend: `"reference"`, `"gathered"` (one gather for all bands), `"triton"` (kernels for GPUs),
+            `"native"` (a kernel for a CPU, where there is one), or `"auto"`.
 
     Returns:
         The summary tokens, band after band from the least significant.

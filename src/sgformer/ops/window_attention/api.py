@@ -5,11 +5,12 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..dispatch import Backend, choose, explain, never, unless_exporting
-from . import edges_apart, exportable, reference, triton
+from . import edges_apart, exportable, native, reference, triton
 
 # The most preferred first.
 BACKENDS = {
     "exportable": Backend(exportable.attend, never, unless_exporting),
+    "native": Backend(native.attend, native.why_not, never),
     "triton": Backend(triton.attend, triton.why_not, triton.why_slow),
     "edges_apart": Backend(edges_apart.attend, edges_apart.why_not, edges_apart.why_slow),
     "reference": Backend(reference.attend, never, never),
@@ -31,7 +32,8 @@ def window_attention(
         num_heads: `a`.
         size: side of a window in tokens.
         backend: `"reference"`, the plain definition; `"edges_apart"`, which masks only the windows that need it;
-            `"triton"`, kernels for GPUs; `"auto"` chooses, and `explain_backends` says why.
+            `"triton"`, kernels for GPUs; `"native"`, a kernel for a CPU, where there is one; `"auto"` chooses, and
+            `explain_backends` says why.
 
     Returns:
         The attention's output, and what tokens receive in float32, or float64 for a map in float64.

@@ -1,0 +1,21 @@
+"""`depthwise_conv` by a kernel in C++, with the residual and GELU in the same pass over the map."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from .. import native
+
+
+def why_not(x: Tensor, weight: Tensor, bias: Tensor, residual: bool, gelu: bool) -> str | None:
+    """None, or a sentence."""
+    return native.objection((x, weight, bias), channels=x.shape[-1])
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor, residual: bool, gelu: bool) -> Tensor:
+    """Compute `reference.convolve`.
+
+    Shape:
+        - x, returns: `(B, H, W, c)`; weight: `(c, 1, 3, 3)`; bias: `(c,)`
+    """
+    return native.depthwise_conv(x, weight.contiguous(), bias, x if residual else None, gelu=gelu)

@@ -1,0 +1,40 @@
+"""`merge_tokens` by a kernel in C++: tokens are read where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from .. import native
+from ..group_tokens.bands import Band
+
+
+def why_not(
+    x: Tensor,
+    ranking: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    bands: Sequence[Band],
+    factor: int,
+) -> str | None:
+    """None, or a sentence."""
+    return native.objection((x, *weights, *biases), channels=x.shape[-1])
+
+
+def merge(
+    x: Tensor,
+    ranking: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    bands: Sequence[Band],
+    factor: int,
+) -> Tensor:
+    """Compute `reference.merge`.
+
+    Shape:
+        - x: `(B, N, c)`; ranking: `(B, N)`; weights: `(r,)` each; biases: `(1,)` each
+        - returns: `(B, M, c)`
+    """
+    length = sum(band.num_groups(factor) for band in bands)
+    return native.merge_tokens(x, ranking.contiguous(), weights, biases, bands, length, factor)

@@ -1,0 +1,159 @@
+"""The kernels as functions on tensors. They check nothing: `objection` does, and what else an op's `native.py` says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .library import run
+
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, out: Tensor, key_mean: Tensor | None = None
+) -> Tensor:
+    """Writes softmax attention, and the mean weight of each key, if there is a place for it.
+
+    Shape:
+        - q, out: `(B, a, N, d)`; k, v: `(B, a, M, d)`; key_mean: `(B, M)`, in float32
+    """
+    B, a, N, d = q.shape
+    addresses = [x.data_ptr() for x in (q, k, v, out)] + [0 if key_mean is None else key_mean.data_ptr()]
+    strides = [stride for x in (q, k, v, out) for stride in x.stride()[:3]]
+    numbers = [*addresses, B, a, N, k.shape[2], torch.get_num_threads(), *strides]
+    run(f"attention_{d}", q.dtype, numbers, scale)
+    return out
+
+
+def window_attention(
+    qkv: Tensor, num_heads: int, size: int, out: Tensor, key_mean: Tensor | None = None, side: int = 1
+) -> Tensor:
+    """Writes attention within windows; returns what each token receives.
+
+    Given what coarse tokens received, that is averaged with it: the significance.
+
+    Args:
+        qkv: queries, keys and values of a map.
+        num_heads: `a`.
+        size: side of a window.
+        out: where it is written.
+        key_mean: the mean weights of coarse tokens, in float32.
+        side: of the square of tokens that one of these stands for.
+
+    Shape:
+        - qkv: `(B, H, W, 3c)`; out: `(B, H, W, c)`; key_mean: `(B, h, w)`
+        - returns: `(B, H, W)`, in float32
+    """
+    B, H, W, c = out.shape
+    significance = torch.empty((B, H, W), dtype=torch.float32)
+    coarse = [0, 1, 1, 1] if key_mean is None else [key_mean.data_ptr(), *key_mean.shape[1:], side]
+    numbers = [qkv.data_ptr(), out.data_ptr(), significance.data_ptr(), *coarse, B, H, W, num_heads, size]
+    numbers += [torch.get_num_threads(), *qkv.stride()[:3], *out.stride()[:3]]
+    d = c // num_heads
+    run(f"windows_{d}", qkv.dtype, numbers, d**-0.5)
+    return significance
+
+
+def depthwise_conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    more: Tensor | None,
+    *,
+    gelu: bool,
+    above: bool = False,
+    below: bool = False,
+) -> Tensor:
+    """A 3x3 depthwise convolution, plus another map, through GELU where asked for.
+
+    Args:
+        x: the map, or some of its rows.
+        weight: a kernel for each channel.
+        bias: a number for each channel.
+        more: what is added.
+        gelu: whether GELU follows.
+        above: whether there is a row in memory before the first one, that is of the map, too.
+        below: whether there is one after the last.
+
+    Shape:
+        - x, more, returns: `(B, H, W, c)`; weight: `(c, 1, 3, 3)`; bias: `(c,)`
+    """
+    out = torch.empty(x.shape, dtype=x.dtype)
+    numbers = [x.data_ptr(), weight.data_ptr(), bias.data_ptr(), 0 if more is None else more.data_ptr()]
+    numbers += [out.data_ptr(), *x.shape, gelu, torch.get_num_threads(), *x.stride()[:3]]
+    numbers += (0, 0, 0) if more is None else more.stride()[:3]
+    run("depthwise", x.dtype, [*numbers, above, below])
+    return out
+
+
+def merge_tokens(
+    x: Tensor,
+    ranking: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    bands: Sequence[tuple[int, int, int]],
+    length: int,
+    factor: int,
+) -> Tensor:
+    """Summary tokens; see the op. `length` is their number."""
+    B, N, c = x.shape
+    out = torch.empty((B, length, c), dtype=x.dtype)
+    numbers = [
+        x.data_ptr(),
+        ranking.data_ptr(),
+        out.data_ptr(),
+        B,
+        N,
+        c,
+        length,
+        factor,
+        torch.get_num_threads(),
+    ]
+    numbers += [len(bands), *x.stride()[:2]]
+    for band, weight, bias in zip(bands, weights, biases, strict=True):
+        numbers += [weight.data_ptr(), bias.data_ptr(), *band]
+    run("merge", x.dtype, numbers)
+    return out
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor, more: Tensor | None = None) -> Tensor:
+    """`x @ weight.T + bias`, plus another map; all in float32 and contiguous.
+
+    Shape:
+        - x: `(..., c)`; weight: `(c', c)`; bias: `(c',)`
+        - more, returns: `(..., c')`
+    """
+    c, rows = x.shape[-1], x.numel() // x.shape[-1]
+    c_out = bias.shape[0]
+    out = torch.empty((*x.shape[:-1], c_out), dtype=x.dtype)
+    numbers = [x.data_ptr(), weight.data_ptr(), bias.data_ptr(), 0 if more is None else more.data_ptr()]
+    numbers += [out.data_ptr(), rows, c, c_out, torch.get_num_threads(), c, c_out]
+    run("linear", x.dtype, numbers)
+    return out
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, *, gelu: bool = False) -> Tensor:
+    """A norm of each token, through GELU where asked for; in float32 and contiguous.
+
+    Shape:
+        - x, returns: `(..., c)`; weight, bias: `(c,)`
+    """
+    out = torch.empty_like(x)
+    c = x.shape[-1]
+    numbers = [x.data_ptr(), weight.data_ptr(), bias.data_ptr(), out.data_ptr(), x.numel() // c, c, gelu]
+    run("norm", x.dtype, [*numbers, torch.get_num_threads()], eps)
+    return out
+
+
+def squares(x: Tensor, side: int) -> Tensor:
+    """A map cut into squares, filled up with zeros; in float32 and contiguous.
+
+    Shape:
+        - x: `(B, H, W, c)`
+        - returns: `(B, h, w, c * side * side)`
+    """
+    B, H, W, c = x.shape
+    out = torch.empty((B, -(-H // side), -(-W // side), c * side * side), dtype=x.dtype)
+    run("squares", x.dtype, [x.data_ptr(), out.data_ptr(), B, H, W, c, side, torch.get_num_threads()])
+    return out
