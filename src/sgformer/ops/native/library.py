@@ -90,7 +90,7 @@ def _compiled() -> ctypes.CDLL | str:
 
 
 def _instructions() -> bytes:
-    """What the processor knows, as the system lists it: a home may be shared by machines that differ."""
+    """Instructions that the processor knows, as the system lists them: machines that share a home may differ."""
     described = Path("/proc/cpuinfo").read_bytes() if Path("/proc/cpuinfo").exists() else b""
     return next((line for line in described.splitlines() if line.startswith(b"flags")), b"")
 
