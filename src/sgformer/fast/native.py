@@ -36,15 +36,16 @@ MAX_HIDDEN = 2**23
 
 def why_not(block: Block, x: Tensor, *significance: Tensor) -> str | None:
     """None, or a sentence."""
-    attn = block.attn
+    attn: Any = block.attn
     if x.dtype is not torch.float32 or torch.is_grad_enabled():
         return "it computes in float32, for no gradient"
     if reason := native.objection((x,), channels=x.shape[-1]) or mode_objection():
         return reason
     if block.training or block.drop_path1.training or block.drop_path2.training:
         return "it is in training mode"
-    if x.numel() // x.shape[-1] * getattr(getattr(block.mlp, "fc1", None), "out_features", 0) > MAX_HIDDEN:
-        return "the map is large"
+    hidden = getattr(getattr(block.mlp, "fc1", None), "out_features", 0)
+    if hidden % 16 or x.numel() // x.shape[-1] * hidden > MAX_HIDDEN:
+        return "the map is large, or the MLP's hidden channels are no multiple of 16"
     if type(attn) not in _ATTENTIONS or not unobserved(attn):
         return "its attention was replaced, or is hooked"
     heads = 2 * attn.num_heads_half if isinstance(attn, HybridScaleAttention) else attn.num_heads
@@ -78,7 +79,7 @@ def block(block: Block, x: Tensor, *significance: Tensor) -> Any:
     x = x.contiguous()
     attn: Any = block.attn
     x, *measured = _ATTENTIONS[type(attn)](attn, _norm(block.norm1, x), x, *significance)
-    mlp = block.mlp
+    mlp: Any = block.mlp
     hidden = native.linear(_norm(block.norm2, x), mlp.fc1.weight, mlp.fc1.bias)
     hidden = native.depthwise_conv(hidden, mlp.conv.weight, mlp.conv.bias, hidden, gelu=True)
     x = native.linear(hidden, mlp.fc2.weight, mlp.fc2.bias, x)
@@ -102,7 +103,8 @@ def _finish(attn: Any, branch: Tensor, out: Tensor, x: Tensor) -> Tensor:
 def _hybrid_scale(attn: HybridScaleAttention, y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     B, _, _, c = x.shape
     q, qkv, branch = _project(attn.in_proj, y).split((c // 2, 3 * c // 2, c), -1)
-    coarse = native.linear(native.squares(y, attn.stride), attn.coarse.weight.flatten(1), attn.coarse.bias)
+    squares: Any = attn.coarse
+    coarse = native.linear(native.squares(y, attn.stride), squares.weight.flatten(1), squares.bias)
     coarse, t = pool_keys(_norm(attn.coarse_norm, coarse, gelu=True), attn.token_budget)
     h, w = coarse.shape[1:3]
     kv = _project(attn.kv, coarse.contiguous())

@@ -121,8 +121,9 @@ def _convolve_rows(
     if native.objection((rows, conv.weight, conv.bias), channels=rows.shape[-1]) is None:  # pyright: ignore
         inner = rows[above : len(rows) - below].unsqueeze(0)
         more = inner if residual else None
-        kernel: Any = conv.weight, conv.bias
-        return native.depthwise_conv(inner, *kernel, more, gelu=gelu, above=above, below=below).squeeze(0)
+        bias: Any = conv.bias
+        edges = {"above": above, "below": below}
+        return native.depthwise_conv(inner, conv.weight, bias, more, gelu=gelu, **edges).squeeze(0)
     if not (above and below):  # zeros at the edges of the map
         rows = F.pad(rows, (0, 0, 0, 0, int(not above), int(not below)))
     weight, folded = fold_residual(rows, conv.weight, residual)
