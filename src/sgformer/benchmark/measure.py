@@ -16,29 +16,17 @@ import sgformer  # registers the models
 
 @dataclass(frozen=True)
 class Case:
-    """A model under one set of conditions: size, batch, dtype, mode.
+    """A model under one set of conditions."""
 
-    Attributes:
-        model: a name in timm's registry; `@` and a number after it are a token budget.
-        height: of the images, in pixels.
-        width: of the images, in pixels.
-        batch_size: images a step.
-        mode: `"inference"`, or `"training"`: forward, backward and a step of AdamW.
-        dtype: of the weights in inference; in training, of autocast.
-        compiled: whether `torch.compile` translates the model.
-        device: as torch names it.
-        float32: `"default"`, or `"fast"` for products as `sgformer.fast_float32` has them, and for the kernels of
-            `sgformer.fast.use_kernels`, which models of this package have.
-    """
-
-    model: str
+    model: str  # a name in timm's registry; @ and a number after it are a token budget
     height: int
     width: int
     batch_size: int = 1
-    mode: str = "inference"
-    dtype: str = "float32"
+    mode: str = "inference"  # or "training": forward, backward and a step of AdamW
+    dtype: str = "float32"  # of the weights in inference; in training, of autocast
     compiled: bool = False
     device: str = "cpu"
+    # Or "fast", products as `sgformer.fast_float32` has them, and the kernels of `sgformer.fast.use_kernels`.
     float32: str = "default"
 
 

@@ -27,10 +27,7 @@ class VideoError(ValueError):
 
 
 class VideoReader:
-    """The frames of a video with their times. A context manager.
-
-    Args:
-        path: A file that FFmpeg can read.
+    """The frames of a video, in a file that FFmpeg can read, with their times. A context manager.
 
     Attributes:
         rate: Frames a second, on average.
@@ -38,7 +35,6 @@ class VideoReader:
 
     Raises:
         VideoError: It is no video, is damaged from the start, or has no moving image.
-        ModuleNotFoundError: PyAV is not installed.
     """
 
     def __init__(self, path: str | Path) -> None:

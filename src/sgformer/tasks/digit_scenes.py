@@ -59,24 +59,14 @@ LUMA_AND_CHROMA = np.array([[0.299, -0.06, 0.17], [0.587, -0.11, -0.14], [0.114,
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """Digit scene: an image and all that is known about it.
+    """Digit scene: an image and all that is known about its n digits, from the first to the last drawn."""
 
-    Attributes:
-        image: RGB image.
-        label: digit with the largest visible box; -1 in an image without digits.
-        boxes: float32 `(n, 4)`, left, top, right, bottom in pixels (right and bottom exclusive), tight around
-            the visible part.
-        labels: int64 `(n,)`, the digits, from the first to the last drawn.
-        masks: bool `(n, H, W)`, the visible part of each digit; no two overlap.
-        semantic: uint8 `(H, W)`, 0 for background, 1 + digit elsewhere.
-    """
-
-    image: Image.Image
-    label: int
-    boxes: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    masks: NDArray[np.bool_]
-    semantic: NDArray[np.uint8]
+    image: Image.Image  # RGB
+    label: int  # digit with the largest visible box; -1 in an image without digits
+    boxes: NDArray[np.float32]  # (n, 4), left, top, right and bottom in pixels, tight around the visible part
+    labels: NDArray[np.int64]  # (n,), the digits
+    masks: NDArray[np.bool_]  # (n, H, W), the visible part of each digit; no two overlap
+    semantic: NDArray[np.uint8]  # (H, W), 0 for background, 1 + digit elsewhere
 
 
 class DigitScenes:

@@ -26,16 +26,10 @@ class Unreadable(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Images with what is in them, and those left out, which `engine.callbacks.CountUnreadable` names and counts.
+    """Images with what is in them, and those left out, which `engine.callbacks.CountUnreadable` names and counts."""
 
-    Attributes:
-        images: (B, 3, height, width), or a list where sizes differ; B is 0 where none could be read.
-        targets: Class indices (B,), masks (B, height, width), or a list of what is in each image.
-        unreadable: Those that should have been among them.
-    """
-
-    images: Any
-    targets: Any
+    images: Any  # (B, 3, height, width), or a list where sizes differ; B is 0 where none could be read
+    targets: Any  # class indices (B,), masks (B, height, width), or a list of what is in each image
     unreadable: tuple[Unreadable, ...] = ()
 
 

@@ -12,31 +12,19 @@ Compare = Callable[[Sequence[Tensor], Sequence[Tensor]], dict[str, tuple[float, 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """Something to export, and what it is judged by.
+    """Something to export, and what it is judged by."""
 
-    Attributes:
-        module: From prepared images `(B, channels, height, width)`, also of unknown height and width, to the outputs.
-        reference: The model itself: from prepared images to the outputs.
-        backbone: The module of both that holds the blocks.
-        outputs: Names of the outputs.
-        maps: How many significance maps `module` gives after them.
-        channels: Of an image.
-        about: JSON that the file has about itself.
-        image_size: (height, width) at which the model was evaluated; None where each image has its own.
-        batch: The one number of images that it takes; None for any.
-        compare: From outputs of the file and of the model to the difference of each output, and its largest value; None
-          to compare number by number.
-    """
-
+    # From prepared images `(B, channels, height, width)`, also of unknown height and width, to the outputs.
     module: nn.Module
-    reference: Callable[[Tensor], Sequence[Tensor]]
-    backbone: nn.Module
-    outputs: tuple[str, ...]
-    maps: int = 0
+    reference: Callable[[Tensor], Sequence[Tensor]]  # the model itself: likewise
+    backbone: nn.Module  # of both, that holds the blocks
+    outputs: tuple[str, ...]  # their names
+    maps: int = 0  # how many significance maps `module` gives after them
     channels: int = 3
-    about: dict[str, Any] = field(default_factory=dict)
-    image_size: tuple[int, int] | None = None
-    batch: int | None = None
+    about: dict[str, Any] = field(default_factory=dict)  # JSON that the file has about itself
+    image_size: tuple[int, int] | None = None  # (height, width) of evaluation; None where each image has its own
+    batch: int | None = None  # the one number of images that it takes
+    # From outputs of the file and of the model to the difference of each, and its largest value; else by number.
     compare: Compare | None = None
 
     @property

@@ -21,23 +21,14 @@ from .options import DataOptions
 
 @dataclass(frozen=True)
 class Report(BaseReport):
-    """Report on a classifier's quality.
+    """Report on a classifier's quality."""
 
-    Attributes:
-        top1: Share of images whose class is named first.
-        top5: Share of images whose class is among the first five.
-        num_unreadable: How many could not be read, and count nowhere.
-        calibration_error: Mean distance between how sure the classifier is and how often it is right (expected
-            calibration error, 15 bins).
-        confusion: Number of images by true class (row) and named class (column).
-        classes: Per class its name, number of images, share named right, and what it is else taken for.
-    """
-
-    top1: float
-    top5: float
-    num_unreadable: int
-    calibration_error: float
-    confusion: tuple[tuple[int, ...], ...]
+    top1: float  # share of images whose class is named first
+    top5: float  # share of images whose class is among the first five
+    num_unreadable: int  # which count nowhere
+    calibration_error: float  # mean distance between how sure it is and how often it is right, in 15 bins
+    confusion: tuple[tuple[int, ...], ...]  # images by true class (row) and named class (column)
+    # Per class its name, number of images, share named right, and what it is else taken for.
     classes: tuple[tuple[str, int, float, str | None], ...]
 
     def to_dict(self) -> dict[str, Any]:

@@ -57,21 +57,15 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class Report(BaseReport):
-    """Report on a detector's quality.
+    """Report on a detector's quality."""
 
-    Attributes:
-        box: COCO's twelve numbers for boxes, by the names in `NUMBERS`; None where nothing counts for one.
-        mask: The same for masks; None for a detector without.
-        num_objects: How many objects were in them, crowds aside.
-        classes: One row for each class.
-        precision: Of "Boxes" and "Masks", by the overlap that is asked for, the precision at 101 recalls from 0 to 1;
-            the mean of the classes.
-    """
-
-    box: dict[str, float | None]
-    mask: dict[str, float | None] | None
-    num_objects: int
+    box: dict[
+        str, float | None
+    ]  # COCO's twelve numbers by the names in `NUMBERS`; None where nothing counts for one
+    mask: dict[str, float | None] | None  # likewise; None for a detector without masks
+    num_objects: int  # crowds aside
     classes: tuple[ClassRow, ...]
+    # Of "Boxes" and "Masks", by the overlap that is asked for, at 101 recalls from 0 to 1; the mean of the classes.
     precision: dict[str, dict[str, tuple[float, ...]]]
 
     def to_dict(self) -> dict[str, Any]:

@@ -36,21 +36,13 @@ class ClassReport:
 
 @dataclass(frozen=True)
 class Report(BaseReport):
-    """Report on a segmenter's quality.
+    """Report on a segmenter's quality."""
 
-    Attributes:
-        miou: Mean IoU over the classes that are there or were given; a class that is not there but was given counts 0.
-        mean_accuracy: Mean accuracy over the classes that are there.
-        pixel_accuracy: Share of all judged pixels that were given their class.
-        classes: Each class.
-        counts: Pixels by true class (rows) and given class (columns).
-    """
-
-    miou: float
-    mean_accuracy: float
-    pixel_accuracy: float
+    miou: float  # mean over the classes that are there or were given; one that is not there but was given counts 0
+    mean_accuracy: float  # over the classes that are there
+    pixel_accuracy: float  # share of all judged pixels that were given their class
     classes: tuple[ClassReport, ...]
-    counts: tuple[tuple[int, ...], ...]
+    counts: tuple[tuple[int, ...], ...]  # pixels by true class (rows) and given class (columns)
 
     @classmethod
     def of(
