@@ -155,15 +155,9 @@ class PreparedData(Data):
 class ClassificationData(PreparedData):
     """Batches of (images (B, channels, height, width), class indices (B,)).
 
-    The source is looked through at once, so that mistakes show before anything is trained.
-
-    Args:
-        options: The recipe's section ``data``.
-        preprocessing: How images are prepared for the model; their size is that of validation.
-        classes: What the class indices mean, where a model fixes that; else what the source says.
-        splits: Which splits there must be.
-        seed: Where the order and the variation of training images start.
-        views: How many views there are of a validation image, see `Preprocessing.transform`.
+    The source is looked through at once, so that mistakes show before anything is trained. It also says what the class
+    indices mean, unless a model with its ``classes`` does. Of a validation image there may be several ``views``, see
+    `Preprocessing.transform`.
 
     Raises:
         DataError: The images or labels are not as they must be.

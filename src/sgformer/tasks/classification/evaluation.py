@@ -72,11 +72,8 @@ class Report(BaseReport):
 def evaluate(model: Classifier, data: DataOptions, *, num_worst: int = 0, progress: Any = iter) -> Report:
     """Evaluate a classifier, left in the mode that it is in, on the validation images.
 
-    Args:
-        model: The classifier.
-        data: Which images, how large; mean, deviation and interpolation are the model's own.
-        num_worst: How many of the images that it is wrong about and most sure of the report is to show.
-        progress: Wraps the batches, to show how far it is.
+    Mean, deviation and interpolation are the model's own. The report shows the ``num_worst`` images that it is wrong
+    about and most sure of; ``progress`` wraps the batches.
 
     Raises:
         DataError: Folders or classes are not as they must be, or no image can be read.

@@ -103,15 +103,8 @@ def _by_class(classes: Sequence[str], counts: Sequence[int]) -> str:
 class DetectionData(Data):
     """Batches of (images [(3, height, width)], targets [{boxes, labels, masks, ...}]).
 
-    Annotations are looked through at once, so that mistakes show before anything is trained.
-
-    Args:
-        options: The recipe's section ``data``.
-        masks: Whether masks are needed.
-        classes: The classes that a model knows, where there is one; else those of the data.
-        splits: Which splits there must be.
-        seed: Where the order and the variation of training images start.
-        max_detections: How many objects the model can find in an image.
+    Annotations are looked through at once, so that mistakes show before anything is trained. Their classes must be
+    those of a model, where there is one, which can find up to ``max_detections`` objects in an image.
 
     Attributes:
         category_ids: The ids that the annotations give the classes; labels count these from 1 on.

@@ -284,11 +284,8 @@ def with_masks(found: Sequence[Mapping[str, Any]], images: Sequence[Tensor]) -> 
 def evaluate(model: Detector, data: DataOptions, *, num_worst: int = 0, progress: Any = iter) -> Report:
     """Evaluate a detector, left in the mode that it is in, on the validation images.
 
-    Args:
-        model: The detector.
-        data: Which images, how large; mean and deviation are the model's own.
-        num_worst: How many of the images with most misses and false alarms the report is to show.
-        progress: Wraps the batches, to show how far it is.
+    Mean and deviation are the model's own. The report shows the ``num_worst`` images with most misses and false alarms;
+    ``progress`` wraps the batches.
 
     Raises:
         DataError: Annotations or classes are not as they must be.

@@ -109,14 +109,7 @@ class SegmentationData(Data):
 
     Images for validation are as they are read, of any size, and masks (H, W): a model judges them one by one, so that
     no result depends on how many are in a batch. Folders are looked through at once, and every mask is read, so that
-    mistakes show before anything is trained.
-
-    Args:
-        options: The recipe's section ``data``.
-        preprocessing: How images are prepared for the model.
-        classes: What the indices mean, where a model fixes that; else the data's own.
-        splits: Which splits there must be.
-        seed: Where the order and the variation of training images start.
+    mistakes show before anything is trained. They say what the indices mean, unless a model with its ``classes`` does.
 
     Attributes:
         dropped: Files that are left out, with the reason.

@@ -130,11 +130,8 @@ def count(
 def evaluate(model: Segmenter, data: DataOptions, *, num_worst: int = 0, progress: Any = iter) -> Report:
     """Evaluate a segmenter, left in the mode that it is in, on the validation images.
 
-    Args:
-        model: The segmenter; ``data.inference`` becomes its own.
-        data: Which images, and how they go through the model.
-        num_worst: How many of the images with the greatest share of wrong pixels the report is to show.
-        progress: Wraps the batches, to show how far it is.
+    ``data.inference`` becomes the model's own. The report shows the ``num_worst`` images with the greatest share of
+    wrong pixels; ``progress`` wraps the batches.
 
     Raises:
         DataError: Images, masks or classes are not as they must be.
