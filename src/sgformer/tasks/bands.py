@@ -63,10 +63,8 @@ class Bands(Preprocessing):
     def read(self, image: Any, *, shorter_side: int | None = None) -> Any:
         """An image as a tensor (bands, height, width), with the mean where the file says that there is nothing.
 
-        Args:
-            image: The path or the bytes of a TIFF or NPY file; an array (height, width, bands) or (bands, height,
-                width); or what this gave before.
-            shorter_side: Not used: no such file can be decoded at a fraction of its size.
+        From the path or the bytes of a TIFF or NPY file, an array (height, width, bands) or (bands, height, width), or
+        what this gave before. No such file can be decoded at a fraction of its size, so the shorter side is not used.
 
         Raises:
             ImageError: It cannot be read, or has other bands or another type of values.
@@ -102,14 +100,9 @@ def restored(stored: Mapping[str, Any]) -> Preprocessing:
 
 
 def check_augment(in_chans: int, augment: Mapping[str, tuple[Any, Any]]) -> None:
-    """Make sure that images of other bands are not varied by what needs red, green and blue.
+    """Make sure that images of other bands are not varied by what needs red, green and blue; else ValueError.
 
-    Args:
-        in_chans: How many bands there are.
-        augment: By recipe key the value, and the one that turns it off.
-
-    Raises:
-        ValueError: Something does.
+    ``augment`` has by recipe key the value, and the one that turns it off.
     """
     wrong = {key: off for key, (value, off) in augment.items() if value}
     if in_chans != 3 and wrong:
@@ -124,13 +117,9 @@ def measured(
 ) -> tuple[Bands, str]:
     """Complete a preprocessing with mean, deviation and type of the training images, and say so in a note.
 
-    An image that cannot be read is passed over: training counts it.
-
-    Args:
-        preprocessing: Says how many bands there are.
-        options: What is known from the recipe; what is measured is written into it, so that a resumed run knows it.
-        train: The training images, all of which are read unless all is known.
-        others: Images that have to be of the same kind.
+    An image that cannot be read is passed over: training counts it. ``options`` are what is known from the recipe, of
+    which all training images are read unless all is known; what is measured is written into them, so that a resumed run
+    knows it. The others have to be of the same kind.
 
     Raises:
         DataError: An image has another number of bands, or another type of values than most; or there are no values.
@@ -180,19 +169,14 @@ def _more(number: int) -> str:
 
 
 class _Looked(NamedTuple):
-    """Facts of an image.
-
-    Attributes:
-        name: What to call it.
-        values: The type of its values.
-        places: Pixels.
-        moments: How many values each band has, their sums, and those of their squares, (3, bands); None: not counted.
-    """
+    """Facts of an image."""
 
     name: str
-    values: str
-    places: int
-    moments: NDArray[np.float64] | None
+    values: str  # their type
+    places: int  # pixels
+    moments: (
+        NDArray[np.float64] | None
+    )  # numbers of values, their sums, and those of squares, (3, bands), if counted
 
 
 def _look(found: "_File", *, whole: bool) -> _Looked:
@@ -228,28 +212,17 @@ def _measure(options: BandOptions, images: Sequence[_Looked]) -> str:
 
 @dataclass(frozen=True)
 class _File:
-    """An image whose header fits.
-
-    Attributes:
-        name: What to call it.
-        size: (height, width).
-        values: The type of its values, see `Bands`.
-        read: Gives (bands, height, width) in float32, NaN where there is nothing.
-    """
+    """An image whose header fits."""
 
     name: str
-    size: tuple[int, int]
-    values: str
-    read: Callable[[], Tensor]
+    size: tuple[int, int]  # (height, width)
+    values: str  # their type, see `Bands`
+    read: Callable[[], Tensor]  # gives (bands, height, width) in float32, NaN where there is nothing
 
 
 @contextmanager
 def _opened(image: ImageLike, num_bands: int) -> Iterator[_File]:
-    """An image of so many bands, while its file is open.
-
-    Raises:
-        ImageError: It cannot be read, or has another number of bands.
-    """
+    """An image of so many bands, while its file is open; ImageError where it cannot be read or has others."""
     if isinstance(image, Image.Image | np.ndarray):
         yield _in_array(np.asarray(image), num_bands, "array")
         return

@@ -33,15 +33,10 @@ _THUMBNAILS = {"thumbnails", "thumbs", "_thumbs"}
 
 
 class Found(NamedTuple):
-    """Contents of a folder and the folders below it: images, and what is none.
+    """Contents of a folder and the folders below it: images, and what is none."""
 
-    Attributes:
-        images: Sorted.
-        left_out: How many files are no images that can be read, by suffix or another reason.
-    """
-
-    images: list[Path]
-    left_out: Counter[str]
+    images: list[Path]  # sorted
+    left_out: Counter[str]  # files that are no images that can be read, by suffix or another reason
 
 
 def look_through(folder: Path, suffixes: Collection[str] = SUFFIXES) -> Found:
@@ -49,10 +44,6 @@ def look_through(folder: Path, suffixes: Collection[str] = SUFFIXES) -> Found:
 
     Hidden files and what systems leave in folders, such as ``@eaDir`` and ``__MACOSX``, are passed over. A folder that
     is reached twice, through links, is looked through once. Folders called ``thumbnails`` are left out, and counted.
-
-    Args:
-        folder: Where to begin.
-        suffixes: Which files count as images.
     """
     images: list[Path] = []
     left_out: Counter[str] = Counter()

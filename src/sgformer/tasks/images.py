@@ -85,15 +85,10 @@ def read_image(
 
 
 class ReadsRGB:
-    """Reading of images for a model of RGB images, which its preprocessing inherits.
+    """Reading of images for a model of RGB images, which its preprocessing inherits."""
 
-    Attributes:
-        suffixes: Files in a folder that are read.
-        full: The value of white; mean and deviation are shares of it.
-    """
-
-    suffixes: ClassVar[frozenset[str]] = SUFFIXES
-    full: ClassVar[float] = 255.0
+    suffixes: ClassVar[frozenset[str]] = SUFFIXES  # of files in a folder that are read
+    full: ClassVar[float] = 255.0  # the value of white, of which mean and deviation are shares
 
     def read(self, image: Any, *, shorter_side: int | None = None) -> Any:
         """An image as ``predict`` takes it, see `read_image`; one that was read before comes back as it is."""
@@ -158,10 +153,8 @@ class Preprocessing(ReadsRGB):
     def transform(self, views: int = 1, *, normalize: bool = True) -> Callable[[Any], Tensor]:
         """Build the deterministic transform: resize, crop, normalize. From what was read to (channels, height, width).
 
-        Args:
-            views: 1 is the central crop; more give (views, channels, height, width): 2 adds its mirror image, 5 the
-                four corners, 10 the mirror images of the five.
-            normalize: Whether the result is normalized; else its values are those that were read.
+        More views than 1, the central crop, give (views, channels, height, width): 2 adds its mirror image, 5 the four
+        corners, 10 the mirror images of the five. Not normalized, values are those that were read.
         """
         transform = create_transform(
             (len(self.mean), *self.image_size),
@@ -244,16 +237,7 @@ def _decode(
 
 
 def check_size(size: tuple[int, int], name: str, *, max_pixels: int | None = None) -> None:
-    """Make sure that an image may be decoded.
-
-    Args:
-        size: (width, height).
-        name: What to call it.
-        max_pixels: A lower limit than the usual one.
-
-    Raises:
-        ImageError: It has more pixels than the limit.
-    """
+    """Make sure that an image of (width, height) may be decoded; ImageError where it has more pixels than the limit."""
     width, height = size
     usual = int(os.environ.get(MAX_PIXELS_SETTING, MAX_PIXELS))
     limit = usual if max_pixels is None else min(usual, max_pixels)

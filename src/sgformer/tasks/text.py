@@ -19,13 +19,8 @@ _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 def read_text(path: Path) -> str:
     """The content of a text file in UTF-8, without the byte order mark that editors on Windows put first.
 
-    Each line ends with a newline character, whatever ends it in the file.
-
-    Args:
-        path: An existing file.
-
-    Raises:
-        DataError: The file cannot be read, or is not UTF-8. The message names it.
+    Each line ends with a newline character, whatever ends it in the file. A file that cannot be read, or is not UTF-8,
+    is a DataError that names it.
     """
     try:
         content = path.read_bytes()
@@ -132,11 +127,7 @@ _Words.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"\Z"), [""])
 
 
 def each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Build an object of JSON, as `json.loads(..., object_pairs_hook=each_once)`.
-
-    Raises:
-        KeyError: A key is there twice, of which one value would be lost.
-    """
+    """Build an object of JSON, for `json.loads(..., object_pairs_hook=...)`; KeyError where a key is there twice."""
     row = dict(pairs)
     if len(row) < len(pairs):
         counts = Counter(key for key, _ in pairs)

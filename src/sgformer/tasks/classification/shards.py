@@ -159,11 +159,7 @@ def _whole(samples: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def find_shards(pattern: str) -> list[str]:
-    """The shards that a pattern stands for, sorted.
-
-    Raises:
-        DataError: There are none, or an address could run a command.
-    """
+    """The shards that a pattern stands for, sorted; DataError for none, or an address that could run a command."""
     if "{" in pattern:
         import braceexpand
 

@@ -33,19 +33,14 @@ class Items(Protocol):
 
 @dataclass(frozen=True)
 class Samples:
-    """The labelled images of a split.
+    """The labelled images of a split."""
 
-    Attributes:
-        classes: What the class indices mean.
-        items: (image, class index).
-        names: What to call a class to people, where that differs.
-        notes: What lies there and is not used, and what else is unusual.
-    """
-
-    classes: tuple[str, ...]
-    items: Items
-    names: Mapping[str, str] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    classes: tuple[str, ...]  # what the class indices mean
+    items: Items  # (image, class index)
+    names: Mapping[str, str] = field(
+        default_factory=dict
+    )  # what to call a class to people, where that differs
+    notes: tuple[str, ...] = ()  # what lies there and is not used, and what else is unusual
 
 
 def folders(root: Path, split: Split, suffixes: Collection[str] = SUFFIXES) -> Samples:
@@ -152,13 +147,7 @@ def listing(
 ) -> Samples:
     """A table with the columns ``path`` and ``label``, see `tables.read_table`.
 
-    Args:
-        path: The table.
-        split: What it is for, for the message.
-        root: Where relative paths start.
-        classes: The classes, where another table fixes them; else all labels of this one, sorted.
-        max_missing: Which share of the images may be missing.
-        labelled: Whether there must be labels.
+    The classes are all labels, sorted, unless another table fixes them.
     """
     pairs, notes = read_table(path, split, root, max_missing=max_missing, labelled=labelled)
     return _named(pairs, classes, str(path), notes)

@@ -27,13 +27,9 @@ def read_table(
 ) -> tuple[Pairs, list[str]]:
     """The images of a table with the columns ``path`` and ``label``, with their labels, and notes.
 
-    Args:
-        path: The table: CSV with commas, semicolons or tabs, or Parquet (through pandas). Paths in it are relative to
-            ``root``, or to the table's own folder; backslashes are taken for slashes where that finds an image.
-        split: What it is for, for the message.
-        root: Where relative paths start.
-        max_missing: Which share of the images may be missing; they are left out, and counted in the notes.
-        labelled: Whether the column ``label`` is read; else all labels are empty.
+    The table is CSV with commas, semicolons or tabs, or Parquet (through pandas). Paths in it are relative to ``root``,
+    or to the table's own folder; backslashes are taken for slashes where that finds an image. Up to ``max_missing`` of
+    the images may be missing; they are left out, and counted in the notes.
 
     Raises:
         DataError: The table is not like that, contradicts itself, or names images that do not exist.

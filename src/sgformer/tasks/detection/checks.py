@@ -26,49 +26,28 @@ class Fault(ValueError):
 
 
 class ImageRow(NamedTuple):
-    """An image as an annotation file lists it.
-
-    Attributes:
-        image_id: A whole number, or text.
-        name: Its file, from the folder of the images.
-        path: Its file.
-        size: (height, width), which are those of the file.
-        pages: How many images are in the file, of which the first is read.
-    """
+    """An image as an annotation file lists it."""
 
     image_id: int | str
-    name: str
+    name: str  # from the folder of the images
     path: Path
-    size: tuple[int, int]
-    pages: int
+    size: tuple[int, int]  # (height, width), which are those of the file
+    pages: int  # in the file, of which the first is read
 
 
 class ObjectRow(NamedTuple):
-    """An annotated object, or a crowd.
-
-    Attributes:
-        category_id: Of its class.
-        box: Left, top, width and height in pixels.
-        crowd: Whether it is a region of many objects.
-        area: In pixels: as annotated, else its mask's, else its box's.
-        mask: None where masks are not asked for, and for a crowd without one.
-        notes: What of it was not read as it stands.
-    """
+    """An annotated object, or a crowd."""
 
     category_id: int
-    box: tuple[float, ...]
+    box: tuple[float, ...]  # left, top, width and height in pixels
     crowd: bool
-    area: float
-    mask: masks.Rle | None
-    notes: tuple[str, ...]
+    area: float  # in pixels: as annotated, else its mask's, else its box's
+    mask: masks.Rle | None  # None also for a crowd without one
+    notes: tuple[str, ...]  # what of it was not read as it stands
 
 
 def whole(row: dict[str, Any], key: str) -> int:
-    """A whole number of a row, which may be written as 96.0.
-
-    Raises:
-        Fault: It is missing, or something else.
-    """
+    """A whole number of a row, which may be written as 96.0; else `Fault`."""
     value: Any = row.get(key)
     if isinstance(value, int) and not isinstance(value, bool):
         return value
@@ -79,21 +58,13 @@ def whole(row: dict[str, Any], key: str) -> int:
 
 
 def identity(row: dict[str, Any], key: str) -> int | str:
-    """An id, which may also be text.
-
-    Raises:
-        Fault: It is missing, or something else.
-    """
+    """An id, which may also be text; else `Fault`."""
     value = row.get(key)
     return value if isinstance(value, str) else whole(row, key)
 
 
 def text(row: dict[str, Any], key: str) -> str:
-    """Text of a row.
-
-    Raises:
-        Fault: It is missing, empty, or something else.
-    """
+    """Text of a row that is not empty; else `Fault`."""
     value = row.get(key)
     if isinstance(value, str) and value.strip():
         return value
@@ -159,16 +130,11 @@ def _opened(path: Path) -> tuple[tuple[int, int], bool, int]:
 
 
 def object_row(row: dict[str, Any], size: tuple[int, int], *, with_mask: bool) -> ObjectRow:
-    """Check an annotation of an image.
-
-    Args:
-        row: The annotation.
-        size: (height, width) of the image.
-        with_mask: Whether it must have a mask.
+    """Check an annotation of an image of (height, width).
 
     Raises:
-        Fault: A value is of another type, the box is empty or outside the image, or the mask cannot be read or covers
-            no pixel.
+        Fault: A value is of another type, the box is empty or outside the image, or the mask cannot be read, covers no
+          pixel, or is missing where there must be one.
     """
     if row.get("id") is not None:
         identity(row, "id")

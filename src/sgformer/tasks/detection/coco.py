@@ -23,27 +23,16 @@ Crowds = Literal["ignore", "objects"]
 
 @dataclass(frozen=True, eq=False)
 class Annotated:
-    """Image with its annotations: n objects and crowds.
-
-    Attributes:
-        path: Its file.
-        image_id: Its id in the annotations.
-        size: (height, width).
-        boxes: float32 (n, 4): left, top, right, bottom in pixels.
-        labels: int64 (n,): places in the list of categories, from 0.
-        crowds: bool (n,): regions of many objects of the kind, which count neither way.
-        areas: float32 (n,): as annotated, else of the masks, else of the boxes.
-        rles: The masks, run-length encoded, n of them; None where an object has none, or they were not asked for.
-    """
+    """Image with its annotations: n objects and crowds."""
 
     path: Path
-    image_id: int | str
-    size: tuple[int, int]
-    boxes: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    crowds: NDArray[np.bool_]
-    areas: NDArray[np.float32]
-    rles: tuple[masks.Rle | None, ...]
+    image_id: int | str  # in the annotations
+    size: tuple[int, int]  # (height, width)
+    boxes: NDArray[np.float32]  # (n, 4): left, top, right, bottom in pixels
+    labels: NDArray[np.int64]  # (n,): places in the list of categories, from 0
+    crowds: NDArray[np.bool_]  # (n,): regions of many objects of the kind, which count neither way
+    areas: NDArray[np.float32]  # (n,): as annotated, else of the masks, else of the boxes
+    rles: tuple[masks.Rle | None, ...]  # n masks; None where there is none, or they were not asked for
 
     def masks(self) -> NDArray[np.uint8]:
         """The instance masks (n, height, width), 0 and 1; of a crowd without one, its box."""
@@ -64,23 +53,14 @@ class Annotated:
 
 @dataclass(frozen=True, eq=False)
 class Annotations:
-    """Annotations that were checked.
-
-    Attributes:
-        path: The file.
-        images: In the order of the file, those without objects among them.
-        classes: Names of the categories, in the order of their ids.
-        category_ids: Their ids.
-        faults: What was wrong and left out, a line each.
-        notes: What else was not read as it stands, and how often.
-    """
+    """Annotations that were checked."""
 
     path: Path
-    images: tuple[Annotated, ...]
-    classes: tuple[str, ...]
+    images: tuple[Annotated, ...]  # in the order of the file, those without objects among them
+    classes: tuple[str, ...]  # names of the categories, in the order of their ids
     category_ids: tuple[int, ...]
-    faults: tuple[str, ...]
-    notes: Counter[str]
+    faults: tuple[str, ...]  # that were left out, a line each
+    notes: Counter[str]  # what else was not read as it stands, and how often
 
     def counts(self, *, crowds: bool = False) -> list[int]:
         """Count the objects, or crowds, of each class."""
@@ -104,33 +84,19 @@ class Annotations:
 
 
 class Content(NamedTuple):
-    """Images and annotations as in COCO's JSON, whatever they were read from.
+    """Images and annotations as in COCO's JSON, whatever they were read from."""
 
-    Attributes:
-        path: The file that they were read from, or where others are listed.
-        folder: The folder that the names of images start from.
-        rows: ``images``, ``annotations``, ``categories``.
-        faults: What could not be read, a line each.
-        notes: What was read in another way than it stands, and how often.
-        places: The folders of images and annotations.
-        used: The files in them that were read, beside the images.
-    """
-
-    path: Path
-    folder: Path
-    rows: dict[str, Any]
-    faults: tuple[str, ...]
-    notes: Counter[str]
-    places: tuple[Path, ...]
-    used: tuple[Path, ...] = ()
+    path: Path  # the file that they were read from, or where others are listed
+    folder: Path  # that the names of images start from
+    rows: dict[str, Any]  # images, annotations, categories
+    faults: tuple[str, ...]  # what could not be read, a line each
+    notes: Counter[str]  # what was read in another way than it stands, and how often
+    places: tuple[Path, ...]  # the folders of images and annotations
+    used: tuple[Path, ...] = ()  # the files in them that were read, beside the images
 
 
 def read(path: Path, folder: Path) -> Content:
-    """Read a JSON file in COCO's format.
-
-    Args:
-        path: The file.
-        folder: Of the images that it names.
+    """Read a JSON file in COCO's format, with the folder of the images that it names.
 
     Raises:
         DataError: It is not in the format, or a file or folder is missing.
@@ -157,11 +123,7 @@ def read(path: Path, folder: Path) -> Content:
 
 
 def categories(source: Content) -> dict[int, str]:
-    """Names by id, in the order of the ids; one without a name is called by its id.
-
-    Raises:
-        DataError: An id or a name is missing, of another type, or there twice.
-    """
+    """Names by id, in this order; one without a name is called by its id, one that is there twice a DataError."""
     pairs = []
     for row in source.rows["categories"]:
         try:
@@ -180,14 +142,10 @@ def categories(source: Content) -> dict[int, str]:
 
 
 def note_ids(sources: list[Content], keep: Iterable[str] = ()) -> None:
-    """Look at how tools number categories.
+    """Look at how tools number categories, and change the splits in place; names to ``keep`` are classes in any case.
 
-    Roboflow puts one above all others, their supercategory, of which there is no object: it is left out, also where
-    the only class has its name. Some tools count from 0, which is noted.
-
-    Args:
-        sources: All splits; changed in place.
-        keep: Names that are classes in any case.
+    Roboflow puts one above all others, their supercategory, of which there is no object: it is left out, also where the
+    only class has its name. Some tools count from 0, which is noted.
     """
     used = {str(row.get("category_id")) for source in sources for row in source.rows["annotations"]}
     for source in sources:
@@ -222,8 +180,8 @@ def check(
     Args:
         source: What was read.
         with_masks: Whether each object must have a mask.
-        faults: Whether a fault is an error, or what has it is left out: an object, or a whole image whose file is
-            missing or has another size.
+        faults: Whether a fault is an error, or what has it is left out: an object, or an image whose file is missing or
+            of another size.
         crowds: Whether crowds count neither way, or are objects like others.
         learned: Says which objects of an image are left at the size of training; None: all.
 

@@ -28,14 +28,10 @@ class MaskError(ValueError):
 
 
 def to_rle(segmentation: Any, size: tuple[int, int]) -> tuple[Rle, int]:
-    """Read a mask from a COCO file.
+    """Read a mask from a COCO file, for an image of (height, width).
 
-    Args:
-        segmentation: Polygons, one flat polygon as VIA writes it, or RLE with its counts as a list or compressed.
-        size: (height, width) of the image.
-
-    Returns:
-        The mask, and how many parts of fewer than three points were left out.
+    It may be polygons, one flat polygon as VIA writes it, or RLE with its counts as a list or compressed. Also gives
+    how many parts of fewer than three points were left out.
 
     Raises:
         MaskError: It is none of these, or its counts do not fill the image.
@@ -137,14 +133,7 @@ def decode(rle: Rle) -> NDArray[np.uint8]:
 
 
 def encode(part: NDArray[np.bool_], top: int, left: int, size: tuple[int, int]) -> Rle:
-    """Encode a mask from the part of the image that holds all its pixels.
-
-    Args:
-        part: (rows, columns) of the image from ``top`` and ``left`` on.
-        top: Its first row.
-        left: Its first column.
-        size: (height, width) of the image.
-    """
+    """Encode the mask of an image of (height, width) from a part of it, at top and left, that has all its pixels."""
     height, width = size
     columns = np.zeros((part.shape[1], part.shape[0] + 2), np.int8)
     columns[:, 1:-1] = part.T
@@ -166,15 +155,10 @@ def encode(part: NDArray[np.bool_], top: int, left: int, size: tuple[int, int]) 
 def paste(
     shape: NDArray[np.float32], box: NDArray[np.float32], size: tuple[int, int]
 ) -> tuple[NDArray[np.float32], int, int]:
-    """Enlarge the mask that a detector gives for a box to the pixels of the image, as torchvision does.
+    """Enlarge the mask, (28, 28) from 0 to 1, that a detector gives for a box to pixels of the image, as torchvision.
 
-    Args:
-        shape: (28, 28), 0 to 1.
-        box: Left, top, right and bottom in pixels of the image.
-        size: (height, width) of the image.
-
-    Returns:
-        The part of the image that can hold pixels of the object, (rows, columns), 0 to 1, and its top and left.
+    Gives the part of an image of (height, width) that can hold pixels of the object, (rows, columns), and its top and
+    left.
     """
     mask, scale = expand_masks(torch.from_numpy(np.ascontiguousarray(shape))[None, None], 1)
     edges = expand_boxes(torch.from_numpy(np.asarray(box))[None].float(), scale)[0].long().tolist()

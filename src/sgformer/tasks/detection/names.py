@@ -26,19 +26,12 @@ LISTS += ("_darknet.labels", "notes.json")
 
 
 class Names(NamedTuple):
-    """Names of classes, and what else their file says.
-
-    Attributes:
-        path: The file.
-        names: Of the classes, by number.
-        content: All of a YAML file.
-        keypoints: How many numbers of keypoints follow each box.
-    """
+    """Names of classes, and what else their file says."""
 
     path: Path
-    names: dict[int, str]
-    content: dict[str, Any]
-    keypoints: int = 0
+    names: dict[int, str]  # of the classes
+    content: dict[str, Any]  # all of a YAML file
+    keypoints: int = 0  # how many numbers of them follow each box
 
 
 def read(path: Path) -> Names:
@@ -107,14 +100,7 @@ class _Loader(yaml.BaseLoader):
 
 
 def compare(about: Names, root: Path, labels: Collection[Path], notes: Counter[str]) -> list[str]:
-    """Say where a file beside the one with the names gives another name to a class.
-
-    Args:
-        about: The names that are taken.
-        root: The folder of the data.
-        labels: The folders of the labels.
-        notes: What lists of other names there are is added here.
-    """
+    """Note where a file beside the one with the names, or with the labels, gives another name to a class."""
     faults = []
     above = (folder.parent for folder in labels if folder.parent.is_relative_to(root))
     files = (folder / name for folder in dict.fromkeys([root, *above, *labels]) for name in LISTS)

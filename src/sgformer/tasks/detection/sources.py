@@ -61,19 +61,10 @@ def read(
     classes: Sequence[str] | None = None,
     learned: Callable[[coco.Annotated], Any] | None = None,
 ) -> dict[Split, coco.Annotations]:
-    """Read the annotations of some splits and check them.
+    """Read the annotations of some splits and check them, see `coco.check`.
 
-    Args:
-        root: The folder of the data.
-        splits: Which, and where they are.
-        source: The format.
-        masks: Whether each object must have a mask.
-        invalid: Whether a fault is an error, or what has it is left out.
-        crowds: Whether crowds count neither way, or are objects like others.
-        first_pixel: Where pixels count from in VOC's format.
-        classes: The names that a model knows. Only VOC's format asks for them, which has no list of its own; None:
-            all that occur in these splits.
-        learned: Says which objects of a training image are left at the size of training.
+    Only VOC's format asks for the names of the ``classes``, as it has no list of its own; None: all that occur in these
+    splits.
 
     Raises:
         DataError: Files or annotations are not as they must be.
@@ -146,13 +137,7 @@ def _note_files(
 
 
 def unused(folder: Path, known: set[str], aside: Collection[str] = ()) -> Counter[str]:
-    """Count the files in a folder that are not used, by suffix; hidden ones and what tools leave there aside.
-
-    Args:
-        folder: Where to look, with all folders below.
-        known: Paths of the files that are used, or were named.
-        aside: Paths of folders that were looked through.
-    """
+    """Count the files in a folder that are not known, by suffix; hidden ones and what tools leave there aside."""
     counts: Counter[str] = Counter()
     seen = {number(parent) for parent in folder.resolve().parents}  # a link to one of them leads in a circle
     for path, folders, files in os.walk(folder, followlinks=True):

@@ -20,11 +20,7 @@ _EDGES = ("xmin", "ymin", "xmax", "ymax")
 
 
 def find(root: Path, annotations: str) -> list[Path]:
-    """The XML files of a split.
-
-    Args:
-        root: The folder of the data.
-        annotations: From it, a folder of XML files; or a list of names, a line each, of files in ``Annotations``.
+    """The XML files of a split: in a folder from the root, or those in ``Annotations`` that a file lists, a line each.
 
     Raises:
         DataError: There is no such folder or file, or a name in the list has none.
@@ -82,19 +78,11 @@ def read(
     names: Sequence[str],
     first_pixel: int = 1,
 ) -> Content:
-    """Read XML files.
+    """Read XML files that ``path`` lists, as COCO's rows.
 
     The image is the one that the file names, or the one with the file's name. Pixels count from 1, and a box holds
-    those of its edges, as in the challenge. Objects marked difficult are objects like others.
-
-    Args:
-        root: The folder of the data.
-        files: The XML files.
-        path: Where they are listed.
-        images: The folder of the images, from the root.
-        names: Of the classes.
-        first_pixel: Where pixels count from: 1 as in the challenge, or 0, and right and bottom are then edges of the
-            box instead of its last pixels.
+    those of its edges, as in the challenge; where ``first_pixel`` is 0, right and bottom are edges of the box instead.
+    Objects marked difficult are objects like others.
     """
     folder = root / images
     stems = _images(folder)

@@ -169,11 +169,7 @@ def _is_text(path: Path) -> bool:
 
 
 def _listed(file: Path, root: Path, about: Names) -> list[Path]:
-    """The images that a text file lists, from its own folder, the root, or the path in the YAML file.
-
-    Raises:
-        DataError: An image is not there.
-    """
+    """The images that a text file lists, from its own folder, the root, or the path in the YAML file."""
     bases = [file.parent, root, *([root / about.content["path"]] if _path(about) else [])]
     found = []
     for line in read_lines(file):
@@ -266,11 +262,7 @@ def _holds(x: float, y: float, w: float, h: float, *points: float) -> bool:
 
 
 def _annotation(line: str, *, width: int, height: int, keypoints: int) -> dict[str, Any]:
-    """Convert one line to pixels.
-
-    Raises:
-        ValueError: It is not in the format.
-    """
+    """Convert one line to pixels; ValueError where it is not in the format."""
     words = line.split()
     if wrong := [word for word in words if not _NUMBER.fullmatch(word)]:
         raise ValueError(f"{line.strip()[:60]!r} has words that are no numbers, {wrong[0][:20]!r}")

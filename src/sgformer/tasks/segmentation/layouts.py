@@ -54,27 +54,21 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Layout of a data set in its folder.
+    """Layout of a data set in its folder."""
 
-    Attributes:
-        images: Folder of a split's images, with ``{split}`` where its name goes. Without it all images lie
-            together, and the masks say which of them belong to a split.
-        masks: The same of the masks.
-        coding: What the masks' values mean.
-        splits: What the splits are called there.
-        image_ending: What ends the names of images, before the suffix.
-        mask_ending: The same of masks; files with another ending are something else.
-        noted: Whether what else lies in the folders is worth a note; in sets as released it is known.
-        listed: The file with the names of the classes; each split may have its own, which has to agree.
-    """
-
+    # Folders of a split, with {split} where its name goes. Without it all images lie together, and the masks say which
+    # of them belong to a split.
     images: str
     masks: str
-    coding: Coding
+    coding: Coding  # of the masks' values
     splits: Mapping[str, str] = field(default_factory=lambda: {"train": "train", "val": "val"})
+    # What ends the names, before the suffix; files with another ending are something else.
     image_ending: str = ""
     mask_ending: str = ""
-    noted: bool = True
+    noted: bool = (
+        True  # whether what else lies in the folders is worth a note; in sets as released it is known
+    )
+    # The file with the names of the classes; each split may have its own, which has to agree.
     listed: Path | None = None
 
     def find(
@@ -82,10 +76,7 @@ class Layout:
     ) -> tuple[list[Sample], dict[str, str], list[str]]:
         """The samples of a split; what lacks its counterpart, file and reason; and what else lies there, as notes.
 
-        Args:
-            root: Where folders are.
-            split: Which one.
-            suffixes: Which files are images; masks are always of those that Pillow reads.
+        Images have one of the suffixes, masks always one of those that Pillow reads.
 
         Raises:
             DataError: A folder is missing, or has nothing in it.
@@ -112,12 +103,7 @@ class Layout:
         return samples, faults, list(dict.fromkeys(notes + more)) if self.noted else []
 
     def beside(self, root: Path, *others: Path) -> list[str]:
-        """Notes on what lies beside the folders of images and masks, and is none of the splits'.
-
-        Args:
-            root: Where folders are.
-            others: Files that are used as well.
-        """
+        """Notes on what lies beside images, masks and the other files used, and is none of the splits'."""
         folders = [
             root / one.format(split=name)
             for one in (self.images, self.masks)
@@ -149,15 +135,10 @@ class Layout:
 def folders(
     root: Path, *, images: str, masks: str, classes: str, mapping: str | None, mask_ending: str = ""
 ) -> Layout:
-    """Images in one folder, masks of the same names in another.
+    """Images in one folder, masks of the same names in another; all but a mapping's file relative to the root.
 
-    Args:
-        root: What the others are relative to, except ``mapping``.
-        images: Folder of the images.
-        masks: Folder of the masks.
-        classes: File with a class name a line; not needed with a mapping.
-        mapping: File that says what ids or colours mean, see `read_mapping`.
-        mask_ending: What the names of masks have more than those of images, before the suffix.
+    A file names a class a line, or a mapping says what ids or colours mean, see `read_mapping`. Names of masks have
+    ``mask_ending`` more than those of images, before the suffix.
     """
     coding = read_mapping(mapping) if mapping else read_classes(root / classes)
     return Layout(
@@ -209,17 +190,13 @@ def cityscapes() -> Layout:
 
 @dataclass(kw_only=True)
 class Looked:
-    """Summary of the masks of a split.
+    """Summary of the masks of a split."""
 
-    Attributes:
-        counts: Pixels of each class, and ignored ones last, by mask file.
-        faults: What is wrong, as a sentence, by file.
-        notes: What is unusual and no fault.
-    """
-
-    counts: dict[str, NDArray[np.int64]] = field(default_factory=dict)
-    faults: dict[str, str] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    counts: dict[str, NDArray[np.int64]] = field(
+        default_factory=dict
+    )  # pixels a class, ignored ones last, by file
+    faults: dict[str, str] = field(default_factory=dict)  # what is wrong, as a sentence, by file
+    notes: list[str] = field(default_factory=list)  # what is unusual and no fault
 
 
 def read_mask(
@@ -227,11 +204,7 @@ def read_mask(
 ) -> tuple[NDArray[np.uint8], bool]:
     """The mask of an image of (height, width), and whether it had to be turned as the image's EXIF data say.
 
-    Args:
-        sample: Image and mask.
-        coding: What the mask's values mean.
-        size: Of the image.
-        bands: Whether the image is of other bands than RGB, which is never turned.
+    An image of other ``bands`` than RGB is never turned.
     """
     mask = coding.read(sample.mask)
     if mask.shape == size or mask.shape != size[::-1] or bands:

@@ -55,11 +55,7 @@ class Coding:
         return cls(classes=tuple(classes), ids=ids, by_custom=by_custom)
 
     def reordered(self, classes: Sequence[str]) -> "Coding":
-        """Reorder the coding for a model that knows these classes in this order.
-
-        Raises:
-            DataError: The model does not know one of them.
-        """
+        """Reorder the coding for a model that knows these classes in this order; one that it lacks is a DataError."""
         if unknown := set(self.classes) - set(classes):
             raise DataError(
                 f"the model does not know {listed(unknown)}; it knows {listed(classes)}. "
@@ -218,11 +214,7 @@ def colours_for(num_classes: int) -> tuple[Colour, ...]:
 
 
 def size_of(path: Path) -> tuple[int, int]:
-    """(height, width) of an image the right way up, from its header where that says it.
-
-    Raises:
-        DataError: It is no image.
-    """
+    """(height, width) of an image the right way up, from its header where that says it; DataError where it is none."""
     with _opened(path) as image:
         return upright_size(image)
 
