@@ -13,11 +13,12 @@ from PIL import Image
 from backbone.fill import fill_
 from sgformer.commands import export
 from sgformer.exporters import check, formats, int8, parts, tracing
-from sgformer.exporters.formats import onnx_file, torch_program
+from sgformer.exporters.formats import executorch_program, onnx_file, torch_program
 from sgformer.tasks.classification.model import Classifier
 from sgformer.tasks.images import Preprocessing
 from sgformer_cli import run
 
+onnx = pytest.importorskip("onnx", reason="what reads the exported files")
 pytest.importorskip("onnxruntime", reason="what checks and runs the exported files")
 pytest.importorskip("onnxscript", reason="what torch exports to ONNX with")
 
@@ -89,8 +90,19 @@ def test_eight_bits_are_smaller_and_near(weights, exported, tmp_path):
     int8.quantise(small)
     assert small.stat().st_size < exported.stat().st_size
     assert 1e-4 < verify(small, weights, precision="int8") < 0.2
+    kinds = {node.op_type for node in onnx.load(str(small)).graph.node}
+    assert "Gemm" not in kinds  # rows of a weight are in eight bits, too
     about = formats.about_exported(small)
     assert about == {**formats.about_exported(exported), "precision": "int8"}
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 5, 7), (2, 16, 30, 40)])
+def test_the_norm_that_executorch_computes_by_means_of_means(shape):
+    x = 100 + torch.randn(shape, dtype=torch.float64)
+    weight, bias = torch.randn(2, shape[1], dtype=torch.float64)
+    expected = torch.nn.functional.group_norm(x, 1, weight, bias, 1e-5)
+    found = executorch_program.group_norm(x, 1, weight, bias, 1e-5)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-11)
 
 
 @pytest.mark.exhaustive
@@ -159,8 +171,6 @@ def test_no_file_names_the_machine_that_made_it(tmp_path, suffix):
 
 def test_an_onnx_file_suits_other_runtimes(exported):
     """What lies between is not described, and no GELU is named, which MNN computes by an approximation."""
-    import onnx
-
     graph = onnx.load(str(exported)).graph
     assert not graph.value_info
     assert "Erf" in {node.op_type for node in graph.node}

@@ -17,12 +17,38 @@ def write(path: Path, program: Any, about: dict[str, Any]) -> None:
     with quiet():
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner  # pyright: ignore[reportMissingImports]
         from executorch.exir import to_edge_transform_and_lower  # pyright: ignore[reportMissingImports]
+        from executorch.exir.passes.constant_prop_pass import constant_prop_pass  # pyright: ignore[reportMissingImports]
 
+        program = constant_prop_pass(
+            program.run_decompositions({torch.ops.aten.group_norm.default: group_norm})
+        )
+        for (
+            name,
+            constant,
+        ) in program.constants.items():  # XNNPACK takes a part of a weight for the whole's first rows
+            program.constants[name] = constant.clone(memory_format=torch.contiguous_format)
         metadata = torch.frombuffer(bytearray(json.dumps(about).encode()), dtype=torch.uint8)
         lowered = to_edge_transform_and_lower(
             program, partitioner=[XnnpackPartitioner()], constant_methods={"sgformer": metadata}
         )
         path.write_bytes(lowered.to_executorch().buffer)
+
+
+def group_norm(
+    x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, _cudnn: bool = True
+) -> Tensor:
+    """Norm over a map whole, by means of means: ExecuTorch adds up a hundred thousand numbers one by one in float32.
+
+    Shape:
+        - x, returns: `(B, c, H, W)`; weight, bias: `(c,)`
+    """
+    assert groups == 1
+    x = x - _mean(x)
+    return x * (_mean(x * x) + eps).rsqrt() * weight[:, None, None] + bias[:, None, None]
+
+
+def _mean(x: Tensor) -> Tensor:
+    return x.mean(3, keepdim=True).mean(2, keepdim=True).mean(1, keepdim=True)
 
 
 def open_file(path: Path, threads: int) -> Run:
