@@ -178,12 +178,7 @@ def mode_objection() -> str | None:
 
 
 def inference_objection(x: Tensor, size: int) -> str | None:
-    """None, or a sentence: this is no inference on a CPU with a large map, for which ways in pieces are made.
-
-    Args:
-        x: a tensor on the same device.
-        size: numbers in the largest map.
-    """
+    """None, or a sentence: this is no inference on a CPU with a large map, of `size` numbers, for which pieces pay."""
     if torch.compiler.is_compiling():  # first: what is asked about sizes would hold the compiler to them
         return "torch.compile follows"
     if torch.is_grad_enabled():

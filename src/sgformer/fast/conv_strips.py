@@ -61,10 +61,8 @@ def downsample(segment: Stem | Downsample, x: Tensor) -> Tensor:
 def normed_convs(x: Tensor, convs: tuple[nn.Conv2d, ...], norms: tuple[nn.GroupNorm, ...]) -> Tensor:
     """`norm3(conv3(gelu(norm2(conv2(gelu(norm1(conv1(x))))))))`, image by image. No gradient.
 
-    Args:
-        x: images or maps, in channels-last order.
-        convs: three convolutions with odd kernels, padded to keep the size but for their strides.
-        norms: three norms over all channels and places, `GroupNorm(1, c)`.
+    Images or maps are in channels-last order. The convolutions have odd kernels and are padded to keep the size but for
+    their strides; the norms are over all channels and places, `GroupNorm(1, c)`.
 
     Shape:
         - x: `(B, c_in, H, W)`

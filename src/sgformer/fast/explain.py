@@ -13,17 +13,11 @@ from .conditions import LAYERS
 
 
 class Taken(NamedTuple):
-    """The way that a segment took.
+    """The way that a segment took."""
 
-    Attributes:
-        segment: its name in the model.
-        way: the name of the way, or `"plain"`.
-        why_not: what each way that was asked before said against itself.
-    """
-
-    segment: str
-    way: str
-    why_not: dict[str, str]
+    segment: str  # its name in the model
+    way: str  # its name, or "plain"
+    why_not: dict[str, str]  # what each way that was asked before said against itself
 
 
 def explain_ways(model: nn.Module, *inputs: Any) -> list[Taken]:

@@ -25,12 +25,7 @@ from .conditions import layers_objection, mode_objection
 
 
 class Instead:
-    """A segment in which some layers or methods are replaced, for one call of its `plain`.
-
-    Args:
-        segment: has all the rest.
-        **parts: what takes the place of its attributes of these names.
-    """
+    """A segment in which some layers or methods are replaced, for one call of its `plain`."""
 
     def __init__(self, segment: Segment, **parts: Any) -> None:
         self.segment = segment
@@ -77,12 +72,7 @@ def attention(attn: HybridScaleAttention | SelfGuidedAttention | GlobalAttention
 
 
 def coarse_tokens(attn: HybridScaleAttention, x: Tensor) -> Tensor:
-    """A convolution without overlap as a matrix product; for a gradient, the squares are cut out once more.
-
-    Shape:
-        - x: `(B, H, W, c)`
-        - returns: `(B, ceil(H / s), ceil(W / s), c)`
-    """
+    """A convolution without overlap as a matrix product; for a gradient, the squares are cut out once more."""
     conv, prepare = attn.coarse, functools.partial(_squares, attn.stride)
     weight = conv.weight.permute(0, 2, 3, 1).flatten(1)  # (c, s * s * c)
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
@@ -101,12 +91,7 @@ def _squares(side: int, x: Tensor) -> Tensor:
 
 
 def summary_tokens(attn: SelfGuidedAttention, x: Tensor, ranking: Tensor) -> Tensor:
-    """Merging as one op.
-
-    Shape:
-        - x: `(B, N, c)`; ranking: `(B, N)`
-        - returns: `(B, M, c)`
-    """
+    """Merging `(B, N, c)` by ranking `(B, N)` as one op."""
     weights: list[Any] = [f.weight.squeeze(0) for f in attn.merge]  # pyright: ignore
     biases: list[Any] = [f.bias for f in attn.merge]
     return merge_tokens(x, ranking, weights, biases, token_budget=attn.token_budget)
@@ -128,9 +113,7 @@ def stem(stem: Stem, x: Tensor) -> Tensor:
 def chain(segment: Stem | Downsample, x: Tensor) -> Tensor:
     """Three convolutions, each with a norm; for a gradient, what norm and GELU make is computed once more.
 
-    Shape:
-        - x: `(B, c, H, W)`
-        - returns: `(B, c', H', W')`, in channels-last order
+    Maps are `(B, c, H, W)`, what is returned in channels-last order.
     """
     x = convolved(segment.conv1, x.contiguous(memory_format=torch.channels_last))
     x = _conv_of_normed(x, segment.norm1, segment.conv2)

@@ -65,18 +65,7 @@ def block(block: Block, *inputs: Tensor) -> Any:
 
 
 def _add_mlp_(x: Tensor, norm: nn.LayerNorm, fc1: nn.Linear, conv: nn.Conv2d, fc2: nn.Linear) -> Tensor:
-    """`x + mlp(norm(x))`, a strip of rows at a time, in the memory of `x`. No gradient.
-
-    Args:
-        x: the map; overwritten.
-        norm: before the MLP.
-        fc1: the MLP's first projection.
-        conv: what comes after it.
-        fc2: its second projection.
-
-    Shape:
-        - x, returns: `(B, H, W, c)`
-    """
+    """`x + mlp(norm(x))` of a map `(B, H, W, c)`, a strip of rows at a time, in the memory of `x`. No gradient."""
     B, H, W, _ = x.shape
     height = _height(H, max(2, STRIP_SIZE // (W * fc1.out_features)))
     strips = [(b, top) for b in range(B) for top in range(0, H, height)]
@@ -104,20 +93,7 @@ def _height(H: int, most: int, multiple: int = 1) -> int:
 def _convolve_rows(
     conv: nn.Conv2d, rows: Tensor, *, above: bool, below: bool, residual: bool, gelu: bool
 ) -> Tensor:
-    """A depthwise convolution of some rows of a map.
-
-    Args:
-        conv: the convolution.
-        rows: the rows, and those next to them in the map, if there are; may be overwritten.
-        above: whether the first one is above them.
-        below: whether the last one is below them.
-        residual: whether the rows are added.
-        gelu: whether a GELU follows.
-
-    Shape:
-        - rows: `(rows + above + below, W, c)`
-        - returns: `(rows, W, c)`
-    """
+    """A depthwise convolution of rows `(rows + 2, W, c)`, two more than come out; may overwrite them."""
     if native.objection((rows, conv.weight, conv.bias), channels=rows.shape[-1]) is None:  # pyright: ignore
         inner = rows[above : len(rows) - below].unsqueeze(0)
         more = inner if residual else None
@@ -203,9 +179,6 @@ def _attend(
 
     Returns:
         The map, and what else was to be known of each strip, image by image from top to bottom.
-
-    Shape:
-        - x, returns: `(B, H, W, c)`
     """
     B, H, W, c = x.shape
     height = _height(H, max(1, ATTENTION_STRIP_SIZE // (W * c * multiple)) * multiple, multiple)

@@ -29,15 +29,11 @@ _conducting = threading.local()  # in a thread that conducts, `threads`: how man
 
 
 def each(task: Callable[..., T], pieces: Iterable[Sequence[Any]]) -> list[T]:
-    """Run the task on each of the pieces; returns the results in their order.
+    """Run the task on each of the pieces, its arguments; returns the results in their order.
 
     As many threads as PyTorch would use work at them, each with PyTorch's operations to itself. Which thread takes
     which piece changes nothing of the results. Within a mode of PyTorch's, or its profiler, which see one thread only,
     that thread does it all. No gradient.
-
-    Args:
-        task: must not care which pieces are done.
-        pieces: its arguments.
     """
     pieces = list(pieces)
     threads = getattr(_conducting, "threads", torch.get_num_threads())

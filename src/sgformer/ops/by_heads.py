@@ -21,12 +21,6 @@ MANY_KEYS = 1024
 def attend(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """Softmax attention, and the weights that each key receives from all queries of all heads together. No gradient.
 
-    Args:
-        q: queries.
-        k: keys.
-        v: values.
-        scale: of the scores.
-
     Shape:
         - q: `(B, a, N, d)`; k, v: `(B, a, M, d)`
         - returns: `(B, a, N, d)` and `(B, M)`, in float64

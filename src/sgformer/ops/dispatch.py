@@ -40,17 +40,11 @@ def is_plain() -> bool:
 
 
 class Backend(NamedTuple):
-    """A way to compute an op, and the predicate that tells when it applies.
+    """A way to compute an op, and the predicate that tells when it applies."""
 
-    Attributes:
-        run: the function itself; all backends of an op take the same arguments and return the same numbers.
-        why_not: takes the arguments of `run` and answers None ("I can") or a sentence that says why not.
-        why_slow: likewise for arguments that it could serve, but that another backend serves better.
-    """
-
-    run: Callable[..., Any]
-    why_not: Callable[..., str | None]
-    why_slow: Callable[..., str | None]
+    run: Callable[..., Any]  # all backends of an op take the same arguments and return the same numbers
+    why_not: Callable[..., str | None]  # takes the arguments and answers None ("I can") or says why not
+    why_slow: Callable[..., str | None]  # likewise where it could, but another backend serves better
 
 
 def never(*args: Any) -> None:
@@ -60,11 +54,7 @@ def never(*args: Any) -> None:
 def choose(op: str, backends: dict[str, Backend], name: str, *args: Any) -> Backend:
     """The backend to run: the one named or, for `"auto"`, the first in the dictionary without an objection.
 
-    Args:
-        op: name of the op, for messages.
-        backends: by name, the most preferred one first; the last one must serve everything, and so must `reference`.
-        name: a key of `backends`, or `"auto"`.
-        *args: the arguments that the backend is to run with.
+    The last one must serve everything, and so must `reference`.
 
     Raises:
         ValueError: if the name is unknown, or if the named backend cannot serve these arguments.

@@ -12,16 +12,10 @@ from .dispatch import is_transformed
 
 
 def first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
-    """A backward pass that raises where it is itself to be differentiated (`create_graph=True`).
+    """A backward pass that raises RuntimeError where it is itself to be differentiated (`create_graph=True`).
 
     `torch.autograd.function.once_differentiable` leaves such a gradient out without a word where the loss is a plain
     sum, since nothing that it is given requires one.
-
-    Args:
-        backward: takes a context first, as in `torch.autograd.Function`.
-
-    Raises:
-        RuntimeError: in the backward pass, if a second derivative is wanted.
     """
 
     @functools.wraps(backward)

@@ -82,15 +82,7 @@ class Prepared:
     def again(
         self, inputs: Sequence[Tensor], wanted: Sequence[bool]
     ) -> tuple[Tensor, Callable[[Tensor], list[Tensor | None]]]:
-        """Prepares once more.
-
-        Args:
-            inputs: what is kept, and parameters.
-            wanted: for each of them, whether a gradient is wanted.
-
-        Returns:
-            What is made of them, and a function that takes its gradient to theirs; None for those not wanted.
-        """
+        """Prepares once more; gives what is made, and a function from its gradient to those of the inputs wanted."""
         inputs = [x.detach().requires_grad_(wants) for x, wants in zip(inputs, wanted, strict=True)]
         leaves = [x for x in inputs if x.requires_grad]
         with torch.set_grad_enabled(bool(leaves)), self._precision():
@@ -107,12 +99,7 @@ class Prepared:
 
 
 def bias_gradient(grad: Tensor, dtype: torch.dtype) -> Tensor:
-    """The sum of a gradient over all but the last dimension, added up in float32 or better.
-
-    Shape:
-        - grad: `(..., c)`
-        - returns: `(c,)`
-    """
+    """The sum of a gradient over all but the last dimension, added up in float32 or better."""
     return grad.flatten(0, -2).sum(0, dtype=torch.promote_types(grad.dtype, torch.float32)).to(dtype)
 
 

@@ -59,17 +59,7 @@ def gelu_gradient(
 ) -> tuple[Tensor, Tensor]:
     """For whoever keeps only `x`: the gradient of what GELU takes, from that of what it gives; and the latter anew.
 
-    Args:
-        grad: gradient of `depthwise_conv(x, weight, bias, residual=residual, gelu=True)`.
-        x: the map.
-        weight: a kernel for each channel.
-        bias: a number for each channel.
-        residual: whether the map itself was added.
-
-    Shape:
-        - grad, x, returns: `(B, H, W, c)`
-        - weight: `(c, 1, 3, 3)`
-        - bias: `(c,)`
+    `grad` is the gradient of `depthwise_conv(x, weight, bias, residual=residual, gelu=True)`.
     """
     if triton.why_not(x, weight, bias, residual, True) or triton.why_slow(x, weight, bias, residual, True):
         return reference.gelu_gradient(grad, x, weight, bias, residual)
@@ -84,20 +74,7 @@ def gradients(
     residual: bool,
     wanted: tuple[bool, bool, bool] = (True, True, True),
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """For whoever keeps only `x`: gradients of map, kernel and bias of `depthwise_conv` without GELU.
-
-    Args:
-        grad: gradient of the result.
-        x: the map.
-        weight: a kernel for each channel.
-        residual: whether the map itself was added.
-        wanted: which of the three; None takes the place of the others.
-
-    Shape:
-        - grad, x: `(B, H, W, c)`
-        - weight: `(c, 1, 3, 3)`
-        - returns: `(B, H, W, c)`, `(c, 1, 3, 3)` and `(c,)`
-    """
+    """For whoever keeps only `x`: gradients of map, kernel and bias of `depthwise_conv` without GELU, or None."""
     if not any(wanted):
         return None, None, None
     args = x, weight, weight, residual, False

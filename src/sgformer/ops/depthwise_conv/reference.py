@@ -10,11 +10,7 @@ from ..conv2d import conv2d
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor, residual: bool, gelu: bool) -> Tensor:
-    """The convolution, the input added where asked for, GELU where asked for; see `depthwise_conv`.
-
-    Shape:
-        - x, returns: `(B, H, W, c)`; weight: `(c, 1, 3, 3)`; bias: `(c,)`
-    """
+    """The convolution, the input added where asked for, GELU where asked for; see `depthwise_conv`."""
     weight, folded = fold_residual(x, weight, residual)
     y = conv2d(x.permute(0, 3, 1, 2), weight, bias, stride=1, padding=1, groups=len(weight)).permute(
         0, 2, 3, 1
@@ -34,11 +30,7 @@ def fold_residual(x: Tensor, weight: Tensor, residual: bool) -> tuple[Tensor, bo
 def gelu_gradient(
     grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, residual: bool
 ) -> tuple[Tensor, Tensor]:
-    """The gradient of what GELU takes, from that of what it gives; and what it gives, anew.
-
-    Shape:
-        - grad, x, returns: `(B, H, W, c)`; weight: `(c, 1, 3, 3)`; bias: `(c,)`
-    """
+    """The gradient of what GELU takes, from that of what it gives; and what it gives, anew."""
     y = convolve(x, weight.to(x.dtype), bias.to(x.dtype), residual, False)
     return torch.ops.aten.gelu_backward(grad.to(y.dtype), y), F.gelu(y)
 
@@ -46,12 +38,7 @@ def gelu_gradient(
 def gradients(
     grad: Tensor, x: Tensor, weight: Tensor, residual: bool, wanted: tuple[bool, bool, bool]
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of map, kernel and bias, from that of the convolution's output; those not wanted are not computed.
-
-    Shape:
-        - grad, x: `(B, H, W, c)`; weight: `(c, 1, 3, 3)`
-        - returns: `(B, H, W, c)`, `(c, 1, 3, 3)` and `(c,)`
-    """
+    """Gradients of map, kernel and bias, from that of the convolution's output; those not wanted are not computed."""
     kernel, folded = fold_residual(x, weight.to(x.dtype), residual)
     c = x.shape[-1]
     maps = grad.permute(0, 3, 1, 2), x.permute(0, 3, 1, 2)

@@ -37,11 +37,7 @@ def why_slow(x: Tensor, weight: Tensor, bias: Tensor, residual: bool, gelu: bool
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor, residual: bool, gelu: bool) -> Tensor:
-    """Compute `reference.convolve` with the Triton kernels of this file.
-
-    Shape:
-        - x, returns: `(B, H, W, c)`; weight: `(c, 1, 3, 3)`; bias: `(c,)`
-    """
+    """Compute `reference.convolve` with the Triton kernels of this file."""
     return _apply(x, weight, bias, residual, gelu)
 
 
@@ -78,11 +74,7 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor, residual: bool, gelu: boo
 def _gelu_gradient(
     grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, residual: bool
 ) -> tuple[Tensor, Tensor]:
-    """The gradient of what goes into GELU, and what comes out of it, both anew.
-
-    Shape:
-        - grad, x, returns: `(B, H, W, c)`; weight: `(c, 1, 3, 3)`; bias: `(c,)`
-    """
+    """The gradient of what goes into GELU, and what comes out of it, both anew."""
     x, grad = tiles.dense(x), tiles.dense(grad)
     out, hidden = x.new_empty(x.shape), x.new_empty(x.shape)
     numbers, sides, grid = _tiling(x)
@@ -100,12 +92,7 @@ def _gelu_gradient(
 def _gradients(
     grad: Tensor, x: Tensor, weight: Tensor, residual: bool, wanted: Sequence[bool]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of map, kernel and bias, from that of the convolution's output; empty where not wanted.
-
-    Shape:
-        - grad, x: `(B, H, W, c)`; weight: `(c, 1, 3, 3)`
-        - returns: `(B, H, W, c)`, `(c, 1, 3, 3)` and `(c,)`
-    """
+    """Gradients of map, kernel and bias, from that of the convolution's output; empty where not wanted."""
     grad_x = grad_weight = grad_bias = x.new_empty(0)
     if wanted[0]:
         turned = weight.flip(2, 3)

@@ -6,17 +6,11 @@ from typing import NamedTuple
 
 
 class Cut(NamedTuple):
-    """A grid of coarse cells, and how many cells of each size are split into four.
-
-    Attributes:
-        rows: coarse cells along the height.
-        columns: coarse cells along the width.
-        splits: how many coarse cells are split, then how many of the parts of these, and so on.
-    """
+    """A grid of coarse cells, and how many cells of each size are split into four."""
 
     rows: int
     columns: int
-    splits: tuple[int, ...]
+    splits: tuple[int, ...]  # of the coarse cells, then of the parts of these, and so on
 
     @property
     def finest(self) -> int:
@@ -32,14 +26,8 @@ class Cut(NamedTuple):
 def cut_map(height: int, width: int, *, num_sizes: int, num_keys: int) -> Cut:
     """The grid of coarse cells of which about half are split, and how many splits there are keys for.
 
-    Args:
-        height: of the map, in tokens, at least `2 ** (num_sizes - 1)`: the smallest cell holds a token.
-        width: of the map, likewise.
-        num_sizes: how many sizes of cells there are.
-        num_keys: the most cells in the end, at least 1.
-
-    Raises:
-        ValueError: if the map is too small, or an exporter leaves its size open.
+    Sides are in tokens, at least `2 ** (num_sizes - 1)`: the smallest cell holds a token. ValueError where the map is
+    smaller, or an exporter leaves its size open.
 
     Example:
         >>> cut = cut_map(56, 56, num_sizes=3, num_keys=60)

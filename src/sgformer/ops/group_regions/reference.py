@@ -10,12 +10,7 @@ from .cutting import Cut
 
 
 def group(x: Tensor, significance: Tensor, cut: Cut) -> tuple[list[Tensor], Tensor]:
-    """The members of each cell, and the tokens that each holds; see `group_regions`.
-
-    Shape:
-        - x: `(B, H, W, c)`; significance: `(B, H, W)`
-        - returns: `(B, cells, r, c)` for each size, and `(B, M)`
-    """
+    """The members of each cell, and the tokens that each holds; see `group_regions`."""
     rows, row_counts = shares(x.shape[1], cut.rows * cut.finest, like=x)  # (h, H), (h,)
     columns, column_counts = shares(x.shape[2], cut.columns * cut.finest, like=x)
     members = torch.matmul(columns, torch.matmul(rows, x.flatten(2)).unflatten(2, x.shape[2:]))
@@ -38,11 +33,7 @@ def group(x: Tensor, significance: Tensor, cut: Cut) -> tuple[list[Tensor], Tens
 
 
 def shares(length: int, num_parts: int, *, like: Tensor) -> tuple[Tensor, Tensor]:
-    """The matrix that averages each of `num_parts` stretches, as even as can be, and how long each is.
-
-    Shape:
-        - returns: `(num_parts, length)` and `(num_parts,)`
-    """
+    """The matrix `(num_parts, length)` that averages each stretch, as even as can be, and how long each is."""
     part = torch.arange(length, device=like.device) * num_parts // length
     belongs = part == torch.arange(num_parts, device=like.device).unsqueeze(1)
     counts = belongs.sum(1)

@@ -6,17 +6,11 @@ from typing import NamedTuple
 
 
 class Band(NamedTuple):
-    """A stretch of the ranking whose tokens are merged in groups of one size.
-
-    Attributes:
-        start: first rank, in tokens.
-        length: how many tokens it holds; may be 0.
-        group_size: `r`, how many members of a group the merging weighs.
-    """
+    """A stretch of the ranking whose tokens are merged in groups of one size."""
 
     start: int
-    length: int
-    group_size: int
+    length: int  # may be 0
+    group_size: int  # `r`, how many members of a group the merging weighs
 
     def num_groups(self, factor: int = 1) -> int:
         """Count the groups of `group_size * factor` tokens that cover the band."""
@@ -24,12 +18,7 @@ class Band(NamedTuple):
 
 
 def cut_bands(num_tokens: int, group_sizes: tuple[int, ...]) -> list[Band]:
-    """Cuts a ranking of `num_tokens` into bands, from the least to the most significant.
-
-    Args:
-        num_tokens: length of the ranking.
-        group_sizes: group size of each band. Two bands meet at half of the ranking; three at a quarter and three
-            quarters.
+    """Cuts a ranking into bands, from the least to the most significant; two meet at half, three at the outer quarters.
 
     Example:
         >>> [band.num_groups() for band in cut_bands(3136, (196, 56, 28))]
@@ -46,11 +35,7 @@ def cut_bands(num_tokens: int, group_sizes: tuple[int, ...]) -> list[Band]:
 
 
 def group_factor(bands: list[Band], budget: int | None) -> int:
-    """The smallest `t` such that groups of `r * t` tokens give at most `budget` summary tokens.
-
-    Args:
-        bands: as from `cut_bands`.
-        budget: the most summary tokens that there may be, at least as many as there are bands; None for any number.
+    """The smallest `t` such that groups of `r * t` tokens give at most `budget` summary tokens; None for any number.
 
     Example:
         >>> bands = cut_bands(112_896, (196, 56, 28))

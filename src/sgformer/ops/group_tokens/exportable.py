@@ -12,12 +12,7 @@ from .bands import Band, cut_bands, group_factor
 
 
 def group(x: Tensor, ranking: Tensor, group_sizes: tuple[int, ...], token_budget: int | None) -> list[Tensor]:
-    """Compute `reference.group` with operations that export.
-
-    Shape:
-        - x: `(B, N, c)`; ranking: `(B, N)`
-        - returns: `(B, groups, r, c)` for each band
-    """
+    """Compute `reference.group` with operations that export."""
     B, N, _ = x.shape
     bands = cut_bands(N, group_sizes)
     factor = factor_for(bands, token_budget)

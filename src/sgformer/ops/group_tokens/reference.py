@@ -9,12 +9,7 @@ from .bands import Band, cut_bands, group_factor
 
 
 def group(x: Tensor, ranking: Tensor, group_sizes: tuple[int, ...], token_budget: int | None) -> list[Tensor]:
-    """The members of each group; see `group_tokens`.
-
-    Shape:
-        - x: `(B, N, c)`; ranking: `(B, N)`
-        - returns: `(B, groups, r, c)` for each band
-    """
+    """The members of each group; see `group_tokens`."""
     bands = cut_bands(x.shape[1], group_sizes)
     factor = group_factor(bands, token_budget)
     return [members(x, ranking, band, factor) for band in bands]

@@ -23,12 +23,7 @@ MIN_HEAD_WEIGHTS = 2**17
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Compute `reference.attend` in memory that does not grow with `N * M`.
-
-    Shape:
-        - q: `(B, a, N, d)`; k, v: `(B, a, M, d)`; mask: broadcasts to `(B, a, N, M)`
-        - returns: `(B, a, N, d)` and `(B, M)`
-    """
+    """Compute `reference.attend` in memory that does not grow with `N * M`."""
     out, key_mean = _forward(q, k, v, scale, mask)
     return out, key_mean.detach()
 

@@ -9,12 +9,7 @@ from ..dispatch import unless_exporting
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Compute `reference.attend`, without a mask.
-
-    Shape:
-        - q: `(B, a, N, d)`; k, v: `(B, a, M, d)`
-        - returns: `(B, a, N, d)` and `(B, M)`
-    """
+    """Compute `reference.attend`, without a mask."""
     received = weights(q, k, scale)
     return received.to(v.dtype) @ v, received.detach().mean((1, 2))
 
