@@ -229,7 +229,9 @@ def test_a_training_without_any_labels_says_where_they_are_looked_for(root):
     shutil.rmtree(root / "labels")
     (root / "images").rename(root / "imgs")
     options = {split: SplitOptions(images=f"imgs/{split}") for split in ("train", "val")}
-    with pytest.raises(DataError, match=r"nothing to learn from: none of 4 .*such as imgs/train/0\.txt"):
+    with pytest.raises(
+        DataError, match=r"nothing to learn from: none of 4 .*looked for as imgs/train/0\.txt"
+    ):
         read(root, "yolo", **options)
 
 
@@ -328,6 +330,32 @@ def test_boxes_that_are_turned(root, more):
     note = "boxes that say they are rotated, read as upright: 4"
     assert note in str(read_object(root, content + more))
     assert note not in str(read_object(root, content + "<rotation>0.0</rotation>"))
+
+
+def test_objects_that_are_marked(root):
+    content = f"<name>red</name>{BOX}<deleted>1</deleted><difficult>1</difficult>"
+    said = str(read_object(root, content))
+    assert "objects marked difficult, taken as others: 4; objects marked deleted, taken as others: 4" in said
+
+
+def test_shares_in_place_of_pixels_leave_nothing(root):
+    shares = BOX
+    for number in ("11", "13", "30", "36"):
+        shares = shares.replace(f">{number}<", f">0.{number}<")
+    with pytest.raises(
+        DataError, match=r"nothing to learn from: .*4 objects left out, of which nothing is left"
+    ):
+        read_object(root, f"<name>red</name>{shares}")
+
+
+def test_names_that_differ_in_accents_alone(root):
+    def edit(content):
+        for one, name in zip(content["categories"], ("\u00e9", "e\u0301"), strict=True):
+            one["name"] = name
+
+    for split in ("train", "val"):
+        change(root, edit, split)
+    assert "names of classes that differ in capitals or blanks alone: 2" in str(read(root))
 
 
 def test_polygons_beside_boxes_are_their_masks(root):

@@ -82,6 +82,9 @@ def test_names_for_people(root, tmp_path):
     data = module(root=str(tmp_path))
     assert data.classes == NAMES
     assert data.names == {"red": "fire engine", "blue": "sea"}
+    assert "the names in" not in str(data)
+    (tmp_path / "classes.txt").write_text("rot fire_engine\n")
+    assert "of other folders, such as rot" in str(module(root=str(tmp_path)))
 
 
 @pytest.mark.parametrize("style", ["names", "kaggle", "order"])
@@ -198,7 +201,7 @@ def test_tables_out_of_spreadsheets(root, tmp_path):
     images = [str(path.relative_to(root)) for path, _ in make_images(root, "train")]
     (root / images[0]).rename((root / images[0]).parent / unicodedata.normalize("NFD", "\u00e9.png"))
     images[0] = images[0].rpartition("/")[0] + "/\u00e9.png"
-    table, labels = tmp_path / "t.csv", ["1", "1.0", *["cat"] * 9, "Cat "]
+    table, labels = tmp_path / "t.csv", ["1", "1E0", *["cat"] * 9, "Cat "]
     rows = "".join(f"{path},{label}\n" for path, label in zip(images, labels, strict=True))
     table.write_text(f"path,label\n{rows},\n , \n")
     data = module(source="list", root=str(root), train_list=str(table), val_list=str(table))

@@ -2,6 +2,7 @@
 
 import codecs
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +12,7 @@ import yaml
 
 from .loading import DataError
 
+_FLOAT = re.compile(r"[-+]?\d+\.?\d*(e[-+]?\d+)?", re.ASCII)
 # How CVAT's labelmap.txt begins.
 _HEAD = "# label:"
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -62,10 +64,9 @@ def read_names(path: Path) -> list[str]:
 
 
 def num_alike(names: Iterable[str]) -> int:
-    """Count the names that differ from others in capitals, blanks or the way to write a number alone."""
-    alike = Counter(
-        re.sub(r"\.0+$", "", " ".join(name.casefold().split())).lstrip("0") for name in set(names)
-    )
+    """Count the names that differ from others in capitals, blanks, or how accents and numbers are written, alone."""
+    plain = (" ".join(unicodedata.normalize("NFKC", name).casefold().split()) for name in set(names))
+    alike = Counter(str(float(name)) if _FLOAT.fullmatch(name) else name for name in plain)
     return sum(count for count in alike.values() if count > 1)
 
 

@@ -75,7 +75,10 @@ def folders(root: Path, split: Split, suffixes: Collection[str] = SUFFIXES) -> S
     notes = [f"left out of {split}: {describe_left_out(left_out)}"] if left_out else []
     if beside := Counter(path.suffix.lower() or path.name for path in entries if path not in names):
         notes.append(f"left out, in no class folder of {split}: {describe_left_out(beside)}")
-    return Samples(tuple(found), items, _names(root), tuple(notes))
+    names = _names(root)
+    if names and names.keys().isdisjoint(found):
+        notes.append(f"the names in {root} are of other folders, such as {next(iter(names))}, and not used")
+    return Samples(tuple(found), items, names, tuple(notes))
 
 
 def _instead(root: Path, split: Split) -> str:

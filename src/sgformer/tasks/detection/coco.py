@@ -80,7 +80,10 @@ class Annotations:
             )
         if self.faults:
             return f"all objects have faults: {first(self.faults)}"
-        return f"there are {len(self.images)} images and no objects"
+        gone = next(
+            (f"{count} {what}" for what, count in self.notes.items() if what.startswith(VANISHED)), ""
+        )
+        return f"there are {len(self.images)} images and no objects{gone and f': {gone}'}"
 
 
 class Content(NamedTuple):

@@ -131,8 +131,9 @@ def read(
             if label not in category:
                 faults.append(f"{where}: unknown class {label!r}" if label else f"{where} has no name")
                 continue
-            if _text(thing, "difficult").lower() in ("1", "true", "yes"):
-                notes["objects marked difficult, taken as others"] += 1
+            for mark in ("difficult", "deleted"):
+                if _text(thing, mark).lower() in ("1", "true", "yes"):
+                    notes[f"objects marked {mark}, taken as others"] += 1
             if _rotated(thing):
                 notes["boxes that say they are rotated, read as upright"] += 1
             left, top, right, bottom = (edge or 0.0 for edge in edges)

@@ -110,7 +110,7 @@ def read(root: Path, split: str, *, images: str | None, names: str) -> Content:
     if split == "train" and len(bare) == len(files) > 0 and not faults:
         looked = within(_label(bare[0], root), root)
         raise DataError(
-            f"{root}: nothing to learn from: none of {len(bare)} images has labels, such as {looked}"
+            f"{root}: nothing to learn from: none of {len(bare)} images has labels, looked for as {looked}"
         )
     if not about.keypoints and (alike := _keypoints(lines)):
         numbers = sorted(set(alike))
@@ -223,7 +223,7 @@ def _other_image(file: Path) -> str:
     """Files of the name of labels that are no images known here, such as .heic."""
     parts = ["images" if part == "labels" else part for part in file.parts]
     for other in Path(*parts).parent.glob(f"{file.stem}.*"):
-        if other.suffix != ".txt":
+        if other.suffix != ".txt" and other.stem == file.stem:
             thumbnail = other.suffix.lower() in SUFFIXES
             return (
                 f", but {other.name}, which {'is left out as a thumbnail' if thumbnail else 'cannot be read'}"
