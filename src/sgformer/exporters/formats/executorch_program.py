@@ -22,11 +22,9 @@ def write(path: Path, program: Any, about: dict[str, Any]) -> None:
         program = constant_prop_pass(
             program.run_decompositions({torch.ops.aten.group_norm.default: group_norm})
         )
-        for (
-            name,
-            constant,
-        ) in program.constants.items():  # XNNPACK takes a part of a weight for the whole's first rows
-            program.constants[name] = constant.clone(memory_format=torch.contiguous_format)
+        for name, constant in program.constants.items():
+            # Else XNNPACK takes the first rows of a weight for any of its rows.
+            program.constants[name] = constant.detach().clone(memory_format=torch.contiguous_format)
         metadata = torch.frombuffer(bytearray(json.dumps(about).encode()), dtype=torch.uint8)
         lowered = to_edge_transform_and_lower(
             program, partitioner=[XnnpackPartitioner()], constant_methods={"sgformer": metadata}
