@@ -59,9 +59,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "lr_1e-4": {"optim.lr": 1e-4},
     "little_augmentation": {"data.augment.rand_augment": None, "data.augment.erase": 0.0},
     "layer_decay_0.65": {"optim.layer_decay": 0.65},
-    "mixup": {"data.augment.mixup": 0.2, "data.augment.cutmix": 1.0},
+    "mixup_epochs_12": {
+        "data.augment.mixup": 0.2,
+        "data.augment.cutmix": 1.0,
+        "data.augment.mix_prob": 0.5,
+        "trainer.max_epochs": 12,
+    },
+    "muon": {"optim.name": "nmuon", "optim.lr": 1e-3},
     "pixels_128": {"data.image_size": 128, "data.eval_image_size": 160},
-    "epochs_3": {"trainer.max_epochs": 3},
     "epochs_12": {"trainer.max_epochs": 12},
 }
 
