@@ -85,7 +85,7 @@ def fit(weights: str, data: Path, overrides: dict[str, Any], name: str, folder: 
         run = train("finetune", {**SPARING, **model, "data.root": str(data), **overrides}, out=out)
         assert run
         commit = json.loads((run / "environment.json").read_text(encoding="utf-8"))["git_commit"]
-        add(run, name, folder=folder, more={"commit": commit, "weights": weights})
+        add(run, name, folder=folder, more={"commit": commit, "weights": Path(weights).name})
     print(name, accuracy(folder / f"{name}.json"), flush=True)
 
 

@@ -10,8 +10,9 @@ import sgformer
 from class_folders import make_class_folders
 from sgformer.commands.embed import embed
 from sgformer.commands.train import train
+from sgformer.engine import recipe as recipes
 from sgformer.engine.weights import read
-from sgformer.tasks.classification import Classifier
+from sgformer.tasks.classification import Classifier, Recipe, build
 from sgformer.tasks.images import Preprocessing
 from sgformer.tasks.loading import DataError
 
@@ -75,11 +76,27 @@ def test_training_goes_on_from_the_regression(folder, weights, tmp_path, capsys)
         probe(folder, weights, tmp_path, **more, **{"probe.penalties": []})
 
 
-def test_the_head_of_one_image_a_class_is_trained_all_the_same(weights, tmp_path):
+def test_the_head_of_one_image_a_class_is_trained_all_the_same(weights, tmp_path, capsys):
     few = make_class_folders(tmp_path / "few", num_train=1)
     more = {"probe.train": True, "trainer.max_epochs": 1, "data.batch_size": 2}
     run = probe(few, weights, tmp_path, **more)
     assert (run / "best.safetensors").is_file()
+    assert "starts from random values" in capsys.readouterr().out
+
+
+def test_a_head_that_knows_the_classes_stays(folder, weights, tmp_path):
+    given = {"data.root": str(folder), "model.name": "sgformer_test", "probe.train": True, **SMALL}
+    found = {}
+    for name, start in (("first", weights), ("again", tmp_path / "first.safetensors")):
+        parsed = recipes.parse(recipes.find("probe"), Recipe, {**given, "model.weights": str(start)})
+        task, data = build(parsed)
+        assert task.model.training
+        found[name] = task.model.backbone.get_classifier().weight.clone() * 2
+        with torch.no_grad():
+            task.model.backbone.get_classifier().weight *= 2
+        task.model.save(tmp_path / f"{name}.safetensors")
+        assert ("regression" in str(data)) == (name == "first")
+    assert torch.equal(found["again"], 2 * found["first"])
 
 
 def test_two_classes_have_the_probabilities_of_the_regression():

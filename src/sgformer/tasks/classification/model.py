@@ -166,10 +166,13 @@ class Classifier(Kept):
         """Names of the classes, and the preprocessing."""
         return {"names": metadata.get("names"), "preprocessing": restored(metadata["preprocessing"])}
 
-    def start_from(self, path: str | Path) -> None:
+    def start_from(self, path: str | Path) -> bool:
         """Take over the weights of another classifier of the same backbone, the head if the classes agree.
 
         It may be of another image size, or of RGB images where this one has other input channels.
+
+        Returns:
+            Whether they agree.
 
         Raises:
             WeightsError: The file is damaged, or the backbones differ.
@@ -191,3 +194,4 @@ class Classifier(Kept):
             heads = tuple(f"{name}." for name in ([head] if isinstance(head, str) else head))
             tensors |= {name: tensor for name, tensor in own.items() if name.startswith(heads)}
         weights.fill(self.backbone, tensors, source=path)
+        return other.classes == self.classes

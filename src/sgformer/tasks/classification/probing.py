@@ -28,8 +28,8 @@ class ProbeOptions:
             training images; features are standardized before. Empty: no regression, the model is trained.
         folds: Parts of the cross-validation; fewer where a class has fewer images.
         train: Whether the whole model is then trained, from this head on. The regression then takes 4,000 of the
-            training images at most, and is left out where there are no trained weights, of shards, and where a class
-            has one image alone.
+            training images at most. It is left out where the head knows the classes already or nothing is trained;
+            where it cannot be, as with shards or a class of one image, the run says so.
     """
 
     penalties: list[float] = field(default_factory=list)
@@ -63,7 +63,7 @@ def probe(recipe: "Recipe", data: ClassificationData, model: Classifier) -> dict
     if recipe.data.source == "shards":
         raise DataError("a probe reads its images several times and in order; shards are not for that")
     options, found = recipe.probe, {}
-    preprocessing, training = model.preprocessing, model.training
+    preprocessing = model.preprocessing
     for split, samples in data.samples.items():
         if options.train and split == "val":
             continue
@@ -73,7 +73,6 @@ def probe(recipe: "Recipe", data: ClassificationData, model: Classifier) -> dict
         if options.train:
             images = Subset(images, spread(len(samples.items), ENOUGH))
         found[split] = _features(model, images, data, split)
-    model.train(training)
     weight, bias, score, penalty = regress(
         *found["train"], classes=data.classes, penalties=options.penalties, folds=options.folds
     )

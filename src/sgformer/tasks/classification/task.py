@@ -127,10 +127,22 @@ def build(recipe: Recipe) -> tuple[ClassificationTask, ClassificationData]:
         raise ValueError(
             f"{recipe.model.name} takes images of one size only; set --data.eval_image_size null"
         )
+    # A head that knows these very classes stays, and without trained weights there is nothing to regress on.
+    known = getattr(model.backbone, "pretrained_cfg", {}).get("num_classes") == len(data.classes)
     if recipe.model.weights:
-        model.start_from(recipe.model.weights)
-    trained = recipe.model.pretrained or recipe.model.weights is not None
-    if recipe.probe.train and trained and recipe.data.source != "shards" and data.class_counts().min() > 1:
-        score = probe(recipe, data, model)["cv_top1"]
-        data.notes.append(f"the head starts from a regression, cross-validated accuracy {score:.1%}")
+        known = model.start_from(recipe.model.weights)
+    if recipe.probe.train and not known and (recipe.model.weights or recipe.model.pretrained):
+        data.notes.append(f"the head {_start_head(recipe, data, model)}")
     return ClassificationTask(model, recipe, weights=data.loss_weights(recipe.loss.weights)), data
+
+
+def _start_head(recipe: Recipe, data: ClassificationData, model: Classifier) -> str:
+    """Start the head from a regression, and say how good it is; where that cannot be, say why."""
+    try:
+        return (
+            f"starts from a regression, cross-validated accuracy {probe(recipe, data, model)['cv_top1']:.1%}"
+        )
+    except ValueError as error:
+        return f"starts from random values ({error})"
+    finally:
+        model.train()
