@@ -66,6 +66,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "trainer.max_epochs": 12,
     },
     "muon": {"optim.name": "nmuon", "optim.lr": 1e-3},
+    "muon_lr_3e-3": {"optim.name": "nmuon", "optim.lr": 3e-3},
+    "muon_no_augmentation": {
+        "optim.name": "nmuon",
+        "optim.lr": 1e-3,
+        "data.augment.rand_augment": None,
+        "data.augment.erase": 0.0,
+    },
     "pixels_128": {"data.image_size": 128, "data.eval_image_size": 160},
     "epochs_12": {"trainer.max_epochs": 12},
 }
