@@ -4,10 +4,11 @@
     python benchmarks/finetuning.py run DATA ROW=WEIGHTS... [--seeds 0 1]   rows, by the recipe as it is
     python benchmarks/finetuning.py table                                   the tables in docs/pretraining.md
 
-DATA holds food10, textures10 and aerial7, or those named by --sets. WEIGHTS are as in benchmarks/pretraining.py, or
-none:NAME, a model of timm from nothing. Each run leaves a result file, `results/finetuning/ROW_SET_seedN.json`, and
-what has one is not run again. The number of a run is that of its last epoch: nothing within a run is chosen on the
-images that judge it. The settings were, so that the last word is with images of neither split.
+DATA holds food10, textures10 and aerial7, or those named by --sets: camvid11 and nuclei, for which a few epochs of their
+own recipes are run. WEIGHTS are as in benchmarks/pretraining.py, or none:NAME, a model of timm from nothing. Each run
+leaves a result file, `results/finetuning/ROW_SET_seedN.json`, and what has one is not run again. The number of a run
+is that of its last epoch: nothing within a run is chosen on the images that judge it. The settings were, so that the
+last word is with images of neither split.
 """
 
 import argparse
@@ -29,6 +30,11 @@ SPARING = {
     "trainer.report": False,
     "trainer.checkpoint_minutes": None,
     "trainer.validate_every": 100,
+}
+# Other tasks than classification: recipe, what is judged, and what is changed to make it short.
+DENSE: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "camvid11": ("camvid", "val_miou", {"trainer.max_epochs": 4}),
+    "nuclei": ("nuclei", "val_mask_ap", {"trainer.max_epochs": 2}),
 }
 # All that a setting may change, so that none depends on what the recipe says today.
 BASE: dict[str, Any] = {
@@ -89,7 +95,8 @@ def fit(weights: str, data: Path, overrides: dict[str, Any], name: str, folder: 
             found = load(weights)
             found.save(Path(out, "start.safetensors"))
             model = {"model.name": found.name, "model.weights": f"{out}/start.safetensors"}
-        run = train("finetune", {**SPARING, **model, "data.root": str(data), **overrides}, out=out)
+        recipe, _, short = DENSE.get(data.name, ("finetune", "", {}))
+        run = train(recipe, {**SPARING, **model, "data.root": str(data), **short, **overrides}, out=out)
         assert run
         commit = json.loads((run / "environment.json").read_text(encoding="utf-8"))["git_commit"]
         add(run, name, folder=folder, more={"commit": commit, "weights": Path(weights).name})
@@ -97,8 +104,9 @@ def fit(weights: str, data: Path, overrides: dict[str, Any], name: str, folder: 
 
 
 def accuracy(path: Path) -> float:
-    """Top-1 of the last epoch."""
-    return json.loads(path.read_text(encoding="utf-8"))["epochs"][-1]["val_top1"]
+    """What is judged, after the last epoch."""
+    metric = DENSE.get(path.stem.rsplit("_", 2)[1], ("", "val_top1", {}))[1]
+    return json.loads(path.read_text(encoding="utf-8"))["epochs"][-1][metric]
 
 
 def choose(data: Path, sets: list[str], names: list[str]) -> None:
@@ -123,12 +131,12 @@ def run(data: Path, sets: list[str], rows: list[str], seeds: list[int]) -> None:
                 fit(weights, data / one, {"seed": seed}, f"{name}_{one}_seed{seed}", RESULTS)
 
 
-def rows_of(folder: Path, names: list[str]) -> list[str]:
+def rows_of(folder: Path, names: list[str], sets: tuple[str, ...] = TRANSFER) -> list[str]:
     """A line of a table for each of the rows: means over the seeds, and minutes a run."""
     lines = []
     for name in names:
         means, seeds, seconds = [], set(), []
-        for one in TRANSFER:
+        for one in sets:
             paths = sorted(folder.glob(f"{name}_{one}_seed*.json"))
             if not paths:
                 break
@@ -138,7 +146,8 @@ def rows_of(folder: Path, names: list[str]) -> list[str]:
             runs = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
             seconds += [sum(epoch["seconds"] for epoch in run["epochs"]) for run in runs]
         else:
-            cells = [f"{value:.1%}" for value in (*means, sum(means) / len(means))]
+            total = [sum(means) / len(means)] if len(means) > 1 else []
+            cells = [f"{value:.1%}" for value in (*means, *total)]
             minutes = f"{sum(seconds) / len(seconds) / 60:.1f}"
             lines.append(f"| {' | '.join([name, *cells, ' to '.join(map(str, sorted(seeds))), minutes])} |")
     return lines
@@ -146,21 +155,21 @@ def rows_of(folder: Path, names: list[str]) -> list[str]:
 
 def table() -> None:
     """Write the tables in docs/pretraining.md from the result files."""
-    heads = [
-        "| {} | food | textures | aerial | mean of the three | seeds | minutes a run |",
-        "|---|---|---|---|---|---|---|",
-    ]
     text = PAGE.read_text(encoding="utf-8")
-    for mark, folder, head in (
-        ("finetuning", RESULTS, "Start"),
-        ("settings", RESULTS / "settings", "Setting"),
+    for mark, folder, sets in (
+        ("finetuning", RESULTS, TRANSFER),
+        ("settings", RESULTS / "settings", TRANSFER[:2]),
+        *((one, RESULTS, (one,)) for one in DENSE),
     ):
         found = {path.stem.rsplit("_", 2)[0] for path in folder.glob("*.json")}
         names = [name for name in SETTINGS if name in found] if mark == "settings" else sorted(found)
+        columns = ["Setting" if mark == "settings" else "Start", *sets, *["mean"] * (len(sets) > 1)]
+        heads = f"| {' | '.join([*columns, 'seeds', 'minutes a run'])} |\n{'|---' * (len(columns) + 2)}|"
         start, end = f"<!-- results:{mark} -->\n", f"<!-- /results:{mark} -->"
         before, _, rest = text.partition(start)
-        lines = "\n".join([heads[0].format(head), heads[1], *rows_of(folder, names)])
-        text = before + start + lines + "\n" + end + rest.partition(end)[2]
+        if rest:
+            lines = "\n".join([heads, *rows_of(folder, names, sets)])
+            text = before + start + lines + "\n" + end + rest.partition(end)[2]
     PAGE.write_text(text, encoding="utf-8")
 
 
