@@ -4,8 +4,8 @@
     python benchmarks/finetuning.py run DATA ROW=WEIGHTS... [--seeds 0 1]   rows, by the recipe as it is
     python benchmarks/finetuning.py table                                   the tables in docs/pretraining.md
 
-DATA holds food10, textures10 and aerial7, or those named by --sets: camvid11 and nuclei, for which a few epochs of their
-own recipes are run. WEIGHTS are as in benchmarks/pretraining.py, or none:NAME, a model of timm from nothing. Each run
+DATA holds food10, textures10 and aerial7, or those named by --sets: of camvid11 and nuclei a few epochs of their own
+recipes are run. WEIGHTS are as in benchmarks/pretraining.py, or none:NAME, a model of timm from nothing. Each run
 leaves a result file, `results/finetuning/ROW_SET_seedN.json`, and what has one is not run again. The number of a run
 is that of its last epoch: nothing within a run is chosen on the images that judge it. The settings were, so that the
 last word is with images of neither split.
