@@ -109,17 +109,12 @@ def accuracy(path: Path) -> float:
     return json.loads(path.read_text(encoding="utf-8"))["epochs"][-1][metric]
 
 
-def choose(data: Path, sets: list[str], names: list[str]) -> None:
-    """Run settings from the weights that ship."""
+def choose(data: Path, sets: list[str], names: list[str], weights: str, label: str) -> None:
+    """Run settings, from the weights that ship or from others, which the label tells apart."""
     for name in names or SETTINGS:
         for one in sets:
-            fit(
-                "sgformer_t",
-                data / one,
-                {**BASE, **SETTINGS[name]},
-                f"{name}_{one}_seed0",
-                RESULTS / "settings",
-            )
+            overrides = {**BASE, **SETTINGS[name]}
+            fit(weights, data / one, overrides, f"{label}{name}_{one}_seed0", RESULTS / "settings")
 
 
 def run(data: Path, sets: list[str], rows: list[str], seeds: list[int]) -> None:
@@ -162,7 +157,8 @@ def table() -> None:
         *((one, RESULTS, (one,)) for one in DENSE),
     ):
         found = {path.stem.rsplit("_", 2)[0] for path in folder.glob("*.json")}
-        names = [name for name in SETTINGS if name in found] if mark == "settings" else sorted(found)
+        names = [name for name in SETTINGS if name in found] if mark == "settings" else []
+        names += sorted(found - set(names))
         columns = ["Setting" if mark == "settings" else "Start", *sets, *["mean"] * (len(sets) > 1)]
         heads = f"| {' | '.join([*columns, 'seeds', 'minutes a run'])} |\n{'|---' * (len(columns) + 2)}|"
         start, end = f"<!-- results:{mark} -->\n", f"<!-- /results:{mark} -->"
@@ -184,11 +180,14 @@ def main() -> None:
         one.add_argument("data", type=Path)
         one.add_argument(what, nargs="*" if verb == "choose" else "+")
         one.add_argument("--sets", nargs="+", default=list(TRANSFER))
+        if verb == "choose":
+            one.add_argument("--weights", default="sgformer_t")
+            one.add_argument("--label", default="")
         one.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     verbs.add_parser("table")
     given = parser.parse_args()
     if given.verb == "choose":
-        choose(given.data, given.sets, given.settings)
+        choose(given.data, given.sets, given.settings, given.weights, given.label)
     elif given.verb == "run":
         run(given.data, given.sets, given.rows, given.seeds)
     else:
