@@ -81,6 +81,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "pixels_128": {"data.image_size": 128, "data.eval_image_size": 160},
     "epochs_12": {"trainer.max_epochs": 12},
+    "long": {
+        "optim.lr": 1e-3,
+        "optim.layer_decay": None,
+        "trainer.max_epochs": 40,
+        "probe.penalties": [],
+        "probe.train": False,
+    },
 }
 
 
@@ -126,25 +133,21 @@ def run(data: Path, sets: list[str], rows: list[str], seeds: list[int]) -> None:
                 fit(weights, data / one, {"seed": seed}, f"{name}_{one}_seed{seed}", RESULTS)
 
 
-def rows_of(folder: Path, names: list[str], sets: tuple[str, ...] = TRANSFER) -> list[str]:
-    """A line of a table for each of the rows: means over the seeds, and minutes a run."""
+def rows_of(folder: Path, names: list[str], sets: tuple[str, ...]) -> list[str]:
+    """A line of a table for each of the rows: means over the seeds, and minutes a run; nothing where no run is."""
     lines = []
     for name in names:
-        means, seeds, seconds = [], set(), []
-        for one in sets:
-            paths = sorted(folder.glob(f"{name}_{one}_seed*.json"))
-            if not paths:
-                break
-            values = [accuracy(path) for path in paths]
-            means.append(sum(values) / len(values))
-            seeds.add(len(paths))
-            runs = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-            seconds += [sum(epoch["seconds"] for epoch in run["epochs"]) for run in runs]
-        else:
-            total = [sum(means) / len(means)] if len(means) > 1 else []
-            cells = [f"{value:.1%}" for value in (*means, *total)]
-            minutes = f"{sum(seconds) / len(seconds) / 60:.1f}"
-            lines.append(f"| {' | '.join([name, *cells, ' to '.join(map(str, sorted(seeds))), minutes])} |")
+        paths = [sorted(folder.glob(f"{name}_{one}_seed*.json")) for one in sets]
+        means = [sum(map(accuracy, found)) / len(found) if found else None for found in paths]
+        runs = [json.loads(path.read_text(encoding="utf-8")) for found in paths for path in found]
+        if not runs:
+            continue
+        known = [mean for mean in means if mean is not None]
+        total = [sum(known) / len(known) if len(known) == len(sets) else None] if len(sets) > 1 else []
+        cells = ["" if value is None else f"{value:.1%}" for value in (*means, *total)]
+        seeds = " to ".join(dict.fromkeys(str(n) for n in sorted({len(found) for found in paths if found})))
+        minutes = sum(epoch["seconds"] for run in runs for epoch in run["epochs"]) / len(runs) / 60
+        lines.append(f"| {' | '.join([name, *cells, seeds, f'{minutes:.1f}'])} |")
     return lines
 
 
@@ -153,7 +156,7 @@ def table() -> None:
     text = PAGE.read_text(encoding="utf-8")
     for mark, folder, sets in (
         ("finetuning", RESULTS, TRANSFER),
-        ("settings", RESULTS / "settings", TRANSFER[:2]),
+        ("settings", RESULTS / "settings", TRANSFER),
         *((one, RESULTS, (one,)) for one in DENSE),
     ):
         found = {path.stem.rsplit("_", 2)[0] for path in folder.glob("*.json")}

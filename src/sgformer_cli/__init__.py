@@ -36,14 +36,14 @@ EXAMPLES = """examples:
 _EXTRAS = {
     module: extra
     for extra, modules in {
-        "train": "lightning torchvision pydantic torchmetrics safetensors PIL yaml rich numpy matplotlib jinja2",
+        "train": "lightning torchvision pydantic torchmetrics sklearn safetensors PIL yaml rich numpy matplotlib jinja2",
         "detection": "pycocotools",
         "segmentation": "segmentation_models_pytorch",
         "data": "webdataset braceexpand pandas pyarrow",
         "export": "onnx onnxruntime onnxscript",
         "serve": "starlette uvicorn",
         "video": "av",
-        "demo": "skimage sklearn",
+        "demo": "skimage",
     }.items()
     for module in modules.split()
 }
