@@ -36,7 +36,8 @@ EXAMPLES = """examples:
 _EXTRAS = {
     module: extra
     for extra, modules in {
-        "train": "lightning torchvision pydantic torchmetrics sklearn safetensors PIL yaml rich numpy matplotlib jinja2",
+        "train": "lightning torchvision pydantic torchmetrics sklearn safetensors PIL yaml rich numpy matplotlib "
+        "jinja2",
         "detection": "pycocotools",
         "segmentation": "segmentation_models_pytorch",
         "data": "webdataset braceexpand pandas pyarrow",
