@@ -28,7 +28,8 @@ from .segment import Segment
 
 WINDOW_SIZE = 7
 
-# Group sizes of the bands by the stage's stride, from the least to the most significant band.
+# The paper's group sizes: how many tokens become one key, for each band of the ranking (`ops.group_tokens.cut_bands`),
+# the least significant first, by stride. At 224x224 they give 60, 60 and 147 keys for 3136, 784 and 196 tokens.
 GROUP_SIZES = {8: (196, 56, 28), 4: (49, 14, 7), 2: (2, 1)}
 
 
@@ -81,7 +82,7 @@ class HybridScaleAttention(Segment):
         self.proj = nn.Linear(channels, channels, **dd)
 
     def plain(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Attends, and measures."""
+        """Global attention by half of the heads, window attention by the others, and the significance of both."""
         c = x.shape[-1]
         q, qkv, branch = self.in_proj(x).split((c // 2, 3 * c // 2, c), -1)
         coarse, t = pool_keys(self.coarse_tokens(x), self.token_budget)  # (B, h, w, c)
@@ -93,7 +94,7 @@ class HybridScaleAttention(Segment):
 
     def coarse_tokens(self, x: Tensor) -> Tensor:
         """Pool each square of `s x s` into one token, zeros beyond the map: `(B, ceil(H / s), ceil(W / s), c)`."""
-        margin = self.stride - 1  # with it a side gives as many squares as cover it
+        margin = self.stride - 1  # the convolution rounds down; with these zeros it makes ceil(H / s) rows
         x = F.pad(x.permute(0, 3, 1, 2), (0, margin, 0, margin))
         return F.gelu(self.coarse_norm(self.coarse(x).permute(0, 2, 3, 1)))
 
@@ -117,7 +118,7 @@ def spread(received: Tensor, x: Tensor, side: int) -> Tensor:
 
 
 def convolve(conv: nn.Module, x: Tensor) -> Tensor:
-    """A convolution of a map that has its channels last; a view is all that it takes."""
+    """A convolution of a map `(B, H, W, c)`; the permutes copy nothing."""
     return conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
@@ -162,7 +163,7 @@ class SelfGuidedAttention(Segment):
         self.proj = nn.Linear(channels, channels, **dd)
 
     def plain(self, x: Tensor, significance: Tensor) -> Tensor:
-        """Spends keys and values by significance, and attends to them."""
+        """Merges tokens by significance into `M` summary tokens, and attends to them."""
         c = x.shape[-1]
         q, branch = self.in_proj(x).split((c, c), -1)
         summary = self.summary_tokens(x.flatten(1, 2), rank_tokens(significance))
@@ -178,7 +179,7 @@ class SelfGuidedAttention(Segment):
         return torch.cat(merged, 1)
 
     def spend(self, significance: Tensor) -> Spending:
-        """Tell what merging by this significance makes of each token, `(B, H, W)` both."""
+        """For people to look at: how many tokens become one where each token is, `(B, H, W)` both."""
         ranking = rank_tokens(significance)
         spending = spend_tokens(ranking, self.group_sizes, token_budget=self.token_budget)
         return Spending(*(values.view(significance.shape) for values in spending))
@@ -209,7 +210,7 @@ class GlobalAttention(Segment):
         self.proj = nn.Linear(channels, channels, **dd)
 
     def plain(self, x: Tensor) -> Tensor:
-        """Attends."""
+        """Attention of all tokens to all tokens, or to averages of cells."""
         c = x.shape[-1]
         q, branch = self.in_proj(x).split((c, c), -1)
         pooled, _ = pool_keys(x, self.token_budget)

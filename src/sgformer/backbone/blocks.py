@@ -1,5 +1,8 @@
 """The three kinds of blocks, and the stage.
 
+Blocks come in pairs: the first measures significance, the second merges its keys by it. Every pair measures anew, which
+is the "evolving reallocation" of the title; a map of significance never leaves its pair.
+
 Between stages a map is `(B, c, H, W)`; inside a stage it is `(B, H, W, c)`, and only the stage turns it.
 """
 
@@ -19,7 +22,10 @@ from .segment import Segment
 from .stem import Downsample
 
 Merging = Literal["ranking", "regions"]
-GUIDED: dict[str, type[SelfGuidedAttention]] = {"ranking": SelfGuidedAttention, "regions": RegionalAttention}
+SELF_GUIDED: dict[str, type[SelfGuidedAttention]] = {
+    "ranking": SelfGuidedAttention,
+    "regions": RegionalAttention,
+}
 
 
 class Block(Segment):
@@ -28,7 +34,7 @@ class Block(Segment):
     Args:
         channels: `c`.
         attention: the attention.
-        mlp_ratio: hidden channels of the MLP over `c`.
+        mlp_ratio: hidden channels of the MLP, divided by `c`.
         drop_path: how often, from 0 to 1, what attention and MLP add is dropped for an image.
     """
 
@@ -52,7 +58,7 @@ class Block(Segment):
         self.drop_path2 = DropPath(drop_path) if drop_path else nn.Identity()
 
     def add(self, x: Tensor, attended: Tensor) -> Tensor:
-        """The map `(B, H, W, c)` with what attention found, and with what the MLP makes of both."""
+        """Both residuals, `(B, H, W, c)` all: `x + attended`, then the MLP of its norm added to that."""
         x = x + self.drop_path1(attended)
         return x + self.drop_path2(self.mlp(self.norm2(x)))
 
@@ -61,7 +67,7 @@ class HybridScaleBlock(Block):
     """The first block of a pair: `(B, H, W, c)` to the same and the significance `(B, H, W)` that it measured."""
 
     def plain(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Attends to coarse and near tokens, and measures significance."""
+        """Block with hybrid-scale attention, which measures significance."""
         attended, significance = self.attn(self.norm1(x))
         return self.add(x, attended), significance
 
@@ -70,7 +76,7 @@ class SelfGuidedBlock(Block):
     """The second block of a pair: `(B, H, W, c)` and the significance `(B, H, W)` to `(B, H, W, c)`."""
 
     def plain(self, x: Tensor, significance: Tensor) -> Tensor:
-        """Attends to tokens merged by significance."""
+        """Block with self-guided attention."""
         return self.add(x, self.attn(self.norm1(x), significance))
 
 
@@ -78,7 +84,7 @@ class GlobalBlock(Block):
     """A block of the last stage: `(B, H, W, c)` to the same."""
 
     def plain(self, x: Tensor) -> Tensor:
-        """Attends to all tokens."""
+        """Block with global attention."""
         return self.add(x, self.attn(self.norm1(x)))
 
 
@@ -90,8 +96,9 @@ class Stage(nn.Module):
         channels: `c` of the blocks.
         depth: number of blocks; with a stride they come in pairs, so it is even.
         num_heads: `a`.
-        stride: `s` of the pairs' coarse keys, a key of `GROUP_SIZES`; None for blocks with plain global attention.
-        mlp_ratio: hidden channels of the MLP over `c`.
+        stride: side in tokens of the square that a coarse key of the pairs stands for, `s`, a key of `GROUP_SIZES`;
+            None for global blocks.
+        mlp_ratio: hidden channels of the MLP, divided by `c`.
         downsample: whether to halve height and width first.
         drop_path: drop path rate of each block.
         token_budget: the most keys that an attention may use; None for the paper's number.
@@ -122,6 +129,8 @@ class Stage(nn.Module):
         dd: dict[str, Any] = {"device": device, "dtype": dtype}
         if stride is not None and depth % 2:
             raise ValueError(f"depth is {depth}; blocks that measure and use significance come in pairs")
+        if stride is not None and stride not in GROUP_SIZES:
+            raise ValueError(f"stride is {stride}; choose one of {', '.join(map(str, GROUP_SIZES))}, or None")
         self.grad_checkpointing = False
         self.downsample = Downsample(in_channels, channels, **dd) if downsample else nn.Identity()
         self.blocks = nn.ModuleList()
@@ -137,16 +146,16 @@ class Stage(nn.Module):
             else:
                 kind = SelfGuidedBlock
                 sizes = GROUP_SIZES[stride]
-                attention = GUIDED[merging](channels, num_heads, group_sizes=sizes, **options)
+                attention = SELF_GUIDED[merging](channels, num_heads, group_sizes=sizes, **options)
             self.blocks.append(kind(channels, attention, mlp_ratio=mlp_ratio, drop_path=drop_path[i], **dd))
         self.norm = nn.LayerNorm(channels, eps=1e-6, **dd)
 
     def forward(self, x: Tensor) -> Tensor:
         """Transforms a map; significance is written and read inside, and stays there."""
-        return self.measure(x)[0]
+        return self.forward_with_significance(x)[0]
 
-    def measure(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Like `forward`, and also returns the significance `(B, H, W)` of each pair of blocks."""
+    def forward_with_significance(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The map that `forward` returns, and the significance `(B, H, W)` of each pair of blocks."""
         maps: list[Tensor] = []
         x = self.downsample(x).permute(0, 2, 3, 1)  # (B, H, W, c)
         for block in self.blocks:

@@ -15,9 +15,9 @@ from .stem import Stem
 def init_released(module: nn.Module) -> None:
     """Initial values of the released model, for `Module.apply`.
 
-    Linear weights are drawn from a truncated normal of 0.02, convolutions from a normal whose variance is 2 over the
-    number of outputs that an input reaches; biases are 0, norms 1 and 0. Merging by regions, which the released model
-    has not, begins with means.
+    Weights of linear layers are drawn from a truncated normal distribution (standard deviation 0.02), those of
+    convolutions from Kaiming's normal distribution (fan-out); biases are 0, weights of norms 1. Merging by regions,
+    which the released model does not have, begins with means.
     """
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)

@@ -31,6 +31,6 @@ class ConvMlp(Segment):
         self.fc2 = nn.Linear(hidden_channels, channels, **dd)
 
     def plain(self, x: Tensor) -> Tensor:
-        """Mixes channels, and neighbours a little."""
+        """Projection to hidden channels, depthwise convolution with residual, GELU, projection back."""
         y = self.fc1(x)
         return self.fc2(F.gelu(y + convolve(self.conv, y)))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..ops import Spending, resize_positions
 from .attention import GlobalAttention, HybridScaleAttention, SelfGuidedAttention
-from .blocks import GUIDED, Merging, Stage
+from .blocks import SELF_GUIDED, Merging, Stage
 from .initial import init_released
 from .recorded import grid_of, record_arguments, record_input_size
 from .stem import Stem
@@ -26,7 +26,7 @@ MIN_BUDGET = 3
 
 
 class SGFormer(nn.Module):
-    """SG-Former: a pyramid of four stages whose attention is global, and spends its keys where they matter.
+    """SG-Former: a pyramid of four stages that attend over the whole image, with most keys where it is significant.
 
     Takes images of any size from 32x32, of any aspect ratio, and never resizes them. Significance ranks the tokens,
     and rounding can swap neighbours in a ranking: in float32 and below, two ways to compute the same thing differ by
@@ -38,13 +38,14 @@ class SGFormer(nn.Module):
         global_pool: pooling before the head: `"avg"`, `"max"`, `"avgmax"`, `"catavgmax"`, or `""` for none.
         img_size: (height, width) in pixels, or one number for both, that the grid of positions is made for. Images
             of any other size get it resized.
-        depths: number of blocks of each stage; even in all but the last.
+        depths: number of blocks of each stage; even wherever the stride is not None.
         channels: `c` of each stage.
-        num_heads: `a` of each stage; even in all but the last.
-        strides: `s` of each stage; None for plain global attention.
-        mlp_ratio: hidden channels of the MLPs over `c`.
-        token_budget: the most keys and values that a query may look at beside its own window, at least 3; the cost of
-            attention is then linear in the number of pixels. None for the paper's numbers, which grow with the image.
+        num_heads: `a` of each stage; even wherever the stride is not None.
+        strides: for each stage, the side in tokens of the square that one coarse key stands for, `s`; not the stage's
+            downsampling. None for a stage of global blocks.
+        mlp_ratio: hidden channels of the MLPs, divided by `c`.
+        token_budget: the most keys of any attention, not counting the at most 49 within a window; at least 3. The cost
+            of attention is then linear in the number of pixels. None for the paper's numbers, which grow with it.
             Weights do not depend on it: change it on a built model with `set_token_budget`.
         merging: how self-guided attention merges tokens: `"ranking"`, the paper's, neighbours in the order of
             significance, wherever they lie; `"regions"`, squares of the map, small ones where it is significant.
@@ -61,7 +62,7 @@ class SGFormer(nn.Module):
         torch.Size([2, 5])
 
     Source:
-        The paper; `attention.py` has its formulae.
+        The paper; `docs/architecture.md` has the formulae.
     """
 
     def __init__(
@@ -88,8 +89,8 @@ class SGFormer(nn.Module):
         self.in_chans = in_chans
         self.num_classes = num_classes
         self.drop_rate = drop_rate
-        if merging not in GUIDED:
-            raise ValueError(f"merging is {merging!r}; choose one of {', '.join(GUIDED)}")
+        if merging not in SELF_GUIDED:
+            raise ValueError(f"merging is {merging!r}; choose one of {', '.join(SELF_GUIDED)}")
         drop_paths = torch.linspace(0, drop_path_rate, sum(depths), device="cpu").split(list(depths))
 
         self.stem = Stem(in_chans, channels[0], grid_size=grid_of(img_size), **dd)
@@ -204,8 +205,9 @@ class SGFormer(nn.Module):
     def forward_significance(self, x: Tensor) -> list[Tensor]:
         """The significance map of each pair of blocks, in order: what the model spends its keys by.
 
-        A token's significance is the weight that it receives from the others, in units in which the mean over the
-        image is 1 (within a few per cent where strides do not divide the map). No gradient.
+        A token's significance is the mean of two attention weights: what the coarse key of its square receives from all
+        tokens, and what the token receives within its 7x7 window; each in units of its average, so that the mean over
+        the image is 1 (within a few per cent where strides do not divide the map). No gradient.
 
         Args:
             x: images.
@@ -223,7 +225,7 @@ class SGFormer(nn.Module):
         maps: list[Tensor] = []
         x = self.stem(check_size(x))
         for stage in self.stages:
-            x, maps_of_stage = cast(Stage, stage).measure(x)
+            x, maps_of_stage = cast(Stage, stage).forward_with_significance(x)
             maps += maps_of_stage
         return maps
 

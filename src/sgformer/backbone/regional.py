@@ -53,7 +53,7 @@ class RegionalAttention(SelfGuidedAttention):
         self.merge = nn.ModuleList(nn.Linear(r, 1, **dd) for r in members)
 
     def plain(self, x: Tensor, significance: Tensor) -> Tensor:
-        """Spends keys and values by place and significance, and attends to them."""
+        """Merges tokens by place and significance into summary tokens, and attends to them."""
         c = x.shape[-1]
         q, branch = self.in_proj(x).split((c, c), -1)
         num_keys = self.num_keys(x.shape[1] * x.shape[2])
@@ -61,16 +61,14 @@ class RegionalAttention(SelfGuidedAttention):
         summary = [
             f(members.transpose(-2, -1)).squeeze(-1) for f, members in zip(self.merge, cells, strict=True)
         ]
-        q, (k, v) = (
-            split_heads(q, self.num_heads),
-            keys_and_values(self.kv(torch.cat(summary, 1)), self.num_heads),
-        )
-        precision = torch.promote_types(q.dtype, torch.float32)
-        bias = counts.to(precision).log().to(q.dtype)[:, None, None]  # (B, 1, 1, M)
-        out = self.attend(q, k, v, bias).transpose(1, 2).reshape(x.shape)
+        q = split_heads(q, self.num_heads)
+        k, v = keys_and_values(self.kv(torch.cat(summary, 1)), self.num_heads)
+        dtype = torch.promote_types(q.dtype, torch.float32)
+        bias = counts.to(dtype).log().to(q.dtype)[:, None, None]  # (B, 1, 1, M)
+        out = self.attend_with_bias(q, k, v, bias).transpose(1, 2).reshape(x.shape)
         return self.proj(out + convolve(self.positional, branch))
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    def attend_with_bias(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
         """Softmax attention by head, with a bias `(B, 1, 1, M)` added to the scores of each key."""
         return (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1) + bias).softmax(-1) @ v
 
@@ -81,6 +79,6 @@ class RegionalAttention(SelfGuidedAttention):
         return sum(band.num_groups(factor) for band in bands)
 
     def spend(self, significance: Tensor) -> Spending:
-        """Tells what merging by this significance makes of each token, `(B, H, W)` both."""
+        """For people to look at: how many tokens become one where each token is, `(B, H, W)` both."""
         num_keys = self.num_keys(significance[0].numel())
         return spend_regions(significance, num_sizes=NUM_SIZES, num_keys=num_keys)

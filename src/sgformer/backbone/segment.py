@@ -1,7 +1,9 @@
 """A segment: a part of the model with a plain definition, and a table of other ways to compute it.
 
-The definition is `plain`, which is all that one has to read. The table is filled by `sgformer.fast`; every way in it
-computes the numbers of `plain`, and says for itself where it does not serve.
+The definition is `plain`, which is all that one has to read. `import sgformer` imports `sgformer.fast`, which fills the
+table; every way in it computes the numbers of `plain`, and says for itself where it does not serve. Other methods of a
+segment, such as `embed` or `summary_tokens`, are steps of `plain` that a way may replace (`fast.fused.Instead`). For
+the choice among backends of an op see `ops/dispatch.py`. It has nothing to do with segmentation.
 """
 
 from __future__ import annotations

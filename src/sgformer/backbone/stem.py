@@ -1,4 +1,4 @@
-"""Images to tokens, and tokens to fewer tokens."""
+"""The stem, from images to tokens, and the downsampling between stages."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from .segment import Segment
 
 
 class Stem(Segment):
-    """Images to tokens at a quarter of their height and width, with learned positions.
+    """Images to tokens at a quarter of their height and width, with learned position embeddings.
+
+    The norms have one group: mean and variance are those of an image's whole map.
 
     Args:
         in_chans: channels of the image.
         channels: `c` of the first stage.
-        grid_size: (height, width) of the grid of positions; maps of another size get it resized.
+        grid_size: (height, width) of the grid of position embeddings; for maps of another size it is resized.
 
     Shape:
         - x: `(B, in_chans, height, width)`
@@ -42,7 +44,7 @@ class Stem(Segment):
         self.pos_embed = nn.Parameter(torch.empty(1, grid_size[0] * grid_size[1], channels, **dd))
 
     def plain(self, x: Tensor) -> Tensor:
-        """Turns images into tokens."""
+        """Convolutions, norm and position embeddings."""
         x = self.embed(x).permute(0, 2, 3, 1)
         return (self.norm(x) + self.positions(x)).permute(0, 3, 1, 2)
 
@@ -60,6 +62,8 @@ class Stem(Segment):
 
 class Downsample(Segment):
     """Halves height and width between two stages, by a depthwise convolution between two 1x1 ones.
+
+    The norms have one group: mean and variance are those of an image's whole map.
 
     Args:
         channels: of the map that comes in.
@@ -82,7 +86,7 @@ class Downsample(Segment):
         self.norm3 = nn.GroupNorm(1, c, **dd)
 
     def plain(self, x: Tensor) -> Tensor:
-        """Halves."""
+        """Three convolutions, the first two followed by a norm and GELU, the last by a norm."""
         x = F.gelu(self.norm1(self.conv1(x)))
         x = F.gelu(self.norm2(self.conv2(x)))
         return self.norm3(self.conv3(x))

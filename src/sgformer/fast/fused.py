@@ -67,7 +67,7 @@ def attention(attn: HybridScaleAttention | SelfGuidedAttention | GlobalAttention
     elif type(attn) is SelfGuidedAttention:
         parts["summary_tokens"] = functools.partial(summary_tokens, attn)
     elif isinstance(attn, RegionalAttention):
-        parts["attend"] = F.scaled_dot_product_attention
+        parts["attend_with_bias"] = F.scaled_dot_product_attention
     return Instead(attn, **parts).plain(*inputs)
 
 

@@ -50,7 +50,9 @@ def cut_map(height: int, width: int, *, num_sizes: int, num_keys: int) -> Cut:
     ]
     grids = [cut for cut in grids if cut.num_keys <= num_keys]
     best = max(cut.num_keys for cut in grids)
-    full = [cut for cut in grids if cut.num_keys > best - 3]
+    full = [
+        cut for cut in grids if cut.num_keys > best - 3
+    ]  # a split costs 3 keys: these use as many as the best
     return min(full, key=lambda cut: abs(sum(cut.splits[:1]) / (cut.rows * cut.columns) - 0.5))
 
 

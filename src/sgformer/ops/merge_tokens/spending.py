@@ -14,7 +14,7 @@ class Spending(NamedTuple):
     """Spending of a list of summary tokens on the tokens of a map.
 
     Attributes:
-        group_size: how many tokens are merged into one where this token is, `r * t`; int64.
+        group_size: how many tokens are merged into one where this token is, `r * t` (`Band.group_size` is `r`); int64.
         keys: how many summary tokens this token accounts for, the groups of its band over the tokens of its band. The
             sum over the tokens of a region is what the region receives, and over all tokens the length of the list.
 

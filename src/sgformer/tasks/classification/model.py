@@ -75,9 +75,11 @@ class Classifier(Kept):
         return self.backbone(images)
 
     @overload
-    def predict(self, images: ImageLike, *, top_k: int = 5) -> Prediction: ...
+    def predict(self, images: ImageLike, *, top_k: int = 5, batch_size: int = 32) -> Prediction: ...
     @overload
-    def predict(self, images: Sequence[ImageLike], *, top_k: int = 5) -> list[Prediction]: ...
+    def predict(
+        self, images: Sequence[ImageLike], *, top_k: int = 5, batch_size: int = 32
+    ) -> list[Prediction]: ...
 
     def predict(self, images: Any, *, top_k: int = 5, batch_size: int = 32) -> Any:
         """Name what is in an image.
