@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from backbone import fill
 from backbone.fill import MODELS, strides_of
-from sgformer.backbone import SGFormer, hold_significance
+from sgformer.backbone import hold_significance
 from sgformer.backbone.blocks import HybridScaleBlock
 from sgformer.ops.key_mean_attention import api
 from sgformer.ops.window_attention import edges_apart
@@ -398,16 +398,3 @@ def test_windows_at_the_edges_apart_change_nothing(size, monkeypatch):
     together = results()
     monkeypatch.setattr(edges_apart, "MIN_SPLIT", 0)
     torch.testing.assert_close(results(), together, rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"strides": (16, 4, 2, None)}, r"stride is 16; choose one of 8, 4, 2"),
-        ({"depths": (3, 2, 2, 1)}, r"depth is 3"),
-    ],
-)
-def test_stages_that_cannot_be_are_refused(arguments, message):
-    small = {"depths": (2, 2, 2, 1), "channels": (16,) * 4, "num_heads": (2,) * 4}
-    with pytest.raises(ValueError, match=message):
-        SGFormer(**(small | arguments))
