@@ -235,6 +235,13 @@ def test_a_training_without_any_labels_says_where_they_are_looked_for(root):
         read(root, "yolo", **options)
 
 
+def test_what_ultralytics_found_is_no_label(root):
+    found = root / "runs/detect/labels"
+    found.mkdir(parents=True)
+    shutil.move(root / "labels/train/0.txt", found)
+    assert "images without objects: 1" in str(read(root, "yolo"))
+
+
 @pytest.mark.parametrize("flags", ["11", "10", "22"])
 @pytest.mark.parametrize("plain", [True, False])
 def test_keypoints_beside_plain_boxes(root, flags, plain):

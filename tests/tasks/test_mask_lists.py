@@ -98,6 +98,17 @@ def test_colours_of_four_numbers(tmp_path, text):
     assert coding.read(tmp_path / "m.png").tolist() == [[0, 1]]
 
 
+def test_palettes_in_another_order_are_counted(tmp_path):
+    root = make_mask_folders(tmp_path)
+    colours = [(0, 0, 0), (250, 50, 83), (1, 2, 3)]
+    for number, path in enumerate(sorted((root / "annotations").rglob("*.png"))):
+        image = Image.open(path)
+        order = colours[::-1] if number == 1 else colours
+        image.putpalette([value for colour in order for value in colour] + [9] * (768 - 9))
+        image.save(path)
+    assert "1 masks have the colours of others in another order" in str(data(root))
+
+
 def test_ids_in_quotes(tmp_path):
     coding = read_mapping(
         write(tmp_path / "map.json", '{"classes": {"background": "0", "cat": ["1", "255"]}}')

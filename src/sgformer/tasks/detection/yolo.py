@@ -200,23 +200,21 @@ def _label(image: Path, root: Path) -> Path:
 
 
 def _apart(bare: list[Path], root: Path) -> Iterable[tuple[Path, Path]]:
-    """Text files that are called like images without labels, and belong to no other; each with that image."""
-    if not bare:
-        return
-    expected = {_label(image, root) for image in find_images(root)}
-    files = (file for file in root.rglob("*.txt") if not _is_list(file) and not lies_in_junk(file, root))
+    """Text files that are called like images without labels, and belong to no other; each with that image.
+
+    What Ultralytics finds, in its folder ``runs``, is left out.
+    """
+    expected = {_label(image, root) for image in find_images(root)} if bare else set()
     apart: dict[str, list[Path]] = {}
-    for file in sorted(files):
-        if file not in expected:
+    for file in sorted(root.rglob("*.txt")) if bare else ():
+        known = _is_list(file) or lies_in_junk(file, root) or "runs" in within(file, root).parts
+        if file not in expected and not known:
             apart.setdefault(file.stem, []).append(file)
     for path in bare:
         if found := apart.get(path.stem):
-            yield (
-                max(
-                    found, key=lambda file: (file.parent == path.parent, file.parent.name == path.parent.name)
-                ),
-                path,
-            )
+            likely = [file for file in found if file.parent == path.parent]
+            likely += [file for file in found if file.parent.name == path.parent.name]
+            yield (likely or found)[0], path
 
 
 def _other_image(file: Path) -> str:

@@ -2,11 +2,11 @@
 
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from ..images import ImageError, Preprocessing, has_pages
 from ..loading import DataError, unused
 from ..text import read_lines
 from .mapping import read_classes, read_mapping
-from .masks import IGNORE, Coding, size_of, turned_like
+from .masks import IGNORE, Coding, palette_of, size_of, turned_like
 
 Split = Literal["train", "val"]
 
@@ -253,6 +253,11 @@ def check(samples: list[Sample], coding: Coding, preprocessing: Preprocessing) -
                 looked.counts[str(sample.mask)] = found
             num_turned += turned
             num_pages += pages
+    if coding.colours is None and (odd := _num_rearranged(looked.counts, len(coding.classes))):
+        looked.notes.append(
+            f"{odd} masks have the colours of others in another order, and are read by number; if colours are classes, "
+            "name them: --data.mapping FILE"
+        )
     if num_turned:
         looked.notes.append(f"{num_turned} masks are turned as the EXIF data of their images say")
     if num_pages:
@@ -260,6 +265,15 @@ def check(samples: list[Sample], coding: Coding, preprocessing: Preprocessing) -
             f"{num_pages} images are TIFF files of several pages, of which the first is taken"
         )
     return looked
+
+
+def _num_rearranged(paths: Iterable[str], number: int) -> int:
+    """Count the masks whose first colours are those of others, in another order than most."""
+    palettes = Counter(palette_of(Path(path), number) for path in paths)
+    alike: dict[tuple[Any, ...], list[int]] = {}
+    for palette, count in palettes.items():
+        alike.setdefault(tuple(sorted(palette)), []).append(count)
+    return sum(sum(counts) - max(counts) for counts in alike.values())
 
 
 def _by_name(

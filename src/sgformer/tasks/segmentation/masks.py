@@ -190,6 +190,13 @@ def _values(values: NDArray[Any], bits: int, path: Path) -> NDArray[Any]:
     return values // (255 // (2**bits - 1)) if bits in (2, 4) else values
 
 
+def palette_of(path: Path, number: int) -> tuple[Colour, ...]:
+    """The first colours of a mask in colours by number; none of another mask."""
+    with _opened(path) as image:
+        values = (image.getpalette("RGB") or [])[: 3 * number] if image.mode == "P" else []
+    return tuple(zip(values[::3], values[1::3], values[2::3], strict=True))
+
+
 def turned_like(image: Path, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A mask of an image's raw pixels, turned and mirrored as the EXIF data of the image say."""
     with _opened(image) as opened:
