@@ -33,7 +33,7 @@ SPARING = {
 }
 # Other tasks than classification: recipe, what is judged, and what is changed to make it short.
 DENSE: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "camvid11": ("camvid", "val_miou", {"trainer.max_epochs": 3}),
+    "camvid11": ("camvid", "val_miou", {"trainer.max_epochs": 6}),
     "nuclei": ("nuclei", "val_mask_ap", {"trainer.max_epochs": 2}),
 }
 # All that a setting may change, so that none depends on what the recipe says today.
