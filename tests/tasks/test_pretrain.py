@@ -14,12 +14,15 @@ from safetensors.torch import save_file
 import sgformer
 from sgformer.commands.evaluate import evaluate
 from sgformer.commands.train import train
+from sgformer.engine import recipe as recipes
 from sgformer.engine.callbacks import LossError
 from sgformer.engine.sampling import Draw
 from sgformer.engine.weights import read_metadata
+from sgformer.tasks.backbones import kwargs_of
 from sgformer.tasks.classification import Classifier
 from sgformer.tasks.images import Preprocessing
 from sgformer.tasks.loading import DataError
+from sgformer.tasks.pretrain import Recipe
 from sgformer.tasks.pretrain.data import DataOptions, PretrainData, Weighted
 from sgformer.tasks.pretrain.teacher import Teacher, TeacherOptions
 
@@ -245,6 +248,14 @@ def test_what_does_not_fit_is_said_before_anything_is_written(teacher, photos, t
     with pytest.raises((ValueError, DataError), match=words):
         start(teacher, photos, tmp_path / "runs", **change)
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_recipe_takes_any_student():
+    """Nothing in it is for one model alone."""
+    parsed = recipes.parse(recipes.find("pretrain/sgformer_t"), Recipe, {"model.name": "convnext_femto"})
+    kwargs = kwargs_of(parsed.model, image_size=parsed.data.train_size)
+    with torch.device("meta"):
+        timm.create_model(parsed.model.name, **kwargs)
 
 
 def test_a_teacher_that_holds_a_nan_is_refused(photos, tmp_path):
