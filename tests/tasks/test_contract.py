@@ -19,6 +19,7 @@ from class_folders import make_class_folders
 from coco_files import make_coco
 from mask_folders import make_mask_folders
 from sgformer import tasks
+from sgformer.commands.embed import embed
 from sgformer.commands.train import train
 from sgformer.engine import fit, recipe, weights
 from sgformer.engine.callbacks import CountUnreadable
@@ -113,7 +114,7 @@ def test_every_task_is_made_of_the_same_parts(name):
     files = {path.stem for path in Path(folder.__file__).parent.glob("*.py")}
     same = {"data", "model", "task"}
     if name != "pretrain":  # whose model is a classifier
-        same |= {"augment", "evaluation", "options", "prediction"}
+        same |= {"augment", "evaluation", "export", "options", "prediction"}
     assert same <= files
 
 
@@ -188,6 +189,29 @@ def test_a_prediction_is_said_listed_and_drawn(run, images):
         json.dumps(prediction.to_dict(), allow_nan=False)
     assert model.training is False
     assert model.prepare(images[0], size=40).shape[:2] == (1, 3)
+
+
+def test_features_come_to_a_file_or_a_sentence_says_why_not(run, images, tmp_path):
+    images[0].save(tmp_path / "image.png")
+    out = tmp_path / "features.npz"
+    if sgformer.load(run).task == "classification":
+        embed(str(run), [str(tmp_path / "image.png")], out=out)
+        assert np.load(out)["features"].shape[0] == 1
+    else:
+        with pytest.raises(ValueError, match="features are those of a classifier"):
+            embed(str(run), [str(tmp_path / "image.png")], out=out)
+        assert not out.exists()
+
+
+def test_a_model_takes_over_what_fits_of_its_own_weights(run):
+    model = sgformer.load(run)
+    tensors = {name: tensor.clone() for name, tensor in model.saved.state_dict().items()}
+    for tensor in model.saved.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.zero_()
+    model.start_from(run)
+    again = model.saved.state_dict()
+    assert [name for name in tensors if not torch.equal(again[name], tensors[name])] == []
 
 
 def test_a_model_is_the_same_after_it_was_saved(run, images, tmp_path):

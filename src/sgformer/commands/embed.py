@@ -58,6 +58,7 @@ def embed(
     check_writable(out)
     with console.waiting("loading ..."):
         model = tasks.load(weights, device=console.device(device))
+        model.embed([])  # a task without features says so
     how, names = model.preprocessing, []
     found: list[Any] = []
     for start in console.track(range(0, len(paths), batch_size), "embedding"):

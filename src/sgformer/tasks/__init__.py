@@ -7,6 +7,7 @@
 ``model.py``        the model that people keep, a `kept.Kept`: ``predict``, ``save``, ``from_weights``
 ``prediction.py``   what it says of an image, a `kept.Prediction`
 ``evaluation.py``   ``evaluate(model, options)``: how good it is, a `judging.BaseReport`
+``export.py``       ``part(model, *, half=False)``: what is exported, a `part.Part`
 ``task.py``         a `task.Task`, which trains it; ``Recipe``; ``build(recipe)``: task and data of a run
 =================== =====================================================================================
 
@@ -33,13 +34,17 @@ class Folder(Protocol):
     Kept: "type[Kept]"
 
     def build(self, recipe: Any) -> "tuple[Task, Data]":
-        """Prepare a run: look through the data, then make a model for its classes."""
+        """Prepare a run: look through the data, then make a model for its classes; ValueError before all is written."""
         ...
 
     def evaluate(
         self, model: Any, data: Any, *, num_worst: int = 0, progress: Callable[[Any], Any] = iter
     ) -> "BaseReport | None":
-        """Evaluate a model on the validation images; None for a task whose images have no labels."""
+        """Evaluate a model on the validation images, in one pass over them; None for a task without labels.
+
+        ``data`` are the options of the recipe's section, ``num_worst`` how many mistakes are kept, and ``progress`` is
+        wrapped around the batches. The model stays in its mode.
+        """
         ...
 
 

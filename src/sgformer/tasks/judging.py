@@ -1,7 +1,7 @@
 """Reports on how good a model is, and the worst mistakes of one pass over the data."""
 
 import heapq
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -42,7 +42,7 @@ class Worst:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BaseReport:
+class BaseReport(ABC):
     """Report on how good a model is."""
 
     num_images: int

@@ -1,6 +1,6 @@
 """Trained models, whatever their task: they predict, are saved and loaded, and need nothing that training needs."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -17,7 +17,7 @@ from ..engine import weights
 from .images import ImageLike
 
 
-class Prediction:
+class Prediction(ABC):
     """Prediction for one image."""
 
     @abstractmethod
@@ -30,11 +30,15 @@ class Prediction:
 
     @abstractmethod
     def lines(self) -> list[tuple[str, float]]:
-        """Names and their numbers, the most important first."""
+        """Classes and their probabilities or shares, 0 to 1, the largest first; empty where there are no classes."""
 
     @abstractmethod
     def draw(self, image: ImageLike) -> Image.Image:
-        """Draw the prediction into the image."""
+        """Draw the prediction into the image, in RGB; it may be shrunk or enlarged, not stretched.
+
+        Raises:
+            ValueError: The image has another size than the one that was predicted, and places matter.
+        """
 
     def cells(self) -> dict[str, Any]:
         """Columns of a table, and what stands in them."""
@@ -73,7 +77,7 @@ class Kept(nn.Module):
 
     Args:
         name: The backbone's name in timm.
-        classes: Class names in the order of the outputs.
+        classes: Class names in the order of the outputs; empty for a task without classes.
         preprocessing: From an image to a tensor: a dataclass over `images.ReadsRGB`, stored with the weights.
         kwargs: More arguments of the backbone.
 
@@ -165,7 +169,7 @@ class Kept(nn.Module):
         return self
 
     def describe(self) -> dict[str, Any]:
-        """Return the metadata of the weights file beside name, arguments, classes and preprocessing."""
+        """Return the metadata of the weights file beside name, arguments, classes and preprocessing, for JSON."""
         raise NotImplementedError
 
     @classmethod
@@ -181,11 +185,24 @@ class Kept(nn.Module):
 
     @classmethod
     def described(cls, metadata: Mapping[str, Any]) -> dict[str, Any]:
-        """Arguments beside name, classes and kwargs, from what `describe` gave and the preprocessing."""
+        """Arguments of the constructor beside name, classes and kwargs, the preprocessing among them.
+
+        ``metadata`` are what `describe` gave and what `save` adds. The constructor builds without a download.
+        """
         raise NotImplementedError
 
-    # Each task has its own settings, which a common signature cannot name.
+    # Each task has its own settings, which a common signature cannot name. It takes one image, or a list and returns a
+    # list in its order, of any size, also as `preprocessing.read` gives them; in evaluation mode (`of_each`). What it
+    # says of an image does not depend on the others.
     predict: Callable[..., Any]
+
+    def start_from(self, path: str | Path) -> Any:
+        """Take over trained weights: the backbone, and the head where it fits.
+
+        Raises:
+            WeightsError: The file is damaged, or the backbones differ.
+        """
+        raise NotImplementedError
 
     def embed(self, images: Any, *, batch_size: int = 32) -> Tensor:
         """Pooled features of images, for tasks that have such; else ValueError."""

@@ -21,13 +21,13 @@ from .options import DataOptions
 
 
 class Data(LightningDataModule):
-    """The images of a task as batches. What a subclass adds: `dataset`, `num_images`, `as_image`.
+    """The images of a task as batches. What a subclass adds: `dataset`, `num_images`, `as_image`, and `__str__`.
 
     ``seed`` is where the order and the variation of training images start.
 
     Attributes:
         preprocessing: How images are prepared for the model.
-        classes: What the class indices mean.
+        classes: What the class indices mean; empty for a task without classes.
         notes: What lies there and is not used, and what else is unusual, a sentence each.
         weights: How often each training image is drawn, relative to the others; None: equally often.
     """
@@ -44,7 +44,11 @@ class Data(LightningDataModule):
 
     @abstractmethod
     def dataset(self, split: Split) -> Dataset[Any]:
-        """The images of a split: varied for train, always the same for val."""
+        """The images of a split: varied for train, always the same for val.
+
+        A sample is an image, its pixels as they were read, and a target; or `Unreadable`. An index is a number, or in
+        training what `sampling.drawn` takes apart.
+        """
 
     @property
     @abstractmethod
@@ -137,9 +141,11 @@ class Data(LightningDataModule):
 class Task(LightningModule):
     """Trains a model; what is worth keeping of it is ``model``. What a subclass adds: `loss`, and the validation.
 
+    Metrics of the validation are logged as ``val_...``, over all processes, others as ``train_...``.
+
     Attributes:
-        monitor: The logged metric by which the best epoch is chosen; higher is better.
-        weights: Of each class in the loss; None: all the same.
+        monitor: The metric, logged at every validation, by which the best epoch is chosen; higher is better.
+        weights: Of each class in the loss; None: all the same, or no classes.
     """
 
     monitor: str
