@@ -140,6 +140,18 @@ def test_masks_that_boxes_do_not_need(root):
     )
 
 
+@pytest.mark.parametrize("source", ["coco", "yolo"])
+def test_paths_may_be_relative_or_absolute(root, source, monkeypatch):
+    (root / "more").mkdir()
+    (root / "more" / "a.heic").write_text("")
+    monkeypatch.chdir(root)
+    images = "images" if source == "coco" else "images/train"
+    for where in (".", "images/..", f"{root}/"):
+        for named in (None, images, f"./{images}/", str(root / images)):
+            said = str(read(where, source, train=SplitOptions(images=named)))
+            assert said == f"{PLAIN}. train: .heic files in more/ not used: 1"
+
+
 def test_accents_of_a_mac(root):
     for path in (root / "images/train/0.jpg", root / "labels/train/0.txt"):
         form = "NFD" if path.suffix == ".jpg" else "NFC"

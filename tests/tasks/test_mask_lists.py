@@ -135,3 +135,10 @@ def test_what_lies_beside_is_named(tmp_path, name, where, note):
     (root / name).parent.mkdir(exist_ok=True)
     (root / name).write_text("")
     assert str(data(root)).endswith(f"; not used in {root / where}: {note}")
+
+
+def test_paths_may_be_relative_or_absolute(tmp_path, monkeypatch):
+    root = make_mask_folders(tmp_path)
+    monkeypatch.chdir(root)
+    for images in ("images/{split}", str(root / "images/{split}")):
+        assert "not used" not in str(data(".", images=images))

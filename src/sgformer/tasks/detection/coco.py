@@ -242,7 +242,7 @@ def check(
     if not images:
         raise DataError(f"{source.path} has no images that can be used{': ' + first(found) if found else ''}")
     doubts.note_crowds([one for rows in objects.values() for one in rows], notes)
-    ids = Counter(masks.shown(row["id"]) for row in source.rows["annotations"] if "id" in row)
+    ids = Counter(repr(row["id"]) for row in source.rows["annotations"] if "id" in row)
     notes["annotation ids that are there more than once"] = sum(count > 1 for count in ids.values())
     notes["images without objects"] = sum(not len(image.labels) for image in images)
     notes["names of classes that differ in capitals or blanks alone"] = num_alike(names.values())

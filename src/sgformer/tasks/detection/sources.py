@@ -109,31 +109,34 @@ def _note_files(
     notes = found["train"].notes
     if both := num_shared(images["train"], images["val"]):
         notes["images that are also in val"] = both
-    known = {
-        os.path.normpath(find_file(content.folder, row["file_name"]))
+    root = Path(os.path.abspath(root))
+    files = [(content.path, *content.used) for content in contents.values()]
+    files += [
+        (find_file(content.folder, row["file_name"]),)
         for content in contents.values()
         for row in content.rows["images"]
         if isinstance(row.get("file_name"), str)
-    }
-    known |= {
-        os.path.normpath(path) for content in contents.values() for path in (content.path, *content.used)
-    }
-    places = {Path(os.path.normpath(place)) for content in contents.values() for place in content.places}
+    ]
+    known = {os.path.abspath(file) for some in files for file in some}
+    places = {Path(os.path.abspath(place)) for content in contents.values() for place in content.places}
     places = {place for place in places if not any(other in place.parents for other in places)}
-    for place in sorted(places):
-        shown = os.path.relpath(place, root) if place.is_relative_to(root) else str(place)
-        notes.update(
-            {f"{suffix} files in {shown}/ not used": n for suffix, n in unused(place, known).items()}
-        )
-    within = [Path(path).relative_to(root) for path in known if Path(path).is_relative_to(root)]
-    used = {name for path in within for name in path.parts[:1]}
+    aside = {str(place) for place in places}
+    used = {
+        name
+        for path in known
+        if path.startswith(f"{root}{os.sep}")
+        for name in Path(path).relative_to(root).parts[:1]
+    }
     beside = [] if root in places else [path for path in sorted(root.iterdir()) if not _is_known(path.name)]
-    for path in beside:
-        if path.is_dir() and (path.name in used or path.name not in _OTHERS):
-            counts = unused(path, known, {str(place) for place in places})
-            notes.update({f"{suffix} files in {path.name}/ not used": n for suffix, n in counts.items()})
-        elif path.is_file() and str(path) not in known:
-            notes[f"{path.suffix.lower() or 'other'} files in {root.name}/ not used"] += 1
+    for path in [*sorted(places), *(path for path in beside if path not in places)]:
+        shown = os.path.relpath(path, root) if path.is_relative_to(root) else str(path)
+        if path.is_file():
+            notes[f"{path.suffix.lower() or 'other'} files in {root.name}/ not used"] += (
+                str(path) not in known
+            )
+        elif path in places or path.name in used or path.name not in _OTHERS:
+            counts = unused(path, known, aside - {str(path)})
+            notes.update({f"{suffix} files in {shown}/ not used": n for suffix, n in counts.items()})
 
 
 def unused(folder: Path, known: set[str], aside: Collection[str] = ()) -> Counter[str]:

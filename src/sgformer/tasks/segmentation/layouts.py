@@ -1,5 +1,6 @@
 """Where images and masks lie: plain folders, ADE20K as released, Cityscapes as released."""
 
+import os
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -110,8 +111,10 @@ class Layout:
             for name in self.splits.values()
         ]
         used: dict[Path, set[str]] = {}
+        root, folders = (Path(os.path.abspath(root)), [Path(os.path.abspath(one)) for one in folders])
         for path in (*folders, *others, *([self.listed] if self.listed else [])):
-            below = [path, *path.parents] if path.is_relative_to(root) else []
+            full = Path(os.path.abspath(path))
+            below = [full, *full.parents] if full.is_relative_to(root) else []
             for one in below[: below.index(root)] if below else []:
                 used.setdefault(one.parent, set()).add(one.name)
         return [
