@@ -222,8 +222,11 @@ def table(results: dict[str, dict]) -> str:
         version = found["package"].rsplit(" ", 1)[1]
         file = f"`{found['file']}`, {'open' if RUNTIMES[name].open_file else 'a file a size'}"
         cells = [f"{name} {version}", file]
-        for row in found["sizes"].values():
-            if "fails" in row:
+        for height, width in SIZES:
+            row = found["sizes"].get(f"{height}x{width}")
+            if row is None:
+                cells += ["not run", ""]
+            elif "fails" in row:
                 cells += [f"**fails**: {row['fails'].replace('|', '')}", ""]
             else:
                 cells += [f"{row['held']:.1e}", f"{row['same_top1']} of {row['images']}"]
