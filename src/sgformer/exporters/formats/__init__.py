@@ -63,8 +63,9 @@ class Format:
             name for name, package in self.packages.items() if importlib.util.find_spec(package) is None
         ]
         if missing:
+            suffix = next(suffix for suffix, kind in FORMATS.items() if kind is self)
             raise ModuleNotFoundError(
-                f"{self.module} files need {' and '.join(missing)}: pip install 'sgformer[{self.extra}]'",
+                f"{suffix} files need {' and '.join(missing)}: pip install 'sgformer[{self.extra}]'",
                 name=missing[0],
             )
 
