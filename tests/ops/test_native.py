@@ -9,6 +9,7 @@ from sgformer.ops import (
     depthwise_conv,
     key_mean_attention,
     linear,
+    map_norm,
     merge_tokens,
     native,
     window_attention,
@@ -129,6 +130,18 @@ def test_linear(rows, c, c_out):
     exact = torch.nn.functional.linear(*(y.double() for y in (x, weight, bias)))
     close(linear(x, weight, bias, backend="native"), exact, 2e-6)
     close(native.linear(x, weight, bias, more), exact + more.double(), 2e-6)
+
+
+def test_linear_without_bias():
+    x, weight = torch.randn(40, 32), torch.randn(48, 32)
+    close(linear(x, weight, backend="native"), x.double() @ weight.double().t(), 2e-6)
+
+
+@pytest.mark.parametrize("gelu", [False, True])
+def test_norm_of_a_map(gelu):
+    x, weight, bias = torch.randn(2, 9, 7, 32) + 3, torch.randn(32), torch.randn(32)
+    exact = map_norm(*(y.double() for y in (x, weight, bias)), gelu=gelu, backend="reference")
+    close(map_norm(x, weight, bias, gelu=gelu, backend="native"), exact, 1e-6)
 
 
 def test_norm_and_squares():

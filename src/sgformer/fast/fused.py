@@ -21,6 +21,7 @@ from ..backbone.regional import RegionalAttention
 from ..backbone.segment import Segment
 from ..backbone.stem import Downsample, Stem
 from ..ops import conv2d, conv_after, depthwise_conv, linear, linear_after, map_norm, merge_tokens
+from ..ops.linear import native
 from .conditions import layers_objection, mode_objection
 
 
@@ -130,6 +131,10 @@ def convolved(conv: nn.Conv2d, x: Tensor) -> Tensor:
     (stride, _), (padding, _) = conv.stride, conv.padding
     assert isinstance(padding, int)
     numbers = {"stride": stride, "padding": padding, "groups": conv.groups}
+    if conv.kernel_size == (1, 1) and not padding and stride == conv.groups == 1:
+        tokens, weight = x.permute(0, 2, 3, 1), conv.weight.flatten(1)
+        if not native.why_not(tokens, weight, conv.bias) and not native.why_slow(tokens, weight, conv.bias):
+            return native.project(tokens, weight, conv.bias).permute(0, 3, 1, 2)
     if not _widens(conv, x):
         return conv2d(x, conv.weight, conv.bias, **numbers)
     with torch.autocast("cpu", enabled=False):

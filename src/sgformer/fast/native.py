@@ -67,10 +67,10 @@ def _weights_objection(block: Block, attn: Any) -> str | None:
     layers += [attn.coarse, attn.coarse_norm] if isinstance(attn, HybridScaleAttention) else []
     for layer in layers:
         for weight in layer._parameters.values():
-            if weight is None or weight.dtype is not torch.float32 or not weight.is_contiguous():
-                return "a weight is missing, not in float32 or not contiguous"
-            if weight.device.type != "cpu":
-                return "a weight is not on the CPU"
+            if weight is None or weight.dtype is not torch.float32:
+                return "a weight is missing, or not in float32"
+            if not (weight.is_cpu and weight.is_contiguous()):
+                return "a weight is not on the CPU, or not contiguous"
     return None
 
 

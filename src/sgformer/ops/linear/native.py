@@ -12,11 +12,11 @@ MIN_TOKENS = 16
 
 def why_not(x: Tensor, weight: Tensor, bias: Tensor | None) -> str | None:
     """None, or a sentence."""
-    if bias is None or x.dtype is not torch.float32:
-        return "it computes in float32, with a bias"
+    if x.dtype is not torch.float32:
+        return "it computes in float32"
     if len(weight) % 16 or not weight.is_contiguous():
         return "it makes 16 channels at a time, by contiguous weights"
-    return native.objection((x, weight, bias), channels=x.shape[-1])
+    return native.objection((x, weight, weight if bias is None else bias), channels=x.shape[-1])
 
 
 def why_slow(x: Tensor, weight: Tensor, bias: Tensor | None) -> str | None:
@@ -24,11 +24,12 @@ def why_slow(x: Tensor, weight: Tensor, bias: Tensor | None) -> str | None:
     return "there are few tokens" if x.shape[:-1].numel() < MIN_TOKENS else None
 
 
-def project(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def project(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Compute `reference.project`.
 
     Shape:
         - x: `(..., c)`; weight: `(c', c)`; bias: `(c',)`
         - returns: `(..., c')`
     """
+    bias = weight.new_zeros(len(weight)) if bias is None else bias
     return native.linear(x.contiguous(), weight, bias)

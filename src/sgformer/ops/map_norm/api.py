@@ -5,10 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..dispatch import Backend, choose, explain, never
-from . import reference, triton
+from . import native, reference, triton
 
 # The most preferred first.
 BACKENDS = {
+    "native": Backend(native.normalize, native.why_not, never),
     "triton": Backend(triton.normalize, triton.why_not, triton.why_slow),
     "reference": Backend(reference.normalize, never, never),
 }
@@ -32,7 +33,8 @@ def map_norm(
         eps: added to the variance.
         gelu: pass the result through the exact GELU.
         backend: `"reference"`, the plain definition; `"triton"`, kernels for GPUs, which keep only the map for the
-            backward pass; `"auto"` chooses, and `explain_backends` says why.
+            backward pass; `"native"`, one for a CPU, where there is one; `"auto"` chooses, and `explain_backends`
+            says why.
 
     Raises:
         ValueError: if shapes or the backend's name do not fit.

@@ -146,6 +146,19 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, *, gelu: boo
     return out
 
 
+def map_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, *, gelu: bool) -> Tensor:
+    """A norm over all of each map, through GELU where asked for; in float32 and contiguous.
+
+    Shape:
+        - x, returns: `(B, H, W, c)`; weight, bias: `(c,)`
+    """
+    out = torch.empty_like(x)
+    B, H, W, c = x.shape
+    numbers = [x.data_ptr(), weight.data_ptr(), bias.data_ptr(), out.data_ptr(), B, H * W, c, gelu]
+    run("map_norm", x.dtype, [*numbers, torch.get_num_threads()], eps)
+    return out
+
+
 def squares(x: Tensor, side: int) -> Tensor:
     """A map cut into squares, filled up with zeros; in float32 and contiguous.
 

@@ -515,6 +515,37 @@ void norm(const int64_t* a, double eps) {
   }
 }
 
+// A norm over all of each map, with a GELU after it if asked for. Mean and variance are added up in float64.
+void map_norm(const int64_t* a, double eps) {
+  const float *x = reinterpret_cast<float*>(a[0]), *weight = reinterpret_cast<float*>(a[1]);
+  const float* bias = reinterpret_cast<float*>(a[2]);
+  float* out = reinterpret_cast<float*>(a[3]);
+  const int64_t B = a[4], tokens = a[5], c = a[6], with_gelu = a[7], threads = a[8];
+  for (int64_t b = 0; b < B; ++b) {
+    const float* in = x + b * tokens * c;
+    double total = 0, squares = 0;
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1) reduction(+ : total, squares)
+    for (int64_t n = 0; n < tokens; ++n) {
+      Vec some = {}, squared = {};
+      for (int64_t i = 0; i < c; i += kLanes) {
+        const Vec y = load(in + n * c + i);
+        some += y;
+        squared += y * y;
+      }
+      total += sum(some);
+      squares += sum(squared);
+    }
+    const double mean = total / double(tokens * c);
+    const float scale = float(1 / std::sqrt(std::max(0.0, squares / double(tokens * c) - mean * mean) + eps));
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+    for (int64_t n = 0; n < tokens; ++n)
+      for (int64_t i = 0; i < c; i += kLanes) {
+        const Vec y = (load(in + n * c + i) - float(mean)) * (scale * load(weight + i)) + load(bias + i);
+        store(out + (b * tokens + n) * c + i, with_gelu ? gelu(y) : y);
+      }
+  }
+}
+
 // A map cut into squares, zeros beyond it, in the order of a convolution's weights: channel, row, column.
 void squares(const int64_t* a) {
   const float* x = reinterpret_cast<float*>(a[0]);
@@ -547,6 +578,7 @@ void depthwise_float32(const int64_t* a) { depthwise<float>(a); }
 void depthwise_bfloat16(const int64_t* a) { depthwise<BFloat16>(a); }
 void linear_float32(const int64_t* a) { linear(a); }
 void norm_float32(const int64_t* a, double eps) { norm(a, eps); }
+void map_norm_float32(const int64_t* a, double eps) { map_norm(a, eps); }
 void squares_float32(const int64_t* a) { squares(a); }
 void merge_float32(const int64_t* a) { merge<float>(a); }
 void merge_bfloat16(const int64_t* a) { merge<BFloat16>(a); }
