@@ -30,8 +30,8 @@ from .conditions import (
     unobserved,
 )
 
-# Of larger hidden maps a strip at a time is as fast, and takes less memory: 32 MB.
-MAX_HIDDEN = 2**23
+# Of larger hidden maps a strip at a time is as fast, and takes less memory: 16 MB.
+MAX_HIDDEN = 2**22
 
 
 def why_not(block: Block, x: Tensor, *significance: Tensor) -> str | None:
