@@ -24,9 +24,6 @@ from .conditions import observed_within
 
 T = TypeVar("T")
 
-# A conductor leaves what lies between strips to one thread, which takes too long for fewer numbers in the map.
-MIN_CONDUCTED = 2**20
-
 _lock = threading.Lock()
 _conducting = threading.local()  # in a thread that conducts, `threads`: how many work at the pieces
 
@@ -62,8 +59,7 @@ def conducted(way: Callable[..., T]) -> Callable[..., T]:
     @functools.wraps(way)
     def conduct(segment: torch.nn.Module, *inputs: torch.Tensor) -> T:
         threads = torch.get_num_threads()
-        small = inputs[0].numel() < MIN_CONDUCTED
-        if small or threads == 1 or is_watched() or any(observed_within(segment)):
+        if threads == 1 or is_watched() or any(observed_within(segment)):
             return way(segment, *inputs)
         inference = torch.is_inference_mode_enabled()
 
