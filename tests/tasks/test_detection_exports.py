@@ -72,6 +72,7 @@ def test_folders_lists_and_files_of_images(root):
     assert "2 + 2 images, 4 + 4 objects" in said
     assert "images listed twice in train, read once: 1" in said
     assert ".jpg files in images/train/ not used: 1" in said
+    assert "set/ not used" not in said
     (root / "list.txt").write_text("images/more/9.jpg\n")
     with pytest.raises(DataError, match=r"list.txt: there is no image 'images/more/9.jpg'"):
         read(root, "yolo")

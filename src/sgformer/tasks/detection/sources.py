@@ -131,12 +131,13 @@ def _note_files(
     for path in [*sorted(places), *(path for path in beside if path not in places)]:
         shown = os.path.relpath(path, root) if path.is_relative_to(root) else str(path)
         if path.is_file():
-            notes[f"{path.suffix.lower() or 'other'} files in {root.name}/ not used"] += (
-                str(path) not in known
-            )
+            shown = root.name
+            counts = Counter([path.suffix.lower() or "other"] * (str(path) not in known))
         elif path in places or path.name in used or path.name not in _OTHERS:
             counts = unused(path, known, aside - {str(path)})
-            notes.update({f"{suffix} files in {shown}/ not used": n for suffix, n in counts.items()})
+        else:
+            continue
+        notes.update({f"{suffix} files in {shown}/ not used": n for suffix, n in counts.items()})
 
 
 def unused(folder: Path, known: set[str], aside: Collection[str] = ()) -> Counter[str]:
