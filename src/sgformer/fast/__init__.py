@@ -53,6 +53,6 @@ GlobalAttention.ways = {
 for _block in (HybridScaleBlock, SelfGuidedBlock, GlobalBlock):
     _block.ways = {
         "native": Way(native.block, native.why_not),
-        "strips": Way(conducted(strips.block), strips.why_not_block),
+        "strips": Way(conducted(strips.block, least=2**20), strips.why_not_block),
         "recomputed": Way(recomputed.block, recomputed.why_not_block),
     }

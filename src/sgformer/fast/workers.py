@@ -50,16 +50,21 @@ def each(task: Callable[..., T], pieces: Iterable[Sequence[Any]]) -> list[T]:
     return list(pool.map(run, pieces))
 
 
-def conducted(way: Callable[..., T]) -> Callable[..., T]:
+def conducted(way: Callable[..., T], *, least: int = 0) -> Callable[..., T]:
     """Have a thread that leaves PyTorch's own asleep run a way, and call `each` in it.
 
     Hooks within the segment, the first argument, run where the user is: with them the way is as it was.
+
+    Args:
+        way: takes a segment, and a map first of all.
+        least: of so many numbers maps are; of a smaller one, what lies between strips is shared out as ever.
     """
 
     @functools.wraps(way)
     def conduct(segment: torch.nn.Module, *inputs: torch.Tensor) -> T:
         threads = torch.get_num_threads()
-        if threads == 1 or is_watched() or any(observed_within(segment)):
+        small = least > 0 and inputs[0].numel() < least
+        if small or threads == 1 or is_watched() or any(observed_within(segment)):
             return way(segment, *inputs)
         inference = torch.is_inference_mode_enabled()
 
