@@ -169,10 +169,7 @@ def value(run: Run, metric: str) -> float | None:
 
 def better_rate(table: str, backbone: str) -> float | None:
     """The learning rate with the better first seed; None while one of them is missing."""
-    found = {
-        rate: value(Run(table, backbone, rate, SEEDS[0]), TABLES[table].metric)
-        for rate in TABLES[table].rates
-    }
+    found = {rate: value(Run(table, backbone, rate, SEEDS[0]), TABLES[table].metric) for rate in TABLES[table].rates}
     if any(score is None for score in found.values()):
         return None
     return max(found, key=lambda rate: found[rate] or 0.0)
@@ -330,9 +327,7 @@ def page() -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("verb", choices=["list", "run", "costs", "tables"])
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--out", type=Path, default=Path("runs/comparison"))
@@ -340,17 +335,13 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     if arguments.verb == "run":
-        return run_all(
-            arguments.data.absolute(), arguments.out.absolute(), arguments.hours, arguments.threads
-        )
+        return run_all(arguments.data.absolute(), arguments.out.absolute(), arguments.hours, arguments.threads)
     if arguments.verb == "list":
         for run in planned():
             print(f"{run.name}: {'done' if run.result.is_file() else 'left'}")
     elif arguments.verb == "costs":
         for name, cost in costs().items():
-            print(
-                f"{name}: {cost['parameters'] / 1e6:.1f}M, {cost['gmacs']:.2f} GMACs, {cost['seconds'] * 1e3:.0f} ms"
-            )
+            print(f"{name}: {cost['parameters'] / 1e6:.1f}M, {cost['gmacs']:.2f} GMACs, {cost['seconds'] * 1e3:.0f} ms")
     else:
         (ROOT / "docs" / "comparison.md").write_text(page(), encoding="utf-8")
     return 0

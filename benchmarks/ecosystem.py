@@ -195,9 +195,7 @@ def main(names: list[str]) -> None:
                 print(key, results[key])
                 RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     head, _, rest = PAGE.read_text(encoding="utf-8").partition(START)
-    PAGE.write_text(
-        head + START + "\n" + table(results) + "\n" + END + rest.partition(END)[2], encoding="utf-8"
-    )
+    PAGE.write_text(head + START + "\n" + table(results) + "\n" + END + rest.partition(END)[2], encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -23,9 +23,7 @@ RESULTS = Path(__file__).with_name("results")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", type=Path, help="a folder of images")
     parser.add_argument("--weights", default="sgformer_t")
     arguments = parser.parse_args()
@@ -35,9 +33,7 @@ def main() -> None:
     for path in paths:
         start = time.perf_counter()
         explain(arguments.weights, path)
-        seconds[f"{path.name}, {'x'.join(map(str, Image.open(path).size))}"] = round(
-            time.perf_counter() - start, 2
-        )
+        seconds[f"{path.name}, {'x'.join(map(str, Image.open(path).size))}"] = round(time.perf_counter() - start, 2)
     result = {
         "weights": arguments.weights,
         "seconds": seconds,

@@ -56,9 +56,7 @@ def rows(name: str, folder: Path):
     variant, budget, suffix = described(name)
     preprocessing = Preprocessing(image_size=(224, 224))
     options = {"token_budget": int(budget)} if budget else {}
-    model = Classifier(
-        variant, classes=[str(i) for i in range(10)], preprocessing=preprocessing, kwargs=options
-    ).eval()
+    model = Classifier(variant, classes=[str(i) for i in range(10)], preprocessing=preprocessing, kwargs=options).eval()
     fill_(model.backbone)
     model.save(folder / "weights.safetensors")
     path = export.export(folder / "weights.safetensors", folder / f"model.{suffix}")

@@ -32,9 +32,7 @@ def named(path: Path) -> str:
     about = about_exported(path)
     sizes = about["sizes"]
     kind = "ONNX Runtime" if path.suffix == ".onnx" else "torch.export"
-    return (
-        f"{kind}, {'one size' if sizes['smallest'] == sizes['largest'] else 'any size'}, {about['precision']}"
-    )
+    return f"{kind}, {'one size' if sizes['smallest'] == sizes['largest'] else 'any size'}, {about['precision']}"
 
 
 def machine() -> str:
@@ -60,9 +58,7 @@ def main(weights: str, files: list[str]) -> None:
     path = RESULTS / f"export_{model.name}_{torch.get_num_threads()}threads_torch{version}_{date}.csv"
     with path.open("w", newline="") as file, torch.inference_mode():
         writer = csv.writer(file)
-        writer.writerow(
-            ["way", "batch", "size", "median_ms", "fastest_ms", "eager_over_this", "onnxruntime", "cpu"]
-        )
+        writer.writerow(["way", "batch", "size", "median_ms", "fastest_ms", "eager_over_this", "onnxruntime", "cpu"])
         for batch in BATCHES:
             x = torch.randn(batch, 3, SIZE, SIZE)
             times: dict[str, list[float]] = {name: [] for name in ways}

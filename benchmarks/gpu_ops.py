@@ -97,17 +97,14 @@ def microseconds(step: Step, inputs: list[Tensor]) -> tuple[float, float]:
         torch.autograd.grad(step().sum(), inputs)
 
     medians = [
-        Timer("f()", globals={"f": f}).blocked_autorange(min_run_time=0.1).median
-        for f in (there, there_and_back)
+        Timer("f()", globals={"f": f}).blocked_autorange(min_run_time=0.1).median for f in (there, there_and_back)
     ]
     return medians[0] * 1e6, medians[1] * 1e6
 
 
 def main() -> None:
     """Times all, prints them, and keeps them where they come from a GPU."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     device = parser.parse_args().device
     if device == "cuda" and not torch.cuda.is_available():

@@ -97,11 +97,7 @@ def train(run: Run, data: Path, *, steps: int | None = None) -> dict[str, Any]:
     model = task.build(run.merging)
     optimizer = torch.optim.AdamW(parameter_groups(model), task.lr)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, task.lr, total_steps=steps, pct_start=0.15)
-    held = (
-        contextlib.nullcontext()
-        if run.order == "significance"
-        else orders.held(model, run.order, seed=run.seed)
-    )
+    held = contextlib.nullcontext() if run.order == "significance" else orders.held(model, run.order, seed=run.seed)
     begun, losses, judged = time.monotonic(), [], []
     with held:
         for step, (x, target) in zip(range(1, steps + 1), task.batches(data, run.seed), strict=False):
@@ -116,16 +112,12 @@ def train(run: Run, data: Path, *, steps: int | None = None) -> dict[str, Any]:
                 with torch.no_grad():
                     metrics = task.judge(model.eval(), data)
                 seconds = time.monotonic() - begun
-                judged.append(
-                    {"step": step, "loss": statistics.mean(losses), **metrics, "seconds": round(seconds, 1)}
-                )
+                judged.append({"step": step, "loss": statistics.mean(losses), **metrics, "seconds": round(seconds, 1)})
                 losses = []
                 print("  " + ", ".join(f"{key} {value:.4g}" for key, value in judged[-1].items()), flush=True)
     return {
         **dataclasses.asdict(run),
-        "recipe": {
-            key: value for key, value in dataclasses.asdict(task).items() if key not in ("title", "shown")
-        },
+        "recipe": {key: value for key, value in dataclasses.asdict(task).items() if key not in ("title", "shown")},
         "steps": steps,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "commit": commit(),
@@ -230,9 +222,7 @@ def tables() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("verb", choices=["list", "run", "tables"])
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--hours", type=float, default=24.0)

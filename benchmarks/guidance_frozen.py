@@ -63,9 +63,7 @@ def models() -> dict[str, SGFormer]:
     regional = timm.create_model("sgformer_t", merging="regions").eval()
     own = regional.state_dict()
     of_regions = {name: tensor for name, tensor in weights.items() if ".merge." not in name}
-    for name in (
-        name for name in own if ".merge." in name
-    ):  # the coarse cells as the first band, the rest as the last
+    for name in (name for name in own if ".merge." in name):  # the coarse cells as the first band, the rest as the last
         prefix, _, rest = name.rpartition(".merge.")
         place, _, kind = rest.partition(".")
         last = max(int(other.split(".")[-2]) for other in weights if other.startswith(f"{prefix}.merge."))
@@ -171,9 +169,7 @@ def table() -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("verb", choices=["run", "tables"])
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--hours", type=float, default=24.0)

@@ -143,9 +143,7 @@ class SmallDigits(Task):
                     target["others"].gather(-1, own),
                 )
             )
-        right, others, are, same, are_same = (
-            torch.cat(values).numpy() for values in zip(*found, strict=True)
-        )
+        right, others, are, same, are_same = (torch.cat(values).numpy() for values in zip(*found, strict=True))
         return {
             "top1": float(right.mean()),
             "others_auc": auc(others, are),
@@ -179,9 +177,7 @@ class Imagenette(Task):
             for path in sorted(of_class.iterdir()):
                 image = Image.open(path).convert("RGB")
                 scale = side / min(image.size)
-                image = image.resize(
-                    (max(side, round(image.width * scale)), max(side, round(image.height * scale)))
-                )
+                image = image.resize((max(side, round(image.width * scale)), max(side, round(image.height * scale))))
                 top, left = (image.height - side) // 2, (image.width - side) // 2
                 images.append(np.asarray(image.crop((left, top, left + side, top + side))))
                 labels.append(label)
@@ -261,9 +257,7 @@ class CamVid(Task):
             mask = Image.open((folder / "annotations" / split / path.name).with_suffix(".png"))
             images.append(np.asarray(Image.open(path).convert("RGB").resize(size, Image.Resampling.BOX)))
             masks.append(np.asarray(mask.resize(size, Image.Resampling.NEAREST)))
-        return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2), torch.from_numpy(
-            np.stack(masks)
-        ).long()
+        return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2), torch.from_numpy(np.stack(masks)).long()
 
     def batches(self, data: Path, seed: int) -> Iterator[Batch]:
         """Random crops of the training images, mirrored half the time."""

@@ -46,11 +46,7 @@ def start(out: Path, resume: Path | None) -> subprocess.Popen[bytes]:
 def tensors(folder: Path) -> dict[str, torch.Tensor]:
     """Current and averaged weights, and the optimizer's state."""
     checkpoint = torch.load(folder / "last.ckpt", weights_only=True)
-    found = {
-        f"{kind}.{k}": v
-        for kind in ("state_dict", "current_model_state")
-        for k, v in checkpoint[kind].items()
-    }
+    found = {f"{kind}.{k}": v for kind in ("state_dict", "current_model_state") for k, v in checkpoint[kind].items()}
     for i, state in checkpoint["optimizer_states"][0]["state"].items():
         found |= {f"optimizer.{i}.{name}": torch.as_tensor(value) for name, value in state.items()}
     return found

@@ -26,15 +26,11 @@ def mask_on_tokens(
         `tokens`, 0 to 1.
     """
     pixels = np.asarray(mask, np.float64)
-    down, right = (
-        overlap(n, length, share) for n, length, share in zip(tokens, pixels.shape, covered, strict=True)
-    )
+    down, right = (overlap(n, length, share) for n, length, share in zip(tokens, pixels.shape, covered, strict=True))
     return np.clip(down.T @ pixels @ right, 0, 1)
 
 
-def roc_auc(
-    significance: ArrayLike, mask: ArrayLike, *, covered: tuple[float, float] = (1.0, 1.0)
-) -> float | None:
+def roc_auc(significance: ArrayLike, mask: ArrayLike, *, covered: tuple[float, float] = (1.0, 1.0)) -> float | None:
     """Compute the area under the ROC curve: how often a place on an object is more significant than one beside it.
 
     Each token counts for the mask and against it by area; ties count half. 0.5 is chance.
@@ -58,9 +54,7 @@ def roc_auc(
     return float((on_at * (below + off_at / 2)).sum() / (on.sum() * off.sum()))
 
 
-def points_at_object(
-    significance: ArrayLike, mask: ArrayLike, *, covered: tuple[float, float] = (1.0, 1.0)
-) -> float:
+def points_at_object(significance: ArrayLike, mask: ArrayLike, *, covered: tuple[float, float] = (1.0, 1.0)) -> float:
     """The pointing game: the share of the most significant token that lies on an object.
 
     Where several tokens are the most significant, the mean over them. By chance it is the share of the image that

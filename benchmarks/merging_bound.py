@@ -251,9 +251,7 @@ def run(weights: str, images: Path, num: int, budgets: list[int], size: int | No
             for (stage, budget, way), values in rows.items()
         ],
     }
-    out = (
-        RESULTS / f"merging_{Path(weights).stem}_{'_'.join(images.absolute().parts[-2:])}_{x.shape[-1]}.json"
-    )
+    out = RESULTS / f"merging_{Path(weights).stem}_{'_'.join(images.absolute().parts[-2:])}_{x.shape[-1]}.json"
     out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return out
 
@@ -263,20 +261,12 @@ def table() -> str:
     for path in sorted(RESULTS.glob("merging_*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
         size = "x".join(map(str, result["size"]))
-        lines += [
-            f"\n`{result['weights']}`, {result['num_images']} images of `{result['images']}`, {size}:\n"
-        ]
+        lines += [f"\n`{result['weights']}`, {result['num_images']} images of `{result['images']}`, {size}:\n"]
         num_keys = {
-            (row["stage"], row["budget"]): row["num_keys"]
-            for row in result["rows"]
-            if row["way"] == next(iter(WAYS))
+            (row["stage"], row["budget"]): row["num_keys"] for row in result["rows"] if row["way"] == next(iter(WAYS))
         }
-        columns = [
-            c for c in num_keys if c[1] == "none" or num_keys[c] != num_keys[c[0], "none"]
-        ]  # where it binds
-        heads = (
-            f"{stage}, {'no budget' if budget == 'none' else f'budget {budget}'}" for stage, budget in columns
-        )
+        columns = [c for c in num_keys if c[1] == "none" or num_keys[c] != num_keys[c[0], "none"]]  # where it binds
+        heads = (f"{stage}, {'no budget' if budget == 'none' else f'budget {budget}'}" for stage, budget in columns)
         lines += [f"| Keys from | {' | '.join(heads)} |", "|---" * (len(columns) + 1) + "|"]
         for way, note in WAYS.items():
             cells = []
@@ -288,16 +278,12 @@ def table() -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("verb", choices=["run", "table"])
     parser.add_argument("weights", nargs="?")
     parser.add_argument("images", nargs="?", type=Path)
     parser.add_argument("--num", type=int, default=64)
-    parser.add_argument(
-        "--size", type=int, help="side of the images; as the weights say where it is not given"
-    )
+    parser.add_argument("--size", type=int, help="side of the images; as the weights say where it is not given")
     parser.add_argument("--budget", type=int, nargs="*", default=[16, 48])
     arguments = parser.parse_args()
     if arguments.verb == "run":

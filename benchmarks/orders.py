@@ -49,9 +49,7 @@ def _map(kind: Kind, attention: SelfGuidedAttention, seed: int, measured: Tensor
     return order.argsort().to(torch.float64).view(1, H, W).expand_as(measured)
 
 
-def even_splits(
-    attention: RegionalAttention, height: int, width: int, *, device: torch.device | None = None
-) -> Tensor:
+def even_splits(attention: RegionalAttention, height: int, width: int, *, device: torch.device | None = None) -> Tensor:
     """A map by which the cells that are split lie evenly over the image: along a sequence that fills the plane evenly.
 
     Shape:

@@ -24,9 +24,7 @@ BATCH = 25
 
 
 @torch.inference_mode()
-def logits_of_each_way(
-    model: torch.nn.Module, low: torch.nn.Module, x: Tensor
-) -> Iterator[tuple[str, Tensor]]:
+def logits_of_each_way(model: torch.nn.Module, low: torch.nn.Module, x: Tensor) -> Iterator[tuple[str, Tensor]]:
     """The same images by each way, the first of which is what the others are compared with."""
     yield "float32", model(x)
     yield "bfloat16", low(x.bfloat16()).float()
@@ -55,9 +53,7 @@ def main(weights: str, folder: str, most: int | None, device: str) -> None:
     exact = next(iter(logits.values()))
     with (RESULTS / name).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(
-            ["way", "images", "top1", "answers_as_float32", "logit_error_median", "logit_error_q99"]
-        )
+        writer.writerow(["way", "images", "top1", "answers_as_float32", "logit_error_median", "logit_error_q99"])
         for way, given in logits.items():
             errors = (given - exact).abs().flatten() / exact.std()
             right, same = (int((given.argmax(1) == wanted).sum()) for wanted in (labels, exact.argmax(1)))
@@ -69,9 +65,7 @@ def main(weights: str, folder: str, most: int | None, device: str) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights")
     parser.add_argument("folder")
     parser.add_argument("--most", type=int, help="of the images only so many")

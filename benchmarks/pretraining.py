@@ -251,16 +251,12 @@ def step(folder: Path, steps: int) -> None:
         "versions": {"torch": torch.__version__, "timm": timm.__version__, "machine": platform.machine()},
     }
     print(json.dumps(result, indent=2))
-    (RESULTS.parent / "pretraining_step.json").write_text(
-        json.dumps(result, indent=2) + "\n", encoding="utf-8"
-    )
+    (RESULTS.parent / "pretraining_step.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
     measuring = verbs.add_parser("measure")
     measuring.add_argument("data", type=Path)

@@ -169,9 +169,7 @@ def measure(name: str, images: list[Path], folder: Path) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def compare(
-    run: Run, part: parts.Part, images: list[Path], size: tuple[int, int], mean: Any, std: Any
-) -> dict:
+def compare(run: Run, part: parts.Part, images: list[Path], size: tuple[int, int], mean: Any, std: Any) -> dict:
     """The largest differences with the ranking held, how often both name the same class, and seconds an image."""
     held = absolute = of_maps = 0.0
     same, seconds, eager = 0, [], []
@@ -232,11 +230,7 @@ def table(results: dict[str, dict]) -> str:
                 cells += [f"{row['held']:.1e}", f"{row['same_top1']} of {row['images']}"]
         first = next(iter(found["sizes"].values()))
         cells.append(
-            f"{found['alone']:.4f}"
-            if "alone" in found
-            else f"({first['seconds']:.4f})"
-            if "seconds" in first
-            else ""
+            f"{found['alone']:.4f}" if "alone" in found else f"({first['seconds']:.4f})" if "seconds" in first else ""
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -247,9 +241,7 @@ def write_page() -> None:
     results = {name: json.loads(p.read_text(encoding="utf-8")) for name, p in paths.items() if p.exists()}
     head, _, rest = PAGE.read_text(encoding="utf-8").partition(START)
     assert rest, f"{PAGE} has no place for the table"
-    PAGE.write_text(
-        head + START + "\n" + table(results) + "\n" + END + rest.partition(END)[2], encoding="utf-8"
-    )
+    PAGE.write_text(head + START + "\n" + table(results) + "\n" + END + rest.partition(END)[2], encoding="utf-8")
 
 
 def main(values: argparse.Namespace) -> None:
@@ -287,14 +279,10 @@ def main(values: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", metavar="IMAGES")
     parser.add_argument("names", nargs="*", metavar="NAME")
-    parser.add_argument(
-        "--python", action="append", default=[], metavar="NAME=PATH", help="by runtime or package"
-    )
+    parser.add_argument("--python", action="append", default=[], metavar="NAME=PATH", help="by runtime or package")
     parser.add_argument("--files", default="", help="a folder in which exported files are kept")
     parser.add_argument("--time", choices=RUNTIMES, help="only this one's seconds, with files that were kept")
     parser.add_argument("--one", choices=RUNTIMES, help=argparse.SUPPRESS)

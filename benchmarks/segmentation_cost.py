@@ -186,9 +186,7 @@ def tables() -> None:
                 row["kwargs"] = "" if row.get("kwargs") in (None, "{}") else f"`{row['kwargs']}`"
                 if "parameters" in row:
                     row["parameters"] = f"{int(row['parameters']) / 1e6:.1f}M"
-                lines.append(
-                    "| " + " | ".join(cell.format(**row).strip() for cell in columns.values()) + " |"
-                )
+                lines.append("| " + " | ".join(cell.format(**row).strip() for cell in columns.values()) + " |")
         content = "\n".join([*lines, "", f"`{path.name}`", ""])
         marks = rf"(<!-- cost:{name} -->\n).*?(<!-- /cost:{name} -->)"
         text = re.sub(marks, lambda found, new=content: found[1] + new + found[2], text, flags=re.DOTALL)

@@ -26,9 +26,7 @@ BUDGETS = ("", "?token_budget=16", "?token_budget=98")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", type=Path, help="a folder of images")
     parser.add_argument("--weights", default="sgformer_t")
     parser.add_argument("--uploads", type=int, default=200)

@@ -159,9 +159,7 @@ def measure_curves(model: Any, name: str) -> dict[str, Any]:
             curves.setdefault(key, []).append(np.stack(both))
     count = len(explained)
     means = {key: np.mean(values, 0) for key, values in curves.items()}
-    spread = {
-        key: np.std([area(v) for v in values], axis=0, ddof=1) / count**0.5 for key, values in curves.items()
-    }
+    spread = {key: np.std([area(v) for v in values], axis=0, ddof=1) / count**0.5 for key, values in curves.items()}
     return {
         "num_images": count,
         "maps": {

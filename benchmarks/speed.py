@@ -74,11 +74,7 @@ def rows(path: Path) -> str:
         lines = list(csv.DictReader(file))
     fair: dict[tuple[str, ...], float] = {}
     for cells in lines:
-        if (
-            cells["model"] == SWIN
-            and cells["seconds_median"]
-            and FAST in {line.get("float32") for line in lines}
-        ):
+        if cells["model"] == SWIN and cells["seconds_median"] and FAST in {line.get("float32") for line in lines}:
             seconds = float(cells["seconds_median"])
             fair[_case(cells)] = min(seconds, fair.get(_case(cells), seconds))
     return "".join(row(cells, fair.get(_case(cells))) for cells in lines)

@@ -99,10 +99,7 @@ def _cells(group: str, names: list[str], runs: list[dict[str, Any]], detailed: b
         ", ".join(epochs),
         *[", ".join(steps)] * detailed,
         f"{minutes:.{0 if minutes >= 10 or not detailed else 1}f}",
-        *(
-            _spread([_value(run, metric, which) for run in runs])
-            for _, metric, which in COLUMNS[recipe["task"]]
-        ),
+        *(_spread([_value(run, metric, which) for run in runs]) for _, metric, which in COLUMNS[recipe["task"]]),
     ]
 
 
@@ -133,11 +130,7 @@ def _spread(values: list[float | None]) -> str:
 def _evaluated(data: dict[str, Any]) -> str:
     """The size of images in evaluation; where a task looks at them as they are, that."""
     if "inference" in data:
-        return (
-            f"shorter side {data['inference']['shorter_side']}"
-            if data["inference"]["shorter_side"]
-            else "own"
-        )
+        return f"shorter side {data['inference']['shorter_side']}" if data["inference"]["shorter_side"] else "own"
     return str(data.get("eval_image_size") or data["image_size"])
 
 

@@ -88,9 +88,7 @@ class Browser:
         if event.get("method") == "Network.requestWillBeSent":
             self.requests.append(about["request"]["url"])
         elif event.get("method") == "Runtime.exceptionThrown":
-            self.problems.append(
-                about["exceptionDetails"].get("exception", {}).get("description", "exception")
-            )
+            self.problems.append(about["exceptionDetails"].get("exception", {}).get("description", "exception"))
         elif event.get("method") == "Log.entryAdded" and about["entry"]["level"] == "error":
             self.problems.append(about["entry"]["text"])
 

@@ -44,10 +44,7 @@ class Maker:
             getattr(self, f"_{source}")(split)
 
     def _sizes(self) -> list[tuple[int, int]]:
-        return [
-            (self.random.randint(12, 40), self.random.randint(12, 40))
-            for _ in range(self.random.randint(1, 4))
-        ]
+        return [(self.random.randint(12, 40), self.random.randint(12, 40)) for _ in range(self.random.randint(1, 4))]
 
     def _boxes(self, width: int, height: int) -> list[tuple[float, float, float, float]]:
         boxes = []

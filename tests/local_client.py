@@ -13,9 +13,7 @@ class Client:
     def ask(self, method, path, body=None, **headers):
         connection = http.client.HTTPConnection(self.host, self.port, timeout=30)
         try:
-            connection.request(
-                method, path, body, {name.replace("_", "-"): value for name, value in headers.items()}
-            )
+            connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
             reply = connection.getresponse()
             return reply.status, reply.headers, reply.read()
         finally:

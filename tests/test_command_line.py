@@ -77,9 +77,7 @@ def test_help_and_lists(capsys):
 def test_recipes_that_fit_a_pattern(capsys):
     assert run(["list", "recipes", "*/smoke"]) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in printed] == [
-        name for name in recipe.names() if name.endswith("/smoke")
-    ]
+    assert [line.split()[0] for line in printed] == [name for name in recipe.names() if name.endswith("/smoke")]
     assert run(["list", "recipes", "cakes"]) == 2
     assert "no recipe fits 'cakes'; see them all" in capsys.readouterr().err
 
@@ -111,9 +109,7 @@ with contextlib.suppress(SystemExit):
     sgformer_cli.run(["predict"])
 print(*sys.modules)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60
-    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
     assert sgformer.__version__ in done.stdout
     loaded = {name.partition(".")[0] for name in done.stdout.splitlines()[-1].split()}
     assert not {"sgformer", "torch", "timm", "numpy", "yaml", "rich", "pydantic"} & loaded

@@ -36,9 +36,7 @@ def test_every_run_has_a_recipe_and_a_name_of_its_own(results):
     assert len({run.name for run in runs}) == len(runs)
     for run in runs:
         path = compare_backbones.TABLES[run.table].recipe
-        parsed = recipe.parse(
-            recipe.find(path), tasks.get(path.split("/")[0]).Recipe, run.settings(Path("data"))
-        )
+        parsed = recipe.parse(recipe.find(path), tasks.get(path.split("/")[0]).Recipe, run.settings(Path("data")))
         assert timm.is_model(parsed.model.name)
         assert parsed.model.weights is None
         assert parsed.optim.lr == run.rate
@@ -63,9 +61,7 @@ def test_the_other_seeds_take_the_better_learning_rate(results):
         assert compare_backbones.better_rate("classification", "resnet10t") is None
         done(compare_backbones.Run("classification", "resnet10t", rate, 0), val_top1=score)
     others = [run for run in compare_backbones.planned() if run.seed > 0]
-    assert {(run.table, run.backbone, run.rate) for run in others} == {
-        ("classification", "resnet10t", second)
-    }
+    assert {(run.table, run.backbone, run.rate) for run in others} == {("classification", "resnet10t", second)}
     done(others[0], val_top1=0.7)
     assert "## Classification" in compare_backbones.page()
     assert "## Detection" not in compare_backbones.page()
@@ -110,9 +106,7 @@ def test_a_killed_run_goes_on_and_ends_in_a_result_file(results, monkeypatch, tm
     monkeypatch.setitem(compare_backbones.BACKBONES, "small", compare_backbones.Backbone("sgformer_test"))
     run = compare_backbones.Run("classification", "small", 1e-3, 0)
     place = tmp_path / "runs" / run.name
-    monkeypatch.setattr(
-        compare_backbones.Run, "settings", lambda self, data: {**settings, "optim.lr": self.rate}
-    )
+    monkeypatch.setattr(compare_backbones.Run, "settings", lambda self, data: {**settings, "optim.lr": self.rate})
     train("smoke", {**settings, "optim.lr": run.rate, "trainer.max_epochs": 1}, out=place)
     compare_backbones.train(run, tmp_path, tmp_path / "runs", 1)  # from the checkpoint: no second folder
     assert [path.name for path in place.iterdir() if path.is_dir()] == ["smoke"]

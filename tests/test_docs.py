@@ -39,9 +39,7 @@ def test_every_page_is_in_the_site(site):
 
 
 def test_nothing_is_loaded_from_elsewhere(site):
-    loads = re.compile(
-        r"<(?:script|img|iframe)[^>]*\ssrc=\"(?:https?:)?//|<link[^>]*\shref=\"(?:https?:)?//|@import"
-    )
+    loads = re.compile(r"<(?:script|img|iframe)[^>]*\ssrc=\"(?:https?:)?//|<link[^>]*\shref=\"(?:https?:)?//|@import")
     pages = [*site.rglob("*.html"), site / "site.css"]
     assert [page.name for page in pages if loads.search(page.read_text(encoding="utf-8"))] == []
 

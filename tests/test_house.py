@@ -73,9 +73,7 @@ def _source_files() -> list[Path]:
 
 
 def test_no_source_file_is_long():
-    lines = {
-        path.relative_to(ROOT).as_posix(): len(path.read_bytes().splitlines()) for path in _source_files()
-    }
+    lines = {path.relative_to(ROOT).as_posix(): len(path.read_bytes().splitlines()) for path in _source_files()}
     assert {name: count for name, count in lines.items() if count > MAX_LINES} == {}
 
 

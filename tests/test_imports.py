@@ -77,9 +77,7 @@ def _targets(node: ast.AST, folder: list[str], package: str, files: dict[str, Pa
         yield from (target for alias in node.names if (target := inside(alias.name)) is not None)
     elif isinstance(node, ast.ImportFrom):
         if node.level:
-            base = ".".join([*folder[: len(folder) - node.level + 1], *(node.module or "").split(".")]).strip(
-                "."
-            )
+            base = ".".join([*folder[: len(folder) - node.level + 1], *(node.module or "").split(".")]).strip(".")
         elif (found := inside(node.module or "")) is None:
             return
         else:
@@ -121,9 +119,7 @@ def _why_not(arrow: Arrow, tasks: set[str]) -> str | None:
 
 def _why_not_between_tasks(source: list[str], target: list[str], lazy: bool, tasks: set[str]) -> str | None:
     """Modules directly in tasks/ are shared; a folder there is a task: it knows itself and what is shared."""
-    mine, theirs = (
-        next((name for name in module[1:2] if name in tasks), None) for module in (source, target)
-    )
+    mine, theirs = (next((name for name in module[1:2] if name in tasks), None) for module in (source, target))
     if theirs is None or theirs == mine:
         return None
     if source == ["tasks"]:  # the registry names every task, and imports it when it is asked for

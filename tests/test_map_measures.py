@@ -33,9 +33,7 @@ def test_no_differences_and_noise_are_chance():
 def test_roc_is_that_of_scikit_learn_where_tokens_are_pixels():
     metrics = pytest.importorskip("sklearn.metrics", reason="to compare with")
     significance = np.random.default_rng(0).integers(0, 30, MASK.shape)  # with ties
-    assert roc_auc(significance, MASK) == pytest.approx(
-        metrics.roc_auc_score(MASK.ravel(), significance.ravel())
-    )
+    assert roc_auc(significance, MASK) == pytest.approx(metrics.roc_auc_score(MASK.ravel(), significance.ravel()))
 
 
 def test_nothing_to_tell_apart():

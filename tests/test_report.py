@@ -43,8 +43,6 @@ def test_a_class_name_is_no_formula():
 
 
 def test_precision_over_recall():
-    drawn = report.precision_recall(
-        {"Boxes": {"IoU 0.50": [1.0, 0.9, 0.2], "IoU 0.75": [0.8, 0.1, 0.0]}, "Masks": {}}
-    )
+    drawn = report.precision_recall({"Boxes": {"IoU 0.50": [1.0, 0.9, 0.2], "IoU 0.75": [0.8, 0.1, 0.0]}, "Masks": {}})
     assert drawn.count("<svg") == 2
     assert ">IoU 0.75<" in drawn

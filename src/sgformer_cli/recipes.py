@@ -25,9 +25,7 @@ def _line(name: str, text: str, columns: int) -> str:
     """A name and what it is, wrapped beside the name where the terminal has so many columns."""
     if columns < len(name) + 20:  # no terminal, or too narrow a one
         return name + text
-    return textwrap.fill(
-        text, columns, initial_indent=name, subsequent_indent=" " * len(name), break_on_hyphens=False
-    )
+    return textwrap.fill(text, columns, initial_indent=name, subsequent_indent=" " * len(name), break_on_hyphens=False)
 
 
 def _about(recipe: Path) -> str:

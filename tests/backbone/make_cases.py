@@ -39,9 +39,7 @@ def case_name(height, width, budget):
 
 
 def weights():
-    return {
-        name: fill.weight(name, shape) for name, shape in plain.official_shapes(VARIANT, NUM_CLASSES).items()
-    }
+    return {name: fill.weight(name, shape) for name, shape in plain.official_shapes(VARIANT, NUM_CLASSES).items()}
 
 
 def image(height, width):
@@ -57,9 +55,7 @@ def main():
         tensors = {"logits": logits}
         tensors |= {f"stage{i}": sample(x, 7).contiguous() for i, x in enumerate(stages, 1)}
         tensors |= {f"significance{i}": sample(x.flatten(1), 49).contiguous() for i, x in enumerate(maps, 1)}
-        save_file(
-            tensors, Path(__file__).parent / "cases" / f"{case_name(height, width, budget)}.safetensors"
-        )
+        save_file(tensors, Path(__file__).parent / "cases" / f"{case_name(height, width, budget)}.safetensors")
         print(f"{case_name(height, width, budget)}: closest ranks {gap:.1e} apart")
 
 

@@ -112,9 +112,7 @@ def stem(w, x):
     positions = w["pos_embed"].reshape(56, 56, -1)
     if x.shape[:2] != (56, 56):
         positions = positions.permute(2, 0, 1)[None]
-        positions = F.interpolate(positions, x.shape[:2], mode="bicubic", align_corners=False)[0].permute(
-            1, 2, 0
-        )
+        positions = F.interpolate(positions, x.shape[:2], mode="bicubic", align_corners=False)[0].permute(1, 2, 0)
     return x + positions
 
 
@@ -161,10 +159,7 @@ def groups(tokens, ranking, group_sizes, weights, budget=None):
     cuts = [0, N // 2, N] if len(group_sizes) == 2 else [0, N // 4, 3 * (N // 4), N]
     bands = [ranking[start:end] for start, end in itertools.pairwise(cuts)]
     t = 1
-    while (
-        budget
-        and sum(math.ceil(len(band) / (r * t)) for band, r in zip(bands, group_sizes, strict=True)) > budget
-    ):
+    while budget and sum(math.ceil(len(band) / (r * t)) for band, r in zip(bands, group_sizes, strict=True)) > budget:
         t += 1
     for band, r, (f, bias) in zip(bands, group_sizes, weights, strict=True):
         for group in range(math.ceil(len(band) / (r * t))):

@@ -60,11 +60,7 @@ def test_every_op_takes_its_kernels(monkeypatch):
         raise AssertionError("a plain way was taken")
 
     for api in OPS:
-        plain = {
-            name: Backend(refuse, b.why_not, b.why_slow)
-            for name, b in api.BACKENDS.items()
-            if name != "triton"
-        }
+        plain = {name: Backend(refuse, b.why_not, b.why_slow) for name, b in api.BACKENDS.items() if name != "triton"}
         monkeypatch.setattr(api, "BACKENDS", {"triton": api.BACKENDS["triton"], **plain})
     model = fill.model("sgformer_test", num_classes=5).to("cuda", torch.bfloat16)
     x = fill.image("gpu", 2, 224, 224).to("cuda", torch.bfloat16)

@@ -13,9 +13,7 @@ import local_hub
 import sgformer  # noqa: F401
 from sgformer.backbone import recorded
 
-pytestmark = pytest.mark.skipif(
-    recorded.update_model_args is None, reason="timm below 1.0.31 records no arguments"
-)
+pytestmark = pytest.mark.skipif(recorded.update_model_args is None, reason="timm below 1.0.31 records no arguments")
 
 LOAD = """
 import sys
@@ -78,9 +76,7 @@ def test_pushed_with_hf_upload_and_loaded_by_name(tmp_path):
     with local_hub.serve(tmp_path / "home") as (files, environment):
         environment = os.environ | environment
         hf = [sys.executable, "-m", "huggingface_hub.cli.hf"]
-        done = subprocess.run(
-            [*hf, "upload", "me/cells", folder], env=environment, capture_output=True, text=True
-        )
+        done = subprocess.run([*hf, "upload", "me/cells", folder], env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert set(files) == {"README.md", "config.json", "model.safetensors"}
         assert json.loads(files["config.json"])["model_args"]["token_budget"] == 64

@@ -23,9 +23,7 @@ def released(num_classes=10):
 
 
 def on_meta(variant, num_classes=1000):
-    return {
-        name: torch.empty(s, device="meta") for name, s in plain.official_shapes(variant, num_classes).items()
-    }
+    return {name: torch.empty(s, device="meta") for name, s in plain.official_shapes(variant, num_classes).items()}
 
 
 @pytest.mark.parametrize("variant", [*RELEASED, "sgformer_test"])
@@ -34,12 +32,8 @@ def test_names_and_shapes_there_and_back(variant, num_classes):
     official = on_meta(variant, num_classes)
     ours = from_official(official)
     model = timm.create_model(variant, num_classes=num_classes, device="meta")
-    assert {name: t.shape for name, t in ours.items()} == {
-        name: t.shape for name, t in model.state_dict().items()
-    }
-    assert {name: t.shape for name, t in to_official(ours).items()} == {
-        name: t.shape for name, t in official.items()
-    }
+    assert {name: t.shape for name, t in ours.items()} == {name: t.shape for name, t in model.state_dict().items()}
+    assert {name: t.shape for name, t in to_official(ours).items()} == {name: t.shape for name, t in official.items()}
     assert variant_of(official) == variant
 
 
@@ -145,9 +139,7 @@ def test_weights_of_something_else_are_refused():
 def content(**changes):
     """What a released file holds."""
     weights = released()
-    arguments = argparse.Namespace(
-        model="sgformer_s", lr=1e-3, opt_betas=None, data_dir="/data", mean=(0.5, 0.5)
-    )
+    arguments = argparse.Namespace(model="sgformer_s", lr=1e-3, opt_betas=None, data_dir="/data", mean=(0.5, 0.5))
     return {
         "epoch": 299,
         "arch": "sgformer_s",
@@ -177,9 +169,7 @@ def test_a_released_file(tmp_path, zipped):
         assert weights.keys() == {name.format(key) for key in expected}
         assert all(torch.equal(weights[name.format(key)], t + ema) for key, t in expected.items())
         from_official(weights)
-    assert torch.equal(
-        read_released(str(path))["norm1.bias"], expected["norm1.bias"] + 1
-    )  # EMA if not told otherwise
+    assert torch.equal(read_released(str(path))["norm1.bias"], expected["norm1.bias"] + 1)  # EMA if not told otherwise
 
 
 def test_a_bare_state_dict(tmp_path):
@@ -232,9 +222,7 @@ def test_a_file_that_is_cut_off(tmp_path, zipped, keep):
     assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "damage", ["text", "json", "jpeg", "zip", "zip_of_nothing", "safetensors", "html", "zeros"]
-)
+@pytest.mark.parametrize("damage", ["text", "json", "jpeg", "zip", "zip_of_nothing", "safetensors", "html", "zeros"])
 def test_a_file_of_another_kind(tmp_path, damage):
     path = tmp_path / "other.pth"
     path.write_bytes(

@@ -63,9 +63,7 @@ def official_model(variant, seed, weights):
 
 def shared_case(shared, name):
     """(model, image, expected) of a shared case."""
-    variant, seed, height, width, _, budget = re.fullmatch(
-        r"(\w+)_seed(\d+)_(\d+)x(\d+)(_budget(\d+))?", name
-    ).groups()
+    variant, seed, height, width, _, budget = re.fullmatch(r"(\w+)_seed(\d+)_(\d+)x(\d+)(_budget(\d+))?", name).groups()
     expected = load_file(shared / "parity" / f"{name}.safetensors")
     image = shared_fill(shared).image_for(
         f"{variant}/{seed}/image", (len(expected["logits"]), 3, int(height), int(width))
@@ -92,9 +90,7 @@ def shared_shapes(shared, variant):
 
 def shared_weights(shared, variant, seed):
     shapes = shared_shapes(shared, variant).items()
-    return {
-        name: torch.from_numpy(shared_fill(shared).tensor_for(name, shape, seed)) for name, shape in shapes
-    }
+    return {name: torch.from_numpy(shared_fill(shared).tensor_for(name, shape, seed)) for name, shape in shapes}
 
 
 def sampled(stage):
@@ -106,9 +102,7 @@ def sampled(stage):
 def maps_of(case):
     """The significance maps among the tensors of a case, in the order of `forward_significance`."""
     names = [name.removeprefix("significance") for name in case if name.startswith("significance")]
-    return [
-        case[f"significance{name}"] for name in sorted(names, key=lambda name: [*map(int, name.split("."))])
-    ]
+    return [case[f"significance{name}"] for name in sorted(names, key=lambda name: [*map(int, name.split("."))])]
 
 
 def observe(model, image):
@@ -123,9 +117,7 @@ def observe(model, image):
         handles.append(stage.register_forward_hook(keep(f"stage{i}", sampled)))
         pairs = [block for block in stage.blocks if isinstance(block, HybridScaleBlock)]
         for j, block in enumerate(pairs):
-            handles.append(
-                block.register_forward_hook(keep(f"significance{i}.{j}", lambda output: output[1]))
-            )
+            handles.append(block.register_forward_hook(keep(f"significance{i}.{j}", lambda output: output[1])))
     seen["logits"] = model(image)
     for handle in handles:
         handle.remove()
@@ -180,9 +172,7 @@ def test_the_plain_implementation_agrees_with_the_shared_cases(shared, name):
         near(actual, significance)
 
 
-@pytest.mark.parametrize(
-    "name", ["sgformer_s_seed0_33x47", "sgformer_s_seed0_160x208", "sgformer_b_seed0_64x80"]
-)
+@pytest.mark.parametrize("name", ["sgformer_s_seed0_33x47", "sgformer_s_seed0_160x208", "sgformer_b_seed0_64x80"])
 @torch.inference_mode()
 def test_shared_case_in_float32_with_the_ranking_held(shared, name):
     """Logits are about 1, and float32 has 24 bits: 23 blocks of sums over hundreds of terms may lose 7 of them."""
@@ -206,9 +196,7 @@ def single(model):
 
 
 def stored_model(budget, dtype=torch.float64):
-    model = timm.create_model(
-        make_cases.VARIANT, num_classes=make_cases.NUM_CLASSES, token_budget=budget
-    ).eval()
+    model = timm.create_model(make_cases.VARIANT, num_classes=make_cases.NUM_CLASSES, token_budget=budget).eval()
     model.to(dtype).load_state_dict(from_official(make_cases.weights()))
     return model
 
@@ -216,9 +204,7 @@ def stored_model(budget, dtype=torch.float64):
 @pytest.mark.parametrize(("height", "width", "budget"), CASES)
 @torch.inference_mode()
 def test_stored_case(height, width, budget, backend):
-    expected = load_file(
-        Path(__file__).parent / f"cases/{make_cases.case_name(height, width, budget)}.safetensors"
-    )
+    expected = load_file(Path(__file__).parent / f"cases/{make_cases.case_name(height, width, budget)}.safetensors")
     model, image = stored_model(budget), make_cases.image(height, width)
     near(model(image), expected["logits"])
     for i, stage in enumerate(model.forward_intermediates(image, intermediates_only=True), 1):
@@ -289,9 +275,7 @@ def test_size(variant, parameters, macs):
     assert size(variant) == pytest.approx((parameters, macs), abs=0.007)
 
 
-@pytest.mark.parametrize(
-    ("variant", "parameters", "macs"), [("sgformer_t", 7, 1.3), ("sgformer_test", 1, 0.2)]
-)
+@pytest.mark.parametrize(("variant", "parameters", "macs"), [("sgformer_t", 7, 1.3), ("sgformer_test", 1, 0.2)])
 def test_small_variants_are_small(variant, parameters, macs):
     assert size(variant)[0] <= parameters
     assert size(variant)[1] <= macs

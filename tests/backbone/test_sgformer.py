@@ -31,9 +31,7 @@ BUDGETS = [None, 3, 20, 147]
         pytest.param(
             name,
             size,
-            marks=[]
-            if name in ("sgformer_test", "sgformer_t") or size == ODD_SIZES[2]
-            else pytest.mark.exhaustive,
+            marks=[] if name in ("sgformer_test", "sgformer_t") or size == ODD_SIZES[2] else pytest.mark.exhaustive,
         )
         for name in MODELS
         for size in [(224, 224), *ODD_SIZES]
@@ -132,9 +130,7 @@ def test_initial_values():
             fan_out = tensor.shape[2] * tensor.shape[3] * (1 if tensor.shape[1] == 1 else tensor.shape[0])
             assert tensor.std() == pytest.approx(math.sqrt(2 / fan_out), rel=0.15), key
     c = weights["stem.pos_embed"].shape[2]
-    position = weights["stem.pos_embed"].view(
-        56, 56, 2, 2, c // 4
-    )  # row, column; (column, row), (sin, cos), frequency
+    position = weights["stem.pos_embed"].view(56, 56, 2, 2, c // 4)  # row, column; (column, row), (sin, cos), frequency
     for row, column, k in ((0, 0, 0), (3, 50, 1), (55, 7, c // 4 - 1)):
         w = 10000 ** (-k / (c // 4))
         expected = [[math.sin(w * column), math.cos(w * column)], [math.sin(w * row), math.cos(w * row)]]
@@ -195,9 +191,7 @@ def test_checkpointing_saves_memory():
     def numbers_kept(enable):
         kept = {}
         model.set_grad_checkpointing(enable)
-        with torch.autograd.graph.saved_tensors_hooks(
-            lambda t: kept.setdefault(t.data_ptr(), t), lambda t: t
-        ):
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.setdefault(t.data_ptr(), t), lambda t: t):
             model(x)
         parameters = {p.data_ptr() for p in model.parameters()}
         return sum(t.numel() for key, t in kept.items() if key not in parameters)
@@ -209,9 +203,7 @@ def test_checkpointing_saves_memory():
 COMPILED = [
     pytest.param("reference", None, False, marks=pytest.mark.exhaustive),
     ("chunked", 20, False),
-    pytest.param(
-        "chunked", None, None, marks=pytest.mark.slow
-    ),  # the second size makes torch take sizes as variables
+    pytest.param("chunked", None, None, marks=pytest.mark.slow),  # the second size makes torch take sizes as variables
 ]
 
 
@@ -229,9 +221,7 @@ def test_compiles_without_a_break(backend, budget, dynamic, monkeypatch):
                 out = f(x)
             if dynamic is False:
                 out.square().sum().backward()
-            results.append(
-                [out.detach(), *(p.grad.clone() for p in model.parameters() if p.grad is not None)]
-            )
+            results.append([out.detach(), *(p.grad.clone() for p in model.parameters() if p.grad is not None)])
         for a, b in zip(*results, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
@@ -308,9 +298,7 @@ def test_every_size_and_precision_trains(size, precision, budget):
 def test_significance_has_mean_1_where_strides_divide_the_map(budget):
     model, x = fill.model("sgformer_test"), fill.image("mean", 2, 224, 224)
     for significance in model.forward_significance(x):
-        torch.testing.assert_close(
-            significance.mean((1, 2)), torch.ones(2, dtype=torch.float64), rtol=0, atol=1e-12
-        )
+        torch.testing.assert_close(significance.mean((1, 2)), torch.ones(2, dtype=torch.float64), rtol=0, atol=1e-12)
         assert significance.std() > 0.01
 
 
@@ -352,9 +340,7 @@ def test_copies_answer_alike():
     ],
 )
 def test_options_change_no_name(options):
-    names = {
-        key: t.shape for key, t in timm.create_model("sgformer_test", device="meta").state_dict().items()
-    }
+    names = {key: t.shape for key, t in timm.create_model("sgformer_test", device="meta").state_dict().items()}
     model = timm.create_model("sgformer_test", device="meta", **options)
     assert {key: t.shape for key, t in model.state_dict().items()} == names
 
@@ -363,9 +349,7 @@ def test_options_change_no_name(options):
 def test_memory_format_changes_nothing():
     model, x = fill.model("sgformer_test"), fill.image("format", 2, 64, 96)
     channels_last = copy.deepcopy(model).to(memory_format=torch.channels_last)
-    torch.testing.assert_close(
-        channels_last(x.to(memory_format=torch.channels_last)), model(x), rtol=0, atol=1e-12
-    )
+    torch.testing.assert_close(channels_last(x.to(memory_format=torch.channels_last)), model(x), rtol=0, atol=1e-12)
 
 
 @torch.no_grad()

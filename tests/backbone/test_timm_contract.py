@@ -48,11 +48,7 @@ def test_features_only_are_the_models_own(kind):
 
 def list_names(state_dict):
     """timm's list class flattens `stages.0` to `stages_0`."""
-    return {
-        name.replace("stages.", "stages_", 1): t
-        for name, t in state_dict.items()
-        if not name.startswith("head")
-    }
+    return {name.replace("stages.", "stages_", 1): t for name, t in state_dict.items() if not name.startswith("head")}
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -167,9 +163,7 @@ def test_timm_loads_weights_of_another_img_size(tmp_path):
     model, x = fill.model("sgformer_test", img_size=224), fill.image("load", 1, 160, 128)
     torch.save(model.state_dict(), tmp_path / "weights.pth")
     other = fill.model("sgformer_test", img_size=(160, 128))
-    load_checkpoint(
-        other, str(tmp_path / "weights.pth"), filter_fn=sgformer.backbone.sgformer.checkpoint_filter_fn
-    )
+    load_checkpoint(other, str(tmp_path / "weights.pth"), filter_fn=sgformer.backbone.sgformer.checkpoint_filter_fn)
     torch.testing.assert_close(other(x), model(x), rtol=0, atol=1e-12)
     source = {"file": str(tmp_path / "weights.pth"), "url": "", "hf_hub_id": None}
     created = timm.create_model("sgformer_test", img_size=160, pretrained=True, pretrained_cfg_overlay=source)
@@ -181,9 +175,7 @@ def test_timm_loads_weights_of_another_img_size(tmp_path):
 def test_timm_loads_weights_of_a_grid_that_is_not_square(tmp_path):
     model = fill.model("sgformer_test", img_size=(160, 128))
     torch.save(model.state_dict(), tmp_path / "weights.pth")
-    same = timm.create_model(
-        "sgformer_test", img_size=(160, 128), checkpoint_path=str(tmp_path / "weights.pth")
-    )
+    same = timm.create_model("sgformer_test", img_size=(160, 128), checkpoint_path=str(tmp_path / "weights.pth"))
     torch.testing.assert_close(same.stem.pos_embed, model.stem.pos_embed.float())
 
 

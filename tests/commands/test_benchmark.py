@@ -101,9 +101,7 @@ def test_neighbours_are_there_while_times_are_taken(monkeypatch):
 
     started = []
     original = company.subprocess.Popen
-    monkeypatch.setattr(
-        company.subprocess, "Popen", lambda *args: started.append(original(*args)) or started[-1]
-    )
+    monkeypatch.setattr(company.subprocess, "Popen", lambda *args: started.append(original(*args)) or started[-1])
 
     def neighbours():
         return sum(process.poll() is None for process in started)

@@ -194,9 +194,7 @@ def test_patterns_do_not_follow_links_that_lead_in_circles(root, tmp_path):
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "predict"])
-def test_a_file_that_cannot_be_written_is_said_before_the_work(
-    trained, root, tmp_path, capsys, monkeypatch, verb
-):
+def test_a_file_that_cannot_be_written_is_said_before_the_work(trained, root, tmp_path, capsys, monkeypatch, verb):
     monkeypatch.setattr(tasks, "load", lambda *_, **__: pytest.fail("too late"))
     arguments = [verb, trained, *([root / "val"] if verb == "predict" else []), "--json"]
     assert "Is a directory" in error_of(capsys, *arguments, tmp_path)
@@ -343,9 +341,7 @@ def test_a_full_disk_is_one_line(root, tmp_path, monkeypatch, capsys):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    line = error_of(
-        capsys, "train", "smoke", "--out", tmp_path, "--data.source=folders", f"--data.root={root}", *TINY
-    )
+    line = error_of(capsys, "train", "smoke", "--out", tmp_path, "--data.source=folders", f"--data.root={root}", *TINY)
     assert "No space left" in line
     assert str(tmp_path) in line
     assert "free some space" in line
@@ -356,9 +352,7 @@ def test_a_read_only_folder_is_said_before_a_run_begins(root, tmp_path, monkeypa
         raise OSError(30, "Read-only file system", str(path))
 
     monkeypatch.setattr("os.mkdir", refuses)
-    line = error_of(
-        capsys, "train", "smoke", "--out", tmp_path, "--data.source=folders", f"--data.root={root}", *TINY
-    )
+    line = error_of(capsys, "train", "smoke", "--out", tmp_path, "--data.source=folders", f"--data.root={root}", *TINY)
     assert f"Read-only file system: {tmp_path}" in line
     assert "choose another folder" in line
 

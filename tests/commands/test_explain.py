@@ -40,9 +40,7 @@ def test_files_for_every_map_and_one_page(weights, images, tmp_path, capsys):
     assert run(["explain", str(weights), str(images), "--out", str(out), "--device=cpu"]) == 1
     assert "skipped" in capsys.readouterr().err
     assert {path.name for path in out.iterdir()} == {"index.html", "one", "one-2"}
-    expected = {
-        f"stage{s}_pair1_{view}.png" for s in (1, 2, 3) for view in ("significance", "spending", "keys")
-    }
+    expected = {f"stage{s}_pair1_{view}.png" for s in (1, 2, 3) for view in ("significance", "spending", "keys")}
     expected |= {"summary.png", "stage1.png", "stage2.png", "stage3.png"}
     assert {path.name for path in (out / "one").iterdir()} == expected
     sizes = {Image.open(out / name / "stage2_pair1_keys.png").size for name in ("one", "one-2")}

@@ -59,9 +59,7 @@ def test_frames_in_a_folder_become_one(weights, tmp_path, capsys):
     folder = tmp_path / "walk"
     folder.mkdir()
     for i in range(5):
-        Image.fromarray(np.random.default_rng(i).integers(0, 256, (50, 70, 3), np.uint8)).save(
-            folder / f"{i}.png"
-        )
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (50, 70, 3), np.uint8)).save(folder / f"{i}.png")
     assert explain(weights, folder, "--fps", "12.5", out=tmp_path / "out") == 0
     frames = frames_of(tmp_path / "out" / "walk.mp4")
     assert [seconds for _, seconds in frames] == pytest.approx([i / 12.5 for i in range(5)], abs=1e-3)

@@ -109,9 +109,7 @@ def test_the_norm_that_executorch_computes_by_means_of_means(shape):
 def test_half_precision_is_half_as_large_and_near(weights, exported, tmp_path):
     half = export.export(weights, tmp_path / "half.onnx", size=96, half=True)
     assert formats.about_exported(half)["precision"] == "float16"
-    assert (
-        half.stat().st_size < 0.75 * exported.stat().st_size
-    )  # the graph weighs as much as so small a model
+    assert half.stat().st_size < 0.75 * exported.stat().st_size  # the graph weighs as much as so small a model
     assert 1e-5 < verify(half, weights, precision="float16") < 1e-2
 
 
@@ -270,9 +268,7 @@ def test_other_models_are_refused(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("kind", ["rgb", "turned", "transparent", "16 bits", "palette"])
-def test_the_script_in_the_docs_runs_without_this_package(
-    weights, exported, tmp_path, onnx_script, run_alone, kind
-):
+def test_the_script_in_the_docs_runs_without_this_package(weights, exported, tmp_path, onnx_script, run_alone, kind):
     """Its answer is that of `predict`, on a file that has to be resized and cropped, of every kind."""
     values = np.random.default_rng(0).integers(0, 256, (12, 20, 3), np.uint8)
     image, exif = Image.fromarray(values).resize((333, 200), Image.Resampling.BICUBIC), Image.Exif()

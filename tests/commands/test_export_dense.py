@@ -104,9 +104,7 @@ def test_a_segmenter_with_open_sizes(tmp_path, head):
 @pytest.mark.exhaustive
 def test_a_detectors_pyramid(tmp_path):
     detector().save(tmp_path / "weights.safetensors")
-    path = export.export(
-        tmp_path / "weights.safetensors", tmp_path / "model.onnx", size="96x130", pyramid=True
-    )
+    path = export.export(tmp_path / "weights.safetensors", tmp_path / "model.onnx", size="96x130", pyramid=True)
     maps = formats.open_exported(path)(torch.zeros(2, 3, 96, 130))[:5]
     assert [tuple(map_.shape[2:]) for map_ in maps] == [(24, 33), (12, 17), (6, 9), (3, 5), (2, 3)]
     about = formats.about_exported(path)

@@ -30,9 +30,7 @@ KINDS = {
 
 def make(kind="mask", classes=CLASSES, **options):
     """A detector that finds something: heads with outputs that differ from place to place."""
-    heads = HeadOptions(
-        **{"channels": 32, "box_channels": 32, "num_proposals": 200, **KINDS[kind], **options}
-    )
+    heads = HeadOptions(**{"channels": 32, "box_channels": 32, "num_proposals": 200, **KINDS[kind], **options})
     preprocessing = Preprocessing.of("sgformer_test", (160, 208))
     model = Detector(
         "sgformer_test",
@@ -62,9 +60,7 @@ def test_it_lists_what_the_heads_find(kind, size):
     assert (given[2] > 0).sum() >= 7
     assert set(given[1].tolist()) <= set(range(len(CLASSES) + 1))
     for name, ours, theirs in zip(part.outputs, given, expected, strict=True):
-        torch.testing.assert_close(
-            ours, theirs, rtol=0, atol=1e-9, msg=lambda text, name=name: f"{name}: {text}"
-        )
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9, msg=lambda text, name=name: f"{name}: {text}")
 
 
 def test_one_class_and_places_that_stay_empty():
@@ -159,9 +155,7 @@ def test_a_file_finds_what_the_model_finds(exported):
 
 
 @pytest.mark.exhaustive
-def test_the_script_in_the_docs_finds_objects_without_this_package(
-    exported, tmp_path, detector_script, run_alone
-):
+def test_the_script_in_the_docs_finds_objects_without_this_package(exported, tmp_path, detector_script, run_alone):
     model, path = exported
     values = np.random.default_rng(0).integers(0, 256, (12, 20, 3), np.uint8)
     image = tmp_path / "image.png"
@@ -171,9 +165,7 @@ def test_the_script_in_the_docs_finds_objects_without_this_package(
     assert len(found) == pytest.approx(len(expected), abs=2)
     assert len(found) > 20
     # Pillow and torchvision resize an image a little differently.
-    places = {
-        (label, *map(round, box)) for label, box in zip(expected.labels, expected.boxes / 8, strict=True)
-    }
+    places = {(label, *map(round, box)) for label, box in zip(expected.labels, expected.boxes / 8, strict=True)}
     same = [one for one in found if (one["label"], *(round(side / 8) for side in one["box"])) in places]
     assert len(same) > 0.6 * len(found)
 

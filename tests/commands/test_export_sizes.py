@@ -135,9 +135,7 @@ def test_the_model_exports_itself_with_open_sizes(strict):
 def test_resize_matrix_is_pytorchs_bicubic_resize(old, new):
     x = torch.randn(1, 1, old, 3, dtype=torch.float64)
     expected = torch.nn.functional.interpolate(x, (new, 3), mode="bicubic", align_corners=False)
-    torch.testing.assert_close(
-        (resize_matrix(old, new, like=x) @ x[0, 0]), expected[0, 0], rtol=0, atol=1e-12
-    )
+    torch.testing.assert_close((resize_matrix(old, new, like=x) @ x[0, 0]), expected[0, 0], rtol=0, atol=1e-12)
 
 
 @pytest.mark.slow

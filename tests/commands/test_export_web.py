@@ -22,9 +22,7 @@ pytest.importorskip("onnxscript", reason="what torch exports to ONNX with")
 def weights(tmp_path):
     preprocessing = Preprocessing(image_size=(64, 96), crop_fraction=0.9, interpolation="bicubic")
     options = {"depths": (2, 0, 0, 1)}
-    model = Classifier(
-        "sgformer_test", classes=["</script>", "b", "c"], preprocessing=preprocessing, kwargs=options
-    )
+    model = Classifier("sgformer_test", classes=["</script>", "b", "c"], preprocessing=preprocessing, kwargs=options)
     fill_(model.backbone)
     model.save(tmp_path / "tiny.safetensors")
     return tmp_path / "tiny.safetensors"
@@ -75,9 +73,7 @@ def test_the_page_predicts_what_predict_does(weights, tmp_path, served):
     from browser import Browser
 
     rng = np.random.default_rng(0)
-    image = Image.fromarray(rng.integers(0, 256, (11, 17, 3), np.uint8)).resize(
-        (331, 201), Image.Resampling.BICUBIC
-    )
+    image = Image.fromarray(rng.integers(0, 256, (11, 17, 3), np.uint8)).resize((331, 201), Image.Resampling.BICUBIC)
     image.save(tmp_path / "image.png")
     model = Classifier.from_weights(weights)
     expected, preprocessing = model.predict(image), model.preprocessing

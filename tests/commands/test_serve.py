@@ -58,9 +58,7 @@ def detector():
 
 
 def segmenter():
-    pytest.importorskip(
-        "segmentation_models_pytorch", reason="segmentation needs segmentation-models-pytorch"
-    )
+    pytest.importorskip("segmentation_models_pytorch", reason="segmentation needs segmentation-models-pytorch")
     from sgformer.tasks.segmentation import Segmenter
     from sgformer.tasks.segmentation.model import HeadOptions
 
@@ -149,9 +147,7 @@ def facts_of(client):
 
 
 def test_a_budget_is_of_one_request(client):
-    totals = [
-        client.post(photograph(), query)[1]["pairs"][0]["total"] for query in ("", "?token_budget=5", "")
-    ]
+    totals = [client.post(photograph(), query)[1]["pairs"][0]["total"] for query in ("", "?token_budget=5", "")]
     assert totals[0] == totals[2] != totals[1]
     assert totals[1].endswith("tokens, 5 keys")
 
@@ -260,9 +256,7 @@ def test_one_image_at_a_time_and_a_crowd_is_sent_away(client, model, monkeypatch
 
     monkeypatch.setattr(model, "predict", slow)
     statuses = []
-    threads = [
-        threading.Thread(target=lambda: statuses.append(client.post(photograph())[0])) for _ in range(24)
-    ]
+    threads = [threading.Thread(target=lambda: statuses.append(client.post(photograph())[0])) for _ in range(24)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -304,10 +298,7 @@ def test_in_a_browser(client, tmp_path):
         browser.open(f"http://127.0.0.1:{client.port}/", size=(390, 844))
         browser.choose_file("#file", tmp_path / "photo.png")
         browser.wait(f"{shown}.includes('significance/0')")
-        assert (
-            browser.run("[...document.querySelectorAll('li')].map((li) => li.innerText).join()").count("%")
-            == 3
-        )
+        assert browser.run("[...document.querySelectorAll('li')].map((li) => li.innerText).join()").count("%") == 3
         assert browser.run("document.querySelectorAll('li b').length") == 3  # a class called <b> makes no bar
         assert "ms" in browser.run("document.getElementById('times').innerText")
         # By keyboard: the slider over pairs, then that of the budget.

@@ -109,9 +109,7 @@ def test_all_processes_write_to_the_folder_of_the_first(tmp_path):
     trainer = types.SimpleNamespace(global_rank=1, world_size=2, strategy=strategy)
     callback = CountUnreadable(tmp_path, num_images=100, max_share=1.0)
     callback.setup(trainer, None, "fit")
-    callback.on_train_batch_start(
-        trainer, None, batch()._replace(unreadable=(Unreadable("a.jpg", "bad"),)), 0
-    )
+    callback.on_train_batch_start(trainer, None, batch()._replace(unreadable=(Unreadable("a.jpg", "bad"),)), 0)
     assert [path.name for path in tmp_path.rglob("*.csv")] == ["unreadable-1.csv"]
     assert (tmp_path / "run" / "unreadable-1.csv").is_file()
 

@@ -84,10 +84,7 @@ WAYS = {
 @pytest.mark.skipif("forkserver" not in multiprocessing.get_all_start_methods(), reason="no forks here")
 @pytest.mark.parametrize(
     "case",
-    [
-        pytest.param(case, marks=[pytest.mark.exhaustive] * (case != "segmentation"))
-        for case in two_processes.CASES
-    ],
+    [pytest.param(case, marks=[pytest.mark.exhaustive] * (case != "segmentation")) for case in two_processes.CASES],
 )
 def test_the_loss_of_dense_tasks_is_that_over_all_processes(case, tmp_path):
     processes = [started(two_processes.share, case, rank, tmp_path) for rank in (0, 1)]

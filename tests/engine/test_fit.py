@@ -64,9 +64,7 @@ def test_checkpointing_keeps_less():
         model = classifier("sgformer_test").train()
         prepare(Task(model), TrainerOptions(grad_checkpointing=checkpointing))
         num = []
-        with torch.autograd.graph.saved_tensors_hooks(
-            lambda x, num=num: num.append(x.numel()) or x, lambda x: x
-        ):
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, num=num: num.append(x.numel()) or x, lambda x: x):
             model(images)
         kept.append(sum(num))
     assert kept[1] < 0.5 * kept[0]

@@ -175,9 +175,7 @@ def test_the_old_name_of_a_recipe_names_the_new_one(old, now):
 def test_a_batch_is_shared_by_eight_processes_or_refused(name):
     size = parse(name).data.batch_size
     if size % 8:
-        with pytest.raises(
-            ValueError, match=rf"data\.batch_size {size} .*--data\.batch_size {-(-size // 8) * 8}|or "
-        ):
+        with pytest.raises(ValueError, match=rf"data\.batch_size {size} .*--data\.batch_size {-(-size // 8) * 8}|or "):
             devices.share(size, 8)
     else:
         assert devices.share(size, 8) * 8 == size

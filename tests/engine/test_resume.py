@@ -203,9 +203,7 @@ def test_a_checkpoint_that_does_not_belong_to_the_run_changes_nothing(tmp_path, 
     monkeypatch.undo()
     for content in ({"a": 1}, [3], {"state_dict": Evil(tmp_path / "trace"), "epoch": 1}):
         torch.save(content, folder / "last.ckpt")
-        with pytest.raises(
-            ValueError, match=r"last\.ckpt is no checkpoint of this package.* --model\.weights"
-        ):
+        with pytest.raises(ValueError, match=r"last\.ckpt is no checkpoint of this package.* --model\.weights"):
             train("smoke", {"trainer.max_epochs": 2}, resume=folder)
     assert not (tmp_path / "trace").exists()
     (folder / "last.ckpt").write_bytes(good)

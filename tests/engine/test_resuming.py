@@ -96,9 +96,7 @@ def test_every_key_is_followed_or_refused_by_name(name, tmp_path, monkeypatch):
     torch.save({"state_dict": {}, "epoch": 1}, tmp_path / "last.ckpt")
     before, keys, rng = contents(tmp_path), keys_of(own), random.Random(name)
 
-    def parse(
-        source, sections, overrides=None
-    ):  # the real one takes a tenth of a second, and has its own tests
+    def parse(source, sections, overrides=None):  # the real one takes a tenth of a second, and has its own tests
         return with_keys(own, overrides or {})
 
     def build(parsed):

@@ -47,9 +47,7 @@ def test_an_epoch_depends_on_seed_and_number_alone():
     assert not torch.equal(other[..., 0], first[..., 0])  # another order
     by_index = {int(row[0]): row[1:] for row in first.flatten(0, 1)}
     assert any(
-        not torch.equal(by_index[int(row[0])], row[1:])
-        for row in other.flatten(0, 1)
-        if int(row[0]) in by_index
+        not torch.equal(by_index[int(row[0])], row[1:]) for row in other.flatten(0, 1) if int(row[0]) in by_index
     )  # and other variations
 
 
@@ -63,8 +61,7 @@ def test_each_sample_comes_at_most_once_and_all_in_turn():
 def test_two_processes_share_the_batches_of_one():
     whole = TrainLoader(Noise(), EpochSampler(22, batch_size=4, seed=3))
     halves = [
-        TrainLoader(Noise(), EpochSampler(22, batch_size=2, seed=3, rank=rank, num_processes=2))
-        for rank in (0, 1)
+        TrainLoader(Noise(), EpochSampler(22, batch_size=2, seed=3, rank=rank, num_processes=2)) for rank in (0, 1)
     ]
     together = torch.cat([epoch(half, 5) for half in halves], 1)
     assert torch.equal(together, epoch(whole, 5))

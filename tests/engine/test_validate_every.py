@@ -23,9 +23,7 @@ def judged(folder):
     return [int(row["epoch"]) for row in rows_of(folder) if row["val_top1"]]
 
 
-@pytest.mark.parametrize(
-    ("every", "num_epochs", "expected"), [(2, 5, [2, 4, 5]), (9, 2, [2]), (1, 2, [1, 2])]
-)
+@pytest.mark.parametrize(("every", "num_epochs", "expected"), [(2, 5, [2, 4, 5]), (9, 2, [2]), (1, 2, [1, 2])])
 def test_the_last_epoch_is_always_validated(every, num_epochs, expected, tmp_path, capsys):
     settings = {**SETTINGS, "trainer.validate_every": every, "trainer.max_epochs": num_epochs}
     folder = train("smoke", {**settings, "trainer.report": False}, out=tmp_path)

@@ -30,9 +30,7 @@ def test_round_trip_of_tensors_and_metadata(tmp_path):
     weights.save(tmp_path / "new" / "w.safetensors", tensors, METADATA)
     read, metadata = weights.read(tmp_path / "new" / "w.safetensors")
     assert (
-        metadata
-        == {"format": weights.FORMAT, **METADATA}
-        == weights.read_metadata(tmp_path / "new" / "w.safetensors")
+        metadata == {"format": weights.FORMAT, **METADATA} == weights.read_metadata(tmp_path / "new" / "w.safetensors")
     )
     assert read.keys() == tensors.keys()
     for name, tensor in tensors.items():
@@ -60,9 +58,7 @@ def test_cut_off_anywhere_is_one_clear_error(tmp_path, share):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    "content", [b"\x00" * 100, b"\xff" * 100, b"not weights at all", b"{}", os.urandom(1000)]
-)
+@pytest.mark.parametrize("content", [b"\x00" * 100, b"\xff" * 100, b"not weights at all", b"{}", os.urandom(1000)])
 def test_anything_else_is_refused(tmp_path, content):
     (tmp_path / "w.safetensors").write_bytes(content)
     with pytest.raises(WeightsError):

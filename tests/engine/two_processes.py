@@ -74,9 +74,7 @@ def gradients(case: str, part: slice = slice(None)) -> dict[str, torch.Tensor]:
 def share(case: str, rank: int, folder: Path) -> None:
     """Computes one image in a group of two processes; the first writes the mean over both."""
     torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/group", rank=rank, world_size=2
-    )
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=2)
     found = gradients(case, slice(rank, rank + 1))
     for tensor in found.values():  # as DDP does it
         torch.distributed.all_reduce(tensor)

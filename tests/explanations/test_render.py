@@ -112,9 +112,7 @@ def test_colours_grow_lighter_step_by_step_and_are_inferno():
 
 
 def test_right_and_wrong_differ_in_shape_not_only_in_colour():
-    right, wrong = (
-        np.asarray(_sign(mark, 32).convert("RGBA").getchannel("A"), int) for mark in (True, False)
-    )
+    right, wrong = (np.asarray(_sign(mark, 32).convert("RGBA").getchannel("A"), int) for mark in (True, False))
     assert (np.abs(right - wrong) > 128).mean() > 0.05
     right, wrong = (np.asarray(_sign(mark, 32).convert("L")) > 200 for mark in (True, False))
     assert (right != wrong).mean() > 0.05

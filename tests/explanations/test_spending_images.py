@@ -166,9 +166,7 @@ def test_every_view_is_as_large_as_the_image(explanation):
 
 def test_captions_of_a_portrait_are_shown_in_full(model, monkeypatch):
     drawn = []
-    monkeypatch.setattr(
-        render, "_cut", lambda words, font, width: drawn.append((words, font, width)) or words
-    )
+    monkeypatch.setattr(render, "_cut", lambda words, font, width: drawn.append((words, font, width)) or words)
     portrait = np.zeros((320, 140, 3), np.uint8)
     explain_image(model, portrait, torch.randn(1, 3, 160, 70)).summary()
     assert any("yellow 28:1" in words for words, _, _ in drawn)

@@ -47,9 +47,7 @@ def test_a_phone_held_upright(tmp_path):
         image, _ = next(iter(video))
     assert image.size == (64, 96)
     # What was at the left is above.
-    np.testing.assert_allclose(
-        np.argwhere(np.asarray(image)[..., 0] > 150).mean(0), (10.5, 64 - 1 - 31.5), atol=1.5
-    )
+    np.testing.assert_allclose(np.argwhere(np.asarray(image)[..., 0] > 150).mean(0), (10.5, 64 - 1 - 31.5), atol=1.5)
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
@@ -65,9 +63,7 @@ def test_what_is_written_can_be_read(tmp_path, monkeypatch, encoder):
     assert [path.name for path in out.path.parent.iterdir()] == ["out.mp4"]
     with VideoReader(out.path) as video:
         frames = list(video)
-    assert [float(seconds) for _, seconds in frames] == pytest.approx(
-        [0, 2 * 0.0333667, 6 * 0.0333667], abs=1e-4
-    )
+    assert [float(seconds) for _, seconds in frames] == pytest.approx([0, 2 * 0.0333667, 6 * 0.0333667], abs=1e-4)
     for (image, _), colour in zip(frames, colours, strict=True):
         assert image.size == (48, 34)  # even
         np.testing.assert_allclose(np.asarray(image).mean((0, 1)), colour, atol=6)

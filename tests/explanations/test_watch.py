@@ -65,9 +65,7 @@ def test_a_strip_shows_the_first_epoch_the_last_and_some_between(tmp_path):
     assert strips[1][0] > (MAX_EPOCHS + 1) * 112 > 2 * strips[0][0]  # the least is as wide as the legend
     # Another process, after a resume, draws the same from what lies in the folder.
     again = watching(tmp_path).evolution()
-    assert np.array_equal(
-        np.asarray(again), np.asarray(Image.open(tmp_path / "significance" / "evolution.png"))
-    )
+    assert np.array_equal(np.asarray(again), np.asarray(Image.open(tmp_path / "significance" / "evolution.png")))
     assert again.width < (MAX_EPOCHS + 2) * 122  # the image, and no more than so many epochs
 
 

@@ -33,9 +33,7 @@ def private_names(path):
     for node in nodes:  # a getattr with a default
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "getattr" and len(node.args) == 3:
             guarded |= {id(each) for each in ast.walk(node)}
-    imported = {
-        name.asname or name.name for node in nodes if isinstance(node, ast.Import) for name in node.names
-    }
+    imported = {name.asname or name.name for node in nodes if isinstance(node, ast.Import) for name in node.names}
     for node in nodes:
         if isinstance(node, ast.ImportFrom) and not node.level:
             names = [f"{node.module}.{alias.name}" for alias in node.names]

@@ -69,9 +69,7 @@ def test_a_layer_that_is_hooked_or_replaced_has_its_say(stage):
                 taken = {t.segment: t for t in explain_ways(model, x)}
                 handle.remove()
                 assert taken[f"stages.{stage}.blocks.{index}"].way != "native", name
-            assert {t.segment: t for t in explain_ways(model, x)}[
-                f"stages.{stage}.blocks.{index}"
-            ].way == "native"
+            assert {t.segment: t for t in explain_ways(model, x)}[f"stages.{stage}.blocks.{index}"].way == "native"
 
 
 def test_gradients_and_large_maps_are_for_others(monkeypatch):

@@ -103,9 +103,7 @@ def test_every_segment_is_here():
 
 
 # `native` has no float64; `test_native.py` holds it to the definition.
-@pytest.mark.parametrize(
-    ("kind", "way"), [(kind, way) for kind in LAYERS for way in kind.ways if way != "native"]
-)
+@pytest.mark.parametrize(("kind", "way"), [(kind, way) for kind in LAYERS for way in kind.ways if way != "native"])
 def test_a_way_computes_what_is_defined(kind, way, monkeypatch):
     serves = 0
     if way == "exported":

@@ -63,9 +63,7 @@ def test_many_may_conduct_at_a_time():
     def way(segment, seconds):
         return sum(each(lambda i: time.sleep(seconds) or i, [(i,) for i in range(4)]))
 
-    threads = [
-        threading.Thread(target=lambda: sums.append(conducted(way)(torch.nn.ReLU(), 0.01))) for _ in range(8)
-    ]
+    threads = [threading.Thread(target=lambda: sums.append(conducted(way)(torch.nn.ReLU(), 0.01))) for _ in range(8)]
     sums: list[int] = []
     for thread in threads:
         thread.start()

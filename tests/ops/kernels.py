@@ -18,9 +18,7 @@ def cases(every, few):
     return every if DEVICE == "cuda" else few
 
 
-needs_kernels = pytest.mark.skipif(
-    not HERE, reason="no GPU; test_triton.py runs this file in the interpreter"
-)
+needs_kernels = pytest.mark.skipif(not HERE, reason="no GPU; test_triton.py runs this file in the interpreter")
 
 
 def check_errors(fast, plain, exact, names):

@@ -58,9 +58,7 @@ def test_one_head_at_a_time_gives_what_the_fused_kernel_gives(as_convolution, mo
     monkeypatch.setattr(by_heads, "is_convolution", lambda *args: as_convolution)
     out, received = by_heads.attend(q, k, v, 8**-0.5)
     torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(
-        received.sum(1), torch.full((2,), 3.0 * 150, dtype=torch.float64), rtol=1e-5, atol=0
-    )
+    torch.testing.assert_close(received.sum(1), torch.full((2,), 3.0 * 150, dtype=torch.float64), rtol=1e-5, atol=0)
 
 
 def test_an_empty_batch_is_taken():

@@ -16,9 +16,7 @@ CASES = [
 
 def inputs(c_in, c_out, kernel, groups):
     x = torch.randn(2, c_in, 7, 9, dtype=torch.float64).to(memory_format=torch.channels_last)
-    return x.requires_grad_(), torch.randn(
-        c_out, c_in // groups, kernel, kernel, dtype=torch.float64
-    ).requires_grad_()
+    return x.requires_grad_(), torch.randn(c_out, c_in // groups, kernel, kernel, dtype=torch.float64).requires_grad_()
 
 
 @pytest.mark.parametrize(("c_in", "c_out", "kernel", "stride", "padding", "groups"), CASES)

@@ -18,9 +18,7 @@ def test_is_what_the_layers_compute(residual, gelu, dtype):
     y = F.gelu(y) if gelu else y
     actual = depthwise_conv(x, weight, bias, residual=residual, gelu=gelu)
     assert actual.dtype is dtype
-    torch.testing.assert_close(
-        actual.double(), y, rtol=8 * torch.finfo(dtype).eps, atol=16 * torch.finfo(dtype).eps
-    )
+    torch.testing.assert_close(actual.double(), y, rtol=8 * torch.finfo(dtype).eps, atol=16 * torch.finfo(dtype).eps)
 
 
 def test_gradcheck():

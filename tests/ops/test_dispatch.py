@@ -23,9 +23,7 @@ def test_the_last_one_serves_where_all_object():
 
 def test_a_named_backend_runs_though_slow_and_refuses_in_a_sentence():
     assert choose("op", BACKENDS, "small", 13).run(13) == "small"
-    with pytest.raises(
-        ValueError, match="op cannot run on backend 'picky' here: 3 is odd; backend 'auto' finds one"
-    ):
+    with pytest.raises(ValueError, match="op cannot run on backend 'picky' here: 3 is odd; backend 'auto' finds one"):
         choose("op", BACKENDS, "picky", 3)
     with pytest.raises(ValueError, match="op has no backend 'none'; choose one of auto, picky, small, any"):
         choose("op", BACKENDS, "none", 3)

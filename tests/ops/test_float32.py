@@ -75,8 +75,6 @@ def test_a_gpu_is_left_alone(monkeypatch):
 
 @pytest.mark.skipif(not hasattr(torch.backends.mkldnn, "matmul"), reason="this PyTorch has no newer names")
 def test_the_newer_names_of_the_setting_are_understood(monkeypatch):
-    monkeypatch.setattr(
-        torch, "get_float32_matmul_precision", lambda: (_ for _ in ()).throw(RuntimeError("mixed"))
-    )
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: (_ for _ in ()).throw(RuntimeError("mixed")))
     assert sgformer.fast_float32().objection is not None
     assert not float32.is_fast()

@@ -30,10 +30,7 @@ def cells_by_loops(significance, cut):
             return [tokens(row, column)]
         half = side // 2
         return [
-            cell
-            for down in (0, half)
-            for right in (0, half)
-            for cell in smallest(row + down, column + right, half)
+            cell for down in (0, half) for right in (0, half) for cell in smallest(row + down, column + right, half)
         ]
 
     def score(cell):

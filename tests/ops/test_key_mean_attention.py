@@ -92,9 +92,7 @@ def loop(q, k, v, scale=None, mask=None):
                 seen = mask[b, h, n].nonzero().flatten().tolist()
                 if not seen:
                     continue
-                scores = torch.stack([q[b, h, n] @ k[b, h, m] for m in seen]) * (
-                    d**-0.5 if scale is None else scale
-                )
+                scores = torch.stack([q[b, h, n] @ k[b, h, m] for m in seen]) * (d**-0.5 if scale is None else scale)
                 weights = scores.exp() / scores.exp().sum()
                 out[b, h, n] = sum(w * v[b, h, m] for w, m in zip(weights, seen, strict=True))
                 key_mean[b, seen] += weights
@@ -115,9 +113,7 @@ def assert_obeys_the_rule(fast, plain, exact):
 
     In float64 plain PyTorch is the yardstick itself; there the order of the sums may cost some roundings.
     """
-    for name, f, p, e in zip(
-        ("out", "key_mean", "grad_q", "grad_k", "grad_v"), fast, plain, exact, strict=True
-    ):
+    for name, f, p, e in zip(("out", "key_mean", "grad_q", "grad_k", "grad_v"), fast, plain, exact, strict=True):
         assert f.dtype == p.dtype
         rounding = torch.finfo(f.dtype).eps * e.abs().max() * (64 if plain[0].dtype is torch.float64 else 1)
         assert (f - e).abs().max() <= 2 * (p - e).abs().max() + rounding, name
@@ -240,8 +236,7 @@ def test_what_a_mask_hides_has_no_say(backend, dtype):
     hidden = ~exists[:, None, :, None].expand(B, a, N, d)
     x = inputs(B, a, N, N, d, dtype)
     results = [
-        run(*[t.masked_fill(hidden, value) for t in x[:3]], x[3], mask=mask, backend=backend)
-        for value in (0, 100)
+        run(*[t.masked_fill(hidden, value) for t in x[:3]], x[3], mask=mask, backend=backend) for value in (0, 100)
     ]
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0)

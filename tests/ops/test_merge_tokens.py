@@ -40,9 +40,7 @@ def run(x, ranking, weights, biases, **options):
 def test_agrees_with_the_specification(backend, N, group_sizes, budget):
     x, ranking, weights, biases = inputs(N, group_sizes)
     expected = [
-        torch.stack(
-            [tokens[t].T @ f + b for t, f, b in plain.groups(tokens, rank, group_sizes, pairs, budget)]
-        )
+        torch.stack([tokens[t].T @ f + b for t, f, b in plain.groups(tokens, rank, group_sizes, pairs, budget)])
         for tokens, rank in zip(x, ranking.tolist(), strict=True)
         for pairs in [list(zip(weights, biases, strict=True))]
     ]
@@ -82,18 +80,14 @@ def test_tokens_may_lie_in_any_layout(backend):
     x, ranking, weights, biases = inputs(60, (5, 3, 2), c=4)
     laid = x.mT.contiguous().mT
     assert not laid.is_contiguous()
-    torch.testing.assert_close(
-        *(merge_tokens(t, ranking, weights, biases, backend=backend) for t in (x, laid))
-    )
+    torch.testing.assert_close(*(merge_tokens(t, ranking, weights, biases, backend=backend) for t in (x, laid)))
 
 
 @pytest.mark.parametrize("levels", [1, 2, 5])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_ties_keep_their_row_major_order(levels, dtype):
     significance = torch.randint(levels, (3, 40, 50)).to(dtype)
-    for values, ranking in zip(
-        significance.flatten(1).tolist(), rank_tokens(significance).tolist(), strict=True
-    ):
+    for values, ranking in zip(significance.flatten(1).tolist(), rank_tokens(significance).tolist(), strict=True):
         assert ranking == sorted(range(2000), key=values.__getitem__)
     torch.testing.assert_close(rank_tokens(significance.mT.contiguous().mT), rank_tokens(significance))
     torch.testing.assert_close(rank_tokens(significance.flatten(1)), rank_tokens(significance))
@@ -112,9 +106,7 @@ def test_no_gradient_goes_through_the_ranking():
 def test_bands_cover_the_ranking_as_specified(group_sizes):
     for N in range(1, 300):
         bands = cut_bands(N, group_sizes)
-        assert [rank for band in bands for rank in range(band.start, band.start + band.length)] == list(
-            range(N)
-        )
+        assert [rank for band in bands for rank in range(band.start, band.start + band.length)] == list(range(N))
         lengths = [N // 2, N - N // 2] if len(bands) == 2 else [N // 4, 2 * (N // 4), N - 3 * (N // 4)]
         assert [band.length for band in bands] == lengths
         assert tuple(band.group_size for band in bands) == group_sizes
@@ -148,7 +140,5 @@ def test_errors_say_what_was_received():
         merge_tokens(x, ranking, weights, biases, token_budget=2)
     with pytest.raises(ValueError, match="two or three bands"):
         merge_tokens(x, ranking, weights[:1], biases[:1])
-    with pytest.raises(
-        ValueError, match="no backend 'fast'; choose one of auto, triton, gathered, reference"
-    ):
+    with pytest.raises(ValueError, match="no backend 'fast'; choose one of auto, triton, gathered, reference"):
         merge_tokens(x, ranking, weights, biases, backend="fast")

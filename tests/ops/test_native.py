@@ -42,9 +42,7 @@ def heads(B, a, N, d, dtype):
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(
-    "shape", [(1, 4, 196, 49, 32), (2, 3, 50, 300, 16), (1, 1, 97, 1000, 32), (1, 1, 1, 1, 16)]
-)
+@pytest.mark.parametrize("shape", [(1, 4, 196, 49, 32), (2, 3, 50, 300, 16), (1, 1, 97, 1000, 32), (1, 1, 1, 1, 16)])
 def test_attention_and_key_means(shape, dtype, threads, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     B, a, N, M, d = shape
@@ -103,9 +101,7 @@ def test_depthwise_conv_of_some_rows_of_a_map():
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(
-    ("N", "sizes", "budget"), [(196, (2, 1), None), (801, (49, 14, 7), 20), (1, (2, 1), None)]
-)
+@pytest.mark.parametrize(("N", "sizes", "budget"), [(196, (2, 1), None), (801, (49, 14, 7), 20), (1, (2, 1), None)])
 def test_merging(N, sizes, budget, dtype):
     x = torch.randn(2, N, 32).to(dtype)
     ranking = torch.stack([torch.randperm(N) for _ in range(2)])
@@ -122,9 +118,7 @@ def test_merging(N, sizes, budget, dtype):
     close(found, exact, DTYPES[dtype])
 
 
-@pytest.mark.parametrize(
-    ("rows", "c", "c_out"), [(196, 256, 192), (17, 16, 16), (400, 48, 96), (3, 2064, 80)]
-)
+@pytest.mark.parametrize(("rows", "c", "c_out"), [(196, 256, 192), (17, 16, 16), (400, 48, 96), (3, 2064, 80)])
 def test_linear(rows, c, c_out):
     x, weight, bias, more = (torch.randn(n) for n in ((rows, c), (c_out, c), (c_out,), (rows, c_out)))
     exact = torch.nn.functional.linear(*(y.double() for y in (x, weight, bias)))

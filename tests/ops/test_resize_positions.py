@@ -20,8 +20,6 @@ def test_backends_agree(new):
 
 def test_low_precision_is_resized_in_float32():
     positions = torch.randn(1, 16, 3).bfloat16()
-    ours, plain = (
-        resize_positions(positions, (4, 4), (9, 7), backend=name) for name in ("products", "reference")
-    )
+    ours, plain = (resize_positions(positions, (4, 4), (9, 7), backend=name) for name in ("products", "reference"))
     assert ours.dtype is torch.bfloat16
     assert (ours != plain).float().mean() < 0.05  # rounded once, from float32

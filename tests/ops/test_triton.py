@@ -14,9 +14,7 @@ FILES = sorted(Path(__file__).parent.glob("test_triton_*.py"))
 SHARES = [FILES[::2], FILES[1::2]]  # each process has to load PyTorch first, so there are no more than two
 
 
-@pytest.mark.skipif(
-    HERE or tiles.triton is None, reason="kernels run in this very process, or triton is missing"
-)
+@pytest.mark.skipif(HERE or tiles.triton is None, reason="kernels run in this very process, or triton is missing")
 @pytest.mark.parametrize("files", SHARES, ids=lambda files: ", ".join(file.stem for file in files))
 def test_kernels_in_the_interpreter(files):
     """The variable must be set before triton is imported for the first time, so it takes a fresh process."""

@@ -93,9 +93,7 @@ def test_key_means():
     assert not mean.requires_grad
     close = {"rtol": 0, "atol": 20 * torch.finfo(torch.float32).eps}
     torch.testing.assert_close(mean.sum(1), torch.ones(2, device=DEVICE), **close)
-    torch.testing.assert_close(
-        key_mean_attention(q, k[:, :, order], v, backend="triton")[1], mean[:, order], **close
-    )
+    torch.testing.assert_close(key_mean_attention(q, k[:, :, order], v, backend="triton")[1], mean[:, order], **close)
 
 
 @needs_kernels

@@ -53,9 +53,7 @@ def test_any_layout_and_more_channels_than_a_tile_is_wide():
     x, ranking, weights, biases = inputs(63, (5, 3, 2), torch.float32, c=96)
     expected = run(x, ranking, weights, biases, backend="reference")
     for laid in (x.mT.contiguous().mT, x.repeat_interleave(2, -1)[..., ::2]):
-        for actual, wanted in zip(
-            run(laid, ranking, weights, biases, backend="triton"), expected, strict=True
-        ):
+        for actual, wanted in zip(run(laid, ranking, weights, biases, backend="triton"), expected, strict=True):
             torch.testing.assert_close(actual, wanted, rtol=1e-5, atol=1e-5)
 
 

@@ -52,9 +52,7 @@ def test_images_are_drawn_so_that_classes_come_equally_often():
     # Two processes share what one draws.
     parts = []
     for rank in range(2):
-        part = EpochSampler(
-            60, batch_size=5, seed=1, rank=rank, num_processes=2, weights=draw_weights(holds).tolist()
-        )
+        part = EpochSampler(60, batch_size=5, seed=1, rank=rank, num_processes=2, weights=draw_weights(holds).tolist())
         part.set_epoch(1)
         parts.append([draw.index for draw in part])
     together = [index for i in range(0, 30, 5) for part in parts for index in part[i : i + 5]]
@@ -111,9 +109,7 @@ def masks(tmp_path):
 
 def prepared(root, **data):
     options = MaskOptions(root=str(root), image_size=32, batch_size=6, workers=0, **data)
-    recipe = segmentation.Recipe(
-        model=MODEL, data=options, head=HeadOptions(name="semantic_fpn", channels=64)
-    )
+    recipe = segmentation.Recipe(model=MODEL, data=options, head=HeadOptions(name="semantic_fpn", channels=64))
     recipe.loss.weights = "balanced"
     return segmentation.build(recipe)
 
@@ -136,9 +132,7 @@ def test_segmentation(tmp_path):
     with torch.no_grad():
         expected = sum(
             weight * cross_entropy(logits, targets, task.weights, ignore_index=IGNORE)
-            for weight, logits in zip(
-                (1, 0.4), task.model(task.model.normalize(images), auxiliary=True), strict=False
-            )
+            for weight, logits in zip((1, 0.4), task.model(task.model.normalize(images), auxiliary=True), strict=False)
         )
         assert task.loss(Batch(images, targets)) == pytest.approx(float(expected), rel=1e-5)
 

@@ -42,9 +42,7 @@ GRAY = {"photometric": "minisblack"}
 WAYS = {
     "contiguous": lambda path, a: tifffile.imwrite(path, np.moveaxis(a, 0, 2), planarconfig="contig", **GRAY),
     "planar": lambda path, a: tifffile.imwrite(path, a, planarconfig="separate", **GRAY),
-    "deflate": lambda path, a: tifffile.imwrite(
-        path, a, planarconfig="separate", compression="deflate", **GRAY
-    ),
+    "deflate": lambda path, a: tifffile.imwrite(path, a, planarconfig="separate", compression="deflate", **GRAY),
     "tiles of a big file": lambda path, a: tifffile.imwrite(
         path, np.moveaxis(a, 0, 2), planarconfig="contig", tile=(16, 16), bigtiff=True, **GRAY
     ),
@@ -285,9 +283,7 @@ def test_weights_to_start_from_are_adapted(classes, tmp_path):
     rgb = train("smoke", short | {"data.scenes.num_train": 8, "data.scenes.num_val": 4}, out=tmp_path)
     again = {"optim.lr": 1e-9, "optim.final_lr": 0, "model.weights": str(rgb / "last.safetensors")}
     run = train("smoke", short | overrides | again, out=tmp_path)
-    ours, theirs = (
-        sgformer.load(path / "last.safetensors").backbone.stem.conv1.weight for path in (run, rgb)
-    )
+    ours, theirs = (sgformer.load(path / "last.safetensors").backbone.stem.conv1.weight for path in (run, rgb))
     expected = theirs[:, [0, 1, 2, 0, 1]] * (3 / 5)
     torch.testing.assert_close(ours, expected, atol=1e-6, rtol=0)
 

@@ -107,9 +107,7 @@ def remove(folder):
             "seems to hold the classes themselves: move some",
         ),
         (
-            lambda root: [
-                remove(root / split / name) for split in ("train", "val") for name in ("red", "blue")
-            ],
+            lambda root: [remove(root / split / name) for split in ("train", "val") for name in ("red", "blue")],
             "only the class green; a classifier needs at least two",
         ),
         (lambda root: (remove(root / "train"), (root / "train").mkdir()), "no class folders"),
@@ -262,9 +260,7 @@ def test_predict_takes_anything_and_says_the_same(tmp_path):
     assert model.training  # left as it was
     prediction = predictions[0]
     assert prediction.label == prediction.top[0][0]
-    assert [score for _, score in prediction.top] == sorted(
-        (score for _, score in prediction.top), reverse=True
-    )
+    assert [score for _, score in prediction.top] == sorted((score for _, score in prediction.top), reverse=True)
     assert sum(score for _, score in prediction.top) == pytest.approx(1, abs=1e-5)
     assert json.loads(json.dumps(prediction.to_dict()))["label"] == prediction.label
     many = model.predict(ways, batch_size=2, top_k=1)
@@ -278,9 +274,7 @@ def test_significance_is_within_reach():
     assert all(significance.ndim == 3 for significance in maps)
 
 
-@pytest.mark.parametrize(
-    "name", ["sgformer_x", "resnet_18", "", "hf-hub:someone/something", "local-dir:/tmp"]
-)
+@pytest.mark.parametrize("name", ["sgformer_x", "resnet_18", "", "hf-hub:someone/something", "local-dir:/tmp"])
 def test_only_registered_models(name):
     with pytest.raises(ValueError, match="unknown model"):
         classifier(name)
@@ -356,9 +350,7 @@ def test_recipes_are_for_colour_images():
 def test_the_image_size_reaches_models_that_are_built_for_one(folders):
     def make(name):
         return build(
-            Recipe(
-                model=ModelOptions(name=name), data=DataOptions(root=str(folders), image_size=64, workers=0)
-            )
+            Recipe(model=ModelOptions(name=name), data=DataOptions(root=str(folders), image_size=64, workers=0))
         )[0].model
 
     assert make("test_vit").kwargs == {"img_size": [64, 64]}

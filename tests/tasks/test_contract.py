@@ -101,9 +101,7 @@ def run(name, settings, tmp_path_factory):
 @pytest.fixture
 def images():
     rng = np.random.default_rng(0)
-    return [
-        Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)) for size in ((50, 70), (64, 40), (50, 70))
-    ]
+    return [Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)) for size in ((50, 70), (64, 40), (50, 70))]
 
 
 def test_every_task_is_made_of_the_same_parts(name):
@@ -261,9 +259,7 @@ def test_an_evaluation_reads_the_validation_images_once(name, settings, run, mon
     parsed = recipe.parse(recipe.find(run), folder.Recipe)
     passes = []
     iterate = torch.utils.data.DataLoader.__iter__
-    monkeypatch.setattr(
-        torch.utils.data.DataLoader, "__iter__", lambda loader: passes.append(1) or iterate(loader)
-    )
+    monkeypatch.setattr(torch.utils.data.DataLoader, "__iter__", lambda loader: passes.append(1) or iterate(loader))
     report = folder.evaluate(sgformer.load(run), parsed.data, num_worst=3)
     if name == "pretrain":
         assert report is None

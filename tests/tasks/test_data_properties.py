@@ -102,9 +102,7 @@ def test_class_folders(tmp_path, seeds):
         root = tmp_path / str(seed) / "set"
         expected, named, beside = [], [], []
         for split in ("train", "val"):
-            parts = [
-                scatter(rng, root / split / name, tmp_path / str(seed) / split) for name in ("cat", "dog")
-            ]
+            parts = [scatter(rng, root / split / name, tmp_path / str(seed) / split) for name in ("cat", "dog")]
             expected.append(sum(num for num, _ in parts))
             named.append(sum((kinds for _, kinds in parts), Counter()))
             stray = rng.integers(0, 3)
@@ -163,18 +161,14 @@ def test_lists(tmp_path, seeds):
                 out.writerows([("path", "label"), *rows])
                 table.write_text(text.getvalue(), str(rng.choice(["utf-8", "utf-8-sig"])))
             lists[f"{split}_list"] = str(table)
-        options = DataOptions(
-            source="list", root=str(tmp_path), image_size=32, workers=0, max_unreadable=0.1, **lists
-        )
+        options = DataOptions(source="list", root=str(tmp_path), image_size=32, workers=0, max_unreadable=0.1, **lists)
         data = ClassificationData(options, PREPROCESSING)
         assert numbers(str(data)) == expected
         for split, again, lacking in zip(("train", "val"), twice, missing, strict=True):
             for path, label in data.samples[split].items:
                 assert isinstance(path, Path)
                 assert path.is_file()
-                assert (
-                    data.classes[label] == ("red", "blue")[names.index(str(path.relative_to(tmp_path))) % 2]
-                )
+                assert data.classes[label] == ("red", "blue")[names.index(str(path.relative_to(tmp_path))) % 2]
             table = lists[f"{split}_list"]
             assert (f"{again} rows of {table} repeat an image" in str(data)) == (again > 0)
             assert (f"{lacking} images of {table} do not exist" in str(data)) == (lacking > 0)
@@ -239,9 +233,7 @@ def test_masks(tmp_path, seeds):
         rng = np.random.default_rng(seed)
         root = tmp_path / str(seed)
         root.mkdir()
-        (root / "classes.txt").write_text(
-            "0 a\n1 b\n2 c\n255 nothing\n", str(rng.choice(["utf-8", "utf-8-sig"]))
-        )
+        (root / "classes.txt").write_text("0 a\n1 b\n2 c\n255 nothing\n", str(rng.choice(["utf-8", "utf-8-sig"])))
         expected, dropped, named, counts, turned = [], set(), {}, [], 0
         for split in ("train", "val"):
             pixels, kept = np.zeros(4, int), 0
@@ -261,11 +253,7 @@ def test_masks(tmp_path, seeds):
                 elif orientation > 1:
                     turned += 1
                 mask = mask_file(rng, root / "annotations" / split / f"{i}.png", np.asarray(seen))
-                fault = (
-                    str(rng.choice(["none", "none", "none", "size", "id", "no mask", "no image"]))
-                    if i
-                    else "none"
-                )
+                fault = str(rng.choice(["none", "none", "none", "size", "id", "no mask", "no image"])) if i else "none"
                 if fault == "size":
                     Image.new("L", (5, 5)).save(mask)
                 if fault == "id":

@@ -22,9 +22,7 @@ from sgformer.tasks.detection.model import Preprocessing
 from sgformer.tasks.detection.prediction import Detections
 from sgformer.tasks.images import Preprocessing as ClassifierPreprocessing
 
-HEADS = HeadOptions(
-    channels=16, box_channels=32, anchor_sizes=(16, 24, 32, 64, 128), num_proposals=50, num_sampled=32
-)
+HEADS = HeadOptions(channels=16, box_channels=32, anchor_sizes=(16, 24, 32, 64, 128), num_proposals=50, num_sampled=32)
 SIZE = (48, 96)
 
 
@@ -52,9 +50,7 @@ def make_images(*sizes):
 # ---- sizes
 
 
-@pytest.mark.parametrize(
-    ("size", "expected"), [((100, 100), (48, 48)), ((10, 1000), (32, 96)), ((600, 480), (60, 48))]
-)
+@pytest.mark.parametrize(("size", "expected"), [((100, 100), (48, 48)), ((10, 1000), (32, 96)), ((600, 480), (60, 48))])
 def test_images_keep_their_shape(size, expected):
     assert resized(size, shorter=48, longest=96) == expected
 
@@ -157,9 +153,7 @@ def test_significance_is_within_reach():
 # ---- weights
 
 
-@pytest.mark.parametrize(
-    ("name", "masks"), [("sgformer_test", True), ("sgformer_test", False), ("resnet10t", True)]
-)
+@pytest.mark.parametrize(("name", "masks"), [("sgformer_test", True), ("sgformer_test", False), ("resnet10t", True)])
 def test_weights_file_gives_the_same_model_back(tmp_path, name, masks):
     heads = replace(HEADS, masks=masks)
     model = detector(name, heads=heads, category_ids=(3, 7))
@@ -173,9 +167,7 @@ def test_weights_file_gives_the_same_model_back(tmp_path, name, masks):
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
-@pytest.mark.parametrize(
-    "change", [{"heads": {"foo": 1}}, {"heads": None}, {"classes": ["one"]}, {"model": None}]
-)
+@pytest.mark.parametrize("change", [{"heads": {"foo": 1}}, {"heads": None}, {"classes": ["one"]}, {"model": None}])
 def test_tampered_metadata_is_refused(tmp_path, change):
     path = tmp_path / "w.safetensors"
     detector().save(path)

@@ -213,9 +213,7 @@ def test_the_image_is_the_one_that_a_file_names(root):
 def test_a_box_that_is_turned_is_counted(root):
     make_voc(root)
     path = root / "Annotations" / "0.xml"
-    turned = (
-        "<attributes><attribute><name>rotation</name><value>30.0</value></attribute></attributes></object>"
-    )
+    turned = "<attributes><attribute><name>rotation</name><value>30.0</value></attribute></attributes></object>"
     path.write_text(path.read_text().replace("</object>", turned))
     assert read_voc(root).notes == {"boxes that say they are rotated, read as upright": 1}
 

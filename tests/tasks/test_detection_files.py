@@ -119,9 +119,7 @@ def twice(content):
 
 
 def two_ids(content):
-    content["images"].append(
-        {**content["images"][0], "id": 99, "file_name": "./" + content["images"][0]["file_name"]}
-    )
+    content["images"].append({**content["images"][0], "id": 99, "file_name": "./" + content["images"][0]["file_name"]})
     content["annotations"][0]["image_id"] = 99
 
 
@@ -194,9 +192,8 @@ def test_crowds_are_counted_apart_or_taken_as_objects(root):
     assert "7 + 4 objects, 1 + 0 crowds" in str(read(root))
     assert "crowds no larger than most objects" not in str(read(root))
     change(root, first(area=9))
-    assert (
-        "crowds no larger than most objects; if they are single objects, set --data.crowds objects: 1"
-        in str(read(root))
+    assert "crowds no larger than most objects; if they are single objects, set --data.crowds objects: 1" in str(
+        read(root)
     )
     assert str(read(root, crowds="objects")) == PLAIN
 
@@ -280,9 +277,7 @@ def test_more_objects_than_can_be_found_are_said(root):
     change(
         root,
         lambda c: c.update(
-            annotations=[
-                {**c["annotations"][0], "id": i, "bbox": [i % 70, i // 70, 9, 9]} for i in range(150)
-            ]
+            annotations=[{**c["annotations"][0], "id": i, "bbox": [i % 70, i // 70, 9, 9]} for i in range(150)]
         ),
     )
     assert "up to 150 objects an image, of which at most 100" in str(read(root, masks=False))

@@ -48,9 +48,7 @@ def make_yolo(coco, root):
                     values = [value / (width, height)[place % 2] for place, value in enumerate(polygon)]
                 lines.append(" ".join(map(str, [places[one["category_id"]], *values])))
             if lines:
-                (root / "labels" / split / f"{Path(entry['file_name']).stem}.txt").write_text(
-                    "\n".join(lines)
-                )
+                (root / "labels" / split / f"{Path(entry['file_name']).stem}.txt").write_text("\n".join(lines))
         (root / "data.yaml").write_text(json.dumps({"names": [names[number] for number in sorted(names)]}))
     return root
 
@@ -129,9 +127,7 @@ def assert_same(one, other, *, ids):
             assert mine.size == image.size
             names, others = [one.classes[i] for i in mine.labels], [other.classes[i] for i in image.labels]
             assert names == others
-            torch.testing.assert_close(
-                torch.from_numpy(mine.boxes), torch.from_numpy(image.boxes), atol=1e-2, rtol=0
-            )
+            torch.testing.assert_close(torch.from_numpy(mine.boxes), torch.from_numpy(image.boxes), atol=1e-2, rtol=0)
     assert one.category_ids == ids
 
 
@@ -260,9 +256,7 @@ def test_other_layouts(coco, tmp_path):
     assert_same(data(again, "yolo"), data(root, "yolo"), ids=(0, 1))
     (again / "classes.txt").write_text("disc\nbar\n")
     (again / "data.yaml").unlink()
-    splits = {
-        split: SplitOptions(images=f"{split}/images", annotations="classes.txt") for split in ("train", "val")
-    }
+    splits = {split: SplitOptions(images=f"{split}/images", annotations="classes.txt") for split in ("train", "val")}
     assert_same(data(again, "yolo", **splits), data(root, "yolo"), ids=(0, 1))
 
     voc, beside = make_voc(coco, tmp_path / "voc"), tmp_path / "beside"

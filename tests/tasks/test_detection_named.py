@@ -197,9 +197,7 @@ def test_an_empty_line_between_names_is_named(root):
         read(root, "yolo", **of_file("classes.txt"))
 
 
-@pytest.mark.parametrize(
-    "file", ["classes.txt", "labels/train/classes.txt", "notes.json", "labels/obj.names"]
-)
+@pytest.mark.parametrize("file", ["classes.txt", "labels/train/classes.txt", "notes.json", "labels/obj.names"])
 def test_lists_of_names_that_contradict_each_other(root, file):
     for names in (["red", "blue", "green"], ["blue", "red"]):
         rows = [{"id": number, "name": name} for number, name in enumerate(names)]
@@ -228,9 +226,7 @@ def test_labels_apart_from_their_images(root, labels):
         shutil.move(root / f"labels/train/{number}.txt", root / labels)
     text = "train: [images/train, more]\nval: images/val\nnames: [red, blue]\n"
     (root / "data.yaml").write_text(text)
-    with pytest.raises(
-        DataError, match=rf"{labels}/2\.txt lies apart from more/2\.jpg; labels are read from more"
-    ):
+    with pytest.raises(DataError, match=rf"{labels}/2\.txt lies apart from more/2\.jpg; labels are read from more"):
         read(root, "yolo")
     for number in (2, 3):
         shutil.move(root / f"{labels}/{number}.txt", root / "more")
@@ -241,9 +237,7 @@ def test_a_training_without_any_labels_says_where_they_are_looked_for(root):
     shutil.rmtree(root / "labels")
     (root / "images").rename(root / "imgs")
     options = {split: SplitOptions(images=f"imgs/{split}") for split in ("train", "val")}
-    with pytest.raises(
-        DataError, match=r"nothing to learn from: none of 4 .*looked for as imgs/train/0\.txt"
-    ):
+    with pytest.raises(DataError, match=r"nothing to learn from: none of 4 .*looked for as imgs/train/0\.txt"):
         read(root, "yolo", **options)
 
 
@@ -297,9 +291,7 @@ def test_thumbnails_are_called_so(root):
     for folder, name in (("images", "0.jpg"), ("labels", "0.txt")):
         (root / folder / "train/thumbnails").mkdir()
         shutil.move(root / folder / "train" / name, root / folder / "train/thumbnails")
-    with pytest.raises(
-        DataError, match=r"no such image in train, but 0\.jpg, which is left out as a thumbnail"
-    ):
+    with pytest.raises(DataError, match=r"no such image in train, but 0\.jpg, which is left out as a thumbnail"):
         read(root, "yolo")
 
 
@@ -361,9 +353,7 @@ def test_shares_in_place_of_pixels_leave_nothing(root):
     shares = BOX
     for number in ("11", "13", "30", "36"):
         shares = shares.replace(f">{number}<", f">0.{number}<")
-    with pytest.raises(
-        DataError, match=r"nothing to learn from: .*4 objects left out, of which nothing is left"
-    ):
+    with pytest.raises(DataError, match=r"nothing to learn from: .*4 objects left out, of which nothing is left"):
         read_object(root, f"<name>red</name>{shares}")
 
 

@@ -120,9 +120,7 @@ def SETTINGS_OF(root):
         (lambda c: c["images"][0].update(width=640, height=480), r"96x64 pixels, and by .* 640x480"),
     ],
 )
-def test_annotations_that_lack_something_are_refused_before_anything_is_found(
-    root, run, tmp_path, edit, message
-):
+def test_annotations_that_lack_something_are_refused_before_anything_is_found(root, run, tmp_path, edit, message):
     content = json.loads((root / "annotations" / "instances_val.json").read_text())
     edit(content)
     (tmp_path / "other.json").write_text(json.dumps(content))
@@ -245,9 +243,7 @@ print(int(re.search(r"VmHWM:\\s*(\\d+)", open("/proc/self/status").read())[1]) /
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is measured in Linux's units")
 def test_a_hundred_masks_of_a_large_image_take_little_memory():
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", LARGE], capture_output=True, text=True, timeout=300, env=environment
-    )
+    done = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 1.5  # GiB; the model adds less than half of one
 

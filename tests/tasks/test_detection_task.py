@@ -24,9 +24,7 @@ from sgformer.tasks.detection.model import Detector, Preprocessing
 from sgformer.tasks.detection.options import DataOptions
 from sgformer.tasks.detection.task import create_detector
 
-HEADS = HeadOptions(
-    channels=16, box_channels=32, anchor_sizes=(16, 24, 32, 64, 128), num_proposals=50, num_sampled=32
-)
+HEADS = HeadOptions(channels=16, box_channels=32, anchor_sizes=(16, 24, 32, 64, 128), num_proposals=50, num_sampled=32)
 SIZE = (48, 96)
 
 
@@ -47,9 +45,7 @@ def lively(model):
 
 
 def options(root, **kwargs):
-    return DataOptions(
-        root=str(root), shorter_side=SIZE[0], max_side=SIZE[1], workers=0, batch_size=4, **kwargs
-    )
+    return DataOptions(root=str(root), shorter_side=SIZE[0], max_side=SIZE[1], workers=0, batch_size=4, **kwargs)
 
 
 @pytest.fixture(scope="module")
@@ -138,9 +134,7 @@ def by_pycocotools(file, found, targets, kind, ids):
     truth = COCO(str(file))
     results = []
     for one, target in zip(found, targets, strict=True):
-        for box, label, score, mask in zip(
-            *(one[k] for k in ("boxes", "labels", "scores", "masks")), strict=True
-        ):
+        for box, label, score, mask in zip(*(one[k] for k in ("boxes", "labels", "scores", "masks")), strict=True):
             left, top, right, bottom = box.tolist()
             rle = coco_mask.encode(np.asfortranarray(mask.numpy().astype(np.uint8)))
             results.append(
@@ -148,11 +142,7 @@ def by_pycocotools(file, found, targets, kind, ids):
                     "image_id": target["image_id"],
                     "category_id": ids[int(label) - 1],
                     "score": score.item(),
-                    **(
-                        {"segmentation": rle}
-                        if kind == "segm"
-                        else {"bbox": [left, top, right - left, bottom - top]}
-                    ),
+                    **({"segmentation": rle} if kind == "segm" else {"bbox": [left, top, right - left, bottom - top]}),
                 }
             )
     judge = COCOeval(truth, truth.loadRes(results), kind)

@@ -35,10 +35,7 @@ def test_a_scene_is_the_same_in_any_order_length_and_process():
 
 
 def test_another_seed_or_split_is_another_data_set():
-    a, b, c = (
-        DigitScenes(*key, seed=seed)[0]
-        for key, seed in ((("train", 1), 0), (("train", 1), 1), (("val", 1), 0))
-    )
+    a, b, c = (DigitScenes(*key, seed=seed)[0] for key, seed in ((("train", 1), 0), (("train", 1), 1), (("val", 1), 0)))
     assert not same(a, b)
     assert not same(a, c)
 
@@ -61,9 +58,7 @@ def test_every_ten_scenes_hold_every_label_once(split):
     assert labels[:10] != sorted(labels[:10])
 
 
-@pytest.mark.parametrize(
-    ("size", "num_digits"), [(96, 1), ((64, 160), (0, 6)), ((33, 32), 3), ((224, 97), 12)]
-)
+@pytest.mark.parametrize(("size", "num_digits"), [(96, 1), ((64, 160), (0, 6)), ((33, 32), 3), ((224, 97), 12)])
 def test_boxes_masks_and_semantic_map_agree(size, num_digits):
     scenes = DigitScenes("train", 25, size=size, num_digits=num_digits)
     height, width = (size, size) if isinstance(size, int) else size
@@ -80,9 +75,7 @@ def test_boxes_masks_and_semantic_map_agree(size, num_digits):
         assert scene.semantic.dtype == np.uint8
         assert scene.masks.sum(0).max(initial=0) <= 1  # what is covered is not visible
         semantic = np.zeros((height, width), np.uint8)
-        for (left, top, right, bottom), mask, digit in zip(
-            scene.boxes, scene.masks, scene.labels, strict=True
-        ):
+        for (left, top, right, bottom), mask, digit in zip(scene.boxes, scene.masks, scene.labels, strict=True):
             y, x = np.nonzero(mask)
             assert (left, top, right, bottom) == (x.min(), y.min(), x.max() + 1, y.max() + 1)
             semantic[mask] = 1 + digit
@@ -131,9 +124,7 @@ def test_learnable_and_generalises_from_train_to_val():
         features, labels = [], []
         for scene in scenes:
             box = tuple(scene.boxes[0].astype(int).tolist())
-            crop = (
-                Image.fromarray(scene.masks[0]).convert("L").crop(box).resize((12, 12), Image.Resampling.BOX)
-            )
+            crop = Image.fromarray(scene.masks[0]).convert("L").crop(box).resize((12, 12), Image.Resampling.BOX)
             features.append(np.asarray(crop, np.float32).ravel())
             labels.append(scene.label)
         return np.stack(features), np.array(labels)
@@ -173,9 +164,7 @@ def test_settings_out_of_range_are_named(settings, named):
         DigitScenes(**{"split": "train", "length": 3, **settings})
 
 
-@pytest.mark.parametrize(
-    ("missing", "load"), [("skimage.data", "_photographs"), ("sklearn.datasets", "_digits")]
-)
+@pytest.mark.parametrize(("missing", "load"), [("skimage.data", "_photographs"), ("sklearn.datasets", "_digits")])
 def test_without_the_demo_packages_the_remedy_is_named(monkeypatch, missing, load):
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(ImportError, match=r"pip install 'sgformer\[demo\]'"):

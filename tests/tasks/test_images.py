@@ -31,9 +31,7 @@ def test_formats(kind):
     close(read_image(encode(Image.new("RGB", (40, 30), RED), kind)), RED)
 
 
-@pytest.mark.parametrize(
-    "mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "I", "F"]
-)
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "I", "F"])
 def test_every_mode_of_white_is_white(mode):
     values = {"1": 1, "I": 65535, "F": 1.0}
     if mode in values:
@@ -80,12 +78,7 @@ def test_16_bit_colour_png():
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
     header = struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0)
-    png = (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(raw))
-        + chunk(b"IEND", b"")
-    )
+    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
     close(read_image(png), (128, 64, 255))
 
 
@@ -133,9 +126,7 @@ def test_cut_off_is_one_clear_error(tmp_path, kind, share):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"hello", b"\x00" * 1000, b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a"]
-)
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x00" * 1000, b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a"])
 def test_what_is_no_image_is_refused(tmp_path, content):
     (tmp_path / "x.jpg").write_bytes(content)
     for image in (content, tmp_path / "x.jpg", str(tmp_path / "x.jpg")):

@@ -102,9 +102,7 @@ def test_fewer_samples_than_processes_are_refused_in_every_process(rank, split, 
 def test_a_batch_that_processes_cannot_share_is_refused_with_those_they_can():
     with pytest.raises(ValueError, match=r"data\.batch_size 8 .*among 3 .*set --data\.batch_size 6 or 9"):
         make_loader(Numbers(20), "train", batch_size=8, workers=0, trainer=Trainer(0, 3))
-    loaders = [
-        make_loader(Numbers(20), "train", batch_size=6, workers=0, trainer=Trainer(i, 3)) for i in range(3)
-    ]
+    loaders = [make_loader(Numbers(20), "train", batch_size=6, workers=0, trainer=Trainer(i, 3)) for i in range(3)]
     assert [len(next(iter(loader))[0]) for loader in loaders] == [2, 2, 2]
 
 

@@ -282,9 +282,7 @@ def test_labelmap_of_cvat(tmp_path):
 def test_class_tables_of_roboflow_and_labelme(tmp_path):
     path = write(tmp_path / "_classes.csv", "Pixel Value, Class\n0, background\n1, traffic light\n")
     assert read_classes(path).classes == ("background", "traffic light")
-    path = write(
-        tmp_path / "_classes.csv", 'Pixel Value, Class\n0, "sky, blue"\n1, car (left)\n2, car (right)\n'
-    )
+    path = write(tmp_path / "_classes.csv", 'Pixel Value, Class\n0, "sky, blue"\n1, car (left)\n2, car (right)\n')
     assert read_classes(path).classes == ("sky, blue", "car (left)", "car (right)")
     path = write(tmp_path / "labels.txt", "__ignore__\n_background_\ncat\n")
     assert read_classes(path).classes == ("_background_", "cat")
@@ -306,9 +304,7 @@ def test_masks_beside_their_images(tmp_path):
                 tmp_path / split / f"{i}_jpg.rf.1a_mask.png"
             )
         write(tmp_path / split / "_classes.csv", "Pixel Value, Class\n0, background\n1, cat\n")
-    module = data(
-        tmp_path, images="{split}", masks="{split}", mask_ending="_mask", classes="train/_classes.csv"
-    )
+    module = data(tmp_path, images="{split}", masks="{split}", mask_ending="_mask", classes="train/_classes.csv")
     assert str(module).startswith("2 classes, 2 + 2 images")
     assert set(np.unique(module.images("val")[1][1])) == {0, 1}
 

@@ -66,9 +66,7 @@ def test_the_list_of_each_split_has_to_agree(tmp_path):
     options = roboflow(tmp_path / "a")
     assert str(data(tmp_path / "a", **options)) == "2 classes, 2 + 2 images"
     options = roboflow(tmp_path / "b", "0, cat\n1, background\n")
-    with pytest.raises(
-        DataError, match=r"val/_classes\.csv has the classes cat, background, and .*train/_classes"
-    ):
+    with pytest.raises(DataError, match=r"val/_classes\.csv has the classes cat, background, and .*train/_classes"):
         data(tmp_path / "b", **options)
 
 
@@ -110,9 +108,7 @@ def test_palettes_in_another_order_are_counted(tmp_path):
 
 
 def test_ids_in_quotes(tmp_path):
-    coding = read_mapping(
-        write(tmp_path / "map.json", '{"classes": {"background": "0", "cat": ["1", "255"]}}')
-    )
+    coding = read_mapping(write(tmp_path / "map.json", '{"classes": {"background": "0", "cat": ["1", "255"]}}'))
     Image.fromarray(np.array([[0, 1, 255]], np.uint8)).save(tmp_path / "m.png")
     assert coding.read(tmp_path / "m.png").tolist() == [[0, 1, 1]]
 

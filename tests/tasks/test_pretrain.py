@@ -71,9 +71,7 @@ def start(teacher, photos, out, **overrides):
         "teacher.weights": str(teacher),
         "data.root": str(photos),
     }
-    return train(
-        "pretrain/smoke", {**given, **{k.replace("__", "."): v for k, v in overrides.items()}}, out=out
-    )
+    return train("pretrain/smoke", {**given, **{k.replace("__", "."): v for k, v in overrides.items()}}, out=out)
 
 
 def losses(run):
@@ -87,9 +85,7 @@ def test_a_student_comes_to_say_what_the_teacher_says(teacher, photos, tmp_path)
     assert found[-1] < 0.5 * found[0]
     with (run / "metrics.csv").open() as file:
         assert all(
-            float(row[f"train_{name}_images_s"]) > 0
-            for row in csv.DictReader(file)
-            for name in ("teacher", "student")
+            float(row[f"train_{name}_images_s"]) > 0 for row in csv.DictReader(file) for name in ("teacher", "student")
         )
     model = sgformer.load(run)  # an ordinary classifier: nothing of teacher or projector is kept
     assert model.classes == ("red", "green", "blue")
@@ -204,14 +200,10 @@ def test_tensors_of_other_names_are_taken_in_order(tmp_path):
     model = timm.create_model("test_resnet")
     renamed = {f"layer{i}": tensor for i, tensor in enumerate(model.state_dict().values())}
     torch.save(renamed, tmp_path / "teacher.pth")
-    teacher = Teacher(
-        TeacherOptions(name="test_resnet", weights=str(tmp_path / "teacher.pth"), precision="float32")
-    )
+    teacher = Teacher(TeacherOptions(name="test_resnet", weights=str(tmp_path / "teacher.pth"), precision="float32"))
     images = torch.rand(2, 3, 64, 64)
     preprocessing = Preprocessing(image_size=(64, 64), mean=(0, 0, 0), std=(1, 1, 1))
-    mean, std = (
-        torch.tensor(v)[:, None, None] for v in (teacher.preprocessing.mean, teacher.preprocessing.std)
-    )
+    mean, std = (torch.tensor(v)[:, None, None] for v in (teacher.preprocessing.mean, teacher.preprocessing.std))
     torch.testing.assert_close(teacher(images, preprocessing).logits, model.eval()((images - mean) / std))
     assert len(teacher.classes) == 1000
     assert teacher.names["n01440764"] == "tench"

@@ -52,9 +52,7 @@ def test_a_probe_is_an_ordinary_classifier(folder, weights, tmp_path):
     assert "What is taken for what" in (run / "report.html").read_text()
     before, after = read(weights)[0], read(run)[0]
     changed = [
-        name
-        for name, tensor in before.items()
-        if tensor.shape != after[name].shape or not tensor.equal(after[name])
+        name for name, tensor in before.items() if tensor.shape != after[name].shape or not tensor.equal(after[name])
     ]
     assert sorted(changed) == ["head.fc.bias", "head.fc.weight"]
 

@@ -48,9 +48,7 @@ def options(root, **kwargs):
 
 
 def prepared(root, head="upernet", **kwargs):
-    return build(
-        Recipe(model=ModelOptions(name="sgformer_test"), head=HEADS[head], data=options(root, **kwargs))
-    )
+    return build(Recipe(model=ModelOptions(name="sgformer_test"), head=HEADS[head], data=options(root, **kwargs)))
 
 
 @pytest.fixture
@@ -98,9 +96,7 @@ def test_other_backbones(name):
 
 @pytest.mark.parametrize("head", HEADS)
 def test_weights_file_gives_the_same_model_back(tmp_path, head):
-    model = segmenter(
-        head, kwargs={"token_budget": 9}, inference=InferenceOptions(shorter_side=64, scales=[1.0, 1.5])
-    )
+    model = segmenter(head, kwargs={"token_budget": 9}, inference=InferenceOptions(shorter_side=64, scales=[1.0, 1.5]))
     model.save(tmp_path / "w.safetensors", metrics={"val_miou": 0.5})
     again = tasks.load(tmp_path / "w.safetensors")
     assert not again.training

@@ -199,9 +199,7 @@ def test_colours_by_a_mapping(tmp_path):
     assert coding.read(tmp_path / "m.png").tolist() == [[0, 1], [1, IGNORE]]
     pixels[0, 0] = 1, 2, 3
     Image.fromarray(pixels).save(tmp_path / "m.png")
-    with pytest.raises(
-        DataError, match=r"holds the colours \[1, 2, 3\], which --data\.mapping does not name"
-    ):
+    with pytest.raises(DataError, match=r"holds the colours \[1, 2, 3\], which --data\.mapping does not name"):
         coding.read(tmp_path / "m.png")
 
 

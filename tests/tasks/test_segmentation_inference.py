@@ -178,9 +178,7 @@ def test_large_images_go_through_in_windows(monkeypatch):
             yield window
             looked.append((done, len(windows), len(model.seen)))
 
-    found = class_map(
-        scorer(model), make_image(700, 620), PREPROCESSING, InferenceOptions(), progress=progress
-    )
+    found = class_map(scorer(model), make_image(700, 620), PREPROCESSING, InferenceOptions(), progress=progress)
     assert found.shape == (700, 620)
     assert set(model.seen) == {(512, 512)}
     assert looked == [(1, 4, 1), (2, 4, 2), (3, 4, 3), (4, 4, 4)]

@@ -154,9 +154,7 @@ def test_settings_for_another_task(root, capsys):
 
 def test_explain_a_segmenter(root, folder, tmp_path):
     out = tmp_path / "explained"
-    assert (
-        run(["explain", str(folder), str(root / "images/val/1.png"), "--out", str(out), "--device=cpu"]) == 0
-    )
+    assert run(["explain", str(folder), str(root / "images/val/1.png"), "--out", str(out), "--device=cpu"]) == 0
     assert "sky" in (out / "index.html").read_text(encoding="utf-8")
     with Image.open(out / "1" / "summary.png") as image:
         assert image.width > 100

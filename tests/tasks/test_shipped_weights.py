@@ -32,11 +32,7 @@ def test_other_heads_sizes_and_channels_start_from_them(shipped, images):
     model = timm.create_model("sgformer_t", pretrained=True, num_classes=7, in_chans=1, img_size=192).eval()
     assert model(images[:, :1]).shape == (2, 7)
     own, theirs = model.state_dict(), shipped.backbone.state_dict()
-    same = {
-        name
-        for name, tensor in own.items()
-        if tensor.shape == theirs[name].shape and tensor.equal(theirs[name])
-    }
+    same = {name for name, tensor in own.items() if tensor.shape == theirs[name].shape and tensor.equal(theirs[name])}
     assert own.keys() - same == {"stem.pos_embed", "stem.conv1.weight", "head.fc.weight", "head.fc.bias"}
 
 

@@ -95,9 +95,7 @@ def test_imagenet_with_a_list_of_labels(root, tmp_path, style):
     for i, (path, name) in enumerate(reversed(make_images(root, "val"))):
         (tmp_path / "val" / f"ILSVRC2012_val_{i:08}.png").write_bytes(path.read_bytes())
         word = f"ILSVRC2012_val_{i:08}"
-        lines.append(
-            {"names": f"{word}.png {name}", "kaggle": f"{word},{name} 1 2 3 4", "order": name}[style]
-        )
+        lines.append({"names": f"{word}.png {name}", "kaggle": f"{word},{name} 1 2 3 4", "order": name}[style])
     if style == "kaggle":
         lines.insert(0, "ImageId,PredictionString")
     labels = tmp_path / "labels.txt"
@@ -179,9 +177,7 @@ def test_tables_as_tools_write_them(root, tmp_path):
         table.write_text(text)
         found = listing(str(table), "train", root, None)
         assert found.classes == NAMES
-        assert [
-            (os.path.relpath(str(path), root), found.classes[label]) for path, label in found.items
-        ] == rows
+        assert [(os.path.relpath(str(path), root), found.classes[label]) for path, label in found.items] == rows
     table.write_text(f"path,label\n{rows[0][0]},red, small\n")
     with pytest.raises(DataError, match=r"line 2 of .* more cells"):
         listing(str(table), "train", root, None)

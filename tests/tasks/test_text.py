@@ -13,9 +13,7 @@ from sgformer.tasks.text import read_lines, read_text
 TEXT = "red\nbläu 蓝\n"
 
 
-@pytest.mark.parametrize(
-    "content", [TEXT.encode(), TEXT.encode("utf-8-sig"), TEXT.replace("\n", "\r\n").encode()]
-)
+@pytest.mark.parametrize("content", [TEXT.encode(), TEXT.encode("utf-8-sig"), TEXT.replace("\n", "\r\n").encode()])
 def test_a_byte_order_mark_and_line_ends_are_no_content(tmp_path, content):
     path = tmp_path / "names.txt"
     path.write_bytes(content)

@@ -67,9 +67,7 @@ class HybridScaleAttention(Segment):
         super().__init__()
         dd: dict[str, Any] = {"device": device, "dtype": dtype}
         if num_heads % 2 or channels % num_heads:
-            raise ValueError(
-                f"{num_heads} heads are not an even divisor of {channels} channels; one half is global"
-            )
+            raise ValueError(f"{num_heads} heads are not an even divisor of {channels} channels; one half is global")
         self.num_heads_half = num_heads // 2
         self.stride = stride
         self.token_budget = token_budget
@@ -173,9 +171,7 @@ class SelfGuidedAttention(Segment):
     def summary_tokens(self, x: Tensor, ranking: Tensor) -> Tensor:
         """Tokens `(B, N, c)` merged by their ranking `(B, N)`, the finer the more significant they are: `(B, M, c)`."""
         groups = group_tokens(x, ranking, self.group_sizes, token_budget=self.token_budget)
-        merged = [
-            f(members.transpose(-2, -1)).squeeze(-1) for f, members in zip(self.merge, groups, strict=True)
-        ]
+        merged = [f(members.transpose(-2, -1)).squeeze(-1) for f, members in zip(self.merge, groups, strict=True)]
         return torch.cat(merged, 1)
 
     def spend(self, significance: Tensor) -> Spending:

@@ -301,9 +301,7 @@ def _stages_wanted(num: int, indices: int | Sequence[int] | None) -> list[int]:
     """Numbers of stages as timm names them: the last n, a list in which -1 is the last one, or None for all."""
     wanted = range(-indices, 0) if isinstance(indices, int) else range(num) if indices is None else indices
     if not wanted or not all(-num <= i < num for i in wanted):
-        raise ValueError(
-            f"indices are {indices}; there are {num} stages: give 1 to {num}, or a list of 0 to {num - 1}"
-        )
+        raise ValueError(f"indices are {indices}; there are {num} stages: give 1 to {num}, or a list of 0 to {num - 1}")
     return [i % num for i in wanted]
 
 

@@ -124,14 +124,8 @@ def read_released(path: str | Path, *, ema: bool = True) -> dict[str, Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = (
-            f"it refers to {found[1]}, which is no plain data"
-            if found
-            else "it is cut off or of another kind"
-        )
-        raise ValueError(
-            f"{path}: not read, {what}; nothing in it was run. Is it the released file?"
-        ) from None
+        what = f"it refers to {found[1]}, which is no plain data" if found else "it is cut off or of another kind"
+        raise ValueError(f"{path}: not read, {what}; nothing in it was run. Is it the released file?") from None
     except Exception as error:  # a damaged file can make torch raise anything, an IndexError for instance
         raise ValueError(
             f"{path}: not a readable torch.save file, it may be cut off; get it again ({type(error).__name__})"
@@ -241,9 +235,7 @@ def _fill(template: str, numbers: tuple[str, ...], shift: int) -> str:
 
 
 def _rules(pairs: list[tuple[str, str]], shift: int) -> list[tuple[re.Pattern[str], str, int]]:
-    return [
-        (re.compile(re.sub("[#@]", r"(\\d+)", re.escape(a).replace(r"\#", "#"))), b, shift) for a, b in pairs
-    ]
+    return [(re.compile(re.sub("[#@]", r"(\\d+)", re.escape(a).replace(r"\#", "#"))), b, shift) for a, b in pairs]
 
 
 _FROM_OFFICIAL = _rules(_RENAMED, -1)

@@ -22,9 +22,7 @@ def num_maps(model: nn.Module) -> int:
 
 
 @contextmanager
-def hold_significance(
-    model: nn.Module, maps: Sequence[Tensor | Callable[[Tensor], Tensor]]
-) -> Iterator[None]:
+def hold_significance(model: nn.Module, maps: Sequence[Tensor | Callable[[Tensor], Tensor]]) -> Iterator[None]:
     """Inside this context the model spends its tokens by the significance maps given, not by those it measures.
 
     `forward_significance` still returns what the model measures. A map is used in the precision that it comes in: take
@@ -53,12 +51,8 @@ def hold_significance(
     """
     attentions = [module for module in model.modules() if isinstance(module, SelfGuidedAttention)]
     if len(attentions) != len(maps):
-        raise ValueError(
-            f"got {len(maps)} significance maps for {len(attentions)} pairs of blocks; give one for each"
-        )
-    handles = [
-        a.register_forward_pre_hook(_replace_by(held)) for a, held in zip(attentions, maps, strict=True)
-    ]
+        raise ValueError(f"got {len(maps)} significance maps for {len(attentions)} pairs of blocks; give one for each")
+    handles = [a.register_forward_pre_hook(_replace_by(held)) for a, held in zip(attentions, maps, strict=True)]
     try:
         yield
     finally:

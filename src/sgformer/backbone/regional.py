@@ -58,9 +58,7 @@ class RegionalAttention(SelfGuidedAttention):
         q, branch = self.in_proj(x).split((c, c), -1)
         num_keys = self.num_keys(x.shape[1] * x.shape[2])
         cells, counts = group_regions(x, significance, num_sizes=NUM_SIZES, num_keys=num_keys)
-        summary = [
-            f(members.transpose(-2, -1)).squeeze(-1) for f, members in zip(self.merge, cells, strict=True)
-        ]
+        summary = [f(members.transpose(-2, -1)).squeeze(-1) for f, members in zip(self.merge, cells, strict=True)]
         q = split_heads(q, self.num_heads)
         k, v = keys_and_values(self.kv(torch.cat(summary, 1)), self.num_heads)
         dtype = torch.promote_types(q.dtype, torch.float32)

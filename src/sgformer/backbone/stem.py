@@ -28,9 +28,7 @@ class Stem(Segment):
         - returns: `(B, c, ceil(height / 4), ceil(width / 4))`
     """
 
-    def __init__(
-        self, in_chans: int, channels: int, *, grid_size: tuple[int, int], device=None, dtype=None
-    ) -> None:
+    def __init__(self, in_chans: int, channels: int, *, grid_size: tuple[int, int], device=None, dtype=None) -> None:
         super().__init__()
         dd: dict[str, Any] = {"device": device, "dtype": dtype}
         self.grid_size = grid_size

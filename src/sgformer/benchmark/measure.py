@@ -38,9 +38,7 @@ def create(case: Case, *, device: str | None = None) -> nn.Module:
     options: dict[str, Any] = {}
     if at:
         if not name.startswith("sgformer") or not budget.isdigit():
-            raise ValueError(
-                f"{case.model!r}: a token budget is a number after @, for models of this package"
-            )
+            raise ValueError(f"{case.model!r}: a token budget is a number after @, for models of this package")
         options["token_budget"] = int(budget)
     cfg = timm.get_pretrained_cfg(name)
     if cfg is not None and cfg.fixed_input_size:

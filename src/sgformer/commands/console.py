@@ -37,8 +37,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     numeric = [all(_is_number(row[i]) for row in rows) for i in range(len(heads))]
     for line in lines:
         cells = (
-            f"{cell:{'>' if right else '<'}{width}}"
-            for cell, width, right in zip(line, widths, numeric, strict=True)
+            f"{cell:{'>' if right else '<'}{width}}" for cell, width, right in zip(line, widths, numeric, strict=True)
         )
         print("  ".join(cells).rstrip())
 

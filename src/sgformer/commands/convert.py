@@ -83,8 +83,6 @@ def _released(source: Path, *, ema: bool) -> Any:
         info = ImageNetInfo()
         classes = [info.index_to_label_name(i) for i in range(1000)]
         names = {label: info.label_name_to_description(label) for label in classes}
-    model = Classifier(
-        name, classes=classes, names=names, preprocessing=preprocessing_of(name, image_size=224)
-    )
+    model = Classifier(name, classes=classes, names=names, preprocessing=preprocessing_of(name, image_size=224))
     weights.fill(model.backbone, tensors, source=source)
     return model

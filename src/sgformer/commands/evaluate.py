@@ -75,19 +75,13 @@ def evaluate(
         source = {"task": model.task, "data": {"image_size": list(model.preprocessing.image_size)}}
     recipe = recipes.parse(source, task.Recipe, overrides)
     if coco and ("coco" not in model.files or recipe.data.source != "coco"):
-        raise ValueError(
-            "--coco is for detection on annotations in COCO's format, which have ids; leave it out"
-        )
-    report: Any = task.evaluate(
-        model, recipe.data, progress=lambda batches: console.track(batches, "evaluating")
-    )
+        raise ValueError("--coco is for detection on annotations in COCO's format, which have ids; leave it out")
+    report: Any = task.evaluate(model, recipe.data, progress=lambda batches: console.track(batches, "evaluating"))
     console.table(*report.to_table())
     if lines := report.to_lines():
         print("", *lines, sep="\n")
     if json:
-        write_atomically(
-            json, (json_.dumps({"weights": str(path), **report.to_dict()}, indent=2) + "\n").encode()
-        )
+        write_atomically(json, (json_.dumps({"weights": str(path), **report.to_dict()}, indent=2) + "\n").encode())
     if coco:
         write_atomically(coco, (json_.dumps(report.results) + "\n").encode())
     return report

@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     from ..tasks.kept import Kept
 
 # What is taken for a video, by the ends of names.
-SUFFIXES = frozenset(
-    (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".ts", ".m2ts", ".3gp")
-)
+SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".ts", ".m2ts", ".3gp"))
 MAX_FPS = 240
 
 

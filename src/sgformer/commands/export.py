@@ -100,9 +100,7 @@ def export(
     about = {
         **part.about,
         "sizes": {"smallest": list(smallest), "largest": list(largest)},
-        "checked": checked_on(
-            part, kind, fixed=fixed, largest=largest, precision="int8" if int8 else precision
-        ),
+        "checked": checked_on(part, kind, fixed=fixed, largest=largest, precision="int8" if int8 else precision),
     }
     print(f"following the model {'at ' + _times(fixed) if fixed else 'with open sizes'} ...", flush=True)
     program = trace(
@@ -178,9 +176,7 @@ def parse_size(size: str | int | tuple[int, int] | None) -> tuple[int, int] | No
     return height, width
 
 
-def _range(
-    fixed: tuple[int, int] | None, max_size: int, min_size: int
-) -> tuple[tuple[int, int], tuple[int, int]]:
+def _range(fixed: tuple[int, int] | None, max_size: int, min_size: int) -> tuple[tuple[int, int], tuple[int, int]]:
     """The smallest and the largest (height, width) that a file takes."""
     if fixed:
         return fixed, fixed

@@ -98,9 +98,7 @@ def predict(
 
     def plan() -> tuple[list[Path], dict[str, dict[Path, Path] | None]]:
         paths = find(images, readable(weights))
-        return paths, {
-            name: _free_names(folder, paths) if folder else None for name, folder in folders.items()
-        }
+        return paths, {name: _free_names(folder, paths) if folder else None for name, folder in folders.items()}
 
     paths, files = _from_first(plan, rank, num_processes)
     if rank == 0:
@@ -113,11 +111,7 @@ def predict(
     settings = {"top_k": top_k, "score_threshold": score_threshold, "max_detections": max_detections}
     settings |= {"window": window, "scales": scales, "flip": flip}
     settings = {name: value for name, value in settings.items() if value is not None}
-    written = {
-        name: value
-        for name, value in {"maps": maps, "coco": coco, "annotations": annotations}.items()
-        if value
-    }
+    written = {name: value for name, value in {"maps": maps, "coco": coco, "annotations": annotations}.items() if value}
     for name in settings.keys() - model.settings | written.keys() - model.files:
         raise ValueError(f"--{name} is not for {model.task}, which these weights are for; leave it out")
     ids = None

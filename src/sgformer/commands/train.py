@@ -97,9 +97,7 @@ def train(
         folder = fit.new_folder(out, recipes.run_name(path))
     else:
         folder = Path(out)  # callbacks that write in the others ask the first one
-    watchers: list[Any] = [
-        CountUnreadable(folder, num_images=data.num_images, max_share=parsed.data.max_unreadable)
-    ]
+    watchers: list[Any] = [CountUnreadable(folder, num_images=data.num_images, max_share=parsed.data.max_unreadable)]
     if not fit.is_first_process():
         get_console().quiet = True
     elif resume:
@@ -165,9 +163,7 @@ def _check_run(folder: Path) -> None:
     """Raise where there is no run with a whole checkpoint to go on from, before data are looked through."""
     for name in ("last.ckpt", "recipe.yaml"):
         if not (folder / name).is_file():
-            raise FileNotFoundError(
-                f"{folder} has no {name} to go on from; name a run whose first epoch is over"
-            )
+            raise FileNotFoundError(f"{folder} has no {name} to go on from; name a run whose first epoch is over")
     if not zipfile.is_zipfile(folder / "last.ckpt"):  # as a file that was copied in part is not
         raise ValueError(
             f"{folder / 'last.ckpt'} is cut off or damaged; copy it again, or start a new run from the weights: "
@@ -239,8 +235,4 @@ def _without_places(section: Any) -> dict[str, Any]:
 
 
 def _is_absolute(path: str) -> bool:
-    return (
-        path.startswith(("~", "file:"))
-        or PurePosixPath(path).is_absolute()
-        or PureWindowsPath(path).is_absolute()
-    )
+    return path.startswith(("~", "file:")) or PurePosixPath(path).is_absolute() or PureWindowsPath(path).is_absolute()

@@ -83,9 +83,7 @@ class Tryout:
 
         # The page has its own legend, which is legible on a phone.
         painted = prediction.paint(image)
-        result = _Result(
-            _shrunk(image), painted and _shrunk(painted), explanation.pairs if explanation else []
-        )
+        result = _Result(_shrunk(image), painted and _shrunk(painted), explanation.pairs if explanation else [])
         name = secrets.token_urlsafe(8)
         self._results[name] = result
         while len(self._results) > MAX_KEPT:

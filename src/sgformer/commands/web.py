@@ -89,9 +89,7 @@ class _Server:
             jpeg = await self._in_turn(self.tryout.draw, place["id"], place["view"], place["pair"])
         except KeyError as error:
             raise HTTPException(404, "is no longer kept; choose the image again") from error
-        return Response(
-            jpeg, media_type="image/jpeg", headers=_HEADERS | {"Cache-Control": "private, max-age=3600"}
-        )
+        return Response(jpeg, media_type="image/jpeg", headers=_HEADERS | {"Cache-Control": "private, max-age=3600"})
 
     async def _in_turn(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         if self.num_waiting >= MAX_WAITING:

@@ -24,9 +24,7 @@ def page(title: str, facts: dict[str, Any], *, static: bool = False) -> str:
     """The page as HTML, with the facts that it must know of the model; if static, that lies beside it."""
     here = Path(__file__)
     backend = here.with_name("web_onnx.js" if static else "web_server.js").read_text(encoding="utf-8")
-    template = Environment(autoescape=True).from_string(
-        here.with_name("web.html").read_text(encoding="utf-8")
-    )
+    template = Environment(autoescape=True).from_string(here.with_name("web.html").read_text(encoding="utf-8"))
     head = _STATIC_HEAD if static else ""
     return template.render(name=title, facts=facts, head=head, backend=backend)
 

@@ -65,9 +65,7 @@ class StopAtNaN(Callback):
 
     batch: Any = None
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Remembers the batch."""
         self.batch = batch
 
@@ -109,9 +107,7 @@ def _first_layer(module: LightningModule, batch: Any) -> str:
     def look(name: str) -> Any:
         def hook(layer: nn.Module, inputs: Any, output: Any) -> None:
             if not found and _not_finite(output):
-                found.append(
-                    f"the first tensor that is not finite is the output of {name} ({type(layer).__name__})"
-                )
+                found.append(f"the first tensor that is not finite is the output of {name} ({type(layer).__name__})")
 
         return hook
 
@@ -135,9 +131,7 @@ class ValidateEvery(Callback):
     def __init__(self, num_epochs: int) -> None:
         self.num_epochs = num_epochs
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Tells Lightning, which asks after each batch; a resumed run may begin within an epoch."""
         number = trainer.current_epoch + 1
         due = number % self.num_epochs == 0 or number == trainer.max_epochs
@@ -162,9 +156,7 @@ class CountUnreadable(Callback):
         """Agrees on the folder, whose name the first process has found."""
         self.folder = Path(trainer.strategy.broadcast(str(self.folder)))
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Looks at each training batch."""
         self._look(trainer, batch)
         if not (unreadable := getattr(batch, "unreadable", ())) or len(batch[0]):

@@ -72,9 +72,7 @@ class SeededSteps(Checkpoint):
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Seeds by epoch, batch and process."""
         seed_all(fold(self.seed, trainer.current_epoch, batch_idx, trainer.global_rank))
 
@@ -85,9 +83,7 @@ def check_space(folder: Path, model: nn.Module, *, keep_best: int = 1) -> None:
     That is two checkpoints, the old and the new one, each with weights, their average and two numbers of the optimizer
     for each of them; the last weights; and those of the ``keep_best`` best epochs, of several the best one twice.
     """
-    needed = (2 * 4 + 1 + keep_best + (keep_best > 1)) * sum(
-        parameter.nbytes for parameter in model.parameters()
-    )
+    needed = (2 * 4 + 1 + keep_best + (keep_best > 1)) * sum(parameter.nbytes for parameter in model.parameters())
     there = [path for pattern in (CHECKPOINT, "*.safetensors") for path in folder.glob(pattern)]
     needed -= sum(path.stat().st_size for path in there)  # of a run that goes on
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())

@@ -106,9 +106,7 @@ class TrainerOptions:
         if self.validate_every < 1:
             raise ValueError(f"trainer.validate_every {self.validate_every} must be at least 1")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
-            raise ValueError(
-                f"trainer.ema_decay {self.ema_decay} is outside (0, 1); null turns the average off"
-            )
+            raise ValueError(f"trainer.ema_decay {self.ema_decay} is outside (0, 1); null turns the average off")
         if self.strategy not in ("auto", "ddp"):
             raise ValueError(
                 f"trainer.strategy {self.strategy} is neither auto nor ddp; fsdp is gone, since all models here fit on "

@@ -99,9 +99,7 @@ def create_optimizer(model: nn.Module, options: OptimOptions) -> Optimizer:
             "leave layer_decay at null for this model"
         )
     kwargs: dict[str, Any] = dict(options.kwargs)
-    optimizer = create_optimizer_v2(
-        groups, options.name, lr=options.lr, weight_decay=options.weight_decay, **kwargs
-    )
+    optimizer = create_optimizer_v2(groups, options.name, lr=options.lr, weight_decay=options.weight_decay, **kwargs)
     if "muon" in options.name.lower() and not processor_has_bfloat16():
         _orthogonalize_in_float32(optimizer)
     return optimizer
@@ -170,9 +168,7 @@ class Schedule(LambdaLR):
             }
 
 
-def create_schedule(
-    optimizer: Optimizer, options: OptimOptions, *, num_steps: int, num_epochs: int
-) -> Schedule:
+def create_schedule(optimizer: Optimizer, options: OptimOptions, *, num_steps: int, num_epochs: int) -> Schedule:
     """The learning rate of each step: a straight rise over the warm-up, then the recipe's way down to ``final_lr``."""
     if options.warmup_epochs + options.final_epochs >= num_epochs and options.final_epochs:
         raise ValueError(

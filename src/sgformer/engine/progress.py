@@ -48,9 +48,7 @@ class RunProgress(Callback):
         """Empties the bar."""
         self.num_samples = self.num_batches = 0
         self.epoch_started = self.spoken = time.perf_counter()
-        self.bar.reset(
-            self.task, total=int(trainer.num_training_batches), description=_epoch(trainer), text=""
-        )
+        self.bar.reset(self.task, total=int(trainer.num_training_batches), description=_epoch(trainer), text="")
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -86,9 +84,7 @@ class RunProgress(Callback):
         """Prints the epoch's line."""
         now = time.perf_counter()
         metrics = " · ".join(
-            f"{name} {value:.3g}"
-            for name, value in self.run.rows[-1].items()
-            if name.startswith(("train", "val"))
+            f"{name} {value:.3g}" for name, value in self.run.rows[-1].items() if name.startswith(("train", "val"))
         )
         rate = _rate(self.num_samples / self.train_seconds)
         is_last = trainer.current_epoch + 1 == trainer.max_epochs

@@ -71,8 +71,7 @@ def find(name: str | Path) -> Path:
     if variant and (now := str(name).replace(f"{variant[0]}_", "")) in short | packaged.keys():
         raise RecipeError(f"the recipe {name} is now {now} --model.name {variant[0]}")
     raise RecipeError(
-        f"unknown recipe {str(name)!r}{nearest(str(name), short | packaged.keys())} "
-        "See them all: sgformer list recipes"
+        f"unknown recipe {str(name)!r}{nearest(str(name), short | packaged.keys())} See them all: sgformer list recipes"
     )
 
 
@@ -89,9 +88,7 @@ def task_of(path: Path) -> str:
     return task
 
 
-def parse(
-    source: Path | Mapping[str, Any], sections: type[R], overrides: Mapping[str, Any] | None = None
-) -> R:
+def parse(source: Path | Mapping[str, Any], sections: type[R], overrides: Mapping[str, Any] | None = None) -> R:
     """Read a recipe, a file or its content, into the dataclass of dataclasses that holds the sections of its task.
 
     ``overrides`` are dotted keys and what they become, such as ``{"trainer.max_epochs": 3}``; strings are read as YAML,
@@ -139,9 +136,7 @@ def _read(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise RecipeError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
-        raise RecipeError(
-            f"{path} is not a recipe: expected `key: value` lines, such as `task: classification`"
-        )
+        raise RecipeError(f"{path} is not a recipe: expected `key: value` lines, such as `task: classification`")
     return content
 
 
@@ -151,11 +146,7 @@ def _value(text: str, kind: Any) -> Any:
         value = yaml.load(text, _Loader)
     except yaml.YAMLError:
         return text
-    return (
-        text
-        if value is not None and {kind, *typing.get_args(kind)} <= {str, str | None, type(None)}
-        else value
-    )
+    return text if value is not None and {kind, *typing.get_args(kind)} <= {str, str | None, type(None)} else value
 
 
 def _put(content: dict[str, Any], key: str, value: Any) -> None:
@@ -192,14 +183,10 @@ def _explain(errors: list[Any], keys: Mapping[str, Any], renamed: Mapping[str, t
             return f"unknown recipe key {key!r}{nearest(key, keys)} See them all: sgformer train RECIPE --print-config"
         case "dataclass_type":
             example = next(name for name in keys if name.startswith(f"{key}."))
-            return (
-                f"{key} is a section of a recipe: it holds keys, such as {example}, and cannot be {value!r}"
-            )
+            return f"{key} is a section of a recipe: it holds keys, such as {example}, and cannot be {value!r}"
         case "value_error":
             return str(first["ctx"]["error"])
     # Of a key that takes several types there is an error for each, behind the key.
     key = next((name for name in keys if f"{key}.".startswith(f"{name}.")), key)
-    wanted = dict.fromkeys(
-        e["msg"] for e in errors if f"{'.'.join(map(str, e['loc']))}.".startswith(f"{key}.")
-    )
+    wanted = dict.fromkeys(e["msg"] for e in errors if f"{'.'.join(map(str, e['loc']))}.".startswith(f"{key}."))
     return f"recipe key {key!r}: {' or '.join(wanted)}, received {value!r}"

@@ -40,9 +40,7 @@ def check_changes(folder: Path, own: Any, now: Any) -> None:
         ValueError: A key that differs cannot be followed; all such keys are named with both values.
     """
     differ = changes(own, now)
-    refused = [
-        f"{key} ({a} in the run, {b} now)" for key, (a, b) in differ.items() if not _follows(key, a, b)
-    ]
+    refused = [f"{key} ({a} in the run, {b} now)" for key, (a, b) in differ.items() if not _follows(key, a, b)]
     if refused:
         raise ValueError(
             f"a resumed run cannot change {', '.join(refused)}; leave it as it was, or start a new run from the "

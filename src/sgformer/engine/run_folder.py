@@ -68,9 +68,7 @@ class RunFolder(Callback):
         row |= {"lr": float(f"{max(group['lr'] for group in trainer.optimizers[0].param_groups):.6g}")}
         # Lightning keeps a mean over the epoch under the plain name, and copies with a suffix.
         row |= {
-            name: float(f"{value:.6g}")
-            for name, value in metrics.items()
-            if not name.endswith(("_step", "_epoch"))
+            name: float(f"{value:.6g}") for name, value in metrics.items() if not name.endswith(("_step", "_epoch"))
         }
         self.rows.append(row)
         model = self.kept(pl_module)
@@ -124,9 +122,7 @@ def _known(row: dict[str, float]) -> dict[str, float | None]:
 def to_csv(rows: list[dict[str, float]]) -> str:
     """A table with the columns of all rows, in the order in which they first appear."""
     text = io.StringIO()
-    writer = csv.DictWriter(
-        text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n"
-    )
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()

@@ -83,9 +83,7 @@ def check_writable(*paths: str | Path | None) -> None:
             raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def save(
-    path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], *, half: bool = False
-) -> None:
+def save(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], *, half: bool = False) -> None:
     """Save tensors and their metadata, which the module's docstring lists, to one file, atomically.
 
     Tensors that share memory are written apart; with ``half``, floating-point ones as float16.
@@ -238,7 +236,5 @@ def _metadata(file: Any, path: str | Path) -> dict[str, Any]:
     except (ValueError, RecursionError, KeyError, TypeError) as error:
         raise WeightsError(f"the metadata of {path} is damaged; copy or download the file again") from error
     if version != FORMAT:
-        raise WeightsError(
-            f"{path} has weights format {version}, this version reads {FORMAT}; update sgformer"
-        )
+        raise WeightsError(f"{path} has weights format {version}, this version reads {FORMAT}; update sgformer")
     return metadata

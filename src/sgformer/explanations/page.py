@@ -24,9 +24,7 @@ ABOUT = {
 }
 
 
-def write_page(
-    explanations: Mapping[str, Explanation], *, title: str, notes: Mapping[str, str] | None = None
-) -> str:
+def write_page(explanations: Mapping[str, Explanation], *, title: str, notes: Mapping[str, str] | None = None) -> str:
     """The text of a self-contained HTML page. Needs Jinja.
 
     Args:

@@ -235,9 +235,7 @@ def _stretch(significance: ArrayLike) -> NDArray[np.float32]:
     if values.ndim != 2 or not values.size:
         raise ValueError(f"a significance map is (H, W); got shape {values.shape}: pick one of the batch")
     if not np.isfinite(values).all():
-        raise ValueError(
-            "the significance map holds NaN or infinite values; look at the weights or the image"
-        )
+        raise ValueError("the significance map holds NaN or infinite values; look at the weights or the image")
     low, high = np.percentile(values, (1, 99))
     if high - low <= 1e-3 * max(abs(float(high)), 1e-12):  # less than a per cent of the tokens stand out
         low, high = values.min(), values.max()

@@ -76,9 +76,7 @@ def significance_and_spending(model: nn.Module, x: Tensor) -> tuple[list[Tensor]
     with _evaluating(model):
         maps = measure(x)
         spent = spend(x, maps)
-    return [m.detach().float().cpu() for m in maps], [
-        Spent(size.cpu(), keys.float().cpu()) for size, keys in spent
-    ]
+    return [m.detach().float().cpu() for m in maps], [Spent(size.cpu(), keys.float().cpu()) for size, keys in spent]
 
 
 @contextmanager

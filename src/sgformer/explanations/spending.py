@@ -92,15 +92,11 @@ def keys_by_region(
         [[6.0, 6.0], [6.0, 6.0]]
     """
     values = as_map(keys).astype(np.float64)
-    down, right = (
-        overlap(n, parts, share) for n, parts, share in zip(values.shape, regions, covered, strict=True)
-    )
+    down, right = (overlap(n, parts, share) for n, parts, share in zip(values.shape, regions, covered, strict=True))
     return down @ values @ right.T
 
 
-def keys_image(
-    image: ImageLike, keys: ArrayLike, *, covered: tuple[float, float] = (1.0, 1.0)
-) -> NDArray[np.uint8]:
+def keys_image(image: ImageLike, keys: ArrayLike, *, covered: tuple[float, float] = (1.0, 1.0)) -> NDArray[np.uint8]:
     """Write into each region of an image how many keys it receives; the lighter, the more.
 
     Args:
@@ -141,10 +137,7 @@ def keys_image(
 def describe_spending(group_size: ArrayLike, keys: ArrayLike) -> list[tuple[int, float, float]]:
     """For each group size, the smallest first: the size, its share of the tokens, and its number of keys."""
     sizes, values = as_map(group_size), np.asarray(keys, np.float64)
-    return [
-        (size, float((sizes == size).mean()), float(values[sizes == size].sum()))
-        for size in band_colours(sizes)
-    ]
+    return [(size, float((sizes == size).mean()), float(values[sizes == size].sum())) for size in band_colours(sizes)]
 
 
 def as_map(values: ArrayLike) -> NDArray:

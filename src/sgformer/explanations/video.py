@@ -51,9 +51,7 @@ class VideoReader:
             raise self._unreadable(error) from error
         if not self._container.streams.video:
             self._container.close()
-            raise VideoError(
-                f"{path} has no video stream, only sound or text; give a file with moving images"
-            )
+            raise VideoError(f"{path} has no video stream, only sound or text; give a file with moving images")
         self._stream = self._container.streams.video[0]
         self._stream.thread_type = "AUTO"
         self.rate = Fraction(self._stream.average_rate or self._stream.guessed_rate or 25)

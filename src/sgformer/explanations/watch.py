@@ -55,10 +55,7 @@ class WatchSignificance(Callback):
         places = np.linspace(0, len(files) - 1, min(len(files), MAX_EPOCHS)).round().astype(int)
         chosen = [files[place] for place in places]
         kept = [np.load(file)["significance"] for file in chosen]  # (n, height, width) each
-        rows = [
-            [Cell(image), *(Cell(overlay(image, maps[n])) for maps in kept)]
-            for n, image in enumerate(self.images)
-        ]
+        rows = [[Cell(image), *(Cell(overlay(image, maps[n])) for maps in kept)] for n, image in enumerate(self.images)]
         headings = ["image", *(f"epoch {int(file.stem.removeprefix('epoch-'))}" for file in chosen)]
         return contact_sheet(
             rows, title="Significance through the epochs", headings=headings, legend=True, cell_size=112
@@ -69,8 +66,6 @@ class WatchSignificance(Callback):
         scale = min(1.0, _KEPT_SIDE / max(self.size))
         size = max(1, round(self.size[0] * scale)), max(1, round(self.size[1] * scale))
         covered = covered_shares(maps, self.size)
-        together = np.stack(
-            [combine([m[n] for m in maps], size, covered=covered) for n in range(len(self.images))]
-        )
+        together = np.stack([combine([m[n] for m in maps], size, covered=covered) for n in range(len(self.images))])
         path = self.folder / f"epoch-{epoch:03}.npz"
         np.savez_compressed(path, significance=(together * 255).round().astype(np.uint8))

@@ -22,9 +22,7 @@ CHECKED = ((1, 224, 224), (3, 160, 208), (1, 333, 250), (2, 416, 352))
 TOLERANCE = {"float32": 1e-4, "float16": 2e-2, "int8": 0.5}
 
 
-def verify(
-    path: str | Path, part: Part, *, fixed: Size | None, largest: Size, precision: str = "float32"
-) -> float:
+def verify(path: str | Path, part: Part, *, fixed: Size | None, largest: Size, precision: str = "float32") -> float:
     """Hold what a file computes against the model, on several sizes and numbers of images.
 
     The file also tells the significance that it measured. The model is made to rank by it, because rounding swaps
@@ -67,9 +65,7 @@ def verify(
     return worst
 
 
-def checked_on(
-    part: Part, kind: Format, *, fixed: Size | None, largest: Size, precision: str
-) -> dict[str, Any]:
+def checked_on(part: Part, kind: Format, *, fixed: Size | None, largest: Size, precision: str) -> dict[str, Any]:
     """Describe the check that a kept file has passed, for its metadata."""
     if not kind.runs_here:
         return {"runtime": None}
@@ -99,8 +95,7 @@ def differences(part: Part, x: Tensor, given: Sequence[Tensor]) -> dict[str, tup
         found = part.compare(given[: len(part.outputs)], expected)
         together = together[len(part.outputs) :]
     return found | {
-        name: (float((ours - theirs).abs().max()), float(theirs.abs().max()))
-        for name, ours, theirs in together
+        name: (float((ours - theirs).abs().max()), float(theirs.abs().max())) for name, ours, theirs in together
     }
 
 

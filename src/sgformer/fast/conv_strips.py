@@ -29,9 +29,7 @@ STRIP_SIZE = 2**20
 # From so many numbers in the first map of an image on, going over it twice is the faster way: 8 MB in float32.
 MIN_SIZE = 2**21
 
-Rows = Callable[
-    [int, int], Tensor
-]  # rows [top, bottom) of a map, `(1, c, bottom - top, W)`, anew at each call
+Rows = Callable[[int, int], Tensor]  # rows [top, bottom) of a map, `(1, c, bottom - top, W)`, anew at each call
 
 
 def why_not(segment: Stem | Downsample, x: Tensor) -> str | None:
@@ -82,9 +80,7 @@ def normed_convs(x: Tensor, convs: tuple[nn.Conv2d, ...], norms: tuple[nn.GroupN
         if out is None:
             out = _new_map(len(x), convs[2], height, width, like=x)
         scale, shift = _measure(made, convs[2], norms[2], height, width, out[b : b + 1])
-        strips = (
-            (out[b : b + 1, :, top:bottom], scale, shift) for top, bottom in _strips(height, width, convs[2])
-        )
+        strips = ((out[b : b + 1, :, top:bottom], scale, shift) for top, bottom in _strips(height, width, convs[2]))
         each(_normalise_, strips)
     assert out is not None, "a batch without images never comes here"
     return out

@@ -90,9 +90,7 @@ def _height(H: int, most: int, multiple: int = 1) -> int:
     return math.ceil(H / strips / multiple) * multiple
 
 
-def _convolve_rows(
-    conv: nn.Conv2d, rows: Tensor, *, above: bool, below: bool, residual: bool, gelu: bool
-) -> Tensor:
+def _convolve_rows(conv: nn.Conv2d, rows: Tensor, *, above: bool, below: bool, residual: bool, gelu: bool) -> Tensor:
     """A depthwise convolution of rows `(rows + 2, W, c)`, two more than come out; may overwrite them."""
     if native.objection((rows, conv.weight, conv.bias), channels=rows.shape[-1]) is None:  # pyright: ignore
         inner = rows[above : len(rows) - below].unsqueeze(0)
@@ -128,9 +126,7 @@ def hybrid_scale(attn: HybridScaleAttention, x: Tensor) -> tuple[Tensor, Tensor]
     def attend_rows(b: int, top: int, q: Tensor, qkv: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         height = q.shape[1]
         out_global, received = attend_coarsely(q, kv[b : b + 1], a)
-        out_local, significance_local[b, top : top + height] = window_attention(
-            qkv, num_heads=a, size=WINDOW_SIZE
-        )
+        out_local, significance_local[b, top : top + height] = window_attention(qkv, num_heads=a, size=WINDOW_SIZE)
         return (out_global, out_local), received[0] * (height / H)
 
     out, received = _attend(attn, x, (c // 2, 3 * c // 2, c), attend_rows, multiple=WINDOW_SIZE)
@@ -191,9 +187,7 @@ def _attend(
         parts = [linear(x[b : b + 1, top:bottom], *layer) for layer in of_parts]
         found, more = attend_rows(b, top, *parts)
         branch = linear(x[b, max(top - 1, 0) : bottom + 1], *of_branch)
-        y = _convolve_rows(
-            attn.positional, branch, above=top > 0, below=bottom < H, residual=False, gelu=False
-        )
+        y = _convolve_rows(attn.positional, branch, above=top > 0, below=bottom < H, residual=False, gelu=False)
         for of_y, part in zip(y.split([part.shape[-1] for part in found], -1), found, strict=True):
             of_y += part[0]
         out[b, top:bottom] = project(attn.proj, y)

@@ -16,9 +16,7 @@ from . import tiles
 from .dispatch import is_exporting
 
 
-def conv2d(
-    x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int, padding: int, groups: int
-) -> Tensor:
+def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int, padding: int, groups: int) -> Tensor:
     """`torch.nn.functional.conv2d` with strides and padding the same both ways.
 
     Shape:

@@ -69,9 +69,7 @@ def choose(op: str, backends: dict[str, Backend], name: str, *args: Any) -> Back
     if name not in backends:
         raise ValueError(f"{op} has no backend {name!r}; choose one of {', '.join(['auto', *backends])}")
     if reason := backends[name].why_not(*args):
-        raise ValueError(
-            f"{op} cannot run on backend {name!r} here: {reason}; backend 'auto' finds one that can"
-        )
+        raise ValueError(f"{op} cannot run on backend {name!r} here: {reason}; backend 'auto' finds one that can")
     return backends[name]
 
 

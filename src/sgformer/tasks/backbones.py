@@ -75,9 +75,7 @@ class ModelOptions:
             raise ValueError(f"model.in_chans {self.in_chans}: {task} takes RGB alone; leave it out")
 
 
-def create_backbone(
-    name: str, kwargs: Mapping[str, Any], *, pretrained: bool = False, **more: Any
-) -> nn.Module:
+def create_backbone(name: str, kwargs: Mapping[str, Any], *, pretrained: bool = False, **more: Any) -> nn.Module:
     """`timm.create_model` by a registered name only, with errors that people can act on.
 
     ``kwargs`` are what a recipe or a weights file asks for, of which those that fetch files are refused; ``more`` are
@@ -85,9 +83,7 @@ def create_backbone(
     """
     check_name(name)
     if forbidden := FORBIDDEN & kwargs.keys():
-        raise ValueError(
-            f"model.kwargs must not set {', '.join(sorted(forbidden))}: that is decided elsewhere"
-        )
+        raise ValueError(f"model.kwargs must not set {', '.join(sorted(forbidden))}: that is decided elsewhere")
     try:
         return timm.create_model(name, pretrained=pretrained, **kwargs, **more)
     except TypeError as error:
@@ -95,9 +91,7 @@ def create_backbone(
         raise ValueError(f"model {name} does not take these model.kwargs: {error}") from error
     except RuntimeError as error:
         if pretrained and "pretrained" in str(error).lower():
-            raise ValueError(
-                f"timm has no trained weights for {name}; set --model.pretrained false"
-            ) from error
+            raise ValueError(f"timm has no trained weights for {name}; set --model.pretrained false") from error
         raise
     except OSError as error:
         if not pretrained:

@@ -127,9 +127,7 @@ def measured(
     num_bands = len(preprocessing.mean)
     for name, numbers in (("mean", options.mean), ("std", options.std)):
         if numbers is not None and len(numbers) != num_bands:
-            raise DataError(
-                f"data.bands.{name} has {len(numbers)} numbers, and model.in_chans is {num_bands}"
-            )
+            raise DataError(f"data.bands.{name} has {len(numbers)} numbers, and model.in_chans is {num_bands}")
     if options.std is not None and min(options.std) <= 0:
         raise DataError(f"data.bands.std {options.std} must be above 0")
     known = None not in (options.mean, options.std, options.values)
@@ -174,9 +172,7 @@ class _Looked(NamedTuple):
     name: str
     values: str  # their type
     places: int  # pixels
-    moments: (
-        NDArray[np.float64] | None
-    )  # numbers of values, their sums, and those of squares, (3, bands), if counted
+    moments: NDArray[np.float64] | None  # numbers of values, their sums, and those of squares, (3, bands), if counted
 
 
 def _look(found: "_File", *, whole: bool) -> _Looked:
@@ -184,9 +180,7 @@ def _look(found: "_File", *, whole: bool) -> _Looked:
     if whole:
         pixels = found.read().double()
         there, pixels = ~pixels.isnan(), pixels.nan_to_num()
-        moments = torch.stack(
-            [each.double().sum((1, 2)) for each in (there, pixels, pixels.square())]
-        ).numpy()
+        moments = torch.stack([each.double().sum((1, 2)) for each in (there, pixels, pixels.square())]).numpy()
     return _Looked(found.name, found.values, found.size[0] * found.size[1], moments)
 
 
@@ -239,18 +233,14 @@ def _opened(image: ImageLike, num_bands: int) -> Iterator[_File]:
                 with tifffile.TiffFile(file) as tiff:
                     yield _in_tiff(tiff, num_bands, name)
             else:
-                raise ImageError(
-                    name, f"is no TIFF or NPY file; images of {num_bands} bands are read from these"
-                )
+                raise ImageError(name, f"is no TIFF or NPY file; images of {num_bands} bands are read from these")
     except ImageError:
         raise
     except Exception as error:  # a damaged file can raise anything
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         if "imagecodecs" in reason or isinstance(error, ImportError):  # what decompresses
             raise ImportError(f"{name} needs {reason}: pip install 'sgformer[bands]'") from error
-        raise ImageError(
-            name, f"cannot be read ({reason}); copy or download it again, or remove it"
-        ) from error
+        raise ImageError(name, f"cannot be read ({reason}); copy or download it again, or remove it") from error
 
 
 def _in_array(array: NDArray[Any], num_bands: int, name: str) -> _File:
@@ -272,9 +262,7 @@ def _in_tiff(tiff: Any, num_bands: int, name: str) -> _File:
     if len(axes) == 2:
         axes, shape = f"{axes}S", (*shape, 1)
     if len(axes) != 3 or any(not (other.keyframe.is_mask or other.keyframe.is_reduced) for other in others):
-        raise BandsError(
-            name, f"has several images in it ({len(tiff.pages)} pages); save the one that is meant"
-        )
+        raise BandsError(name, f"has several images in it ({len(tiff.pages)} pages); save the one that is meant")
     place = axes.find("S")
     if place < 0:  # a band a page; or an array whose last axis was meant, written without saying so
         place = 2 if shape[2] == num_bands != shape[0] else 0

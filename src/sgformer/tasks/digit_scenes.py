@@ -112,9 +112,7 @@ class DigitScenes:
         if min(self.size) < MIN_SIZE:
             raise ValueError(f"size is {self.size}; digits are legible from {MIN_SIZE} pixels a side")
         if not 0 <= least <= most:
-            raise ValueError(
-                f"num_digits is {num_digits}; give a number or (least, most), 0 <= least <= most"
-            )
+            raise ValueError(f"num_digits is {num_digits}; give a number or (least, most), 0 <= least <= most")
 
     def __len__(self) -> int:
         return self.length

@@ -47,9 +47,7 @@ class ImageError(ValueError):
         return f"{self.path}: {self.reason}" if self.reason else self.path
 
 
-def read_image(
-    image: ImageLike, *, shorter_side: int | None = None, max_pixels: int | None = None
-) -> Image.Image:
+def read_image(image: ImageLike, *, shorter_side: int | None = None, max_pixels: int | None = None) -> Image.Image:
     """Any image as 8-bit RGB.
 
     The orientation in EXIF is applied; transparency is laid over white; 16 bits become 8; of an animation the
@@ -184,9 +182,7 @@ class _Views:
         return torch.stack([reduce(lambda x, step: step(x), self.after, crop) for crop in crops])
 
 
-def _open(
-    name: str, file: Any, num_bytes: int, shorter_side: int | None, max_pixels: int | None
-) -> Image.Image:
+def _open(name: str, file: Any, num_bytes: int, shorter_side: int | None, max_pixels: int | None) -> Image.Image:
     if num_bytes == 0:
         raise ImageError(name, "is empty (0 bytes); copy or download it again, or remove it")
     try:
@@ -214,9 +210,7 @@ def any_size() -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = before
 
 
-def _decode(
-    image: Image.Image, name: str, *, shorter_side: int | None, max_pixels: int | None
-) -> Image.Image:
+def _decode(image: Image.Image, name: str, *, shorter_side: int | None, max_pixels: int | None) -> Image.Image:
     check_size(image.size, name, max_pixels=max_pixels)
     if bands := _more_bands(image):
         raise ImageError(

@@ -36,9 +36,7 @@ class Worst:
 
     def sorted(self) -> tuple[Mistake, ...]:
         """The worst first."""
-        return tuple(
-            mistake for _, _, mistake in sorted(self._heap, key=lambda entry: entry[:2], reverse=True)
-        )
+        return tuple(mistake for _, _, mistake in sorted(self._heap, key=lambda entry: entry[:2], reverse=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +46,7 @@ class BaseReport(ABC):
     num_images: int
     notes: tuple[str, ...] = ()  # what was left out of the data, or is unusual, a line each
     worst: tuple[Mistake, ...] = ()  # if they were asked for
-    results: tuple[dict[str, Any], ...] | None = (
-        None  # as pycocotools takes them, where the data have ids for that
-    )
+    results: tuple[dict[str, Any], ...] | None = None  # as pycocotools takes them, where the data have ids for that
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:

@@ -90,9 +90,7 @@ class SizedOptions(DataOptions):
         super().__post_init__()
         if min(self.train_size) < 32:
             height, width = self.train_size
-            raise ValueError(
-                f"data.image_size {height}x{width} is too small: models of stride 32 need at least 32x32"
-            )
+            raise ValueError(f"data.image_size {height}x{width} is too small: models of stride 32 need at least 32x32")
 
 
 @dataclass(kw_only=True)

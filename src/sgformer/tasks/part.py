@@ -22,9 +22,7 @@ class Part:
     maps: int = 0  # how many significance maps `module` gives after them
     channels: int = 3
     about: dict[str, Any] = field(default_factory=dict)  # JSON that the file has about itself
-    image_size: tuple[int, int] | None = (
-        None  # (height, width) of evaluation; None where each image has its own
-    )
+    image_size: tuple[int, int] | None = None  # (height, width) of evaluation; None where each image has its own
     batch: int | None = None  # the one number of images that it takes
     # From outputs of the file and of the model to the difference of each, and its largest value; else by number.
     compare: Compare | None = None

@@ -57,9 +57,7 @@ def read_names(path: Path) -> list[str]:
     for number, line in enumerate(lines, 1):
         if not line or (line.startswith("# ") and not line.startswith(_HEAD)):
             what = "seems to be a comment" if line else "is empty"
-            raise DataError(
-                f"{path}: line {number} {what}, and ids are the numbers of lines; remove or rename it"
-            )
+            raise DataError(f"{path}: line {number} {what}, and ids are the numbers of lines; remove or rename it")
     return lines
 
 
@@ -118,9 +116,7 @@ class _Words(yaml.SafeLoader):
         return content
 
 
-_Words.add_implicit_resolver(
-    "tag:yaml.org,2002:int", re.compile(r"[-+]?(?:0|[1-9][0-9]*)\Z"), list("-+0123456789")
-)
+_Words.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?(?:0|[1-9][0-9]*)\Z"), list("-+0123456789"))
 _Words.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+\.[0-9]*(?:[eE][-+]?[0-9]+)?\Z"), list("-+0123456789")
 )

@@ -59,9 +59,7 @@ class Format:
 
     def require(self) -> None:
         """Raises an error if a package is not installed."""
-        missing = [
-            name for name, package in self.packages.items() if importlib.util.find_spec(package) is None
-        ]
+        missing = [name for name, package in self.packages.items() if importlib.util.find_spec(package) is None]
         if missing:
             suffix = next(suffix for suffix, kind in FORMATS.items() if kind is self)
             raise ModuleNotFoundError(
@@ -85,9 +83,7 @@ FORMATS = {
         open_sizes=True,
         lists=True,
     ),
-    ".pt2": Format(
-        module="torch_program", packages={"torch": "torch"}, extra="train", open_sizes=True, lists=True
-    ),
+    ".pt2": Format(module="torch_program", packages={"torch": "torch"}, extra="train", open_sizes=True, lists=True),
     ".xml": Format(
         module="openvino_ir",
         packages={"onnx": "onnx", "onnxscript": "onnxscript", "openvino": "openvino"},
@@ -119,9 +115,7 @@ def format_of(path: str | Path) -> Format:
     suffix = Path(path).suffix
     if suffix not in FORMATS:
         *most, last = FORMATS
-        raise ValueError(
-            f"the file to write is called {path}; its name must end in {', '.join(most)} or {last}"
-        )
+        raise ValueError(f"the file to write is called {path}; its name must end in {', '.join(most)} or {last}")
     return FORMATS[suffix]
 
 

@@ -19,9 +19,7 @@ def write(path: Path, program: Any, about: dict[str, Any]) -> None:
         from executorch.exir import to_edge_transform_and_lower  # pyright: ignore[reportMissingImports]
         from executorch.exir.passes.constant_prop_pass import constant_prop_pass  # pyright: ignore[reportMissingImports]
 
-        program = constant_prop_pass(
-            program.run_decompositions({torch.ops.aten.group_norm.default: group_norm})
-        )
+        program = constant_prop_pass(program.run_decompositions({torch.ops.aten.group_norm.default: group_norm}))
         for name, constant in program.constants.items():
             # Else XNNPACK takes the first rows of a weight for any of its rows.
             program.constants[name] = constant.detach().clone(memory_format=torch.contiguous_format)
@@ -32,9 +30,7 @@ def write(path: Path, program: Any, about: dict[str, Any]) -> None:
         path.write_bytes(lowered.to_executorch().buffer)
 
 
-def group_norm(
-    x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, _cudnn: bool = True
-) -> Tensor:
+def group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, _cudnn: bool = True) -> Tensor:
     """Norm over a map whole, by means of means: ExecuTorch adds up a hundred thousand numbers one by one in float32.
 
     Shape:

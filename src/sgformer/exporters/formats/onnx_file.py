@@ -42,9 +42,7 @@ def model_of(program: Any, about: dict[str, Any], *, refuses: bool = True) -> An
     model = exported.model_proto
     for thing in (*model.graph.node, *model.graph.input, *model.graph.output):
         del thing.metadata_props[:]  # where in which program it comes from: a third of a small model's file
-    del model.graph.value_info[
-        :
-    ]  # what lies between: every runtime infers it, and tract holds the file to it
+    del model.graph.value_info[:]  # what lies between: every runtime infers it, and tract holds the file to it
     _name_sizes(model)
     if about["precision"] == "float32":
         _write_out_gelu(model)
@@ -144,9 +142,7 @@ def _name_sizes(model: Any) -> None:
     """Gives the open dimensions their names, where the exporter numbered them."""
     dims = model.graph.input[0].type.tensor_type.shape.dim
     names = {
-        dim.dim_param: name
-        for dim, name in zip(dims, ("batch", "", "height", "width"), strict=True)
-        if dim.dim_param
+        dim.dim_param: name for dim, name in zip(dims, ("batch", "", "height", "width"), strict=True) if dim.dim_param
     }
     values = [*model.graph.input, *model.graph.output]
     for dim in (dim for value in values for dim in value.type.tensor_type.shape.dim if dim.dim_param):

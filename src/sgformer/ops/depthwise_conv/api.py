@@ -54,9 +54,7 @@ def depthwise_conv(
     return choose("depthwise_conv", BACKENDS, backend, *args).run(*args)
 
 
-def gelu_gradient(
-    grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, *, residual: bool
-) -> tuple[Tensor, Tensor]:
+def gelu_gradient(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, *, residual: bool) -> tuple[Tensor, Tensor]:
     """For whoever keeps only `x`: the gradient of what GELU takes, from that of what it gives; and the latter anew.
 
     `grad` is the gradient of `depthwise_conv(x, weight, bias, residual=residual, gelu=True)`.

@@ -12,9 +12,7 @@ from ..conv2d import conv2d
 def convolve(x: Tensor, weight: Tensor, bias: Tensor, residual: bool, gelu: bool) -> Tensor:
     """The convolution, the input added where asked for, GELU where asked for; see `depthwise_conv`."""
     weight, folded = fold_residual(x, weight, residual)
-    y = conv2d(x.permute(0, 3, 1, 2), weight, bias, stride=1, padding=1, groups=len(weight)).permute(
-        0, 2, 3, 1
-    )
+    y = conv2d(x.permute(0, 3, 1, 2), weight, bias, stride=1, padding=1, groups=len(weight)).permute(0, 2, 3, 1)
     y = x + y if residual and not folded else y
     return F.gelu(y) if gelu else y
 
@@ -27,9 +25,7 @@ def fold_residual(x: Tensor, weight: Tensor, residual: bool) -> tuple[Tensor, bo
     return weight, False
 
 
-def gelu_gradient(
-    grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, residual: bool
-) -> tuple[Tensor, Tensor]:
+def gelu_gradient(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, residual: bool) -> tuple[Tensor, Tensor]:
     """The gradient of what GELU takes, from that of what it gives; and what it gives, anew."""
     y = convolve(x, weight.to(x.dtype), bias.to(x.dtype), residual, False)
     return torch.ops.aten.gelu_backward(grad.to(y.dtype), y), F.gelu(y)

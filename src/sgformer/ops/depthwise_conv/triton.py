@@ -71,9 +71,7 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor, residual: bool, gelu: boo
     return out
 
 
-def _gelu_gradient(
-    grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, residual: bool
-) -> tuple[Tensor, Tensor]:
+def _gelu_gradient(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, residual: bool) -> tuple[Tensor, Tensor]:
     """The gradient of what goes into GELU, and what comes out of it, both anew."""
     x, grad = tiles.dense(x), tiles.dense(grad)
     out, hidden = x.new_empty(x.shape), x.new_empty(x.shape)

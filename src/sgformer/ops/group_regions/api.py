@@ -10,9 +10,7 @@ from . import reference
 from .cutting import cut_map
 
 
-def group_regions(
-    x: Tensor, significance: Tensor, *, num_sizes: int, num_keys: int
-) -> tuple[list[Tensor], Tensor]:
+def group_regions(x: Tensor, significance: Tensor, *, num_sizes: int, num_keys: int) -> tuple[list[Tensor], Tensor]:
     """The members of each cell of a map that is cut finely where it is significant and coarsely elsewhere.
 
     The map is cut into a grid of coarse cells, as square and as even as can be (see `cut_map`). Those of the greatest
@@ -75,14 +73,10 @@ def spend_regions(significance: Tensor, *, num_sizes: int, num_keys: int) -> Spe
     numbers = number.double().expand(B, -1, -1).unsqueeze(-1)
     cells, counts = group_regions(numbers, significance, num_sizes=num_sizes, num_keys=num_keys)
     lengths = [size.shape[1] for size in cells]
-    held = (
-        torch.cat([size.flatten(1) for size in cells], 1).round().long()
-    )  # numbers of smallest cells, (B, h * w)
+    held = torch.cat([size.flatten(1) for size in cells], 1).round().long()  # numbers of smallest cells, (B, h * w)
     sizes = [
         of_size.repeat_interleave(members.shape[2], 1)
         for of_size, members in zip(counts.split(lengths, 1), cells, strict=True)
     ]
-    group_size = (
-        torch.empty_like(held).scatter_(1, held, torch.cat(sizes, 1))[:, number.flatten()].view(B, H, W)
-    )
+    group_size = torch.empty_like(held).scatter_(1, held, torch.cat(sizes, 1))[:, number.flatten()].view(B, H, W)
     return Spending(group_size, 1 / group_size)

@@ -35,9 +35,7 @@ def cut_map(height: int, width: int, *, num_sizes: int, num_keys: int) -> Cut:
         (Cut(rows=4, columns=4, splits=(7, 7)), 58)
     """
     if not (isinstance(height, int) and isinstance(width, int)):  # an export with open sizes
-        raise ValueError(
-            "merging by regions is exported for one size of images; name it, and leave no side open"
-        )
+        raise ValueError("merging by regions is exported for one size of images; name it, and leave no side open")
     finest = 2 ** (num_sizes - 1)
     if min(height, width) < finest or num_keys < 1:
         raise ValueError(
@@ -50,9 +48,7 @@ def cut_map(height: int, width: int, *, num_sizes: int, num_keys: int) -> Cut:
     ]
     grids = [cut for cut in grids if cut.num_keys <= num_keys]
     best = max(cut.num_keys for cut in grids)
-    full = [
-        cut for cut in grids if cut.num_keys > best - 3
-    ]  # a split costs 3 keys: these use as many as the best
+    full = [cut for cut in grids if cut.num_keys > best - 3]  # a split costs 3 keys: these use as many as the best
     return min(full, key=lambda cut: abs(sum(cut.splits[:1]) / (cut.rows * cut.columns) - 0.5))
 
 

@@ -110,6 +110,4 @@ def _check(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor | Non
     # Not `m in (1, n)`, which PyTorch 2.11 compiles wrongly for sizes that are variables.
     if mask.ndim == 4 and all(m == 1 or m == n for m, n in zip(mask.shape, (B, a, N, M), strict=True)):
         return mask
-    raise ValueError(
-        f"mask {tuple(mask.shape)} is neither (B, M) nor broadcast to (B, a, N, M) = {(B, a, N, M)}"
-    )
+    raise ValueError(f"mask {tuple(mask.shape)} is neither (B, M) nor broadcast to (B, a, N, M) = {(B, a, N, M)}")

@@ -62,9 +62,7 @@ def _forward(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None)
     key_sum = q.new_zeros((q.shape[0], k.shape[2]), dtype=precise)
     with torch.autocast(q.device.type, enabled=False):
         for images, queries in _chunks(q, k):
-            weights = attention_weights(
-                q[images, :, queries], k[images], scale, _chunk_of(mask, images, queries)
-            )
+            weights = attention_weights(q[images, :, queries], k[images], scale, _chunk_of(mask, images, queries))
             out[images, :, queries] = weights.to(v.dtype) @ v[images]
             key_sum[images] += weights.sum((1, 2))
     return out, (key_sum / num_queries(q, mask)).to(torch.promote_types(q.dtype, torch.float32))

@@ -108,9 +108,7 @@ def forward_kernel(
                 PRECISION,
             )
             now_largest = tl.maximum(largest, tl.max(scores, 1))
-            shift = tl.where(
-                now_largest == float("-inf"), 0.0, now_largest
-            )  # a query that has seen no key yet
+            shift = tl.where(now_largest == float("-inf"), 0.0, now_largest)  # a query that has seen no key yet
             weights = tl.exp2(scores - shift[:, None])
             shrink = tl.exp2(largest - shift)
             v_tile = load_rows(v, columns, M, v_m, v_d, d, D)

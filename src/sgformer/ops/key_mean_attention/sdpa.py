@@ -81,6 +81,4 @@ _forward.register_autograd(first_order(_differentiate), setup_context=_setup_con
 @register_flop_formula(torch.ops.sgformer.key_mean_attention_sdpa)
 def _count_flops(q_shape, k_shape, *args, **kwargs) -> int:
     B, a, N, d = q_shape
-    return (
-        2 * 2 * B * a * N * k_shape[2] * d
-    )  # two products, as the op is defined; the third is this backend's own
+    return 2 * 2 * B * a * N * k_shape[2] * d  # two products, as the op is defined; the third is this backend's own

@@ -65,9 +65,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None) -
     return out, key_sum.detach() / num_queries(q, mask)
 
 
-def _options(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None
-) -> tuple[Tensor, list[int], dict[str, Any]]:
+def _options(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, list[int], dict[str, Any]]:
     """Return what all kernels take: a mask to point at, strides of q, k, v and the mask, and the constants."""
     strides = [*q.stride(), *k.stride(), *v.stride()]
     if mask is None:
@@ -108,9 +106,7 @@ def _tiling(q: Tensor, k: Tensor, *, whole: bool, gradient: bool = False) -> tup
     return tiling, -(-N // (queries * steps))
 
 
-def _forward(
-    q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
+def _forward(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     B, a, N, _ = q.shape
     M = k.shape[2]
     whole, keep = _fits(k, MAX_WHOLE_KEYS), not _fits(k, MAX_WHOLE_GRADIENT_KEYS)
@@ -216,6 +212,4 @@ _apply = tiles.operator(
 @register_flop_formula(torch.ops.sgformer.key_mean_attention_triton)
 def _count_flops(q_shape, k_shape, *args, **kwargs) -> int:
     B, a, N, d = q_shape
-    return (
-        2 * 2 * B * a * N * k_shape[2] * d
-    )  # two products, as the op is defined; the third is this backend's own
+    return 2 * 2 * B * a * N * k_shape[2] * d  # two products, as the op is defined; the third is this backend's own

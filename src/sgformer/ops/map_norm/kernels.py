@@ -40,9 +40,7 @@ def finish_kernel(partial, statistics, L, blocks, eps, BLOCK: tl.constexpr, STRE
         length = tl.minimum(L - number * STRETCH, STRETCH).to(tl.float32)
         mean = tl.load(partial + number * 2, mask=number < blocks, other=0.0)
         squares = tl.load(partial + number * 2 + 1, mask=number < blocks, other=0.0)
-        total += tl.where(
-            number < blocks, squares / L + (mean - centre) * (mean - centre) * (length / L), 0.0
-        )
+        total += tl.where(number < blocks, squares / L + (mean - centre) * (mean - centre) * (length / L), 0.0)
     tl.store(statistics + image * 2, centre)
     tl.store(statistics + image * 2 + 1, 1.0 / tl.sqrt(tl.sum(total, 0) + eps))
 

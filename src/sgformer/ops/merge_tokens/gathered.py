@@ -36,9 +36,7 @@ def merge(
     index = index + torch.arange(0, B * N, N, device=x.device).unsqueeze(1)
     members = F.embedding(index, x.reshape(B * N, c))  # (B, sum of sizes, c)
     summary = []
-    for band, members_of_band, weight, bias in zip(
-        bands, members.split(sizes, 1), weights, biases, strict=True
-    ):
+    for band, members_of_band, weight, bias in zip(bands, members.split(sizes, 1), weights, biases, strict=True):
         if band.length == 0:
             continue
         # The mean over `factor` tokens and the weighted sum over `r` members are one weighted sum.

@@ -26,9 +26,7 @@ class Spending(NamedTuple):
     keys: Tensor
 
 
-def spend_tokens(
-    ranking: Tensor, group_sizes: tuple[int, ...], *, token_budget: int | None = None
-) -> Spending:
+def spend_tokens(ranking: Tensor, group_sizes: tuple[int, ...], *, token_budget: int | None = None) -> Spending:
     """Compute what `merge_tokens` makes of each token, for people to look at.
 
     Args:

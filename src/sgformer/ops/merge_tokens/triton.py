@@ -62,9 +62,7 @@ def merge(
         - returns: `(B, M, c)`
     """
     lengths = [band.length for band in bands]
-    return _apply(
-        x, ranking, torch.cat(list(weights)), torch.cat(list(biases)), lengths, _sizes(weights), factor
-    )
+    return _apply(x, ranking, torch.cat(list(weights)), torch.cat(list(biases)), lengths, _sizes(weights), factor)
 
 
 def _sizes(weights: Sequence[Tensor]) -> list[int]:

@@ -10,9 +10,7 @@ from torch import Tensor
 from .library import run
 
 
-def attention(
-    q: Tensor, k: Tensor, v: Tensor, scale: float, out: Tensor, key_mean: Tensor | None = None
-) -> Tensor:
+def attention(q: Tensor, k: Tensor, v: Tensor, scale: float, out: Tensor, key_mean: Tensor | None = None) -> Tensor:
     """Writes softmax attention, and the mean weight of each key, if there is a place for it.
 
     Shape:

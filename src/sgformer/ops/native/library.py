@@ -67,9 +67,7 @@ def _compiled() -> ctypes.CDLL | str:
     """The library, or a sentence that says why there is none."""
     if torch.backends.cpu.get_cpu_capability() != "AVX512":
         return "the kernels are for processors with AVX-512"
-    compiler = next(
-        filter(None, (shutil.which(name) for name in (os.environ.get("CXX", ""), "c++", "g++"))), None
-    )
+    compiler = next(filter(None, (shutil.which(name) for name in (os.environ.get("CXX", ""), "c++", "g++"))), None)
     if compiler is None:
         return "there is no C++ compiler: install g++, or name one by the environment variable CXX"
     try:

@@ -38,8 +38,6 @@ def pool_cells(keys: Tensor, side: Tensor) -> Tensor:
 
 def _cells(length: Any, cells: Any, side: Tensor, *, like: Tensor) -> Tensor:
     """The matrix `(cells, length)` that averages stretches of `side` places, the last over what exists."""
-    belongs = torch.arange(length, device=like.device) // side == torch.arange(
-        cells, device=like.device
-    ).unsqueeze(1)
+    belongs = torch.arange(length, device=like.device) // side == torch.arange(cells, device=like.device).unsqueeze(1)
     belongs = belongs.to(like.dtype)
     return belongs / belongs.sum(1, keepdim=True)

@@ -23,13 +23,9 @@ def rank(significance: Tensor) -> Tensor:
     values, place = flat.topk(N, dim=1, largest=False, sorted=True)
     later, earlier = torch.arange(1, N, device=flat.device), torch.arange(N - 1, device=flat.device)
     rises = (values.index_select(1, later) > values.index_select(1, earlier)).to(values.dtype)
-    run = F.pad(
-        rises.cumsum(1), (1, 0)
-    ).long()  # summed as floats, exact to 2**24: some runtimes sum nothing else
+    run = F.pad(rises.cumsum(1), (1, 0)).long()  # summed as floats, exact to 2**24: some runtimes sum nothing else
     key = (run - N // 2) * N + place
-    if statically_known_true(
-        N <= 2**16
-    ):  # then 32 bits hold it; some runtimes have no more, or rank no others
+    if statically_known_true(N <= 2**16):  # then 32 bits hold it; some runtimes have no more, or rank no others
         key = key.int()
     order = key.topk(N, dim=1, largest=False, sorted=True).indices
     return place.gather(1, order)

@@ -14,9 +14,7 @@ BACKENDS = {
 }
 
 
-def resize_positions(
-    pos_embed: Tensor, old: tuple[int, int], new: tuple[int, int], *, backend: str = "auto"
-) -> Tensor:
+def resize_positions(pos_embed: Tensor, old: tuple[int, int], new: tuple[int, int], *, backend: str = "auto") -> Tensor:
     """Resizes a grid of positions bicubically, in float32 or better; untouched where the size is the same.
 
     Args:

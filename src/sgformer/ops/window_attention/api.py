@@ -17,9 +17,7 @@ BACKENDS = {
 }
 
 
-def window_attention(
-    qkv: Tensor, *, num_heads: int, size: int = 7, backend: str = "auto"
-) -> tuple[Tensor, Tensor]:
+def window_attention(qkv: Tensor, *, num_heads: int, size: int = 7, backend: str = "auto") -> tuple[Tensor, Tensor]:
     """Attention of each token to those of its window, and what each token receives in it.
 
     Windows are cut from the top left corner. At the right and bottom edges they hold the tokens that exist. What a

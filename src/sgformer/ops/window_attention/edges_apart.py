@@ -23,9 +23,7 @@ def attend(qkv: Tensor, num_heads: int, size: int) -> tuple[Tensor, Tensor]:
         [reference.attend(tile, num_heads, size) for tile in row.split(_whole_and_rest(W, size), 2)]
         for row in qkv.split(_whole_and_rest(H, size), 1)
     ]
-    out, significance = (
-        torch.cat([torch.cat([tile[i] for tile in row], 2) for row in rows], 1) for i in range(2)
-    )
+    out, significance = (torch.cat([torch.cat([tile[i] for tile in row], 2) for row in rows], 1) for i in range(2))
     return out, significance
 
 

@@ -32,9 +32,7 @@ def attend_windows(q: Tensor, k: Tensor, v: Tensor, *, num_heads: int, size: int
     row, rows_exist = _sides(H, size, q)  # (h, size) each
     column, columns_exist = _sides(W, size, q)
     place = _grid(row * W, column, torch.add)  # (h * w, size * size): which token of the map stands there
-    exists = _grid(rows_exist, columns_exist, torch.mul)[:, None, None].to(
-        q.dtype
-    )  # (h * w, 1, 1, size * size)
+    exists = _grid(rows_exist, columns_exist, torch.mul)[:, None, None].to(q.dtype)  # (h * w, 1, 1, size * size)
     q, k, v = (_cut(x, place, num_heads) for x in (q * (c // num_heads) ** -0.5, k, v))
     scores = q @ k.mT  # (B, h * w, a, size * size, size * size)
     # Adding, since some runtimes compare no floats: a score loses all weight, or nothing at all.

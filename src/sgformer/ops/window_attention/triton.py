@@ -72,9 +72,7 @@ def _tile(pointer, at, exists, first, d: tl.constexpr, D: tl.constexpr):
 def _put(pointer, at, exists, first, values, d: tl.constexpr, D: tl.constexpr):
     channels = tl.arange(0, D)
     mask = exists[:, None] & (channels < d)[None, :]
-    tl.store(
-        pointer + at[:, None] + first + channels[None, :], values.to(pointer.dtype.element_ty), mask=mask
-    )
+    tl.store(pointer + at[:, None] + first + channels[None, :], values.to(pointer.dtype.element_ty), mask=mask)
 
 
 @jit

@@ -192,9 +192,7 @@ class ClassificationData(PreparedData):
             self.samples[split] = self.find(split, known)
             self.names |= self.samples[split].names
             self.notes += self.samples[split].notes
-        lists = [
-            [path for path, _ in one.items] for one in self.samples.values() if isinstance(one.items, list)
-        ]
+        lists = [[path for path, _ in one.items] for one in self.samples.values() if isinstance(one.items, list)]
         if not isinstance(preprocessing, Bands) and (pages := sum(map(has_pages, chain(*lists)))):
             self.notes.append(f"{pages} images are TIFF files of several pages, of which the first is read")
         if len(self.samples) > 1:
@@ -236,8 +234,7 @@ class ClassificationData(PreparedData):
         """The class index of each training image; DataError where they are in shards, which are not looked through."""
         if "train" not in self.samples:
             raise DataError(
-                "shards do not say how many images a class has; leave out data.balanced, and give "
-                "loss.weights by name"
+                "shards do not say how many images a class has; leave out data.balanced, and give loss.weights by name"
             )
         items = self._items("train")
         return np.array([items[i][1] for i in range(len(items))], np.int64)
@@ -290,7 +287,5 @@ def _several(classes: tuple[str, ...]) -> tuple[str, ...]:
 
 def _class_list(options: DataOptions) -> tuple[str, ...]:
     if options.classes is None or not Path(options.classes).expanduser().is_file():
-        raise DataError(
-            "shards do not say what their classes are; name a file with a class a line: --data.classes"
-        )
+        raise DataError("shards do not say what their classes are; name a file with a class a line: --data.classes")
     return tuple(read_names(Path(options.classes).expanduser()))

@@ -101,9 +101,7 @@ def evaluate(model: Classifier, data: DataOptions, *, num_worst: int = 0, progre
                 metric.update(scores, targets)
             _consider(worst, model, images, scores, targets)
     if not confusion.update_called:
-        raise DataError(
-            f"none of {len(left_out)} images can be read, such as {left_out[0].path}: {left_out[0].reason}"
-        )
+        raise DataError(f"none of {len(left_out)} images can be read, such as {left_out[0].path}: {left_out[0].reason}")
     counts = confusion.compute().cpu()  # (true class, named class)
     right = counts.diagonal()
     names = list(map(model.name_of, range(num_classes)))

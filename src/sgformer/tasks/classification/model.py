@@ -61,9 +61,7 @@ class Classifier(Kept):
     ) -> None:
         super().__init__(name, classes=classes, preprocessing=preprocessing, kwargs=kwargs)
         self.names = {key: name for key, name in (names or {}).items() if key in self.classes}
-        self.backbone = create_backbone(
-            name, self.kwargs, num_classes=len(self.classes), pretrained=pretrained
-        )
+        self.backbone = create_backbone(name, self.kwargs, num_classes=len(self.classes), pretrained=pretrained)
 
     @property
     def has_fixed_size(self) -> bool:
@@ -77,9 +75,7 @@ class Classifier(Kept):
     @overload
     def predict(self, images: ImageLike, *, top_k: int = 5, batch_size: int = 32) -> Prediction: ...
     @overload
-    def predict(
-        self, images: Sequence[ImageLike], *, top_k: int = 5, batch_size: int = 32
-    ) -> list[Prediction]: ...
+    def predict(self, images: Sequence[ImageLike], *, top_k: int = 5, batch_size: int = 32) -> list[Prediction]: ...
 
     def predict(self, images: Any, *, top_k: int = 5, batch_size: int = 32) -> Any:
         """Name what is in an image.

@@ -130,14 +130,10 @@ def regress(
 
 
 @torch.inference_mode()
-def _features(
-    model: Classifier, images: Dataset[Any], data: ClassificationData, split: str
-) -> tuple[Tensor, Tensor]:
+def _features(model: Classifier, images: Dataset[Any], data: ClassificationData, split: str) -> tuple[Tensor, Tensor]:
     """Features and labels of all images that can be read; those that cannot are named, and may be too many."""
     workers = suitable_workers() if data.options.workers is None else data.options.workers
-    loader = DataLoader(
-        images, batch_size=data.options.batch_size, num_workers=workers, collate_fn=collate_readable
-    )
+    loader = DataLoader(images, batch_size=data.options.batch_size, num_workers=workers, collate_fn=collate_readable)
     found, unreadable, num_images = [], list[Unreadable](), len(cast(Any, images))
     model.eval()
     for x, labels, left_out in loader:

@@ -106,9 +106,7 @@ class Shards(IterableDataset[Any]):
                 if not left:
                     return
             if left == before:
-                raise DataError(
-                    f"there are no samples in {listed(order[reader::num_readers])}; remove empty shards"
-                )
+                raise DataError(f"there are no samples in {listed(order[reader::num_readers])}; remove empty shards")
             passes += 1
 
     def _read(self, urls: list[str], seed: int | None) -> Iterator[Any]:
@@ -150,9 +148,7 @@ def _whole(samples: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         yield from samples
     except (tarfile.TarError, ValueError, OSError) as error:  # webdataset puts what it was reading at the end
         reason = str(error.args[0] if error.args else error).split(" @ ")[0]
-        where = next(
-            (part for part in reversed(error.args) if isinstance(part, str) and part != reason), None
-        )
+        where = next((part for part in reversed(error.args) if isinstance(part, str) and part != reason), None)
         raise DataError(
             f"a shard cannot be read: {where or 'which one is not known'}: {reason}; make or copy it again"
         ) from error
@@ -167,9 +163,7 @@ def find_shards(pattern: str) -> list[str]:
     else:
         urls = sorted(glob.glob(str(Path(pattern).expanduser())))
     # WebDataset would run what stands behind `pipe:`, and hands an address to a shell, between quotes.
-    refused = [
-        url for url in urls if url.startswith("pipe:") or ("://" in url and not _ADDRESS.fullmatch(url))
-    ]
+    refused = [url for url in urls if url.startswith("pipe:") or ("://" in url and not _ADDRESS.fullmatch(url))]
     if refused:
         raise DataError(
             f"{refused[0]} is no address of a shard; give files, or addresses that begin with http, https, s3 or gs"

@@ -37,9 +37,7 @@ class Samples:
 
     classes: tuple[str, ...]  # what the class indices mean
     items: Items  # (image, class index)
-    names: Mapping[str, str] = field(
-        default_factory=dict
-    )  # what to call a class to people, where that differs
+    names: Mapping[str, str] = field(default_factory=dict)  # what to call a class to people, where that differs
     notes: tuple[str, ...] = ()  # what lies there and is not used, and what else is unusual
 
 
@@ -59,16 +57,12 @@ def folders(root: Path, split: Split, suffixes: Collection[str] = SUFFIXES) -> S
         raise DataError(f"the class folder {odd[0]!a} in {folder} has a name that is no UTF-8; rename it")
     found = {unicodedata.normalize("NFC", path.name): look_through(path, suffixes) for path in names}
     if len(found) < len(names):
-        raise DataError(
-            f"{folder} has two class folders whose names differ in how accents are written; rename one"
-        )
+        raise DataError(f"{folder} has two class folders whose names differ in how accents are written; rename one")
     left_out = sum((one.left_out for one in found.values()), Counter[str]())
     there = f", but {describe_left_out(left_out)}" if left_out else ""
     empty = [name for name, one in found.items() if not one.images]
     if len(empty) == len(found):
-        raise DataError(
-            f"there are no images in the class folders of {folder}{there}; expected {some(suffixes)}"
-        )
+        raise DataError(f"there are no images in the class folders of {folder}{there}; expected {some(suffixes)}")
     if empty:
         raise DataError(f"no images in {folder} for {listed(empty)}{there}; add some, or remove the folders")
     items = [(path, index) for index, one in enumerate(found.values()) for path in one.images]
@@ -96,9 +90,7 @@ def _instead(root: Path, split: Split) -> str:
     return f"expected {root / split}/<class>/ with images"
 
 
-def imagenet(
-    root: Path, split: Split, val_labels: str | None, suffixes: Collection[str] = SUFFIXES
-) -> Samples:
+def imagenet(root: Path, split: Split, val_labels: str | None, suffixes: Collection[str] = SUFFIXES) -> Samples:
     """ImageNet as released: class folders in train; in val class folders, or all images beside each other.
 
     For the latter ``val_labels`` names a text file with a line for each image: its file name and its class folder's
@@ -133,8 +125,7 @@ def imagenet(
         labels = [word[0] for word in words]
     else:
         raise DataError(
-            f"{val_labels} has {len(words)} lines for {len(images)} images in {root / split}; "
-            "it must have a line each"
+            f"{val_labels} has {len(words)} lines for {len(images)} images in {root / split}; it must have a line each"
         )
     return _named(list(zip(images, labels, strict=True)), classes, val_labels, notes)
 
@@ -166,9 +157,7 @@ def packed(root: Path, split: Split) -> Samples:
             jpeg, offset, label = file["jpeg"], file["offset"], file["label"]
             classes = tuple(map(str, file["classes"]))
     except (KeyError, ValueError, OSError) as error:
-        raise DataError(
-            f"{path} cannot be read ({error}); it must hold jpeg, offset, label and classes"
-        ) from error
+        raise DataError(f"{path} cannot be read ({error}); it must hold jpeg, offset, label and classes") from error
     if label.min() < 0 or label.max() >= len(classes):
         raise DataError(f"{path} has labels up to {label.max()}, but {len(classes)} classes; mend the file")
     return Samples(classes, _Packed(jpeg, offset, label))
@@ -196,9 +185,7 @@ def torchvision_set(name: str | None, root: Path, split: Split, *, download: boo
     if name not in known:
         from ...engine.recipe import nearest
 
-        raise DataError(
-            f"unknown data.dataset {name!r}{nearest(str(name), known)} Such as CIFAR10 or Food101"
-        )
+        raise DataError(f"unknown data.dataset {name!r}{nearest(str(name), known)} Such as CIFAR10 or Food101")
     kind: Any = getattr(datasets, name)
     train = split == "train"
     # The same under three names: a flag, or a split whose evaluation part is called test or val.
@@ -263,9 +250,7 @@ def _named(
     classes = classes or tuple(sorted(there))
     index = {name: i for i, name in enumerate(classes)}
     if unknown := there - index.keys():
-        raise DataError(
-            f"{source} has labels that are no class: {listed(unknown)}; the classes are {listed(classes)}"
-        )
+        raise DataError(f"{source} has labels that are no class: {listed(unknown)}; the classes are {listed(classes)}")
     absent = [f"not in {source}: {listed(set(classes) - there)}"] if set(classes) - there else []
     return Samples(classes, [(path, index[label]) for path, label in pairs], notes=(*notes, *absent))
 

@@ -49,9 +49,7 @@ def read_table(
         if not all(row):
             raise DataError(f"row {number} of {table} has no {names[row.index('')]}; complete it")
         if labelled and row[1].lower() in _ERRORS:
-            raise DataError(
-                f"row {number} of {table} has the label {row[1]}, which stands for none; complete it"
-            )
+            raise DataError(f"row {number} of {table} has the label {row[1]}, which stands for none; complete it")
     found = _Folders()
     pairs = [(found.resolve(base, image), "".join(label)) for image, *label in rows]
     check_labels(((os.path.normpath(image), label) for image, label in pairs), table)

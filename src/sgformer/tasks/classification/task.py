@@ -124,9 +124,7 @@ def build(recipe: Recipe) -> tuple[ClassificationTask, ClassificationData]:
         pretrained=recipe.model.pretrained,
     )
     if recipe.data.eval_size != recipe.data.train_size and model.has_fixed_size:
-        raise ValueError(
-            f"{recipe.model.name} takes images of one size only; set --data.eval_image_size null"
-        )
+        raise ValueError(f"{recipe.model.name} takes images of one size only; set --data.eval_image_size null")
     # A head that knows these very classes stays, and without trained weights there is nothing to regress on.
     known = getattr(model.backbone, "pretrained_cfg", {}).get("num_classes") == len(data.classes)
     if recipe.model.weights:
@@ -139,9 +137,7 @@ def build(recipe: Recipe) -> tuple[ClassificationTask, ClassificationData]:
 def _start_head(recipe: Recipe, data: ClassificationData, model: Classifier) -> str:
     """Start the head from a regression, and say how good it is; where that cannot be, say why."""
     try:
-        return (
-            f"starts from a regression, cross-validated accuracy {probe(recipe, data, model)['cv_top1']:.1%}"
-        )
+        return f"starts from a regression, cross-validated accuracy {probe(recipe, data, model)['cv_top1']:.1%}"
     except ValueError as error:
         return f"starts from random values ({error})"
     finally:

@@ -75,9 +75,7 @@ class Augment:
     def size(self, size: tuple[int, int], *, shorter: int | None = None) -> tuple[int, int]:
         """(height, width) that an image of this size is resized to; at most, where lengths are drawn."""
         longest_drawn = max(self.options.shorter_sides or [self.image_size[0]])
-        return resized(
-            size, shorter=shorter or longest_drawn, longest=self.image_size[1], multiple=self.multiple
-        )
+        return resized(size, shorter=shorter or longest_drawn, longest=self.image_size[1], multiple=self.multiple)
 
     def leaves(self, boxes: Tensor, masks: Sequence[Tensor | None], size: tuple[int, int]) -> Tensor:
         """Tell which objects are still there when an image is resized as large as it is in training, uncut: bool (n,).
@@ -94,9 +92,7 @@ class Augment:
                 left[place] = bool(v2.functional.resize(tv_tensors.Mask(mask[None]), list(new)).any())
         return left
 
-    def __call__(
-        self, image: Tensor, target: Target, *, batch_seed: int | None = None
-    ) -> tuple[Tensor, Target]:
+    def __call__(self, image: Tensor, target: Target, *, batch_seed: int | None = None) -> tuple[Tensor, Target]:
         """Vary an image of 8 bits, (3, height, width).
 
         The target has ``boxes`` (n, 4), ``labels`` and ``iscrowd`` (n,), and ``masks`` (n, height, width) or none; in

@@ -80,9 +80,7 @@ class Annotations:
             )
         if self.faults:
             return f"all objects have faults: {first(self.faults)}"
-        gone = next(
-            (f"{count} {what}" for what, count in self.notes.items() if what.startswith(VANISHED)), ""
-        )
+        gone = next((f"{count} {what}" for what, count in self.notes.items() if what.startswith(VANISHED)), "")
         return f"there are {len(self.images)} images and no objects{gone and f': {gone}'}"
 
 
@@ -113,9 +111,7 @@ def read(path: Path, folder: Path) -> Content:
     except DataError:
         raise
     except (ValueError, RecursionError) as error:
-        raise DataError(
-            f"{path} is no JSON file ({' '.join(str(error).split())}); export it again"
-        ) from error
+        raise DataError(f"{path} is no JSON file ({' '.join(str(error).split())}); export it again") from error
     for key in ("images", "annotations", "categories"):
         found = rows.get(key) if isinstance(rows, dict) else None
         if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
@@ -295,9 +291,7 @@ def _no_image(image_id: int | str, known: Iterable[int | str]) -> str:
 
 
 def _no_category(category: int, names: dict[int, str]) -> str:
-    hint = "; do the ids count from 1, and the names from 0?" * (
-        category == max(names) + 1 and min(names) == 0
-    )
+    hint = "; do the ids count from 1, and the names from 0?" * (category == max(names) + 1 and min(names) == 0)
     return f"unknown category id {category}; there are names for {min(names)} to {max(names)}{hint}"
 
 

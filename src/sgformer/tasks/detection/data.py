@@ -185,9 +185,7 @@ class DetectionData(Data):
             return self.options.scenes.num_train + self.options.scenes.num_val
         return sum(len(found.images) for found in self.found.values())
 
-    def _read(
-        self, splits: tuple[Split, ...], classes: tuple[str, ...] | None
-    ) -> dict[Split, coco.Annotations]:
+    def _read(self, splits: tuple[Split, ...], classes: tuple[str, ...] | None) -> dict[Split, coco.Annotations]:
         options = self.options
         assert options.source != "digit_scenes"
         places: dict[Split, SplitOptions] = {"train": options.train, "val": options.val}

@@ -18,21 +18,19 @@ def note_corners(objects: Sequence[ObjectRow], notes: Counter[str]) -> None:
     alike = (sides > 0).all(1) & np.isclose(sides.prod(1), areas, rtol=0.01)
     unlike = ~np.isclose(boxes[:, 2] * boxes[:, 3], areas, rtol=0.01)
     if len(boxes) > 1 and (alike | ~unlike).all() and unlike.any():
-        notes[
-            "boxes that are [left, top, right, bottom] by their areas; a box is [left, top, width, height]"
-        ] = int(unlike.sum())
+        notes["boxes that are [left, top, right, bottom] by their areas; a box is [left, top, width, height]"] = int(
+            unlike.sum()
+        )
 
 
-def note_scale(
-    boxes: Sequence[NDArray[np.float32]], sizes: Sequence[tuple[int, int]], notes: Counter[str]
-) -> None:
+def note_scale(boxes: Sequence[NDArray[np.float32]], sizes: Sequence[tuple[int, int]], notes: Counter[str]) -> None:
     """Say where all of many objects are left and above, as where images were enlarged and annotations not."""
     reach = [of[:, 2:] / size[::-1] for of, size in zip(boxes, sizes, strict=True) if len(of)]
     number = sum(map(len, reach))
     if number >= 8 and np.concatenate(reach).max() < 0.6:
-        notes[
-            "objects, all in the left and upper part of their images; do boxes and images have the same scale?"
-        ] = number
+        notes["objects, all in the left and upper part of their images; do boxes and images have the same scale?"] = (
+            number
+        )
 
 
 def take_areas(objects: dict[int | str, list[ObjectRow]], notes: Counter[str]) -> None:
@@ -51,6 +49,4 @@ def note_crowds(objects: Sequence[ObjectRow], notes: Counter[str]) -> None:
     sizes = [one.area for one in objects if not one.crowd]
     usual = median(sizes) if sizes else 0
     if small := sum(one.crowd and one.area <= usual for one in objects):
-        notes["crowds no larger than most objects; if they are single objects, set --data.crowds objects"] = (
-            small
-        )
+        notes["crowds no larger than most objects; if they are single objects, set --data.crowds objects"] = small

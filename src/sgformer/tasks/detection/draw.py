@@ -72,9 +72,7 @@ def _colours(kinds: Sequence[int]) -> list[tuple[int, int, int]]:
     return [COLOURS[taken[kind]] for kind in kinds]
 
 
-def _blended(
-    image: Image.Image, masks: Masks, scale: float, colours: Sequence[tuple[int, int, int]]
-) -> Image.Image:
+def _blended(image: Image.Image, masks: Masks, scale: float, colours: Sequence[tuple[int, int, int]]) -> Image.Image:
     pixels = np.array(image, np.float32)
     for place in range(len(colours) - 1, -1, -1):
         mask, top, left = masks(place, (image.height, image.width), scale)

@@ -59,9 +59,7 @@ class ClassRow:
 class Report(BaseReport):
     """Report on a detector's quality."""
 
-    box: dict[
-        str, float | None
-    ]  # COCO's twelve numbers by the names in `NUMBERS`; None where nothing counts for one
+    box: dict[str, float | None]  # COCO's twelve numbers by the names in `NUMBERS`; None where nothing counts for one
     mask: dict[str, float | None] | None  # likewise; None for a detector without masks
     num_objects: int  # crowds aside
     classes: tuple[ClassRow, ...]
@@ -95,8 +93,7 @@ class Report(BaseReport):
     def to_table(self) -> tuple[Sequence[str], list[Sequence[str]]]:
         """For people: column heads and rows, the last ones for all classes together."""
         rows: list[Sequence[str]] = [
-            (row.name, str(row.num_objects), percent(row.box_ap), percent(row.mask_ap))
-            for row in self.classes
+            (row.name, str(row.num_objects), percent(row.box_ap), percent(row.mask_ap)) for row in self.classes
         ]
         mask = self.mask or {}
         rows.append(("all", str(self.num_objects), percent(self.box["ap"]), percent(mask.get("ap"))))
@@ -167,15 +164,11 @@ class CocoMetric:
             precision = arrays["precision"][..., 0, 2]  # (overlaps, recalls, classes)
             there: Any = (precision > -1).all((0, 1))
             by_label[kind] = {
-                label: float(precision[:, :, place].mean())
-                for place, label in enumerate(labels)
-                if there[place]
+                label: float(precision[:, :, place].mean()) for place, label in enumerate(labels) if there[place]
             }
             if there.any():
                 curves[kind] = precision[:, :, there].mean(2)
-        counts = Counter(
-            row["category_id"] for objects, _ in self.objects for row in objects if not row["iscrowd"]
-        )
+        counts = Counter(row["category_id"] for objects, _ in self.objects for row in objects if not row["iscrowd"])
         return Comparison(numbers, by_label, dict(counts), curves)
 
     def _compare(self, kind: str) -> tuple[Any, list[int]]:
@@ -199,9 +192,7 @@ class CocoMetric:
                     rows.append(row)
             coco: Any = COCO()
             coco.dataset = {
-                "images": [
-                    {"id": image, "height": 0, "width": 0} for image in range(1, len(self.objects) + 1)
-                ],
+                "images": [{"id": image, "height": 0, "width": 0} for image in range(1, len(self.objects) + 1)],
                 "annotations": rows,
                 "categories": [{"id": label} for label in labels],
             }
@@ -271,9 +262,7 @@ def with_masks(found: Sequence[Mapping[str, Any]], images: Sequence[Tensor]) -> 
     """Detect objects, with the masks of whole images run-length encoded: ``rles``."""
     results = []
     for one, image in zip(found, images, strict=True):
-        result = {
-            name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in one.items()
-        }
+        result = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in one.items()}
         if "masks" in one:
             shapes, boxes = (result[name].detach().cpu().numpy() for name in ("masks", "boxes"))
             result["rles"] = encode_found(shapes[:, 0], boxes, (int(image.shape[1]), int(image.shape[2])))
@@ -291,9 +280,7 @@ def evaluate(model: Detector, data: DataOptions, *, num_worst: int = 0, progress
         DataError: Annotations or classes are not as they must be.
     """
     limit = model.heads.max_detections
-    module = DetectionData(
-        data, masks=model.heads.masks, classes=model.classes, splits=("val",), max_detections=limit
-    )
+    module = DetectionData(data, masks=model.heads.masks, classes=model.classes, splits=("val",), max_detections=limit)
     if data.source != "digit_scenes" and (why := module.found["val"].why_nothing()):
         raise DataError(f"{module.found['val'].path}: nothing can be evaluated: {why}")
     metric, worst = CocoMetric(masks=model.heads.masks, max_detections=limit), Worst(num_worst)

@@ -63,17 +63,13 @@ class HeadOptions:
         if self.max_detections < 1:
             raise ValueError(f"max_detections {self.max_detections} must be at least 1")
         if self.kind == "retinanet" and self.masks:
-            raise ValueError(
-                "heads.kind retinanet finds boxes alone; set --heads.masks false, or --heads.kind rcnn"
-            )
+            raise ValueError("heads.kind retinanet finds boxes alone; set --heads.masks false, or --heads.kind rcnn")
 
 
 class Anchors(AnchorGenerator):
     """Anchors on grids whose strides, in pixels per place of each level, are known; ratios are height to width."""
 
-    def __init__(
-        self, sizes: Sequence[Sequence[int]], ratios: Sequence[float], strides: Sequence[int]
-    ) -> None:
+    def __init__(self, sizes: Sequence[Sequence[int]], ratios: Sequence[float], strides: Sequence[int]) -> None:
         super().__init__(tuple(map(tuple, sizes)), (tuple(ratios),) * len(sizes))  # pyright: ignore
         self.strides = tuple(strides)
 
@@ -139,9 +135,7 @@ class Regions(RoIHeads):
         for boxes, target in zip(proposals, targets, strict=True):
             kept = ~in_crowd(boxes, target["crowds"])
             if len(target["boxes"]):
-                kept |= (
-                    box_iou(boxes, target["boxes"].to(boxes)).amax(1) >= self.proposal_matcher.high_threshold
-                )
+                kept |= box_iou(boxes, target["boxes"].to(boxes)).amax(1) >= self.proposal_matcher.high_threshold
             if len(boxes) and not len(target["boxes"]):
                 kept[0] |= ~kept.any()  # a mean needs something
             left.append(boxes[kept])
@@ -159,9 +153,7 @@ def region_pooling(size: int) -> MultiScaleRoIAlign:
 def create_heads(options: HeadOptions, *, num_classes: int) -> tuple[RegionProposalNetwork, RoIHeads]:
     """Create the heads that propose regions, and that name, move and outline them; the background is no class."""
     channels = options.channels
-    anchors = Anchors(
-        [(size,) for size in options.anchor_sizes], options.anchor_ratios, (*STRIDES, 2 * STRIDES[-1])
-    )
+    anchors = Anchors([(size,) for size in options.anchor_sizes], options.anchor_ratios, (*STRIDES, 2 * STRIDES[-1]))
     proposals = Proposals(
         anchors,
         RPNHead(channels, anchors.num_anchors_per_location()[0]),
@@ -199,9 +191,7 @@ def create_heads(options: HeadOptions, *, num_classes: int) -> tuple[RegionPropo
     return proposals, regions
 
 
-def over_processes(
-    losses: dict[str, Tensor], proposals: RegionProposalNetwork, regions: RoIHeads
-) -> dict[str, Tensor]:
+def over_processes(losses: dict[str, Tensor], proposals: RegionProposalNetwork, regions: RoIHeads) -> dict[str, Tensor]:
     """Losses whose mean over the processes of a run is the mean over the places that all of them have drawn.
 
     torchvision divides each sum by the number of places in the batch of its own process.

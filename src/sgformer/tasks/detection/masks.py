@@ -54,9 +54,7 @@ def to_rle(segmentation: Any, size: tuple[int, int]) -> tuple[Rle, int]:
 
 def _from_counts(segmentation: dict[str, Any], size: tuple[int, int]) -> Rle:
     if segmentation.get("size") != list(size):
-        raise MaskError(
-            f"its RLE mask has the size {shown(segmentation.get('size'))}, the image {list(size)}"
-        )
+        raise MaskError(f"its RLE mask has the size {shown(segmentation.get('size'))}, the image {list(size)}")
     counts = segmentation.get("counts")
     if isinstance(counts, list):
         if not all(is_number(count) and count == int(count) for count in counts):
@@ -139,8 +137,7 @@ def encode(part: NDArray[np.bool_], top: int, left: int, size: tuple[int, int]) 
     columns[:, 1:-1] = part.T
     steps = np.diff(columns, axis=1)  # (columns, rows + 1)
     starts, ends = (
-        (left + column) * height + top + row
-        for column, row in (np.nonzero(steps == sign) for sign in (1, -1))
+        (left + column) * height + top + row for column, row in (np.nonzero(steps == sign) for sign in (1, -1))
     )
     # A run that goes on from the last row of a column to the first of the next is one.
     apart = starts[1:] != ends[:-1]

@@ -156,8 +156,7 @@ class Detector(Kept):
             batch = ImageList(images[0], sizes)  # the heads look at the sizes alone
             dtype = self.mean.dtype
             objects = [
-                {**target, **{name: target[name].to(dtype) for name in ("boxes", "crowds")}}
-                for target in targets
+                {**target, **{name: target[name].to(dtype) for name in ("boxes", "crowds")}} for target in targets
             ]
             if self.heads.kind == "retinanet":
                 return self.retina.losses(maps, batch, objects)
@@ -229,9 +228,7 @@ class Detector(Kept):
         usual = self.heads.max_detections
         self.set_max_detections(usual if max_detections is None else max_detections)
         try:
-            return self.of_each(
-                images, lambda images: [self._found(image, score_threshold) for image in images]
-            )
+            return self.of_each(images, lambda images: [self._found(image, score_threshold) for image in images])
         finally:
             self.set_max_detections(usual)
 
@@ -284,9 +281,7 @@ class Detector(Kept):
         masks = "roi_heads.mask_"
         if not any(name.startswith(masks) for name in tensors):
             kept.append(masks)
-        taken = {
-            name: tensor for name, tensor in tensors.items() if name in own or not name.startswith(masks)
-        }
+        taken = {name: tensor for name, tensor in tensors.items() if name in own or not name.startswith(masks)}
         taken |= {name: tensor for name, tensor in own.items() if name.startswith(tuple(kept))}
         weights.fill(self, taken, source=path)
 

@@ -69,9 +69,7 @@ def read(path: Path) -> Names:
     if wrong := [name for name in names.values() if not isinstance(name, str) or not name.strip()]:
         raise DataError(f"{path}: the name {wrong[0]!r} is no text; write one, such as names: [cat, dog]")
     if (number := content.get("nc")) is not None and number != str(len(names)):
-        raise DataError(
-            f"{path}: nc is {number}, but there are {len(names)} names; mend the one or the other"
-        )
+        raise DataError(f"{path}: nc is {number}, but there are {len(names)} names; mend the one or the other")
     shape, keypoints = content.get("kpt_shape"), 0
     if shape is not None:
         if not isinstance(shape, list) or len(shape) != 2 or not all(str(n).isdecimal() for n in shape):

@@ -81,9 +81,7 @@ def read(
         elif source == "yolo":
             contents[split] = yolo.read(root, split, images=images, names=named[split])
         else:
-            contents[split] = voc.read(
-                root, xml[split], path, images=str(images), names=names, first_pixel=first_pixel
-            )
+            contents[split] = voc.read(root, xml[split], path, images=str(images), names=names, first_pixel=first_pixel)
     if source == "coco":
         coco.note_ids(list(contents.values()), classes or ())
     found: dict[Split, coco.Annotations] = {
@@ -101,9 +99,7 @@ def read(
     return found
 
 
-def _note_files(
-    root: Path, contents: dict[Split, coco.Content], found: dict[Split, coco.Annotations]
-) -> None:
+def _note_files(root: Path, contents: dict[Split, coco.Content], found: dict[Split, coco.Annotations]) -> None:
     """Count the images that are in both splits, and the files in the folders that are in none."""
     images = {split: [image.path for image in annotations.images] for split, annotations in found.items()}
     notes = found["train"].notes
@@ -122,10 +118,7 @@ def _note_files(
     places = {place for place in places if not any(other in place.parents for other in places)}
     aside = {str(place) for place in places}
     used = {
-        name
-        for path in known
-        if path.startswith(f"{root}{os.sep}")
-        for name in Path(path).relative_to(root).parts[:1]
+        name for path in known if path.startswith(f"{root}{os.sep}") for name in Path(path).relative_to(root).parts[:1]
     }
     beside = [] if root in places else [path for path in sorted(root.iterdir()) if not _is_known(path.name)]
     for path in [*sorted(places), *(path for path in beside if path not in places)]:

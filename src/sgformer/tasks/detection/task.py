@@ -63,9 +63,7 @@ class DetectionTask(Task):
         """Compares, over all processes."""
         for kind, values in self.metric.compute().numbers.items():
             for name in ("ap", "ap50"):
-                if (
-                    name in values
-                ):  # else there is nothing to find, no epoch is the best, and the last one counts
+                if name in values:  # else there is nothing to find, no epoch is the best, and the last one counts
                     self.log(f"val_{kind}_{name}", values[name], sync_dist=True)
         self.metric = self._metric()
 

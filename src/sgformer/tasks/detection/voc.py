@@ -147,9 +147,7 @@ def read(
                 notes["boxes from pixel 0 on; if pixels count from 0, set --data.first_pixel 0"] += 1
             row = {"id": where, "image_id": image_id, "category_id": category[label], "bbox": box}
             rows["annotations"].append({**row, "segmentation": _polygons(thing, first_pixel)})
-    return Content(
-        path, folder, rows, tuple(faults), +notes, (folder, *{file.parent for file in once}), tuple(once)
-    )
+    return Content(path, folder, rows, tuple(faults), +notes, (folder, *{file.parent for file in once}), tuple(once))
 
 
 def _images(folder: Path) -> dict[str, list[str]]:
@@ -173,9 +171,7 @@ def _named(folder: Path, name: str) -> str | None:
 
 def _rotated(thing: Any) -> bool:
     """Whether CVAT, roLabelImg or another tool says that a box is to be turned."""
-    said = [
-        _text(one, "value") for one in thing.iter("attribute") if _text(one, "name") in ("rotation", "angle")
-    ]
+    said = [_text(one, "value") for one in thing.iter("attribute") if _text(one, "name") in ("rotation", "angle")]
     said += [tag.text for name in ("rotation", "angle") for tag in thing.iter(name)]
     return any(map(turned, said)) or thing.find("robndbox") is not None or _text(thing, "type") == "robndbox"
 

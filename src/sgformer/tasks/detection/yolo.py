@@ -109,9 +109,7 @@ def read(root: Path, split: str, *, images: str | None, names: str) -> Content:
         used.append(file)
     if split == "train" and len(bare) == len(files) > 0 and not faults:
         looked = within(_label(bare[0], root), root)
-        raise DataError(
-            f"{root}: nothing to learn from: none of {len(bare)} images has labels, looked for as {looked}"
-        )
+        raise DataError(f"{root}: nothing to learn from: none of {len(bare)} images has labels, looked for as {looked}")
     if not about.keypoints and (alike := _keypoints(lines)):
         numbers = sorted(set(alike))
         if len(alike) == sum(len(line) > 5 for line in lines):
@@ -223,9 +221,7 @@ def _other_image(file: Path) -> str:
     for other in Path(*parts).parent.glob(f"{file.stem}.*"):
         if other.suffix != ".txt" and other.stem == file.stem:
             thumbnail = other.suffix.lower() in SUFFIXES
-            return (
-                f", but {other.name}, which {'is left out as a thumbnail' if thumbnail else 'cannot be read'}"
-            )
+            return f", but {other.name}, which {'is left out as a thumbnail' if thumbnail else 'cannot be read'}"
     return ""
 
 
@@ -272,9 +268,7 @@ def _annotation(line: str, *, width: int, height: int, keypoints: int) -> dict[s
             f"after the class there are {len(values)} numbers; by kpt_shape a box has 4 and its keypoints {keypoints}"
         )
     if max(values[:4]) > 2:
-        raise ValueError(
-            f"{line.strip()[:60]!r} has numbers above 1; they are shares of the image, not pixels"
-        )
+        raise ValueError(f"{line.strip()[:60]!r} has numbers above 1; they are shares of the image, not pixels")
     if keypoints or len(values) == 4:
         x, y, w, h = values[:4]
         box = [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height]

@@ -33,9 +33,7 @@ class DataOptions(SourceOptions):
         image_size: What the student sees in training, in pixels: one number, or [height, width]; at least 32.
     """
 
-    source: Literal[
-        "images", "folders", "imagenet", "list", "torchvision", "npz", "shards", "digit_scenes"
-    ] = "images"
+    source: Literal["images", "folders", "imagenet", "list", "torchvision", "npz", "shards", "digit_scenes"] = "images"
     roots: dict[str, float] = field(default_factory=dict)
     num_val: int = 256
     image_size: int | tuple[int, int] = 112
@@ -45,9 +43,7 @@ class DataOptions(SourceOptions):
         if self.num_val < 1:
             raise ValueError(f"data.num_val {self.num_val} must be at least 1")
         if self.roots and self.source != "images":
-            raise ValueError(
-                f"data.roots are folders of images; for data.source {self.source} leave them out"
-            )
+            raise ValueError(f"data.roots are folders of images; for data.source {self.source} leave them out")
         for root, weight in self.roots.items():
             if not 0 < weight <= 1000:
                 raise ValueError(f"data.roots: the weight {weight} of {root} must be above 0, 1000 at most")
@@ -141,9 +137,7 @@ class PretrainData(PreparedData):
             found, left_out = look_through(folder)
             there = describe_left_out(left_out)
             if not found:
-                raise DataError(
-                    f"no images in {folder}{there and f', but {there}'}; expected .jpg, .png and the like"
-                )
+                raise DataError(f"no images in {folder}{there and f', but {there}'}; expected .jpg, .png and the like")
             self.notes += [f"left out of {folder}: {there}"] if there else []
             self.parts.append((list(range(len(paths), len(paths) + len(found))), weight))
             paths += found

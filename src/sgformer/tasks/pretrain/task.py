@@ -43,9 +43,7 @@ class LossOptions:
     def __post_init__(self) -> None:
         weights = self.logits, self.pooled, self.maps
         if min(weights) < 0 or max(weights) == 0:
-            raise ValueError(
-                f"loss.logits, loss.pooled, loss.maps {weights}: none may be below 0, and one above"
-            )
+            raise ValueError(f"loss.logits, loss.pooled, loss.maps {weights}: none may be below 0, and one above")
         if self.temperature <= 0:
             raise ValueError(f"loss.temperature {self.temperature} must be above 0")
         if self.distance not in ("cosine", "smooth_l1"):
@@ -101,9 +99,7 @@ class PretrainTask(Task):
         was_training = self.model.training
         ours = signals(self.model.backbone.eval(), blank)
         self.model.backbone.train(was_training)
-        theirs = self.teacher(
-            resized(blank, self.teacher.image_size or self.train_size), self.model.preprocessing
-        )
+        theirs = self.teacher(resized(blank, self.teacher.image_size or self.train_size), self.model.preprocessing)
         if self.parts.maps and (ours.maps.ndim != 4 or theirs.maps.ndim != 4):
             raise ValueError("loss.maps needs models whose last feature is a map; set --loss.maps 0")
         pooled = (ours.pooled.shape[1], theirs.pooled.shape[1]) if self.parts.pooled else None
@@ -161,16 +157,12 @@ class PretrainTask(Task):
         total, num = time.perf_counter() - self.started, len(batch.images)
         rates = {"teacher": num / self.teacher_seconds, "student": num / (total - self.teacher_seconds)}
         for name, rate in rates.items():
-            self.log(
-                f"train_{name}_images_s", rate, on_step=False, on_epoch=True, batch_size=num, sync_dist=True
-            )
+            self.log(f"train_{name}_images_s", rate, on_step=False, on_epoch=True, batch_size=num, sync_dist=True)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Measure how far the student is from the teacher, and how often both name the same class first."""
         if len(batch.images):  # none where no image could be read
-            loss, ours, theirs = self.compare(
-                self.model.normalize(batch.images), self.model.preprocessing.image_size
-            )
+            loss, ours, theirs = self.compare(self.model.normalize(batch.images), self.model.preprocessing.image_size)
             self.val_loss(loss)
             self.val_agreement((ours.logits.argmax(-1) == theirs.logits.argmax(-1)).float())
         self.log_dict({"val_loss": self.val_loss, "val_agreement": self.val_agreement})
@@ -202,8 +194,6 @@ def build(recipe: Recipe) -> tuple[PretrainTask, PretrainData]:
     return PretrainTask(model, teacher, recipe), data
 
 
-def evaluate(
-    model: Classifier, data: DataOptions, *, num_worst: int = 0, progress: Any = iter
-) -> BaseReport | None:
+def evaluate(model: Classifier, data: DataOptions, *, num_worst: int = 0, progress: Any = iter) -> BaseReport | None:
     """Evaluate nothing: there are no labels, and each validation has compared the student with its teacher."""
     return None

@@ -53,9 +53,7 @@ class TeacherOptions:
 
     def __post_init__(self) -> None:
         if self.precision not in ("auto", "float32", "bfloat16"):
-            raise ValueError(
-                f"teacher.precision {self.precision!r} is unknown; choose auto, float32 or bfloat16"
-            )
+            raise ValueError(f"teacher.precision {self.precision!r} is unknown; choose auto, float32 or bfloat16")
 
 
 class Teacher:
@@ -94,14 +92,10 @@ class Teacher:
         self.preprocessing = preprocessing_of(options.name, image_size=224)
         if metadata:
             if kwargs.get("in_chans", 3) != 3:
-                raise ValueError(
-                    f"{options.weights} takes {kwargs['in_chans']} bands; a teacher must take RGB"
-                )
+                raise ValueError(f"{options.weights} takes {kwargs['in_chans']} bands; a teacher must take RGB")
             self.preprocessing = Preprocessing(**metadata["preprocessing"])
         self.image_size = None if options.image_size is None else pair(options.image_size)
-        half = options.precision == "bfloat16" or (
-            options.precision == "auto" and devices.has_bfloat16(accelerator)
-        )
+        half = options.precision == "bfloat16" or (options.precision == "auto" and devices.has_bfloat16(accelerator))
         self.dtype = torch.bfloat16 if half else torch.float32
         self.model.eval().requires_grad_(False)
         self.model.to(dtype=self.dtype, memory_format=torch.channels_last)  # pyright: ignore

@@ -140,9 +140,7 @@ class SegmentationData(Data):
         if options.source == "digit_scenes":
             self.coding = Coding.plain(MaskedScenes.classes)
         else:
-            root = options.folder(
-                "images/train/, images/val/, annotations/train/, annotations/val/ and classes.txt"
-            )
+            root = options.folder("images/train/, images/val/, annotations/train/, annotations/val/ and classes.txt")
             layout = _layout(options, root)
             self.coding = layout.coding
             for split in splits:
@@ -253,9 +251,7 @@ class SegmentationData(Data):
     def train_counts(self) -> NDArray[np.int64]:
         """Pixels of each class in each training image, (images, classes); scenes made on the spot are a DataError."""
         if "train" not in self.counts:
-            raise DataError(
-                "digit scenes are not counted; leave out data.balanced, and give loss.weights by name"
-            )
+            raise DataError("digit scenes are not counted; leave out data.balanced, and give loss.weights by name")
         return self.counts["train"][:, :-1]
 
     def class_counts(self) -> NDArray[np.int64]:

@@ -45,9 +45,7 @@ class Report(BaseReport):
     counts: tuple[tuple[int, ...], ...]  # pixels by true class (rows) and given class (columns)
 
     @classmethod
-    def of(
-        cls, counts: Tensor, names: Sequence[str], *, num_images: int = 0, notes: Sequence[str] = ()
-    ) -> "Report":
+    def of(cls, counts: Tensor, names: Sequence[str], *, num_images: int = 0, notes: Sequence[str] = ()) -> "Report":
         """Build the report from a confusion matrix (classes, classes) of pixels, true classes in rows."""
         counts = counts.cpu()
         total = max(int(counts.sum()), 1)
@@ -115,9 +113,7 @@ def confusion_matrix(num_classes: int) -> MulticlassConfusionMatrix:
     return MulticlassConfusionMatrix(num_classes, ignore_index=IGNORE, validate_args=False)
 
 
-def count(
-    model: Segmenter, batch: Batch, confusion: MulticlassConfusionMatrix, worst: Worst | None = None
-) -> None:
+def count(model: Segmenter, batch: Batch, confusion: MulticlassConfusionMatrix, worst: Worst | None = None) -> None:
     """Add the pixels of images to a confusion matrix, one image at a time at its own size; consider its mistakes."""
     for image, mask in zip(batch.images, batch.targets, strict=True):
         given = model.indices(image)
@@ -151,9 +147,7 @@ def evaluate(model: Segmenter, data: DataOptions, *, num_worst: int = 0, progres
     return replace(report, worst=worst.sorted())
 
 
-def _consider(
-    worst: Worst, model: Segmenter, image: Any, mask: NDArray[np.uint8], given: NDArray[np.uint8]
-) -> None:
+def _consider(worst: Worst, model: Segmenter, image: Any, mask: NDArray[np.uint8], given: NDArray[np.uint8]) -> None:
     """Consider an image for the worst mistakes, by the share of wrong pixels among those that have a class."""
     wrong = (given != mask) & (mask != IGNORE)
     if not wrong.any():
@@ -166,9 +160,7 @@ def _consider(
         small.thumbnail((DRAWN, DRAWN))
         maps = (SemanticMap(each, model.classes, model.palette) for each in (mask, given))
         height, width = scaled_size(mask.shape, model.inference.shorter_side)
-        seen = model.prepare(
-            image, size=max(32, round(min(height, width) * min(1, SEEN / max(height, width))))
-        )
+        seen = model.prepare(image, size=max(32, round(min(height, width) * min(1, SEEN / max(height, width)))))
         pairs = np.bincount(mask[wrong].astype(np.int64) * len(model.classes) + given[wrong])
         true, taken = (model.classes[i] for i in divmod(int(pairs.argmax()), len(model.classes)))
         caption = f"{share:.1%} of pixels wrong, most often {true} taken for {taken}"

@@ -59,9 +59,7 @@ class InferenceOptions:
             raise ValueError(f"inference.scales {self.scales} must be one factor or more, each above 0")
         for name in ("window", "shorter_side"):
             if (value := getattr(self, name)) is not None and value < 32:
-                raise ValueError(
-                    f"inference.{name} {value} is too small: models of stride 32 need 32 or more"
-                )
+                raise ValueError(f"inference.{name} {value} is too small: models of stride 32 need 32 or more")
 
 
 def resize(image: Any, preprocessing: Preprocessing, *, size: tuple[int, int]) -> NDArray[Any]:
@@ -156,9 +154,7 @@ class _View:
         self.pixels = pixels[:, ::-1] if flip else pixels
         self.height, self.width = pixels.shape[:2]
         down, across = (_parts(side, window or side, overlap) for side in (self.height, self.width))
-        self.windows = [
-            (rows, columns) for rows in down for columns in across
-        ]  # in the order of looking at them
+        self.windows = [(rows, columns) for rows in down for columns in across]  # in the order of looking at them
         self.num_added = self.num_classes = 0
         # How many windows each row and each column of cells is in.
         self.times = _times(down)[:, None] * _times(across)
@@ -202,9 +198,7 @@ class _View:
         part = part / self.times[first:last].to(part)
         left, right, across = (each.to(part.device) for each in self.columns)
         part = torch.lerp(part[..., left], part[..., right], across)
-        above, below, down = (
-            each.to(part.device) for each in (above - first, below - first, weights[:, None])
-        )
+        above, below, down = (each.to(part.device) for each in (above - first, below - first, weights[:, None]))
         self.needed = int(self.rows[0][rows.stop - 1])
         return torch.lerp(part[:, above], part[:, below], down)
 

@@ -66,9 +66,7 @@ class Layout:
     # What ends the names, before the suffix; files with another ending are something else.
     image_ending: str = ""
     mask_ending: str = ""
-    noted: bool = (
-        True  # whether what else lies in the folders is worth a note; in sets as released it is known
-    )
+    noted: bool = True  # whether what else lies in the folders is worth a note; in sets as released it is known
     # The file with the names of the classes; each split may have its own, which has to agree.
     listed: Path | None = None
 
@@ -89,14 +87,10 @@ class Layout:
         )
         beside = self.mask_ending if image_folder == mask_folder else ""
         known = self._check_lists(root, image_folder, mask_folder)
-        images, alike, notes = _by_name(
-            image_folder, self.image_ending, unlike=beside, suffixes=suffixes, known=known
-        )
+        images, alike, notes = _by_name(image_folder, self.image_ending, unlike=beside, suffixes=suffixes, known=known)
         masks, faults, more = _by_name(mask_folder, self.mask_ending, known=known)
         faults |= alike
-        faults |= {
-            str(masks[name]): f"has no image in {image_folder}" for name in masks.keys() - images.keys()
-        }
+        faults |= {str(masks[name]): f"has no image in {image_folder}" for name in masks.keys() - images.keys()}
         if "{split}" in self.images:  # every image of this folder is one of the split
             missing = images.keys() - masks.keys()
             faults |= {str(images[name]): f"has no mask in {mask_folder}" for name in missing}
@@ -105,11 +99,7 @@ class Layout:
 
     def beside(self, root: Path, *others: Path) -> list[str]:
         """Notes on what lies beside images, masks and the other files used, and is none of the splits'."""
-        folders = [
-            root / one.format(split=name)
-            for one in (self.images, self.masks)
-            for name in self.splits.values()
-        ]
+        folders = [root / one.format(split=name) for one in (self.images, self.masks) for name in self.splits.values()]
         used: dict[Path, set[str]] = {}
         root, folders = (Path(os.path.abspath(root)), [Path(os.path.abspath(one)) for one in folders])
         for path in (*folders, *others, *([self.listed] if self.listed else [])):
@@ -117,9 +107,7 @@ class Layout:
             below = [full, *full.parents] if full.is_relative_to(root) else []
             for one in below[: below.index(root)] if below else []:
                 used.setdefault(one.parent, set()).add(one.name)
-        return [
-            note for above, names in used.items() if above not in folders for note in unused(above, names)
-        ]
+        return [note for above, names in used.items() if above not in folders for note in unused(above, names)]
 
     def _check_lists(self, *folders: Path) -> list[Path]:
         """Find the lists of classes in folders, and raise DataError where one says something else."""
@@ -135,9 +123,7 @@ class Layout:
         return found
 
 
-def folders(
-    root: Path, *, images: str, masks: str, classes: str, mapping: str | None, mask_ending: str = ""
-) -> Layout:
+def folders(root: Path, *, images: str, masks: str, classes: str, mapping: str | None, mask_ending: str = "") -> Layout:
     """Images in one folder, masks of the same names in another; all but a mapping's file relative to the root.
 
     A file names a class a line, or a mapping says what ids or colours mean, see `read_mapping`. Names of masks have
@@ -169,9 +155,7 @@ def ade20k(root: Path) -> Layout:
     classes = tuple(a if first.count(a) == 1 else name for a, name in zip(first, names, strict=True))
     coding = Coding(classes=classes, ids={0: IGNORE, **{i + 1: i for i in range(len(classes))}})
     splits = {"train": "training", "val": "validation"}
-    return Layout(
-        images="images/{split}", masks="annotations/{split}", coding=coding, splits=splits, noted=False
-    )
+    return Layout(images="images/{split}", masks="annotations/{split}", coding=coding, splits=splits, noted=False)
 
 
 def cityscapes() -> Layout:
@@ -195,9 +179,7 @@ def cityscapes() -> Layout:
 class Looked:
     """Summary of the masks of a split."""
 
-    counts: dict[str, NDArray[np.int64]] = field(
-        default_factory=dict
-    )  # pixels a class, ignored ones last, by file
+    counts: dict[str, NDArray[np.int64]] = field(default_factory=dict)  # pixels a class, ignored ones last, by file
     faults: dict[str, str] = field(default_factory=dict)  # what is wrong, as a sentence, by file
     notes: list[str] = field(default_factory=list)  # what is unusual and no fault
 
@@ -264,9 +246,7 @@ def check(samples: list[Sample], coding: Coding, preprocessing: Preprocessing) -
     if num_turned:
         looked.notes.append(f"{num_turned} masks are turned as the EXIF data of their images say")
     if num_pages:
-        looked.notes.append(
-            f"{num_pages} images are TIFF files of several pages, of which the first is taken"
-        )
+        looked.notes.append(f"{num_pages} images are TIFF files of several pages, of which the first is taken")
     return looked
 
 

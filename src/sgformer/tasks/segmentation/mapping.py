@@ -43,12 +43,8 @@ def read_mapping(path: str | Path) -> Coding:
         len(group) != 3 and not isinstance(group[0], list) for group in lists
     )
     if nested and plain:
-        raise DataError(
-            f"{path} mixes ids and colours; masks hold either numbers or colours, so name one kind"
-        )
-    entries = {
-        name: _entries(value, f"{name} in {path}", coloured=not plain) for name, value in values.items()
-    }
+        raise DataError(f"{path} mixes ids and colours; masks hold either numbers or colours, so name one kind")
+    entries = {name: _entries(value, f"{name} in {path}", coloured=not plain) for name, value in values.items()}
     meaning: dict[Any, tuple[str, int]] = {}
     for index, (name, group) in enumerate(entries.items()):
         for value in group:
@@ -87,9 +83,7 @@ def _opaque(values: dict[str, Any]) -> dict[str, Any]:
     lists = [value for value in values.values() if isinstance(value, list)]
     colours = [colour for group in lists for colour in ([group] if _is_flat(group) else group)]
     if len(lists) == len(values) > 1 and all(len(colour) == 4 and colour[3] == 255 for colour in colours):
-        return {
-            name: group[:3] if _is_flat(group) else [c[:3] for c in group] for name, group in values.items()
-        }
+        return {name: group[:3] if _is_flat(group) else [c[:3] for c in group] for name, group in values.items()}
     return values
 
 
@@ -111,9 +105,7 @@ def _labelmap(path: Path) -> Coding:
     lines = read_lines(path)
     wrong = [line for line in lines if not split_labelmap([line]) and not line.startswith("# label:")]
     if wrong or not lines:
-        raise DataError(
-            f"{path}: {wrong[0] if wrong else ''!r} is not `label:red,green,blue::`, as CVAT writes it"
-        )
+        raise DataError(f"{path}: {wrong[0] if wrong else ''!r} is not `label:red,green,blue::`, as CVAT writes it")
     for name, colour in split_labelmap(lines):
         if not colour:
             raise DataError(f"{path} has no colour for {name}; write it, as red,green,blue")
@@ -142,9 +134,7 @@ def read_classes(path: Path) -> Coding:
     if lines and lines[0].startswith("# label:color_rgb"):
         return _labelmap(path)
     if is_csv:
-        mark = (
-            ";" if lines and ";" in lines[0] else ","
-        )  # as spreadsheets save it where a comma is for decimals
+        mark = ";" if lines and ";" in lines[0] else ","  # as spreadsheets save it where a comma is for decimals
         cells = [*csv.reader(io.StringIO("\n".join(lines)), delimiter=mark, skipinitialspace=True)]
         cells = [[cell.strip() for cell in row[:2]] for row in cells if row[0].strip().isdigit()]
         if empty := [row[0] for row in cells if not row[1:] or not row[1]]:

@@ -170,9 +170,7 @@ def _values(values: NDArray[Any], bits: int, path: Path) -> NDArray[Any]:
         channels, alpha = values.shape[2], values[..., -1]
         if channels in (2, 4):
             if (alpha != 255).any():
-                raise DataError(
-                    f"{path} is transparent in part; save the mask in gray, a value for each class"
-                )
+                raise DataError(f"{path} is transparent in part; save the mask in gray, a value for each class")
             values = values[..., :-1]
         if (values != values[..., :1]).any():
             raise DataError(
@@ -183,9 +181,7 @@ def _values(values: NDArray[Any], bits: int, path: Path) -> NDArray[Any]:
         return values.astype(np.uint8)
     if np.issubdtype(values.dtype, np.floating):
         if not (np.isfinite(values) & (values == np.floor(values))).all():
-            raise DataError(
-                f"{path} holds values that are no whole numbers; save it as PNG, a value for each class"
-            )
+            raise DataError(f"{path} holds values that are no whole numbers; save it as PNG, a value for each class")
         return values.astype(np.int64)
     return values // (255 // (2**bits - 1)) if bits in (2, 4) else values
 
@@ -212,9 +208,7 @@ def colours_for(num_classes: int) -> tuple[Colour, ...]:
     return tuple(
         tuple(  # pyright: ignore[reportReturnType]
             round(255 * value)
-            for value in colorsys.hls_to_rgb(
-                golden * i % 1, (0.5, 0.68, 0.36)[i % 3], (0.85, 0.6, 0.7)[i % 3]
-            )
+            for value in colorsys.hls_to_rgb(golden * i % 1, (0.5, 0.68, 0.36)[i % 3], (0.85, 0.6, 0.7)[i % 3])
         )
         for i in range(num_classes)
     )

@@ -41,9 +41,7 @@ class HeadOptions:
 
     def __post_init__(self) -> None:
         if self.channels < 1 or (self.name == "semantic_fpn" and self.channels % 64):
-            raise ValueError(
-                f"head.channels {self.channels} must be above 0, and for semantic_fpn a multiple of 64"
-            )
+            raise ValueError(f"head.channels {self.channels} must be above 0, and for semantic_fpn a multiple of 64")
 
 
 class UPerNet(nn.Module):
@@ -297,9 +295,7 @@ class Segmenter(Kept):
         own = self.state_dict()
         same = tuple(metadata["classes"]) == self.classes
         # The backbone is in place, with positions resized where need be.
-        kept = tuple(
-            name for name in own if name.startswith("backbone.") or (not same and name.startswith(last))
-        )
+        kept = tuple(name for name in own if name.startswith("backbone.") or (not same and name.startswith(last)))
         weights.fill(self, tensors | {name: own[name] for name in kept}, source=path)
 
 
