@@ -98,6 +98,8 @@ def table(name: str) -> str:
         note = f"`{path.name}`: {machine}, threads: {protocol['num_threads']}, commit {commit}"
         if number := protocol.get("neighbours"):
             note += f", busy neighbours: {number:g}"
+        if kernels := protocol.get("kernels"):
+            note += f"; kernels in C++ for `fast` rows of this package's models: {kernels}"
         note += "."
         tables.append(f"{HEAD}{rows(path)}\n{note}\n")
     return "\n".join(tables)

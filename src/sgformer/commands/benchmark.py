@@ -147,11 +147,20 @@ def benchmark(
     protocol = _protocol(where, rounds=rounds) | {
         "neighbours": neighbours,
         "busy_cores_before": None if busy is None else round(busy, 2),
+        "kernels": _kernels(groups),
     }
     path.with_suffix(".json").write_text(json.dumps(protocol, indent=1) + "\n", encoding="utf-8")
     _plot(rows, path.with_suffix(".png"))
     print(f"{path}, with the protocol (.json) and a plot (.png) next to it")
     return path
+
+
+def _kernels(groups: "list[list[Case]]") -> str | None:
+    """Say whether fast rows of this package's models had kernels in C++, or why not; None without such rows."""
+    if not any(case.float32 == "fast" for cases in groups for case in cases):
+        return None
+    with sgformer.fast.use_kernels() as kernels:
+        return kernels.objection or "used"
 
 
 def _without_fast(float32: str, objection: str) -> Literal["default"]:
