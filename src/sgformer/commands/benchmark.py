@@ -159,6 +159,8 @@ def _kernels(groups: "list[list[Case]]") -> str | None:
     """Say whether fast rows of this package's models had kernels in C++, or why not; None without such rows."""
     if not any(case.float32 == "fast" for cases in groups for case in cases):
         return None
+    import sgformer
+
     with sgformer.fast.use_kernels() as kernels:
         return kernels.objection or "used"
 
