@@ -8,7 +8,8 @@ from sgformer.ops import merge_tokens, rank_tokens
 from sgformer.ops.group_tokens import cut_bands, group_factor
 from sgformer.ops.merge_tokens import api
 
-BACKENDS = [name for name in api.BACKENDS if name != "triton"]  # which has a file of its own, and no float64
+# The others have files of their own: they take no float64.
+BACKENDS = [name for name in api.BACKENDS if name not in ("triton", "native")]
 GROUP_SIZES = [(196, 56, 28), (49, 14, 7), (2, 1), (5, 3, 2)]
 # Empty bands (1, 2, 3), bands shorter than a group, ones that end within a group, and ones that do not.
 NUM_TOKENS = [1, 2, 3, 4, 7, 49, 60, 63, 97, 147, 196, 784, 1050]
@@ -140,5 +141,5 @@ def test_errors_say_what_was_received():
         merge_tokens(x, ranking, weights, biases, token_budget=2)
     with pytest.raises(ValueError, match="two or three bands"):
         merge_tokens(x, ranking, weights[:1], biases[:1])
-    with pytest.raises(ValueError, match="no backend 'fast'; choose one of auto, triton, gathered, reference"):
+    with pytest.raises(ValueError, match="no backend 'fast'; choose one of auto, native, triton, gathered, reference"):
         merge_tokens(x, ranking, weights, biases, backend="fast")
