@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -11,12 +12,7 @@ from ..group_tokens.bands import Band
 
 
 def why_not(
-    x: Tensor,
-    ranking: Tensor,
-    weights: Sequence[Tensor],
-    biases: Sequence[Tensor],
-    bands: Sequence[Band],
-    factor: int,
+    x: Tensor, ranking: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], *counts: Any
 ) -> str | None:
     """None, or a sentence."""
     return native.objection((x, *weights, *biases), channels=x.shape[-1])

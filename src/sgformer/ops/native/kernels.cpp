@@ -1,4 +1,4 @@
-// Ops on a CPU in one pass each, where PyTorch takes dozens: what `compiling.py` compiles, if asked to.
+// Ops on a CPU in one pass each, where PyTorch takes dozens: what `library.py` compiles, if asked to.
 //
 // Maps are in float32 or bfloat16 with channels last; everything is computed in float32. Each function takes one array
 // of 64-bit integers: addresses, sizes and strides, in the order in which its first lines read them.

@@ -180,9 +180,16 @@ def _notes(row: dict[str, Any], box: tuple[float, ...], size: tuple[int, int]) -
     notes = ["boxes cut at the edge of the image"] * (_beyond(box, size) > 0.5)
     if any(turned(said.get(key)) for key in ("rotation", "angle")):
         notes.append("boxes that say they are rotated, read as upright")
-    if row.get("ignore"):
-        notes.append("objects marked ignore, taken as others")
+    notes += [f"objects marked {mark}, taken as others" for mark in MARKS if marked(said.get(mark))]
     return notes
+
+
+MARKS = ("ignore", "difficult", "deleted")  # of objects that tools leave out, and that are learned from here
+
+
+def marked(value: Any) -> bool:
+    """Whether a mark, a truth value, a number or text, says yes."""
+    return str(value).strip().lower() in ("1", "1.0", "true", "yes")
 
 
 def turned(value: Any) -> bool:

@@ -21,8 +21,9 @@ LISTS = (
     "labels.txt",
     "predefined_classes.txt",
     "obj.names",
+    "_darknet.labels",
+    "notes.json",
 )
-LISTS += ("_darknet.labels", "notes.json")
 
 
 class Names(NamedTuple):

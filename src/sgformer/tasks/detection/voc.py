@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 from ..folders import find_file, find_images, lies_in_junk
 from ..loading import DataError
 from ..text import read_text
-from .checks import image_size, turned
+from .checks import MARKS, image_size, marked, turned
 from .coco import Content
 
 # Where the challenge keeps the files that its lists name.
@@ -131,8 +131,8 @@ def read(
             if label not in category:
                 faults.append(f"{where}: unknown class {label!r}" if label else f"{where} has no name")
                 continue
-            for mark in ("difficult", "deleted"):
-                if _text(thing, mark).lower() in ("1", "true", "yes"):
+            for mark in MARKS:
+                if marked(_text(thing, mark)):
                     notes[f"objects marked {mark}, taken as others"] += 1
             if _rotated(thing):
                 notes["boxes that say they are rotated, read as upright"] += 1
