@@ -2,8 +2,9 @@
 
     python benchmarks/compare_backbones.py list                              every run, and which are done
     python benchmarks/compare_backbones.py run --data FOLDER [--hours 2]     the runs that are left, one at a time
+                                           [--table segmentation]           of one table
     python benchmarks/compare_backbones.py costs                             parameters, GMACs and seconds an image
-    python benchmarks/compare_backbones.py tables                            writes docs/comparison.md
+    python benchmarks/compare_backbones.py tables                            writes docs/comparison.md and its plots
 
 FOLDER holds `imagenette160`, `camvid11` and `nuclei`. The first seed of each backbone is trained with each learning
 rate of its table; the other seeds with the better of them, by the validation images. Segmenters are judged on CamVid's
@@ -21,7 +22,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -178,8 +179,8 @@ def better_rate(table: str, backbone: str) -> float | None:
 def planned() -> Iterator[Run]:
     """All runs that can be named by now, both rates of the first seed before the other seeds."""
     for table in TABLES:
-        for backbone in BACKBONES:
-            for rate in TABLES[table].rates:
+        for rate in TABLES[table].rates:
+            for backbone in BACKBONES:
                 yield Run(table, backbone, rate, SEEDS[0])
     for seed in SEEDS[1:]:
         for table in TABLES:
@@ -231,10 +232,11 @@ def judge(run: Run, folder: Path, data: Path) -> dict[str, float]:
     return {"test_miou": report.to_dict()["miou"]}
 
 
-def run_all(data: Path, out: Path, hours: float, threads: int) -> int:
+def run_all(data: Path, out: Path, hours: float, threads: int, tables: Sequence[str] = tuple(TABLES)) -> int:
     begun, failed = time.monotonic(), set()
     while time.monotonic() - begun < hours * 3600:
-        left = [run for run in planned() if not run.result.is_file() and run.name not in failed]
+        todo = (run for run in planned() if run.table in tables and not run.result.is_file())
+        left = [run for run in todo if run.name not in failed]
         if not left:
             break
         print(f"{left[0].name} ...", flush=True)
@@ -280,6 +282,12 @@ def costs(rounds: int = 5) -> dict[str, dict[str, float]]:
     return found
 
 
+def measured_costs() -> dict[str, dict[str, float]]:
+    """What `costs` measured, by backbone; nothing where it has not run."""
+    path = RESULTS / "costs.json"
+    return json.loads(path.read_text(encoding="utf-8"))["backbones"] if path.is_file() else {}
+
+
 def spread(values: list[float]) -> str:
     """Mean and standard deviation over seeds."""
     if not values:
@@ -315,14 +323,37 @@ def table(name: str, known: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def plot(name: str, known: dict[str, Any], path: Path) -> None:
+    """Draws what each backbone reached, by its first metric, over the measured time of an image."""
+    from matplotlib.figure import Figure
+
+    about = TABLES[name]
+    metric, label = next(iter(about.shown.items()))
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    for backbone, cost in known.items():
+        rate = better_rate(name, backbone) or about.rates[0]
+        scores = [
+            100 * score for seed in SEEDS if (score := value(Run(name, backbone, rate, seed), metric)) is not None
+        ]
+        if not scores:
+            continue
+        mean, deviation = statistics.mean(scores), statistics.stdev(scores) if len(scores) > 1 else 0
+        axes.errorbar(cost["seconds"] * 1e3, mean, deviation or None, fmt="o", capsize=3)
+        axes.annotate(backbone, (cost["seconds"] * 1e3, mean), xytext=(6, 4), textcoords="offset points")
+    axes.set(xlabel="ms an image of 224x224", ylabel=f"{label} (%)", title=about.title)
+    axes.margins(x=0.25, y=0.2)
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+
+
 def page() -> str:
     """The page: an introduction, and the table of each task that has runs."""
-    costs_file = RESULTS / "costs.json"
-    known = json.loads(costs_file.read_text(encoding="utf-8"))["backbones"] if costs_file.is_file() else {}
-    parts = [INTRODUCTION]
+    known, parts = measured_costs(), [INTRODUCTION]
     for name, about in TABLES.items():
         if any(run.table == name and run.result.is_file() for run in planned()):
-            parts.append(f"## {about.title}\n\n{table(name, known)}")
+            picture = f"\n![{about.title}](images/comparison_{name}.png)\n" if known else ""
+            parts.append(f"## {about.title}\n\n{table(name, known)}{picture}")
     return "\n".join(parts)
 
 
@@ -332,10 +363,12 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--out", type=Path, default=Path("runs/comparison"))
     parser.add_argument("--hours", type=float, default=24.0)
+    parser.add_argument("--table", choices=TABLES, nargs="+", default=list(TABLES))
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     if arguments.verb == "run":
-        return run_all(arguments.data.absolute(), arguments.out.absolute(), arguments.hours, arguments.threads)
+        data, out = arguments.data.absolute(), arguments.out.absolute()
+        return run_all(data, out, arguments.hours, arguments.threads, arguments.table)
     if arguments.verb == "list":
         for run in planned():
             print(f"{run.name}: {'done' if run.result.is_file() else 'left'}")
@@ -344,6 +377,10 @@ def main() -> int:
             print(f"{name}: {cost['parameters'] / 1e6:.1f}M, {cost['gmacs']:.2f} GMACs, {cost['seconds'] * 1e3:.0f} ms")
     else:
         (ROOT / "docs" / "comparison.md").write_text(page(), encoding="utf-8")
+        known = measured_costs()
+        for name in TABLES if known else ():
+            if any(run.table == name and run.result.is_file() for run in planned()):
+                plot(name, known, ROOT / "docs" / "images" / f"comparison_{name}.png")
     return 0
 
 
