@@ -1,5 +1,6 @@
 """Batches that are computed a few images at a time give what they give as a whole, gradients included."""
 
+import subprocess
 import sys
 
 import pytest
@@ -72,3 +73,36 @@ def test_a_stem_in_pieces(two_at_a_time, monkeypatch):
     monkeypatch.setattr(pieces, "MAX_BATCH", 2**30)
     for a, b in zip(mine, with_gradients(lambda x, *_: stem(x), [x]), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+THREADS = """
+import threading
+from pathlib import Path
+import torch
+from sgformer.ops.pieces import keep_freed_memory
+
+def resident():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) / 1024
+
+def work(megabytes, done, end):
+    torch.zeros(megabytes * 2**18)  # freed at once
+    done.set()
+    end.wait()
+
+keep_freed_memory()
+torch.zeros(28 * 2**18)
+before, end = resident(), threading.Event()
+for megabytes in (24, 20, 16, 12):
+    done = threading.Event()
+    threading.Thread(target=work, args=(megabytes, done, end)).start()
+    done.wait()
+print(resident() - before)
+end.set()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it is for the C library of Linux")
+def test_threads_share_the_memory_that_is_kept():
+    done = subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 20  # megabytes; with a heap for each thread it is 72
