@@ -13,6 +13,7 @@ last word is with images of neither split.
 
 import argparse
 import json
+import statistics
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -133,18 +134,25 @@ def run(data: Path, sets: list[str], rows: list[str], seeds: list[int]) -> None:
                 fit(weights, data / one, {"seed": seed}, f"{name}_{one}_seed{seed}", RESULTS)
 
 
+def mean_and_deviation(scores: list[float]) -> str:
+    """Of the seeds, in percent; the mean alone where there is one seed."""
+    if not scores:
+        return ""
+    return f"{statistics.mean(scores):.1%}" + (f" ± {100 * statistics.stdev(scores):.1f}" if len(scores) > 1 else "")
+
+
 def rows_of(folder: Path, names: list[str], sets: tuple[str, ...]) -> list[str]:
-    """A line of a table for each of the rows: means over the seeds, and minutes a run; nothing where no run is."""
+    """A line of a table for each of the rows: what the seeds reached, and minutes a run; nothing where no run is."""
     lines = []
     for name in names:
         paths = [sorted(folder.glob(f"{name}_{one}_seed*.json")) for one in sets]
-        means = [sum(map(accuracy, found)) / len(found) if found else None for found in paths]
         runs = [json.loads(path.read_text(encoding="utf-8")) for found in paths for path in found]
         if not runs:
             continue
-        known = [mean for mean in means if mean is not None]
-        total = [sum(known) / len(known) if len(known) == len(sets) else None] if len(sets) > 1 else []
-        cells = ["" if value is None else f"{value:.1%}" for value in (*means, *total)]
+        scores = [[accuracy(path) for path in found] for found in paths]
+        if len(sets) > 1:  # of each seed that was run on every set
+            scores.append([statistics.mean(of_a_seed) for of_a_seed in zip(*scores, strict=False)])
+        cells = [mean_and_deviation(found) for found in scores]
         seeds = " to ".join(dict.fromkeys(str(n) for n in sorted({len(found) for found in paths if found})))
         minutes = sum(epoch["seconds"] for run in runs for epoch in run["epochs"]) / len(runs) / 60
         lines.append(f"| {' | '.join([name, *cells, seeds, f'{minutes:.1f}'])} |")

@@ -55,6 +55,21 @@ def test_overrides_take_strings_and_values(key, value, expected):
 
 
 @pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("model.kwargs", {"token_budget": 5}, {"token_budget": 5}),
+        ("model.kwargs", "{}", {}),
+        ("model.kwargs.token_budget", 5, {"img_size": 64, "token_budget": 5}),
+        ("model", {"drop_path_rate": 0.2}, {"img_size": 64, "token_budget": 9}),  # a section keeps its other keys
+    ],
+)
+def test_a_mapping_takes_the_place_of_the_recipes_own(key, value, expected):
+    source = {"task": "classification", "model": {"kwargs": {"img_size": 64, "token_budget": 9}}}
+    found = recipe.parse(source, tasks.get("classification").Recipe, {key: value})
+    assert found.model.kwargs == expected
+
+
+@pytest.mark.parametrize(
     ("key", "nearest"),
     [
         ("data.imge_size", "data.image_size"),

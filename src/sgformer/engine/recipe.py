@@ -108,7 +108,8 @@ def parse(source: Path | Mapping[str, Any], sections: type[R], overrides: Mappin
                 for key, value in zip(new, values, strict=True):
                     _put(content, key, value)
     for key, value in (overrides or {}).items():
-        _put(content, key, _value(value, keys.get(key)) if isinstance(value, str) else value)
+        value = _value(value, keys.get(key)) if isinstance(value, str) else value
+        _put(content, key, value, whole=key in keys)
     # Of the whole tree, as the sections in it have none of their own.
     sections.__pydantic_config__ = ConfigDict(extra="forbid", coerce_numbers_to_str=True)  # pyright: ignore
     try:
@@ -149,15 +150,16 @@ def _value(text: str, kind: Any) -> Any:
     return text if value is not None and {kind, *typing.get_args(kind)} <= {str, str | None, type(None)} else value
 
 
-def _put(content: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key; of a section those keys that a mapping has."""
+def _put(content: dict[str, Any], key: str, value: Any, *, whole: bool = True) -> None:
+    """Set a dotted key; of a section, which is not set as a whole, those keys that a mapping has."""
     *parents, last = key.split(".")
     for parent in parents:
         if not isinstance(content.setdefault(parent, {}), dict):
             return  # which is refused as what it is
         content = content[parent]
     old = content.get(last)
-    content[last] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
+    parts = not whole and isinstance(old, dict) and isinstance(value, dict)
+    content[last] = {**old, **value} if parts else value
 
 
 def _keys(sections: type, prefix: str = "") -> dict[str, Any]:
