@@ -158,8 +158,9 @@ def _put(content: dict[str, Any], key: str, value: Any, *, whole: bool = True) -
             return  # which is refused as what it is
         content = content[parent]
     old = content.get(last)
-    parts = not whole and isinstance(old, dict) and isinstance(value, dict)
-    content[last] = {**old, **value} if parts else value
+    if not whole and isinstance(old, dict) and isinstance(value, dict):
+        value = {**old, **value}
+    content[last] = value
 
 
 def _keys(sections: type, prefix: str = "") -> dict[str, Any]:
