@@ -1,5 +1,6 @@
 """Checks of each value of an annotation file; all formats come here as COCO's rows."""
 
+import re
 from functools import lru_cache
 from pathlib import Path, PureWindowsPath
 from typing import Any, NamedTuple
@@ -44,6 +45,7 @@ class ObjectRow(NamedTuple):
     area: float  # in pixels: as annotated, else its mask's, else its box's
     mask: masks.Rle | None  # None also for a crowd without one
     notes: tuple[str, ...]  # what of it was not read as it stands
+    unused: tuple[str, ...]  # its entries and attributes that say something, and that nothing is made of
 
 
 def whole(row: dict[str, Any], key: str) -> int:
@@ -146,7 +148,8 @@ def object_row(row: dict[str, Any], size: tuple[int, int], *, with_mask: bool) -
         raise Fault(_unlike("area", area, "a number of pixels"))
     box = _box(row.get("bbox"), size)
     segmentation = row.get("segmentation")
-    mask, notes = None, _notes(row, box, size)
+    said = row | attributes if isinstance(attributes := row.get("attributes"), dict) else row
+    mask, notes = None, _notes(said, box, size)
     if with_mask and not segmentation and not crowd:
         raise Fault("has no mask; for boxes alone set --heads.masks false")
     if segmentation:
@@ -170,31 +173,45 @@ def object_row(row: dict[str, Any], size: tuple[int, int], *, with_mask: bool) -
         notes.append(AREAS)
         area = 0
     area = area or covered or whole_box
-    return ObjectRow(category, box, bool(crowd), area, mask if with_mask else None, tuple(notes))
+    return ObjectRow(category, box, bool(crowd), area, mask if with_mask else None, tuple(notes), _unused(said))
 
 
-def _notes(row: dict[str, Any], box: tuple[float, ...], size: tuple[int, int]) -> list[str]:
-    """Note what a row says that is not followed."""
-    attributes = row.get("attributes")
-    said = {**row, **(attributes if isinstance(attributes, dict) else {})}
+def _notes(said: dict[str, Any], box: tuple[float, ...], size: tuple[int, int]) -> list[str]:
+    """Note what an object and its attributes say that is not followed."""
     notes = ["boxes cut at the edge of the image"] * (_beyond(box, size) > 0.5)
-    if any(turned(said.get(key)) for key in ("rotation", "angle")):
+    if any(_turned(said.get(key)) for key in ANGLES) or said.get("type") == "robndbox":
         notes.append("boxes that say they are rotated, read as upright")
-    notes += [f"objects marked {mark}, taken as others" for mark in MARKS if marked(said.get(mark))]
+    notes += [f"objects marked {mark}, taken as others" for mark in MARKS if _marked(said.get(mark))]
     return notes
 
 
-MARKS = ("ignore", "difficult", "deleted")  # of objects that tools leave out, and that are learned from here
+MARKS = ("ignore", "ignored", "difficult", "deleted")  # of objects that tools leave out, and that are learned from here
+ANGLES = ("rotation", "angle", "theta", "orientation", "robndbox")
+# What else tools write about objects: what is read, what follows from it, and what is about the annotating.
+_READ = {"id", "image_id", "category_id", "bbox", "bndbox", "area", "iscrowd", "segmentation", "polygon", "name"}
+_KNOWN = _READ | {"attributes", "type", *MARKS, *ANGLES}
+_KNOWN |= {"category_name", "supercategory", "isbbox", "num_keypoints", "occluded", "truncated", "pose", "parts"}
+_KNOWN |= {"keyframe", "outside", "track_id", "group", "group_id", "z_order", "source", "verified", "date", "confirmed"}
+_NOTHING = {"", "0", "0.0", "false", "no", "none", "[]", "{}"}
 
 
-def marked(value: Any) -> bool:
+def _unused(said: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(key for key, value in said.items() if key not in _KNOWN and _plain(value) not in _NOTHING)
+
+
+def _plain(value: Any) -> str:
+    return str(value).strip().lower()
+
+
+def _marked(value: Any) -> bool:
     """Whether a mark, a truth value, a number or text, says yes."""
-    return str(value).strip().lower() in ("1", "1.0", "true", "yes")
+    return _plain(value) in ("1", "1.0", "true", "yes")
 
 
-def turned(value: Any) -> bool:
-    """Whether an angle, a number or text, says that a box is to be turned."""
-    return value not in (None, False) and str(value).strip().strip("+-0.,") != ""
+def _turned(value: Any) -> bool:
+    """Whether an angle, a number or text such as 30°, says that a box is to be turned."""
+    found = re.match(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", _plain(value).replace(",", "."))
+    return bool(found) and float(found[0]) % 360 != 0
 
 
 def _beyond(box: tuple[float, ...], size: tuple[int, int]) -> float:

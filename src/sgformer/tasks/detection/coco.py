@@ -5,13 +5,14 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..loading import DataError
+from ..loading import DataError, listed
 from ..text import each_once, num_alike, read_text
 from . import checks, doubts, masks
 from .checks import Fault, ImageRow, ObjectRow
@@ -195,6 +196,7 @@ def check(
     where: dict[int | str, list[Any]] = {image_id: [] for image_id in entries}  # the objects' own ids
     seen: set[tuple[Any, ...]] = set()
     labels: dict[tuple[Any, ...], int] = {}
+    unused: Counter[tuple[str, ...]] = Counter()
     for row in source.rows["annotations"]:
         entry = None
         try:
@@ -219,6 +221,7 @@ def check(
         if labels.setdefault((kept, one.box), one.category_id) != one.category_id:
             notes["boxes of another class at the same place, both kept"] += 1
         notes.update(one.notes)
+        unused[one.unused] += 1
         objects[kept].append(one)
         where[kept].append(row.get("id"))
     doubts.note_corners([one for rows in objects.values() for one in rows], notes)
@@ -240,6 +243,8 @@ def check(
     doubts.note_crowds([one for rows in objects.values() for one in rows], notes)
     ids = Counter(repr(row["id"]) for row in source.rows["annotations"] if "id" in row)
     notes["annotation ids that are there more than once"] = sum(count > 1 for count in ids.values())
+    unused.pop((), None)
+    notes[f"objects with entries that are not used ({listed({*chain(*unused)})})"] = unused.total()
     notes["images without objects"] = sum(not len(image.labels) for image in images)
     notes["names of classes that differ in capitals or blanks alone"] = num_alike(names.values())
     notes = +notes
@@ -255,11 +260,14 @@ def _entries(
     entries: dict[int | str, ImageRow] = {}
     aliases: dict[int | str, int | str] = {}
     ids: dict[str, int | str] = {}
+    shared: dict[int | str, str] = {}
     for row in source.rows["images"]:
         name = f"image {masks.shown(row.get('id'))} ({row.get('file_name')})"
         try:
             entry = checks.image_row(row, source.folder)
-            if entry.image_id in entries:
+            if other := entries.get(entry.image_id):
+                if other.path != entry.path:  # whose the objects are cannot be told
+                    shared[other.image_id] = f"image {masks.shown(other.image_id)} ({other.name})"
                 raise Fault("another image has this id")
         except Fault as fault:
             found.append(f"{name}: {fault}")
@@ -274,6 +282,9 @@ def _entries(
         entries[kept] = entry
         if entry.pages > 1:
             notes["files of several pages, of which the first is read"] += 1
+    for image_id, name in shared.items():
+        del entries[image_id]
+        found.append(f"{name}: another image has this id")
     return entries, aliases
 
 

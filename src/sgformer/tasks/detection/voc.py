@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 from ..folders import find_file, find_images, lies_in_junk
 from ..loading import DataError
 from ..text import read_text
-from .checks import MARKS, image_size, marked, turned
+from .checks import ANGLES, image_size
 from .coco import Content
 
 # Where the challenge keeps the files that its lists name.
@@ -131,11 +131,6 @@ def read(
             if label not in category:
                 faults.append(f"{where}: unknown class {label!r}" if label else f"{where} has no name")
                 continue
-            for mark in MARKS:
-                if marked(_text(thing, mark)):
-                    notes[f"objects marked {mark}, taken as others"] += 1
-            if _rotated(thing):
-                notes["boxes that say they are rotated, read as upright"] += 1
             left, top, right, bottom = (edge or 0.0 for edge in edges)
             box = [
                 left - first_pixel,
@@ -146,7 +141,8 @@ def read(
             if first_pixel and min(left, top) < 1:
                 notes["boxes from pixel 0 on; if pixels count from 0, set --data.first_pixel 0"] += 1
             row = {"id": where, "image_id": image_id, "category_id": category[label], "bbox": box}
-            rows["annotations"].append({**row, "segmentation": _polygons(thing, first_pixel)})
+            row |= {"segmentation": _polygons(thing, first_pixel), "attributes": _attributes(thing)}
+            rows["annotations"].append(row)
     return Content(path, folder, rows, tuple(faults), +notes, (folder, *{file.parent for file in once}), tuple(once))
 
 
@@ -169,11 +165,11 @@ def _named(folder: Path, name: str) -> str | None:
     return next((path.relative_to(folder).as_posix() for path in tries if path.is_file()), None)
 
 
-def _rotated(thing: Any) -> bool:
-    """Whether CVAT, roLabelImg or another tool says that a box is to be turned."""
-    said = [_text(one, "value") for one in thing.iter("attribute") if _text(one, "name") in ("rotation", "angle")]
-    said += [tag.text for name in ("rotation", "angle") for tag in thing.iter(name)]
-    return any(map(turned, said)) or thing.find("robndbox") is not None or _text(thing, "type") == "robndbox"
+def _attributes(thing: Any) -> dict[str, str]:
+    """What an object says by tags of its own, by CVAT's attributes, and by an angle anywhere in it."""
+    said = {tag.tag: _text(tag, ".") or "1" * len(tag) for tag in thing}
+    said |= {_text(one, "name"): _text(one, "value") for one in thing.iter("attribute")}
+    return said | {tag.tag: _text(tag, ".") or "1" for name in ANGLES for tag in thing.iter(name)}
 
 
 def _twice(node: Any, *tags: str) -> str:
@@ -184,7 +180,7 @@ def _twice(node: Any, *tags: str) -> str:
 def _polygons(thing: Any, first_pixel: int) -> list[list[float]]:
     """The polygons that RectLabel and Roboflow write beside a box, x1 y1 x2 y2 and so on; [] where there is none."""
     polygons = []
-    for polygon in thing.findall("polygon"):
+    for polygon in (one for one in thing.findall("polygon") if len(one)):
         numbers = [_number(polygon, tag.tag) for tag in polygon if re.fullmatch(r"[xy]\d+", tag.tag)]
         polygons.append([number - first_pixel for number in numbers if number is not None])
     return polygons

@@ -1,0 +1,57 @@
+"""What annotation files say of an object beside box, mask and class is followed or named; merged files are, too."""
+
+import json
+
+import pytest
+
+pytest.importorskip("pycocotools", reason="COCO's format needs pycocotools")
+
+from coco_files import PLAIN, make_rectangles, read
+from sgformer.tasks.loading import DataError
+
+
+@pytest.fixture
+def root(tmp_path):
+    return make_rectangles(tmp_path / "set")
+
+
+def change(root, edit, split="train"):
+    path = root / "annotations" / f"instances_{split}.json"
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+
+
+def first(**entries):
+    return lambda content: content["annotations"][0].update(entries)
+
+
+@pytest.mark.parametrize("place", ["entry", "attribute"])
+@pytest.mark.parametrize("key", ["rotation", "angle", "theta", "orientation"])
+@pytest.mark.parametrize(
+    ("value", "is_turned"),
+    [(30.0, True), ("12deg", True), ("-0,5", True), ("0°", False), ("none", False), (360, False), ([0, 0], False)],
+)
+def test_angles(root, place, key, value, is_turned):
+    change(root, first(**({key: value} if place == "entry" else {"attributes": {key: value}})))
+    assert str(read(root)) == PLAIN + ". train: boxes that say they are rotated, read as upright: 1" * is_turned
+
+
+def test_entries_that_are_not_used_are_named(root):
+    known = {"attributes": {"occluded": True, "keyframe": True, "color": "", "rotation": 0.0}, "num_keypoints": 2}
+    change(root, lambda content: [row.update(known) for row in content["annotations"]])
+    assert str(read(root)) == PLAIN
+    change(root, first(keypoints=[3, 4, 2], attributes={"isgroupof": 1, "color": "none"}))
+    change(root, lambda content: content["annotations"][1].update(score=0.3))
+    assert "train: objects with entries that are not used (isgroupof, keypoints, score): 2" in str(read(root))
+
+
+def test_objects_of_two_images_of_one_id(root):
+    change(root, lambda content: content["images"][2].update(id=1))
+    with pytest.raises(DataError, match=r"1 \(train/2\.jpg\): another image has this id.*1 \(train/0\.jpg\)"):
+        read(root)
+    data = read(root, invalid="drop")
+    assert [(image.path.name, len(image.labels)) for image in data.found["train"].images] == [
+        ("1.jpg", 2),
+        ("3.jpg", 2),
+    ]
