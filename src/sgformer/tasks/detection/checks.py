@@ -204,7 +204,7 @@ def _plain(value: Any) -> str:
 
 
 def _marked(value: Any) -> bool:
-    """Whether a mark, a truth value, a number or text, says yes."""
+    """Tell whether a mark, a truth value, a number or text, says yes."""
     return _plain(value) in ("1", "1.0", "true", "yes")
 
 

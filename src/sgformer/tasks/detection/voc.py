@@ -166,7 +166,7 @@ def _named(folder: Path, name: str) -> str | None:
 
 
 def _attributes(thing: Any) -> dict[str, str]:
-    """What an object says by tags of its own, by CVAT's attributes, and by an angle anywhere in it."""
+    """Collect what an object says by its own tags, by attributes as CVAT writes them, and by angles in it."""
     said = {tag.tag: _text(tag, ".") or "1" * len(tag) for tag in thing}
     said |= {_text(one, "name"): _text(one, "value") for one in thing.iter("attribute")}
     return said | {tag.tag: _text(tag, ".") or "1" for name in ANGLES for tag in thing.iter(name)}
