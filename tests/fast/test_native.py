@@ -8,6 +8,8 @@ import torch
 
 import sgformer
 from backbone import fill
+from sgformer.backbone.attention import GlobalAttention, HybridScaleAttention, SelfGuidedAttention
+from sgformer.backbone.blocks import GlobalBlock, HybridScaleBlock, SelfGuidedBlock
 from sgformer.fast import explain_ways, native, use_kernels
 from sgformer.fast.conditions import LAYERS
 from sgformer.ops.native import library
@@ -54,6 +56,59 @@ def test_significance_is_what_is_measured():
         with sgformer.plain():
             expected = model.double().forward_significance(x.double())[0]
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+BLOCKS = {
+    "hybrid_scale": lambda budget: HybridScaleBlock(
+        64, HybridScaleAttention(64, 2, stride=4, token_budget=budget), mlp_ratio=4, drop_path=0
+    ),
+    "self_guided": lambda budget: SelfGuidedBlock(
+        64, SelfGuidedAttention(64, 4, group_sizes=(49, 14, 7), token_budget=budget), mlp_ratio=4, drop_path=0
+    ),
+    "global": lambda budget: GlobalBlock(64, GlobalAttention(64, 2, token_budget=budget), mlp_ratio=4, drop_path=0),
+}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [(2, 15, 18), (1, 28, 28), (3, 1, 2), (1, 61, 33)])
+@pytest.mark.parametrize("budget", [None, 5])
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_a_block_computes_what_is_defined(kind, budget, size, dtype, threads, monkeypatch):
+    block = fill.fill_(BLOCKS[kind](budget)).eval().to(dtype)
+    x = torch.randn(*size, 64).to(dtype)
+    inputs = (x, torch.randn(size)) if kind == "self_guided" else (x,)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    with torch.no_grad():
+        if reason := native.why_not(block, *inputs):
+            pytest.skip(reason)
+        found = native.block(block, *inputs)
+        exact = block.double().plain(*(y.double() for y in inputs))
+    if kind == "hybrid_scale":
+        (found, significance), (exact, expected) = found, exact
+        error = 1e-5 if dtype is torch.float32 else 1e-2
+        torch.testing.assert_close(significance.double(), expected, rtol=error, atol=error)
+    assert (found.double() - exact).norm() <= (3e-6 if dtype is torch.float32 else 1e-2) * exact.norm()
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_a_compiled_model_has_kernels(dynamic):
+    model, x = model_and_images()
+    seen = []
+
+    def look(graph, inputs):
+        seen.append([str(node.target) for node in graph.graph.nodes])
+        return graph.forward
+
+    compiled = torch.compile(model, fullgraph=True, backend=look, dynamic=dynamic)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), model(x))
+        assert sum(target.startswith("sgformer.block") for target in seen[0]) == 7
+        compiled(torch.cat([x, x]))
+        assert len(seen) == (1 if dynamic else 2)
+        library._library = None
+        compiled(x)
+    assert not any(target.startswith("sgformer.block") for target in seen[-1])
 
 
 @pytest.mark.parametrize("stage", [0, 1, 3])

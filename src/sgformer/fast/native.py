@@ -1,6 +1,7 @@
-"""Blocks by the kernels in C++ (`ops/native`), in prediction on a CPU: a dozen calls a block, and few copies.
+"""Blocks by the kernels in C++ (`ops/native`), in prediction on a CPU: one call a block, and few copies.
 
-Maps too large for the cache go in strips first (`strips.py`), which use the same kernels.
+Maps too large for the cache go in strips first (`strips.py`), which use the same kernels. For `torch.compile` a block
+is one operator, which it does not look into.
 """
 
 from __future__ import annotations
@@ -8,19 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn as nn
 from torch import Tensor
 
-from ..backbone.attention import (
-    WINDOW_SIZE,
-    GlobalAttention,
-    HybridScaleAttention,
-    SelfGuidedAttention,
-    keys_and_values,
-    split_heads,
-)
+from ..backbone.attention import WINDOW_SIZE, GlobalAttention, HybridScaleAttention, SelfGuidedAttention
 from ..backbone.blocks import Block
-from ..ops import merge_tokens, native, pool_keys, rank_tokens
+from ..ops import cut_bands, group_factor, native, rank_tokens
+from ..ops.pool_keys import cell_side
 from .conditions import (
     is_drop_path,
     is_layer_norm,
@@ -37,16 +31,18 @@ MAX_HIDDEN = 2**22
 def why_not(block: Block, x: Tensor, *significance: Tensor) -> str | None:
     """None, or a sentence."""
     attn: Any = block.attn
-    if x.dtype is not torch.float32 or torch.is_grad_enabled():
-        return "it computes in float32, for no gradient"
-    if reason := native.objection((x,), channels=x.shape[-1]) or mode_objection():
+    if torch.is_grad_enabled():
+        return "a gradient may be wanted"
+    if reason := native.objection((x,), channels=x.shape[-1], products=True, opaque=True) or mode_objection():
         return reason
     if block.training or block.drop_path1.training or block.drop_path2.training:
         return "it is in training mode"
     hidden = getattr(getattr(block.mlp, "fc1", None), "out_features", 0)
-    if hidden % 16 or x.numel() // x.shape[-1] * hidden > MAX_HIDDEN:
-        return "the map is large, or the MLP's hidden channels are no multiple of 16"
-    if type(attn) not in _ATTENTIONS or not unobserved(attn):
+    if hidden % native.INNER or x.shape[-1] % native.INNER:
+        return f"channels of the map and the MLP's hidden ones are no multiples of {native.INNER}"
+    if x.numel() // x.shape[-1] * hidden > MAX_HIDDEN:
+        return "the map is large"
+    if type(attn) not in _KINDS or not unobserved(attn):
         return "its attention was replaced, or is hooked"
     heads = 2 * attn.num_heads_half if isinstance(attn, HybridScaleAttention) else attn.num_heads
     if x.shape[-1] // heads not in native.HEAD_SIZES:
@@ -57,89 +53,101 @@ def why_not(block: Block, x: Tensor, *significance: Tensor) -> str | None:
     for name, (layer, fits) in others.items():
         if reason := layer_objection(name, layer, fits):
             return reason
-    return layers_objection(block) or layers_objection(attn) or _weights_objection(block, attn)
+    return layers_objection(block) or layers_objection(attn) or _weights_objection(block, x.dtype)
 
 
-def _weights_objection(block: Block, attn: Any) -> str | None:
+def _weights_objection(block: Block, dtype: torch.dtype) -> str | None:
     """None, or a sentence: only now are all layers known to be what they should."""
-    layers = [block.norm1, block.norm2, block.mlp.fc1, block.mlp.conv, block.mlp.fc2, attn.in_proj, attn.kv]
-    layers += [attn.positional, attn.proj, *getattr(attn, "merge", ())]
-    layers += [attn.coarse, attn.coarse_norm] if isinstance(attn, HybridScaleAttention) else []
-    for layer in layers:
+    for layer in _layers(block):
         for weight in layer._parameters.values():
-            if weight is None or weight.dtype is not torch.float32:
-                return "a weight is missing, or not in float32"
+            if weight is None or weight.dtype is not dtype:
+                return f"a weight is missing, or not in {str(dtype).removeprefix('torch.')}"
             if not (weight.is_cpu and weight.is_contiguous()):
                 return "a weight is not on the CPU, or not contiguous"
     return None
 
 
-def block(block: Block, x: Tensor, *significance: Tensor) -> Any:
+def _layers(block: Any) -> list[Any]:
+    """In the order in which the kernel takes their weights."""
+    attn, mlp = block.attn, block.mlp
+    layers = [block.norm1, attn.in_proj, attn.kv, attn.positional, attn.proj, block.norm2, mlp.fc1, mlp.conv, mlp.fc2]
+    if isinstance(attn, HybridScaleAttention):
+        layers += [attn.coarse, attn.coarse_norm]
+    return [*layers, *getattr(attn, "merge", ())]
+
+
+def block(block: Any, x: Tensor, *significance: Tensor) -> Any:
     """A block."""
-    x = x.contiguous()
-    attn: Any = block.attn
-    x, *measured = _ATTENTIONS[type(attn)](attn, _norm(block.norm1, x), x, *significance)
-    mlp: Any = block.mlp
-    hidden = native.linear(_norm(block.norm2, x), mlp.fc1.weight, mlp.fc1.bias)
-    hidden = native.depthwise_conv(hidden, mlp.conv.weight, mlp.conv.bias, hidden, gelu=True)
-    x = native.linear(hidden, mlp.fc2.weight, mlp.fc2.bias, x)
-    return (x, *measured) if measured else x
+    attn = block.attn
+    eps = [block.norm1.eps, block.norm2.eps]
+    weights = [weight for layer in _layers(block) for weight in (layer.weight, layer.bias)]
+    compute = _operator if torch.compiler.is_compiling() else _compute
+    if isinstance(attn, HybridScaleAttention):
+        numbers, eps = [attn.num_heads_half, attn.stride], [*eps, attn.coarse_norm.eps]
+    else:
+        numbers = [attn.num_heads, *getattr(attn, "group_sizes", ())]
+    kind, given = _KINDS[type(attn)], significance[0] if significance else None
+    y, measured = compute(kind, x.contiguous(), given, weights, numbers, attn.token_budget, eps)
+    return (y, measured) if isinstance(attn, HybridScaleAttention) else y
 
 
-def _norm(norm: nn.LayerNorm, x: Tensor, *, gelu: bool = False) -> Tensor:
-    return native.layer_norm(x, norm.weight, norm.bias, norm.eps, gelu=gelu)
+def _compute(
+    kind: str,
+    x: Tensor,
+    significance: Tensor | None,
+    weights: list[Tensor],
+    numbers: list[int],
+    budget: int | None,
+    eps: list[float],
+) -> tuple[Tensor, Tensor]:
+    """A block, and the significance that it measured, or nothing.
 
-
-def _project(layer: nn.Linear, x: Tensor, more: Tensor | None = None) -> Tensor:
-    return native.linear(x, layer.weight, layer.bias, more)
-
-
-def _finish(attn: Any, branch: Tensor, out: Tensor, x: Tensor) -> Tensor:
-    """The map that attention is added to, with what it found and its positional branch, projected."""
-    y = native.depthwise_conv(branch, attn.positional.weight, attn.positional.bias, out, gelu=False)
-    return _project(attn.proj, y, x)
-
-
-def _hybrid_scale(attn: HybridScaleAttention, y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    B, _, _, c = x.shape
-    q, qkv, branch = _project(attn.in_proj, y).split((c // 2, 3 * c // 2, c), -1)
-    squares: Any = attn.coarse
-    coarse = native.linear(native.squares(y, attn.stride), squares.weight.flatten(1), squares.bias)
-    coarse, t = pool_keys(_norm(attn.coarse_norm, coarse, gelu=True), attn.token_budget)
-    h, w = coarse.shape[1:3]
-    kv = _project(attn.kv, coarse.contiguous())
+    Args:
+        kind: the kernel.
+        x: the map, contiguous.
+        significance: what a self-guided block ranks tokens by.
+        weights: weight and bias of each layer.
+        numbers: how many heads attend to keys; stride or group sizes, where there are.
+        budget: the most keys.
+        eps: of the norms.
+    """
+    B, H, W, c = x.shape
     out = torch.empty_like(x)
-    key_mean = x.new_empty((B, h, w))
-    a = attn.num_heads_half
-    q, found = split_heads(q, a), split_heads(out[..., : c // 2], a)
-    native.attention(q, *keys_and_values(kv, a), q.shape[-1] ** -0.5, found, key_mean)
-    significance = native.window_attention(qkv, a, WINDOW_SIZE, out[..., c // 2 :], key_mean, attn.stride * t)
-    return _finish(attn, branch, out, x), significance
+    heads, *others = numbers
+    addresses = [weight.data_ptr() for weight in weights]
+    measured = torch.empty((B, H, W) if kind == "hybrid_scale" else 0, dtype=torch.float32)
+    ranking = None  # is kept until the kernel has read it
+    if kind == "hybrid_scale":
+        (stride,) = others
+        own = [measured.data_ptr(), heads, WINDOW_SIZE, stride, cell_side(-(-H // stride), -(-W // stride), budget)]
+        d = c // (2 * heads)
+    elif significance is None:
+        own, d = [heads, cell_side(H, W, budget)], c // heads
+    else:
+        ranking, d = rank_tokens(significance).contiguous(), c // heads
+        bands = cut_bands(H * W, tuple(others))
+        factor = group_factor(bands, budget)
+        of_layers, of_merging = addresses[: -2 * len(bands)], addresses[-2 * len(bands) :]
+        own = [heads, ranking.data_ptr(), factor, sum(band.num_groups(factor) for band in bands), len(bands)]
+        for i, band in enumerate(bands):
+            own += [*of_merging[2 * i : 2 * i + 2], *band]
+        addresses = of_layers
+    hidden = weights[12].shape[0]
+    head = [x.data_ptr(), out.data_ptr(), B, H, W, c, hidden, torch.get_num_threads()]
+    native.run(f"{kind}_{d}", x.dtype, [*head, *addresses, *own], *eps)
+    return out, measured
 
 
-def _self_guided(attn: SelfGuidedAttention, y: Tensor, x: Tensor, significance: Tensor) -> tuple[Tensor]:
-    weights: list[Any] = [f.weight.squeeze(0) for f in attn.merge]  # pyright: ignore
-    biases: list[Any] = [f.bias for f in attn.merge]
-    budget = attn.token_budget
-    summary = merge_tokens(y.flatten(1, 2), rank_tokens(significance), weights, biases, token_budget=budget)
-    return _attend(attn, y, x, summary)
+def _fake(kind, x, significance, weights, numbers, budget, eps):
+    measured = x.new_empty(x.shape[:3] if kind == "hybrid_scale" else 0, dtype=torch.float32)
+    return torch.empty_like(x), measured
 
 
-def _global(attn: GlobalAttention, y: Tensor, x: Tensor) -> tuple[Tensor]:
-    return _attend(attn, y, x, pool_keys(y, attn.token_budget)[0].contiguous())
+_operator = torch.library.custom_op("sgformer::block", _compute, mutates_args=())
+_operator.register_fake(_fake)
 
-
-def _attend(attn: SelfGuidedAttention | GlobalAttention, y: Tensor, x: Tensor, keys: Tensor) -> tuple[Tensor]:
-    q, branch = _project(attn.in_proj, y).chunk(2, -1)
-    out = torch.empty_like(x)
-    a = attn.num_heads
-    q, found = split_heads(q, a), split_heads(out, a)
-    native.attention(q, *keys_and_values(_project(attn.kv, keys), a), q.shape[-1] ** -0.5, found)
-    return (_finish(attn, branch, out, x),)
-
-
-_ATTENTIONS: dict[type, Any] = {
-    HybridScaleAttention: _hybrid_scale,
-    SelfGuidedAttention: _self_guided,
-    GlobalAttention: _global,
+_KINDS: dict[type, str] = {
+    HybridScaleAttention: "hybrid_scale",
+    SelfGuidedAttention: "self_guided",
+    GlobalAttention: "global",
 }

@@ -10,7 +10,7 @@ from .conv2d import conv2d
 from .convolved_projection import convolved_projection
 from .depthwise_conv import depthwise_conv
 from .group_regions import group_regions, spend_regions
-from .group_tokens import cut_bands, group_tokens
+from .group_tokens import cut_bands, group_factor, group_tokens
 from .key_mean_attention import key_mean_attention
 from .linear import linear, weight_gradient
 from .map_norm import map_norm
@@ -32,6 +32,7 @@ __all__ = [
     "depthwise_conv",
     "from_windows",
     "gelu_",
+    "group_factor",
     "group_regions",
     "group_tokens",
     "key_mean_attention",

@@ -12,11 +12,12 @@ MIN_TOKENS = 16
 
 def why_not(x: Tensor, weight: Tensor, bias: Tensor | None) -> str | None:
     """None, or a sentence."""
-    if x.dtype is not torch.float32:
-        return "it computes in float32"
+    if x.dtype is torch.bfloat16 and x.shape[-1] % native.INNER:
+        return f"it multiplies {native.INNER} numbers at a time"
     if len(weight) % 16 or not weight.is_contiguous():
         return "it makes 16 channels at a time, by contiguous weights"
-    return native.objection((x, weight, weight if bias is None else bias), channels=x.shape[-1])
+    tensors = (x, weight, weight if bias is None else bias)
+    return native.objection(tensors, channels=x.shape[-1], products=True)
 
 
 def why_slow(x: Tensor, weight: Tensor, bias: Tensor | None) -> str | None:

@@ -1,4 +1,4 @@
-"""`map_norm` by a kernel in C++: two passes over a map, GELU included."""
+"""`map_norm` by a kernel in C++: two passes over a map, GELU included; an operator for `torch.compile`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from .. import native
 
 def why_not(x: Tensor, weight: Tensor, bias: Tensor, eps: float, gelu: bool) -> str | None:
     """None, or a sentence."""
-    if x.dtype is not torch.float32 or not x.is_contiguous():
-        return "it takes contiguous maps in float32"
-    return native.objection((x, weight, bias), channels=x.shape[-1])
+    if not x.is_contiguous():
+        return "it takes contiguous maps"
+    return native.objection((x, weight, bias), channels=x.shape[-1], opaque=True)
 
 
 def normalize(x: Tensor, weight: Tensor, bias: Tensor, eps: float, gelu: bool) -> Tensor:
@@ -21,4 +21,12 @@ def normalize(x: Tensor, weight: Tensor, bias: Tensor, eps: float, gelu: bool) -
     Shape:
         - x, returns: `(B, H, W, c)`; weight, bias: `(c,)`
     """
+    return (_operator if torch.compiler.is_compiling() else _normalize)(x, weight, bias, eps, gelu)
+
+
+def _normalize(x: Tensor, weight: Tensor, bias: Tensor, eps: float, gelu: bool) -> Tensor:
     return native.map_norm(x, weight, bias, eps, gelu=gelu)
+
+
+_operator = torch.library.custom_op("sgformer::map_norm", _normalize, mutates_args=())
+_operator.register_fake(lambda x, *_: torch.empty_like(x))

@@ -3,27 +3,25 @@
 from .calls import (
     attention,
     depthwise_conv,
-    layer_norm,
     linear,
     map_norm,
     merge_tokens,
-    squares,
     window_attention,
 )
-from .library import objection, use_kernels
+from .library import INNER, objection, run, use_kernels
 
 HEAD_SIZES = (16, 32)
 
 __all__ = [
     "HEAD_SIZES",
+    "INNER",
     "attention",
     "depthwise_conv",
-    "layer_norm",
     "linear",
     "map_norm",
     "merge_tokens",
     "objection",
-    "squares",
+    "run",
     "use_kernels",
     "window_attention",
 ]

@@ -24,33 +24,27 @@ def attention(q: Tensor, k: Tensor, v: Tensor, scale: float, out: Tensor, key_me
     return out
 
 
-def window_attention(
-    qkv: Tensor, num_heads: int, size: int, out: Tensor, key_mean: Tensor | None = None, side: int = 1
-) -> Tensor:
+def window_attention(qkv: Tensor, num_heads: int, size: int, out: Tensor) -> Tensor:
     """Writes attention within windows; returns what each token receives.
-
-    Given what coarse tokens received, that is averaged with it: the significance.
 
     Args:
         qkv: queries, keys and values of a map.
         num_heads: `a`.
         size: side of a window.
         out: where it is written.
-        key_mean: the mean weights of coarse tokens, in float32.
-        side: of the square of tokens that one of these stands for.
 
     Shape:
-        - qkv: `(B, H, W, 3c)`; out: `(B, H, W, c)`; key_mean: `(B, h, w)`
+        - qkv: `(B, H, W, 3c)`; out: `(B, H, W, c)`
         - returns: `(B, H, W)`, in float32
     """
     B, H, W, c = out.shape
-    significance = torch.empty((B, H, W), dtype=torch.float32)
-    coarse = [0, 1, 1, 1] if key_mean is None else [key_mean.data_ptr(), *key_mean.shape[1:], side]
-    numbers = [qkv.data_ptr(), out.data_ptr(), significance.data_ptr(), *coarse, B, H, W, num_heads, size]
+    received = torch.empty((B, H, W), dtype=torch.float32)
+    no_coarse_tokens = (0, 1, 1, 1)
+    numbers = [qkv.data_ptr(), out.data_ptr(), received.data_ptr(), *no_coarse_tokens, B, H, W, num_heads, size]
     numbers += [torch.get_num_threads(), *qkv.stride()[:3], *out.stride()[:3]]
     d = c // num_heads
     run(f"windows_{d}", qkv.dtype, numbers, d**-0.5)
-    return significance
+    return received
 
 
 def depthwise_conv(
@@ -115,37 +109,22 @@ def merge_tokens(
     return out
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor, more: Tensor | None = None) -> Tensor:
-    """`x @ weight.T + bias`, plus another map; all in float32 and contiguous.
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """`x @ weight.T + bias`, of contiguous maps.
 
     Shape:
         - x: `(..., c)`; weight: `(c', c)`; bias: `(c',)`
-        - more, returns: `(..., c')`
+        - returns: `(..., c')`
     """
-    c, rows = x.shape[-1], x.numel() // x.shape[-1]
-    c_out = bias.shape[0]
+    c, c_out = x.shape[-1], bias.shape[0]
     out = torch.empty((*x.shape[:-1], c_out), dtype=x.dtype)
-    numbers = [x.data_ptr(), weight.data_ptr(), bias.data_ptr(), 0 if more is None else more.data_ptr()]
-    numbers += [out.data_ptr(), rows, c, c_out, torch.get_num_threads(), c, c_out]
-    run("linear", x.dtype, numbers)
-    return out
-
-
-def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, *, gelu: bool = False) -> Tensor:
-    """A norm of each token, through GELU where asked for; in float32 and contiguous.
-
-    Shape:
-        - x, returns: `(..., c)`; weight, bias: `(c,)`
-    """
-    out = torch.empty_like(x)
-    c = x.shape[-1]
-    numbers = [x.data_ptr(), weight.data_ptr(), bias.data_ptr(), out.data_ptr(), x.numel() // c, c, gelu]
-    run("norm", x.dtype, [*numbers, torch.get_num_threads()], eps)
+    numbers = [x.data_ptr(), weight.data_ptr(), bias.data_ptr(), 0, out.data_ptr()]
+    run("linear", x.dtype, [*numbers, x.numel() // c, c, c_out, torch.get_num_threads()])
     return out
 
 
 def map_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, *, gelu: bool) -> Tensor:
-    """A norm over all of each map, through GELU where asked for; in float32 and contiguous.
+    """A norm over all of each map, through GELU where asked for, of contiguous maps.
 
     Shape:
         - x, returns: `(B, H, W, c)`; weight, bias: `(c,)`
@@ -154,17 +133,4 @@ def map_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, *, gelu: bool)
     B, H, W, c = x.shape
     numbers = [x.data_ptr(), weight.data_ptr(), bias.data_ptr(), out.data_ptr(), B, H * W, c, gelu]
     run("map_norm", x.dtype, [*numbers, torch.get_num_threads()], eps)
-    return out
-
-
-def squares(x: Tensor, side: int) -> Tensor:
-    """A map cut into squares, filled up with zeros; in float32 and contiguous.
-
-    Shape:
-        - x: `(B, H, W, c)`
-        - returns: `(B, h, w, c * side * side)`
-    """
-    B, H, W, c = x.shape
-    out = torch.empty((B, -(-H // side), -(-W // side), c * side * side), dtype=x.dtype)
-    run("squares", x.dtype, [x.data_ptr(), out.data_ptr(), B, H, W, c, side, torch.get_num_threads()])
     return out

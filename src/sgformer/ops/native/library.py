@@ -17,14 +17,19 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from ..dispatch import is_transformed, is_watched
+from ..dispatch import is_exporting, is_transformed, is_watched
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
+INCLUDED = Path(__file__).with_name("ops.h")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
 SECONDS = 120
 NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
+# How many numbers of the inner dimension products take at a time.
+INNER = 32
+
 _library: Any = None
+_has_low_products = False  # whether there are kernels with products in bfloat16
 
 
 class use_kernels:
@@ -43,12 +48,13 @@ class use_kernels:
     """
 
     def __init__(self) -> None:
-        global _library
+        global _library, _has_low_products
         self._before = _library
         found = _compiled()
         self.objection = found if isinstance(found, str) else None
         if self.objection is None:
             _library = found
+            _has_low_products = hasattr(found, "linear_bfloat16")
 
     def restore(self) -> None:
         """Computes as before."""
@@ -71,7 +77,7 @@ def _compiled() -> ctypes.CDLL | str:
     if compiler is None:
         return "there is no C++ compiler: install g++, or name one by the environment variable CXX"
     try:
-        parts = (compiler.encode(), _instructions(), SOURCE.read_bytes(), repr(FLAGS).encode())
+        parts = (compiler.encode(), _instructions(), SOURCE.read_bytes(), INCLUDED.read_bytes(), repr(FLAGS).encode())
         key = hashlib.sha256(b"\0".join(parts))
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sgformer"
         library = folder / f"kernels-{key.hexdigest()[:16]}.so"
@@ -100,20 +106,27 @@ def _complaint(error: Exception) -> str:
     return next((line for line in lines if "error" in line), str(error))
 
 
-def objection(tensors: Sequence[Tensor], *, channels: int = 16) -> str | None:
+def objection(
+    tensors: Sequence[Tensor], *, channels: int = 16, products: bool = False, opaque: bool = False
+) -> str | None:
     """None, or a sentence that says why no kernel takes these tensors.
 
     Args:
         tensors: all of one dtype, the first one a map.
         channels: of a head, or of the map.
+        products: whether the kernel has matrix products.
+        opaque: whether the kernel is an operator for `torch.compile`.
     """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    compiling = torch.compiler.is_compiling()
+    if is_exporting() or torch.jit.is_tracing() or (compiling and not opaque):
         return "a compiler or an exporter follows"
     if _library is None:
         return "there are no kernels; sgformer.fast.use_kernels() makes them"
     first = tensors[0]
     if first.dtype not in NAMES:
         return "it computes in float32"
+    if products and first.dtype is torch.bfloat16 and not _has_low_products:
+        return "the processor has no products in bfloat16, or better ones"
     for x in tensors:
         if type(x) not in (Tensor, nn.Parameter) or x.device.type != "cpu" or x.dtype is not first.dtype:
             return "a tensor is not on a CPU, or of another kind or dtype"
@@ -123,7 +136,7 @@ def objection(tensors: Sequence[Tensor], *, channels: int = 16) -> str | None:
             return "channels are not neighbours in memory, or there are none"
     if channels % 16:
         return "it takes 16 channels at a time"
-    if torch.is_autocast_enabled("cpu") or is_transformed() or is_watched():
+    if torch.is_autocast_enabled("cpu") or (not compiling and (is_transformed() or is_watched())):
         return "autocast, a transform of torch.func or something that watches operations is on"
     return None
 

@@ -1,5 +1,6 @@
 """Key tokens averaged over cells, so that a budget holds."""
 
 from .api import pool_keys
+from .reference import cell_side
 
-__all__ = ["pool_keys"]
+__all__ = ["cell_side", "pool_keys"]
