@@ -13,7 +13,7 @@ def pool(keys: Tensor, budget: int | None) -> tuple[Tensor, int]:
         - keys: `(B, h, w, c)`
         - returns: `(B, ceil(h / t), ceil(w / t), c)`, and `t`
     """
-    t = cell_side(*keys.shape[1:3], budget)
+    t = cell_side(keys.shape[1], keys.shape[2], budget)
     if t == 1:
         return keys, 1
     pooled = F.avg_pool2d(keys.permute(0, 3, 1, 2), t, ceil_mode=True, count_include_pad=False)
