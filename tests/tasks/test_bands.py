@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sgformer.tasks.errors import DataError
 
 import sgformer
 from sgformer.commands.embed import embed
@@ -21,7 +22,6 @@ from sgformer.exporters.check import differences
 from sgformer.exporters.parts import part_of
 from sgformer.tasks.bands import BandOptions, Bands, BandsError, measured
 from sgformer.tasks.images import ImageError, read_image
-from sgformer.tasks.loading import DataError
 
 tifffile = pytest.importorskip("tifffile")
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sgformer.tasks.errors import DataError
 
 import sgformer  # noqa: F401
 from class_folders import make_class_folders
@@ -21,7 +22,7 @@ from sgformer.tasks.classification.options import DataOptions
 from sgformer.tasks.classification.task import ClassificationTask
 from sgformer.tasks.folders import find_images
 from sgformer.tasks.images import Preprocessing
-from sgformer.tasks.loading import Batch, DataError, Unreadable, collate_readable
+from sgformer.tasks.loading import Batch, Unreadable, collate_readable
 
 PREPROCESSING = Preprocessing(image_size=(32, 32))
 

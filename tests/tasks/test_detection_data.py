@@ -7,6 +7,8 @@ from PIL import Image
 
 pytest.importorskip("pycocotools", reason="COCO's format needs pycocotools")
 
+from sgformer.tasks.errors import DataError
+
 from coco_files import make_coco
 from sgformer.engine.sampling import Draw
 from sgformer.tasks.detection import coco
@@ -14,7 +16,6 @@ from sgformer.tasks.detection.augment import AugmentOptions
 from sgformer.tasks.detection.data import DetectionData
 from sgformer.tasks.detection.options import DataOptions, ScenesOptions
 from sgformer.tasks.detection.sources import SplitOptions
-from sgformer.tasks.loading import DataError
 
 TRAIN = "annotations/instances_train.json"
 

@@ -6,8 +6,9 @@ import pytest
 
 pytest.importorskip("pycocotools", reason="COCO's format needs pycocotools")
 
+from sgformer.tasks.errors import DataError
+
 from coco_files import PLAIN, make_rectangles, read
-from sgformer.tasks.loading import DataError
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image
+from sgformer.tasks.errors import DataError
 
 from class_folders import make_class_folders
 from mask_folders import make_mask_folders
@@ -11,7 +12,6 @@ from sgformer.tasks.classification.data import ClassificationData
 from sgformer.tasks.classification.options import DataOptions
 from sgformer.tasks.folders import describe_left_out, look_through
 from sgformer.tasks.images import Preprocessing, read_image
-from sgformer.tasks.loading import DataError
 from sgformer.tasks.segmentation.data import SegmentationData
 from sgformer.tasks.segmentation.options import DataOptions as MaskOptions
 

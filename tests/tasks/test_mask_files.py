@@ -7,10 +7,10 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
+from sgformer.tasks.errors import DataError
 
 from mask_folders import CLASSES, make_mask_folders
 from sgformer.tasks.images import ImageError, Preprocessing, read_image
-from sgformer.tasks.loading import DataError
 from sgformer.tasks.segmentation.data import SegmentationData
 from sgformer.tasks.segmentation.mapping import read_classes, read_mapping
 from sgformer.tasks.segmentation.masks import IGNORE, Coding

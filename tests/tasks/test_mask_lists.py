@@ -5,10 +5,10 @@ import unicodedata
 import numpy as np
 import pytest
 from PIL import Image
+from sgformer.tasks.errors import DataError
 
 from mask_folders import CLASSES, make_mask_folders
 from sgformer.tasks.images import Preprocessing
-from sgformer.tasks.loading import DataError
 from sgformer.tasks.segmentation.data import SegmentationData
 from sgformer.tasks.segmentation.mapping import read_classes, read_mapping
 from sgformer.tasks.segmentation.options import DataOptions

@@ -5,6 +5,7 @@ import csv
 import numpy as np
 import pytest
 import torch
+from sgformer.tasks.errors import DataError
 
 import sgformer
 from class_folders import make_class_folders
@@ -14,7 +15,6 @@ from sgformer.engine import recipe as recipes
 from sgformer.engine.weights import read
 from sgformer.tasks.classification import Classifier, Recipe, build
 from sgformer.tasks.images import Preprocessing
-from sgformer.tasks.loading import DataError
 
 SMALL = {"data.image_size": 64, "data.workers": 0, "trainer.report": False}
 

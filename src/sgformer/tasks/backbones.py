@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from ..engine import weights
 from ..engine.recipe import Plain, nearest
 from .bands import Bands
-from .images import Preprocessing
-from .loading import pair
+from .images import Preprocessing, pair
 
 # Arguments of timm.create_model that fetch or unpickle files; a recipe or a weights file must not reach them.
 FORBIDDEN = {

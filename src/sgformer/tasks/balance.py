@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .loading import DataError, listed
+from .errors import DataError, listed
 
 ClassWeights = Literal["balanced"] | dict[str, float] | None
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from .errors import DataError
 from .images import ImageError, ImageLike, Preprocessing, check_size
-from .loading import DataError
 
 # How TIFF files begin, small and big ones, of either order of bytes; and NPY files.
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")

@@ -24,13 +24,13 @@ import operator
 from dataclasses import dataclass
 from functools import lru_cache
 from types import ModuleType
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-Split = Literal["train", "val"]
+from .folders import Split
 
 # Functions of skimage.data whose file lies inside the wheel (0.24 to 0.26) and states a free licence; the
 # stereo motorcycle states none. The gray ones are textures: busy, even backgrounds.

@@ -6,7 +6,12 @@ import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+from .errors import listed
+
+# Of a data set.
+Split = Literal["train", "val"]
 
 # Files in a folder that count as images; a file named by hand may have any name.
 SUFFIXES = frozenset(
@@ -123,3 +128,9 @@ def describe_left_out(left_out: Mapping[str, int]) -> str:
     kinds = sorted(left_out.items(), key=lambda pair: (-pair[1], pair[0]))
     words = ", ".join(f"{number} {kind}" for kind, number in kinds)
     return words + " (convert images to JPEG or PNG)" * any(kind in FOREIGN for kind in left_out)
+
+
+def unused(root: Path, used: Collection[str]) -> list[str]:
+    """A note on what lies in a folder beside what is used of it; empty where nothing does."""
+    names = [path.name for path in root.iterdir() if path.name not in used and not is_junk(path.name)]
+    return [f"not used in {root}: {listed(names)}"] if names else []

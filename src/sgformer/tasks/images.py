@@ -30,6 +30,11 @@ ImageLike = str | os.PathLike | bytes | Image.Image | np.ndarray
 _pillow_limit = threading.Lock()
 
 
+def pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    """(height, width) from one number or both."""
+    return (size, size) if isinstance(size, int) else size
+
+
 class ImageError(ValueError):
     """An image that cannot be read.
 

@@ -1,9 +1,8 @@
-"""Data loading of all tasks: loaders that know their process's share, and errors that name the remedy."""
+"""Data loaders of all tasks, which know their process's share, and batches that tell which images were left out."""
 
 import os
-from collections.abc import Callable, Collection, Iterable, Sequence
-from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +10,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, defau
 
 from ..engine import devices
 from ..engine.sampling import EpochSampler, TrainLoader
-from .folders import is_junk
-
-
-class DataError(ValueError):
-    """Data that cannot be learned from, with the reason and the remedy."""
+from .errors import DataError
+from .folders import Split
 
 
 class Unreadable(NamedTuple):
@@ -50,7 +46,7 @@ def collate_readable(samples: list[Any]) -> Batch:
 
 def make_loader(
     dataset: Dataset[Any],
-    split: Literal["train", "val"],
+    split: Split,
     *,
     batch_size: int,
     workers: int | None,
@@ -165,20 +161,3 @@ def spread(length: int, num: int) -> list[int]:
     """
     num = min(num, length)
     return [i * length // num for i in range(num)]
-
-
-def pair(size: int | tuple[int, int]) -> tuple[int, int]:
-    """(height, width) from one number or both."""
-    return (size, size) if isinstance(size, int) else size
-
-
-def listed(names: Iterable[str]) -> str:
-    """The first five names, and how many more there are."""
-    names = sorted(names)
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
-def unused(root: Path, used: Collection[str]) -> list[str]:
-    """A note on what lies in a folder beside what is used of it; empty where nothing does."""
-    names = [path.name for path in root.iterdir() if path.name not in used and not is_junk(path.name)]
-    return [f"not used in {root}: {listed(names)}"] if names else []

@@ -8,8 +8,10 @@ from typing import Any, ClassVar
 from ..engine.fit import TrainerOptions
 from ..engine.optim import OptimOptions
 from .backbones import ModelOptions
-from .digit_scenes import DigitScenes, Split
-from .loading import DataError, pair
+from .digit_scenes import DigitScenes
+from .errors import DataError
+from .folders import Split
+from .images import pair
 
 
 @dataclass(kw_only=True)

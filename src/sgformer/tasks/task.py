@@ -14,9 +14,10 @@ from torch.utils.data import DataLoader, Dataset
 from ..engine.optim import OptimOptions, count_steps, create_optimizer, create_schedule
 from .balance import ClassWeights, class_weights, describe, draw_weights, drawn_evenly
 from .bands import Bands, measured
-from .digit_scenes import Split
+from .errors import DataError
+from .folders import Split
 from .kept import Kept
-from .loading import DataError, Unreadable, collate_readable, make_loader, spread
+from .loading import Unreadable, collate_readable, make_loader, spread
 from .options import DataOptions
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from .loading import DataError
+from .errors import DataError
 
 _FLOAT = re.compile(r"[-+]?\d+\.?\d*(e[-+]?\d+)?", re.ASCII)
 # How CVAT's labelmap.txt begins.

@@ -13,18 +13,10 @@ from torch.utils.data import Dataset
 from ...engine import devices
 from ...engine.sampling import Draw, drawn
 from ..bands import Bands
-from ..digit_scenes import Split
-from ..folders import num_shared
+from ..errors import DataError, listed
+from ..folders import Split, num_shared, unused
 from ..images import ImageError, ImageLike, Preprocessing, has_pages
-from ..loading import (
-    DataError,
-    Unreadable,
-    epoch_to_come,
-    listed,
-    share,
-    suitable_workers,
-    unused,
-)
+from ..loading import Unreadable, epoch_to_come, share, suitable_workers
 from ..task import Data
 from ..text import num_alike, read_names
 from . import sources
@@ -90,7 +82,7 @@ class PreparedData(Data):
         """A few validation images as a model sees them, to watch it by; of shards none."""
         return [] if self.options.source == "shards" else super().examples(num)
 
-    def find(self, split: sources.Split, known: tuple[str, ...] | None = None) -> sources.Samples:
+    def find(self, split: Split, known: tuple[str, ...] | None = None) -> sources.Samples:
         """Find the images of a split, wherever they are but in shards.
 
         Args:
@@ -120,7 +112,7 @@ class PreparedData(Data):
             case _:
                 return sources.folders(options.folder(LIKE), split, suffixes)
 
-    def pattern(self, split: sources.Split) -> str:
+    def pattern(self, split: Split) -> str:
         """Return the recipe's pattern of the shards of a split."""
         pattern = self.options.train_shards if split == "train" else self.options.val_shards
         if pattern is None:
@@ -129,7 +121,7 @@ class PreparedData(Data):
 
     def shards(
         self,
-        split: sources.Split,
+        split: Split,
         transform: Callable[[Any], Tensor],
         shorter_side: int,
         classes: tuple[str, ...],
@@ -171,14 +163,14 @@ class ClassificationData(PreparedData):
         preprocessing: Preprocessing,
         *,
         classes: tuple[str, ...] | None = None,
-        splits: tuple[sources.Split, ...] = ("train", "val"),
+        splits: tuple[Split, ...] = ("train", "val"),
         seed: int = 0,
         views: int = 1,
     ) -> None:
         super().__init__(options, preprocessing, seed=seed)
         self.views = views
         self.names: dict[str, str] = {}
-        self.samples: dict[sources.Split, sources.Samples] = {}
+        self.samples: dict[Split, sources.Samples] = {}
         self.check_bands("folders", "imagenet", "list")
         if options.source == "shards":
             self.classes = _several(classes or _class_list(options))
@@ -243,7 +235,7 @@ class ClassificationData(PreparedData):
         """Training images of each class."""
         return np.bincount(self.train_labels(), minlength=len(self.classes))
 
-    def dataset(self, split: sources.Split) -> Dataset[Any]:
+    def dataset(self, split: Split) -> Dataset[Any]:
         """The images of a split, prepared: varied for train, always the same for val."""
         train = split == "train"
         transform, shorter_side = (
@@ -255,7 +247,7 @@ class ClassificationData(PreparedData):
             return self.shards(split, transform, shorter_side, self.classes)
         return Images(self._items(split), self.preprocessing, transform, shorter_side)
 
-    def _items(self, split: sources.Split) -> sources.Items:
+    def _items(self, split: Split) -> sources.Items:
         names, items = self.samples[split].classes, self.samples[split].items
         if names == self.classes:
             return items

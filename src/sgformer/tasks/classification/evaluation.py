@@ -12,8 +12,9 @@ from torchmetrics.classification import (
     MulticlassConfusionMatrix,
 )
 
+from ..errors import DataError
 from ..judging import BaseReport, Mistake, Worst, taken_for
-from ..loading import DataError, Unreadable
+from ..loading import Unreadable
 from .data import ClassificationData
 from .model import Classifier
 from .options import DataOptions

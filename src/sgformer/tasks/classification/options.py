@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..bands import BandOptions
-from ..loading import pair
+from ..images import pair
 from ..options import ScenesOptions, SizedOptions
 from .augment import AugmentOptions
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from ..loading import DataError, Unreadable, collate_readable, spread, suitable_workers
+from ..errors import DataError
+from ..loading import Unreadable, collate_readable, spread, suitable_workers
 from .data import ClassificationData, Images
 from .model import Classifier
 

@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ...engine.sampling import fold, seed_sample
+from ..errors import DataError, listed
 from ..folders import SUFFIXES
 from ..images import ImageError, read_image
-from ..loading import DataError, Unreadable, listed
+from ..loading import Unreadable
 
 _ADDRESS = re.compile(r"(https?|s3|gs)://[\w.~:/?#@!&()*+,;=%-]+")
 # Samples that are held back to be mixed with those of the next ones in a shard.

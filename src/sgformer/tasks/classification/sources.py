@@ -9,18 +9,16 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from ..digit_scenes import DigitScenes
-from ..folders import SUFFIXES, describe_left_out, is_junk, look_through, some
+from ..errors import DataError, listed
+from ..folders import SUFFIXES, Split, describe_left_out, is_junk, look_through, some
 from ..images import ImageLike
-from ..loading import DataError, listed
 from ..text import read_lines
 from .tables import check_labels, read_table
-
-Split = Literal["train", "val"]
 
 
 class Items(Protocol):
@@ -258,11 +256,11 @@ def _named(
 def _names(root: Path) -> dict[str, str]:
     for file in (root / "classes.txt", root / "LOC_synset_mapping.txt"):
         if file.is_file():
-            return read_names(file)
+            return read_descriptions(file)
     return {}
 
 
-def read_names(file: Path) -> dict[str, str]:
+def read_descriptions(file: Path) -> dict[str, str]:
     """Read names of classes for people, from a file with a line `class name` each; of several names the first."""
     words = [line.split(maxsplit=1) for line in read_lines(file)]
     return {word[0]: word[1].split(",")[0].replace("_", " ") for word in words if len(word) == 2}

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ..errors import DataError, listed
 from ..folders import find_file
-from ..loading import DataError, listed
 from ..text import read_text
 
 # What spreadsheets and pandas write where there is no value.

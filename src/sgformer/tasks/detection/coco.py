@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..loading import DataError, listed
+from ..errors import DataError, listed
 from ..text import each_once, num_alike, read_text
 from . import checks, doubts, masks
 from .checks import Fault, ImageRow, ObjectRow

@@ -14,14 +14,16 @@ from torchvision.transforms import v2
 
 from ...engine.sampling import Draw, drawn
 from ..digit_scenes import DigitScenes
+from ..errors import DataError, listed
+from ..folders import Split
 from ..images import ImageError, read_image
-from ..loading import Batch, DataError, Unreadable, collate_listed, listed
+from ..loading import Batch, Unreadable, collate_listed
 from ..task import Data
 from . import coco, sources
 from .augment import Augment, Target, to_tensor
 from .masks import area, decode
 from .options import DataOptions
-from .sources import Split, SplitOptions
+from .sources import SplitOptions
 
 
 class DetectionDataset(Dataset[Any]):

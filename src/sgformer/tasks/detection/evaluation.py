@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...engine import devices
+from ..errors import DataError
 from ..judging import BaseReport, Worst, percent, rounded
-from ..loading import DataError
 from .data import DetectionData
 from .masks import Rle, encode, encode_found
 from .mistakes import consider

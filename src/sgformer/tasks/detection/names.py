@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from ..loading import DataError
+from ..errors import DataError
 from ..text import read_names, read_text, split_labelmap, split_numbers
 
 # Where tools write them.

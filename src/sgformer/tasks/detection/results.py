@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..loading import DataError, listed
+from ..errors import DataError, listed
 from . import checks, coco
 
 

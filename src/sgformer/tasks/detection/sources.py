@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..folders import find_file, is_junk, num_shared, number
+from ..folders import Split, find_file, is_junk, num_shared, number
 from . import coco, voc, yolo
 
 Format = Literal["coco", "yolo", "voc"]
-Split = Literal["train", "val"]
 
 # The folder of the images and the annotations, where a recipe names none.
 DEFAULTS = {

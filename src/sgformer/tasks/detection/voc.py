@@ -8,8 +8,8 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 from xml.etree import ElementTree
 
+from ..errors import DataError
 from ..folders import find_file, find_images, lies_in_junk
-from ..loading import DataError
 from ..text import read_text
 from .checks import ANGLES, image_size
 from .coco import Content

@@ -8,8 +8,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from ..errors import DataError
 from ..folders import SUFFIXES, find_file, find_images, lies_in_junk
-from ..loading import DataError
 from ..text import read_lines, read_text
 from . import names as names_of
 from .checks import image_size

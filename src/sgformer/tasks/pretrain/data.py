@@ -12,10 +12,10 @@ from ..classification.augment import image_transform
 from ..classification.data import Images, PreparedData
 from ..classification.options import SourceOptions
 from ..classification.shards import find_shards
-from ..digit_scenes import Split
-from ..folders import describe_left_out, look_through
+from ..errors import DataError
+from ..folders import Split, describe_left_out, look_through
 from ..images import Preprocessing
-from ..loading import DataError, spread
+from ..loading import spread
 
 
 @dataclass(kw_only=True)

@@ -13,8 +13,9 @@ from .. import options
 from ..backbones import kwargs_of, preprocessing_of
 from ..classification.augment import BatchAugment
 from ..classification.model import Classifier
+from ..images import pair
 from ..judging import BaseReport
-from ..loading import Batch, pair
+from ..loading import Batch
 from ..task import Task
 from .data import DataOptions, PretrainData
 from .model import Projector, Signals, resized, signals

@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from ...engine import devices, weights
 from ...engine.recipe import Plain
 from ..backbones import create_backbone, preprocessing_of
-from ..classification.sources import read_lines
-from ..images import Preprocessing
-from ..loading import pair
+from ..images import Preprocessing, pair
+from ..text import read_lines
 from .model import Signals, signals
 
 PACKAGE = "package:"

@@ -16,13 +16,14 @@ from torchvision.transforms.v2 import functional
 from ...engine.sampling import Draw, drawn
 from ..bands import Bands
 from ..digit_scenes import DigitScenes
-from ..folders import look_through, num_shared
+from ..errors import DataError, listed
+from ..folders import Split, look_through, num_shared
 from ..images import ImageError, Preprocessing
-from ..loading import DataError, Unreadable, collate_listed, collate_readable, listed
+from ..loading import Unreadable, collate_listed, collate_readable
 from ..task import Data
 from ..text import num_alike
 from .augment import Augment
-from .layouts import Layout, Sample, Split, ade20k, check, cityscapes, folders, read_mask
+from .layouts import Layout, Sample, ade20k, check, cityscapes, folders, read_mask
 from .masks import IGNORE, Coding
 from .options import DataOptions
 

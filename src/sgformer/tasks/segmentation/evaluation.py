@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from ..errors import DataError
 from ..judging import BaseReport, Mistake, Worst, percent, rounded, taken_for
-from ..loading import Batch, DataError
+from ..loading import Batch
 from .data import SegmentationData
 from .inference import scaled_size
 from .masks import IGNORE

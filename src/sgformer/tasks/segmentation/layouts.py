@@ -7,20 +7,18 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..bands import Bands
-from ..folders import SUFFIXES, describe_left_out, look_through, some
+from ..errors import DataError
+from ..folders import SUFFIXES, Split, describe_left_out, look_through, some, unused
 from ..images import ImageError, Preprocessing, has_pages
-from ..loading import DataError, unused
 from ..text import read_lines
 from .mapping import read_classes, read_mapping
 from .masks import IGNORE, Coding, palette_of, size_of, turned_like
-
-Split = Literal["train", "val"]
 
 # Of Cityscapes' 34 ids, the 19 that are judged, in the order of its own training ids.
 CITYSCAPES = {

@@ -5,7 +5,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from ..loading import DataError
+from ..errors import DataError
 from ..text import read_lines, read_names, read_yaml, split_labelmap, split_numbers
 from .masks import IGNORE, Coding, Colour
 

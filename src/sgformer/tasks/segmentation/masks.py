@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from ..errors import DataError, listed
 from ..images import ImageError, any_size, check_size, num_pages, upright_size
-from ..loading import DataError, listed
 
 # A class map is uint8: indices from 0, and this where nobody said what is there.
 IGNORE = 255
