@@ -14,8 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# A key of detectors that evaluation follows, too; and keys of data that mean something in training alone.
-LIMIT = "heads.max_detections"
+# Keys of data that mean something in training alone.
 UNUSED = ("data.augment.", "data.bands.")
 
 
@@ -32,7 +31,7 @@ def evaluate(
     Args:
         weights: A run folder (its best weights) or a weights file.
         overrides: Keys of its recipe to change: those of data, such as ``{"data.root": "photos"}``; and
-            ``heads.max_detections``.
+            of detectors ``heads.max_detections``.
         json: A file for all numbers.
         coco: A file for all that was found, in detection: the list of results that pycocotools takes, with the ids of
             the annotations.
@@ -50,23 +49,14 @@ def evaluate(
     from . import console
 
     overrides = dict(overrides or {})
-    limit = overrides.pop(LIMIT, None)
-    if others := [key for key in overrides if not key.startswith("data.") or key.startswith(UNUSED)]:
-        raise ValueError(
-            f"--{others[0]} is not followed here: evaluation takes keys of data, and {LIMIT}; all else is the weights' "
-            "own: leave it out"
-        )
+    others = [key for key in overrides if not key.startswith("data.") or key.startswith(UNUSED)]
     path = locate(weights)
     check_writable(json, coco)
     with console.waiting("loading ..."):
         model: Any = tasks.load(path, device=console.device(device))
     task = tasks.get(model.task)
-    if limit is not None:
-        if model.task != "detection" or not str(limit).isdecimal():
-            raise ValueError(
-                f"--{LIMIT} {limit} is a number of objects, for detection; these weights are for {model.task}"
-            )
-        model.set_max_detections(int(limit))
+    for key in others:
+        model.follow(key, overrides.pop(key))
     source: Path | Any = model.metadata["recipe"]
     if source and Path(weights).is_dir() and (Path(weights) / "recipe.yaml").is_file():
         source = Path(weights) / "recipe.yaml"  # also knows where the data lie

@@ -84,7 +84,7 @@ def export(
     kind.require()
     model = tasks.load(weights)
     part = part_of(model, half=half, pyramid=pyramid)
-    if "scores" in part.outputs and not kind.lists:
+    if part.scores and not kind.lists:
         raise ExportError(
             f"{out.suffix} files cannot list objects; give --pyramid for the maps alone, or write .onnx or .pt2"
         )

@@ -114,15 +114,12 @@ def predict(
     written = {name: value for name, value in {"maps": maps, "coco": coco, "annotations": annotations}.items() if value}
     for name in settings.keys() - model.settings | written.keys() - model.files:
         raise ValueError(f"--{name} is not for {model.task}, which these weights are for; leave it out")
-    ids = None
     if annotations is not None:
         if coco is None:
             raise ValueError("--annotations gives the ids of what --coco FILE writes; name that, too")
         if Path(coco).resolve() == Path(annotations).resolve():
             raise ValueError(f"--coco would overwrite {annotations}, the annotations; name another file")
-        from ..tasks.detection.results import Ids
-
-        ids = Ids(Path(annotations), model.classes, paths)
+    in_coco = model.in_coco(paths, Path(annotations) if annotations else None) if coco else None
     for folder in filter(None, folders.values()):
         folder.mkdir(parents=True, exist_ok=True)
     mine = paths[rank::num_processes]
@@ -137,13 +134,8 @@ def predict(
         console.table(("image", "prediction"), rows)
     if json:
         write_atomically(json, (json_.dumps(results, indent=2, ensure_ascii=False) + "\n").encode())
-    if coco:
-        from ..tasks.detection.prediction import to_coco
-
-        content: Any = to_coco(results, classes=model.classes, category_ids=model.category_ids)
-        if ids is not None:
-            content = ids.results(zip(paths, results, strict=True))
-        write_atomically(coco, (json_.dumps(content, ensure_ascii=False) + "\n").encode())
+    if coco and in_coco:
+        write_atomically(coco, (json_.dumps(in_coco(results), ensure_ascii=False) + "\n").encode())
     if csv:
         table = io.StringIO()
         heads = dict.fromkeys(head for row in cells for head in row)

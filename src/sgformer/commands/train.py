@@ -145,17 +145,15 @@ def _fit_at_once(parsed: Recipe, model: Kept, data: Data, folder: Path) -> Path:
 
     assert parsed.shortcut
     start = time.perf_counter()
-    metrics = {"epoch": 1, "step": 0, **parsed.shortcut(parsed, data, model)}
+    found, words = parsed.shortcut(parsed, data, model)
+    metrics = {"epoch": 1, "step": 0, **found}
     metrics["seconds"] = round(time.perf_counter() - start, 2)
     write_atomically(folder / "metrics.csv", to_csv([metrics]).encode())
     for name in ("last", "best"):
         model.save(folder / f"{name}.safetensors", recipe=to_share(parsed), metrics=metrics)
     if parsed.trainer.report:
         _report(folder)
-    print(
-        f"cross-validated accuracy {metrics['cv_top1']:.1%} · val_top1 {metrics['val_top1']:.1%} · "
-        f"{metrics['seconds']:.1f} s\nNext:\n  sgformer predict {folder} IMAGES"
-    )
+    print(f"{words} · {metrics['seconds']:.1f} s\nNext:\n  sgformer predict {folder} IMAGES")
     return folder
 
 

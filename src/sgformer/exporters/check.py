@@ -46,8 +46,8 @@ def verify(path: str | Path, part: Part, *, fixed: Size | None, largest: Size, p
     for batch, height, width in _sizes(part, fixed=fixed, largest=largest):
         x = make_images(batch, part.channels, height, width)
         given = run(x)
-        if "scores" in part.outputs:
-            objects += int((given[part.outputs.index("scores")] > 0).sum())
+        if part.scores:
+            objects += int((given[part.outputs.index(part.scores)] > 0).sum())
         for name, (difference, scale) in differences(part, x, given).items():
             allowed = TOLERANCE[precision] * (1 if name in part.outputs else 10) * max(1.0, scale)
             if not difference <= allowed:  # also where it is NaN
@@ -57,7 +57,7 @@ def verify(path: str | Path, part: Part, *, fixed: Size | None, largest: Size, p
                 )
             if name in part.outputs:
                 worst = max(worst, difference / max(1.0, scale))
-    if "scores" in part.outputs and not objects:
+    if part.scores and not objects:
         warnings.warn(
             "no object was found in the images of the check, so only significance was compared; is it trained?",
             stacklevel=2,

@@ -196,6 +196,23 @@ class Kept(nn.Module):
     # says of an image does not depend on the others.
     predict: Callable[..., Any]
 
+    def follow(self, key: str, value: Any) -> None:
+        """Evaluate by another value of a key of the recipe that is none of data; ValueError where none is followed."""
+        raise ValueError(
+            f"--{key} is not followed here: evaluation takes keys of data; all else is the weights' own: leave it out"
+        )
+
+    def in_coco(self, paths: Sequence[Path], annotations: Path | None) -> Callable[[Sequence[Any]], Any]:
+        """Prepare what is written to ``coco`` in `files`: a function from the results of all images to JSON.
+
+        A result is an image's name (``image``) and what `Prediction.to_dict` gives, or ``error``. ``annotations`` is a
+        file in COCO's format that lists the images, whose ids are then taken.
+
+        Raises:
+            ValueError: The annotations lack an image or a class.
+        """
+        raise NotImplementedError
+
     def start_from(self, path: str | Path) -> Any:
         """Take over trained weights: the backbone, and the head where it fits.
 

@@ -110,6 +110,10 @@ class Recipe:
 
     # Keys of earlier versions, and those that took their place.
     RENAMED: ClassVar[dict[str, tuple[str, ...]]] = {}
+    # Keys that a resumed run may change, beside those of `engine.resuming`; a star stands for any end.
+    FOLLOWED: ClassVar[tuple[str, ...]] = (
+        *("model.drop_path_rate", "data.root", "data.workers", "data.max_unreadable", "data.augment.*"),
+    )
     task: str = ""
     seed: int = 0
     model: ModelOptions = field(default_factory=ModelOptions)
@@ -118,6 +122,6 @@ class Recipe:
     trainer: TrainerOptions = field(default_factory=TrainerOptions)
 
     @property
-    def shortcut(self) -> Callable[..., dict[str, float]] | None:
-        """Way to fit the model without training, from recipe, data and model to metrics; None: it is trained."""
+    def shortcut(self) -> Callable[..., tuple[dict[str, float], str]] | None:
+        """Way to fit the model without training, from recipe, data and model to metrics, in words too; None: none."""
         return None

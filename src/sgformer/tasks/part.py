@@ -19,6 +19,7 @@ class Part:
     reference: Callable[[Tensor], Sequence[Tensor]]  # the model itself: likewise
     backbone: nn.Module  # of both, that holds the blocks
     outputs: tuple[str, ...]  # their names
+    scores: str | None = None  # the output with a score for each object of a list, 0 for none; None: it lists none
     maps: int = 0  # how many significance maps `module` gives after them
     channels: int = 3
     about: dict[str, Any] = field(default_factory=dict)  # JSON that the file has about itself

@@ -38,6 +38,12 @@ class PreparedOptions(SizedOptions):
             )
 
 
+# Keys of `SourceOptions` that a resumed run may change.
+FOLLOWED = tuple(
+    f"data.{name}" for name in ("train_list", "val_list", "train_shards", "val_shards", "val_labels", "download")
+)
+
+
 @dataclass(kw_only=True)
 class SourceOptions(PreparedOptions):
     """Options of where images come from, which classification and pretraining share.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -17,7 +18,7 @@ from ..task import Task
 from .augment import BatchAugment
 from .data import ClassificationData
 from .model import Classifier
-from .options import DataOptions
+from .options import FOLLOWED, DataOptions
 from .probing import ProbeOptions, probe
 
 
@@ -44,15 +45,16 @@ class Recipe(options.Recipe):
         loss: What training minimizes.
     """
 
+    FOLLOWED: ClassVar = (*options.Recipe.FOLLOWED, *FOLLOWED, "data.views", "loss.*")
     task: str = "classification"
     data: DataOptions = field(default_factory=DataOptions)
     probe: ProbeOptions = field(default_factory=ProbeOptions)
     loss: LossOptions = field(default_factory=LossOptions)
 
     @property
-    def shortcut(self) -> Callable[..., dict[str, float]] | None:
+    def shortcut(self) -> Callable[..., tuple[dict[str, float], str]] | None:
         """Logistic regression in place of training, where the recipe asks for one."""
-        return probe if self.probe.penalties and not self.probe.train else None
+        return _regress if self.probe.penalties and not self.probe.train else None
 
 
 class ClassificationTask(Task):
@@ -132,6 +134,12 @@ def build(recipe: Recipe) -> tuple[ClassificationTask, ClassificationData]:
     if recipe.probe.train and not known and (recipe.model.weights or recipe.model.pretrained):
         data.notes.append(f"the head {_start_head(recipe, data, model)}")
     return ClassificationTask(model, recipe, weights=data.loss_weights(recipe.loss.weights)), data
+
+
+def _regress(recipe: Recipe, data: ClassificationData, model: Classifier) -> tuple[dict[str, float], str]:
+    """Replace the head by a regression; its metrics, in words too."""
+    metrics = probe(recipe, data, model)
+    return metrics, f"cross-validated accuracy {metrics['cv_top1']:.1%} · val_top1 {metrics['val_top1']:.1%}"
 
 
 def _start_head(recipe: Recipe, data: ClassificationData, model: Classifier) -> str:

@@ -46,6 +46,7 @@ def part(model: Detector, *, half: bool = False, pyramid: bool = False) -> Part:
         module=ExportableDetector(model, InHalf(maps) if half else maps),
         reference=lambda x: reference(model, x),
         outputs=outputs,
+        scores="scores",
         about=about | {"part": "objects", "max_detections": model.heads.max_detections},
         batch=1,
         compare=partial(compare, names=outputs, least=least),

@@ -1,8 +1,9 @@
 """Trained detector: a model that takes images and gives boxes, masks and names."""
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, overload
 
@@ -20,7 +21,8 @@ from ..images import ImageLike, ReadsRGB, read_image
 from ..kept import Kept
 from .augment import resized, to_tensor
 from .heads import STRIDES, HeadOptions, create_heads, over_processes
-from .prediction import Detections
+from .prediction import Detections, to_coco
+from .results import Ids
 from .retina import LEVELS, Retina, create_neck
 
 # Parts that are as wide as there are classes.
@@ -199,6 +201,21 @@ class Detector(Kept):
         """Find up to so many objects in an image, 1 or more; no weight depends on it."""
         self.heads = replace(self.heads, max_detections=number)
         (self.retina if self.heads.kind == "retinanet" else self.roi_heads).detections_per_img = number
+
+    def follow(self, key: str, value: Any) -> None:
+        """Evaluate with another ``heads.max_detections``."""
+        if key != "heads.max_detections":
+            super().follow(key, value)
+        if not str(value).isdecimal():
+            raise ValueError(f"--{key} {value} is no number of objects")
+        self.set_max_detections(int(value))
+
+    def in_coco(self, paths: Sequence[Path], annotations: Path | None) -> Callable[[Sequence[Any]], Any]:
+        """Prepare what is written to ``coco``: all objects with images and categories, or results with given ids."""
+        if annotations is None:
+            return partial(to_coco, classes=self.classes, category_ids=self.category_ids)
+        ids = Ids(annotations, self.classes, paths)
+        return lambda results: ids.results(zip(paths, results, strict=True))
 
     @overload
     def predict(

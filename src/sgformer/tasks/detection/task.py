@@ -26,6 +26,11 @@ class Recipe(options.Recipe):
     """
 
     RENAMED: ClassVar = {"data.image_size": ("data.shorter_side", "data.max_side")}
+    FOLLOWED: ClassVar = (
+        *options.Recipe.FOLLOWED,
+        *("data.train.*", "data.val.*", "data.invalid"),
+        *("heads.num_proposals", "heads.num_sampled", "heads.max_detections"),
+    )
     task: str = "detection"
     heads: HeadOptions = field(default_factory=HeadOptions)
     data: DataOptions = field(default_factory=DataOptions)

@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from .. import options
 from ..backbones import kwargs_of, preprocessing_of
 from ..classification.augment import BatchAugment
 from ..classification.model import Classifier
+from ..classification.options import FOLLOWED
 from ..images import pair
 from ..judging import BaseReport
 from ..loading import Batch
@@ -62,6 +63,7 @@ class Recipe(options.Recipe):
         loss: What training minimizes.
     """
 
+    FOLLOWED: ClassVar = (*options.Recipe.FOLLOWED, *FOLLOWED, "data.roots", "loss.*")
     task: str = "pretrain"
     teacher: TeacherOptions = field(default_factory=TeacherOptions)
     data: DataOptions = field(default_factory=DataOptions)

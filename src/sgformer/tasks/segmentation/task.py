@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -46,6 +47,10 @@ class Recipe(options.Recipe):
         loss: What training minimizes.
     """
 
+    FOLLOWED: ClassVar = (
+        *options.Recipe.FOLLOWED,
+        *("data.images", "data.masks", "data.faults", "data.inference.*", "head.dropout", "loss.*"),
+    )
     task: str = "segmentation"
     head: HeadOptions = field(default_factory=HeadOptions)
     data: DataOptions = field(default_factory=DataOptions)
