@@ -22,7 +22,6 @@ from ..kept import Kept
 from .augment import resized, to_tensor
 from .heads import STRIDES, HeadOptions, create_heads, over_processes
 from .prediction import Detections, to_coco
-from .results import Ids
 from .retina import LEVELS, Retina, create_neck
 
 # Parts that are as wide as there are classes.
@@ -214,6 +213,8 @@ class Detector(Kept):
         """Prepare what is written to ``coco``: all objects with images and categories, or results with given ids."""
         if annotations is None:
             return partial(to_coco, classes=self.classes, category_ids=self.category_ids)
+        from .results import Ids
+
         ids = Ids(annotations, self.classes, paths)
         return lambda results: ids.results(zip(paths, results, strict=True))
 
