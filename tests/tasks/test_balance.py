@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sgformer.tasks.errors import DataError
 from torch.nn.functional import cross_entropy
 
 from class_folders import make_class_folders
@@ -16,6 +15,7 @@ from sgformer.tasks import classification, segmentation
 from sgformer.tasks.backbones import ModelOptions
 from sgformer.tasks.balance import class_weights, draw_weights
 from sgformer.tasks.classification.options import DataOptions
+from sgformer.tasks.errors import DataError
 from sgformer.tasks.loading import Batch
 from sgformer.tasks.segmentation.model import HeadOptions
 from sgformer.tasks.segmentation.options import DataOptions as MaskOptions

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sgformer.tasks.errors import DataError
 
 import sgformer
 from sgformer.commands.embed import embed
@@ -21,6 +20,7 @@ from sgformer.engine.weights import read_metadata
 from sgformer.exporters.check import differences
 from sgformer.exporters.parts import part_of
 from sgformer.tasks.bands import BandOptions, Bands, BandsError, measured
+from sgformer.tasks.errors import DataError
 from sgformer.tasks.images import ImageError, read_image
 
 tifffile = pytest.importorskip("tifffile")

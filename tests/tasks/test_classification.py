@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sgformer.tasks.errors import DataError
 
 import sgformer  # noqa: F401
 from class_folders import make_class_folders
@@ -20,6 +19,7 @@ from sgformer.tasks.classification import ClassificationData, Classifier, Recipe
 from sgformer.tasks.classification.augment import AugmentOptions, image_transform
 from sgformer.tasks.classification.options import DataOptions
 from sgformer.tasks.classification.task import ClassificationTask
+from sgformer.tasks.errors import DataError
 from sgformer.tasks.folders import find_images
 from sgformer.tasks.images import Preprocessing
 from sgformer.tasks.loading import Batch, Unreadable, collate_readable

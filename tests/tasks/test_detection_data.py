@@ -7,8 +7,6 @@ from PIL import Image
 
 pytest.importorskip("pycocotools", reason="COCO's format needs pycocotools")
 
-from sgformer.tasks.errors import DataError
-
 from coco_files import make_coco
 from sgformer.engine.sampling import Draw
 from sgformer.tasks.detection import coco
@@ -16,6 +14,7 @@ from sgformer.tasks.detection.augment import AugmentOptions
 from sgformer.tasks.detection.data import DetectionData
 from sgformer.tasks.detection.options import DataOptions, ScenesOptions
 from sgformer.tasks.detection.sources import SplitOptions
+from sgformer.tasks.errors import DataError
 
 TRAIN = "annotations/instances_train.json"
 

@@ -6,9 +6,8 @@ import pytest
 
 pytest.importorskip("pycocotools", reason="COCO's format needs pycocotools")
 
-from sgformer.tasks.errors import DataError
-
 from coco_files import PLAIN, make_rectangles, read
+from sgformer.tasks.errors import DataError
 
 
 @pytest.fixture

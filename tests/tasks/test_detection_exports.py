@@ -8,11 +8,10 @@ import pytest
 
 pytest.importorskip("pycocotools", reason="COCO's format needs pycocotools")
 
-from sgformer.tasks.errors import DataError
-
 from coco_files import PLAIN, make_rectangles, read
 from sgformer.tasks.detection import coco, voc
 from sgformer.tasks.detection.sources import SplitOptions
+from sgformer.tasks.errors import DataError
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import pytest
 pytest.importorskip("pycocotools", reason="COCO's format needs pycocotools")
 
 from pycocotools import mask as coco_mask
-from sgformer.tasks.errors import DataError
 
 from coco_files import PLAIN, make_rectangles, read
+from sgformer.tasks.errors import DataError
 
 BOXES = [[10, 12, 30, 36], [60, 30, 84, 48]]  # of the first image
 

@@ -11,12 +11,11 @@ from PIL import Image
 
 pytest.importorskip("pycocotools", reason="COCO's format needs pycocotools")
 
-from sgformer.tasks.errors import DataError
-
 from coco_files import make_coco
 from sgformer.tasks.detection import voc, yolo
 from sgformer.tasks.detection.data import DataOptions, DetectionData
 from sgformer.tasks.detection.sources import SplitOptions
+from sgformer.tasks.errors import DataError
 
 
 def contents(root):

@@ -16,7 +16,6 @@ pytest.importorskip("pycocotools", reason="COCO's format needs pycocotools")
 
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from sgformer.tasks.errors import DataError
 
 import sgformer
 import sgformer_cli as cli
@@ -27,6 +26,7 @@ from sgformer.commands.train import train
 from sgformer.engine.callbacks import UnreadableError
 from sgformer.tasks.detection import Detections
 from sgformer.tasks.detection.evaluation import CocoMetric, make_report
+from sgformer.tasks.errors import DataError
 
 SETTINGS = {
     "data.source": "coco",

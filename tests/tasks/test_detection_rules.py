@@ -13,13 +13,12 @@ import pytest
 
 pytest.importorskip("pycocotools", reason="COCO's format needs pycocotools")
 
-from sgformer.tasks.errors import DataError
-
 from detection_sets import NAMES, SEEDS, Maker
 from sgformer.tasks.detection.augment import AugmentOptions
 from sgformer.tasks.detection.data import DetectionData
 from sgformer.tasks.detection.evaluation import CocoMetric, make_report
 from sgformer.tasks.detection.options import DataOptions
+from sgformer.tasks.errors import DataError
 
 FORMATS = ("coco", "yolo", "voc")
 

@@ -220,7 +220,6 @@ def test_views_are_the_centre_then_the_corners_then_their_mirror_images(size):
 
 def test_pillows_own_limit_does_not_hold_for_masks_and_sizes(tmp_path, monkeypatch):
     from sgformer.tasks.errors import DataError
-
     from sgformer.tasks.segmentation.masks import Coding, size_of
 
     path = tmp_path / "mask.png"

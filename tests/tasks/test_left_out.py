@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 from PIL import Image
-from sgformer.tasks.errors import DataError
 
 from class_folders import make_class_folders
 from mask_folders import make_mask_folders
 from sgformer.commands import predict
 from sgformer.tasks.classification.data import ClassificationData
 from sgformer.tasks.classification.options import DataOptions
+from sgformer.tasks.errors import DataError
 from sgformer.tasks.folders import describe_left_out, look_through
 from sgformer.tasks.images import Preprocessing, read_image
 from sgformer.tasks.segmentation.data import SegmentationData

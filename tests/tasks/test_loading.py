@@ -5,11 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from sgformer.tasks.errors import DataError
 from torch.utils.data import Dataset
 
 from sgformer.engine import devices
 from sgformer.engine.sampling import drawn
+from sgformer.tasks.errors import DataError
 from sgformer.tasks.loading import Batch, Unreadable, collate_readable, make_loader, nothing_read
 
 

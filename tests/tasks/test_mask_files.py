@@ -7,9 +7,9 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
-from sgformer.tasks.errors import DataError
 
 from mask_folders import CLASSES, make_mask_folders
+from sgformer.tasks.errors import DataError
 from sgformer.tasks.images import ImageError, Preprocessing, read_image
 from sgformer.tasks.segmentation.data import SegmentationData
 from sgformer.tasks.segmentation.mapping import read_classes, read_mapping

@@ -5,9 +5,9 @@ import unicodedata
 import numpy as np
 import pytest
 from PIL import Image
-from sgformer.tasks.errors import DataError
 
 from mask_folders import CLASSES, make_mask_folders
+from sgformer.tasks.errors import DataError
 from sgformer.tasks.images import Preprocessing
 from sgformer.tasks.segmentation.data import SegmentationData
 from sgformer.tasks.segmentation.mapping import read_classes, read_mapping

@@ -10,7 +10,6 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from sgformer.tasks.errors import DataError
 
 import sgformer
 from sgformer.commands.evaluate import evaluate
@@ -21,6 +20,7 @@ from sgformer.engine.sampling import Draw
 from sgformer.engine.weights import read_metadata
 from sgformer.tasks.backbones import kwargs_of
 from sgformer.tasks.classification import Classifier
+from sgformer.tasks.errors import DataError
 from sgformer.tasks.images import Preprocessing
 from sgformer.tasks.pretrain import Recipe
 from sgformer.tasks.pretrain.data import DataOptions, PretrainData, Weighted

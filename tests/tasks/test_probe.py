@@ -5,7 +5,6 @@ import csv
 import numpy as np
 import pytest
 import torch
-from sgformer.tasks.errors import DataError
 
 import sgformer
 from class_folders import make_class_folders
@@ -14,6 +13,7 @@ from sgformer.commands.train import train
 from sgformer.engine import recipe as recipes
 from sgformer.engine.weights import read
 from sgformer.tasks.classification import Classifier, Recipe, build
+from sgformer.tasks.errors import DataError
 from sgformer.tasks.images import Preprocessing
 
 SMALL = {"data.image_size": 64, "data.workers": 0, "trainer.report": False}

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sgformer.tasks.errors import DataError
 from torchvision import tv_tensors
 
 from mask_folders import CLASSES, COLOURS, make_mask_folders, stripes
 from sgformer.engine.sampling import Draw
+from sgformer.tasks.errors import DataError
 from sgformer.tasks.images import Preprocessing
 from sgformer.tasks.segmentation.augment import Augment, AugmentOptions
 from sgformer.tasks.segmentation.data import SegmentationData

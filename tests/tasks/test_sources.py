@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sgformer.tasks.errors import DataError
 
 from class_folders import COLOURS, make_class_folders
 from sgformer.tasks.classification import ClassificationData
 from sgformer.tasks.classification.options import DataOptions
 from sgformer.tasks.classification.sources import listing
+from sgformer.tasks.errors import DataError
 from sgformer.tasks.images import Preprocessing
 
 PREPROCESSING = Preprocessing(image_size=(32, 32), mean=(0, 0, 0), std=(1, 1, 1), crop_fraction=1.0)

@@ -2,11 +2,11 @@ import json
 import shutil
 
 import pytest
-from sgformer.tasks.errors import DataError
 
 from class_folders import make_class_folders
 from mask_folders import CLASSES, make_mask_folders
 from sgformer.tasks.classification import sources
+from sgformer.tasks.errors import DataError
 from sgformer.tasks.segmentation.mapping import read_classes, read_mapping
 from sgformer.tasks.text import read_lines, read_text
 
