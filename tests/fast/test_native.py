@@ -10,7 +10,7 @@ import sgformer
 from backbone import fill
 from sgformer.backbone.attention import GlobalAttention, HybridScaleAttention, SelfGuidedAttention
 from sgformer.backbone.blocks import GlobalBlock, HybridScaleBlock, SelfGuidedBlock
-from sgformer.fast import explain_ways, native, use_kernels
+from sgformer.fast import explain_ways, native, strips, use_kernels
 from sgformer.fast.conditions import LAYERS
 from sgformer.ops.native import library
 
@@ -89,6 +89,23 @@ def test_a_block_computes_what_is_defined(kind, budget, size, dtype, threads, mo
         error = 1e-5 if dtype is torch.float32 else 1e-2
         torch.testing.assert_close(significance.double(), expected, rtol=error, atol=error)
     assert (found.double() - exact).norm() <= (3e-6 if dtype is torch.float32 else 1e-2) * exact.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_mlp_in_strips(dtype, monkeypatch):
+    block = fill.fill_(BLOCKS["global"](None)).eval().to(dtype)
+    layers = block.norm2, block.mlp.fc1, block.mlp.conv, block.mlp.fc2
+    x = torch.randn(2, 61, 33, 64).to(dtype)
+    monkeypatch.setattr(strips, "KERNEL_ROWS", 8)
+    kernel, calls = strips.native.add_mlp_, []
+    monkeypatch.setattr(strips.native, "add_mlp_", lambda *args: calls.append(kernel(*args)))
+    with torch.no_grad():
+        found = strips._add_mlp_(x.clone(), *layers)
+        block.double()
+        exact = x.double() + block.mlp(block.norm2(x.double()))
+    assert (found.double() - exact).norm() <= (1e-6 if dtype is torch.float32 else 5e-3) * exact.norm()
+    if dtype is torch.float32 or library._has_low_products:
+        assert len(calls) == 2 * 8
 
 
 @pytest.mark.parametrize("dynamic", [False, True])

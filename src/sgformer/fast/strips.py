@@ -37,6 +37,8 @@ from .workers import each
 
 # Numbers in the hidden rows of a strip, at most: 8 MB in float32. Smaller ones compute more rows twice.
 STRIP_SIZE = 2**21
+# The kernel in C++ goes down so many rows of a strip by itself, a few at a time.
+KERNEL_ROWS = 48
 # Numbers in the rows of a strip of an attention's map, at most.
 ATTENTION_STRIP_SIZE = 2**19
 # Coarse tokens are computed so many rows at a time.
@@ -66,8 +68,12 @@ def block(block: Block, *inputs: Tensor) -> Any:
 
 def _add_mlp_(x: Tensor, norm: nn.LayerNorm, fc1: nn.Linear, conv: nn.Conv2d, fc2: nn.Linear) -> Tensor:
     """`x + mlp(norm(x))` of a map `(B, H, W, c)`, a strip of rows at a time, in the memory of `x`. No gradient."""
-    B, H, W, _ = x.shape
-    height = _height(H, max(2, STRIP_SIZE // (W * fc1.out_features)))
+    B, H, W, c = x.shape
+    layers: Any = [(layer.weight, layer.bias) for layer in (norm, fc1, conv, fc2)]
+    tensors, channels = [x, *(tensor for layer in layers for tensor in layer)], math.gcd(c, fc1.out_features)
+    by_kernel = channels % native.INNER == 0 and all(tensor.is_contiguous() for tensor in tensors)
+    by_kernel = by_kernel and native.objection(tensors, channels=channels, products=True) is None
+    height = _height(H, KERNEL_ROWS if by_kernel else max(2, STRIP_SIZE // (W * fc1.out_features)))
     strips = [(b, top) for b in range(B) for top in range(0, H, height)]
     # What a strip needs of its neighbours, before they are overwritten.
     above = [x[b, max(top - 1, 0) : top].clone() for b, top in strips]
@@ -75,6 +81,8 @@ def _add_mlp_(x: Tensor, norm: nn.LayerNorm, fc1: nn.Linear, conv: nn.Conv2d, fc
 
     def add(b: int, top: int, *neighbours: Tensor) -> None:
         strip = x[b, top : top + height]
+        if by_kernel:
+            return native.add_mlp_(strip, *neighbours, layers, fc1.out_features, norm.eps)
         rows = project(fc1, norm(torch.cat((neighbours[0], strip, neighbours[1]))))
         rows = _convolve_rows(conv, rows, above=top > 0, below=top + height < H, residual=True, gelu=True)
         strip += project(fc2, rows)

@@ -1,6 +1,7 @@
 """Kernels in C++ for a CPU, compiled on the user's machine if asked to: each an op in one pass."""
 
 from .calls import (
+    add_mlp_,
     attention,
     depthwise_conv,
     linear,
@@ -15,6 +16,7 @@ HEAD_SIZES = (16, 32)
 __all__ = [
     "HEAD_SIZES",
     "INNER",
+    "add_mlp_",
     "attention",
     "depthwise_conv",
     "linear",

@@ -123,6 +123,27 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return out
 
 
+def add_mlp_(
+    x: Tensor, above: Tensor, below: Tensor, layers: Sequence[tuple[Tensor, Tensor]], hidden: int, eps: float
+) -> None:
+    """Adds to some rows of a map the MLP of their norm, by one thread.
+
+    Args:
+        x: the rows, contiguous, which are written over.
+        above: the row above them, or none.
+        below: the row below them, or none.
+        layers: weight and bias of norm, first product, depthwise convolution and second product.
+        hidden: channels of the hidden map.
+        eps: of the norm.
+
+    Shape:
+        - x: `(rows, W, c)`; above, below: `(1, W, c)` or `(0, W, c)`
+    """
+    neighbours = [row.data_ptr() if len(row) else 0 for row in (above, below)]
+    addresses = [tensor.data_ptr() for layer in layers for tensor in layer]
+    run("add_mlp", x.dtype, [x.data_ptr(), *neighbours, *x.shape, hidden, *addresses], eps)
+
+
 def map_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, *, gelu: bool) -> Tensor:
     """A norm over all of each map, through GELU where asked for, of contiguous maps.
 

@@ -22,10 +22,100 @@ struct Layer {
   const T *weight, *bias;
 };
 
+int64_t cells(int64_t length, int64_t side) { return (length + side - 1) / side; }
+
 template <typename P>
 int64_t number_of(const P* address) {
   return reinterpret_cast<int64_t>(address);
 }
+
+// The MLP of a block with its norm, added to a band of rows. It goes down a few rows at a time, so that hidden maps stay
+// in the cache: of the hidden map it keeps the rows that the convolution of the next few needs.
+template <typename T>
+struct Mlp {
+  int64_t W, c, hidden;
+  Layer<T> of_norm, fc1, conv, fc2;
+  double eps;
+  Buffer<float> packed1{packed_size<T>(c, hidden)}, packed2{packed_size<T>(hidden, c)};
+
+  int64_t panels1() const { return cells(hidden, 64); }
+  int64_t panels2() const { return cells(c, 64); }
+  void pack_any(int64_t panel) const {
+    if (panel < panels1())
+      pack(fc1.weight, c, hidden, panel, packed1.get());
+    else
+      pack(fc2.weight, hidden, c, panel - panels1(), packed2.get());
+  }
+
+  // `above` and `below` are the rows next to the band, as they were; null at the edge of the map.
+  void add(T* x, int64_t H, const T* above, const T* below) const {
+    constexpr int64_t kHidden = 1 << 18;  // bytes of the hidden rows of a step, about
+    const int64_t row = W * c, wide = W * hidden;
+    const int64_t step = std::max<int64_t>({1, kHidden / (wide * int64_t(sizeof(T))), cells(192, W)});
+    Buffer<T> normed(step * row), kept((step + 2) * wide), convolved(step * wide);
+    const auto widen = [&](const T* from, int64_t rows, T* to) {
+      const int64_t a[] = {number_of(from), number_of(of_norm.weight), number_of(of_norm.bias), number_of(normed.get()),
+                           rows * W,        c,                         0,                       1};
+      norm<T>(a, eps);
+      for (int64_t panel = 0; panel < panels1(); ++panel)
+        multiply<T>(normed.get(), rows * W, packed1.get(), fc1.bias, nullptr, to, c, hidden, panel);
+    };
+    T *last = kept.get(), *here = last + wide, *next = here + wide;  // the row above those of the step, and they
+    if (above) widen(above, 1, last);
+    widen(x, 1, here);
+    for (int64_t at = 0; at < H; at += step) {
+      const int64_t some = std::min(step, H - at), within = std::min(some, H - at - 1);
+      if (within > 0) widen(x + (at + 1) * row, within, next);
+      if (within < some && below) widen(below, 1, next + within * wide);
+      const bool is_above = at > 0 || above, is_below = at + some < H || below;
+      const int64_t a[] = {number_of(here), number_of(conv.weight), number_of(conv.bias), number_of(here),
+                           number_of(convolved.get()),
+                           1,    some, W,      hidden, 1,    1,
+                           some * wide, wide, hidden, some * wide, wide, hidden,
+                           is_above, is_below};
+      depthwise<T>(a);
+      T* rows = x + at * row;
+      for (int64_t panel = 0; panel < panels2(); ++panel)
+        multiply<T>(convolved.get(), some * W, packed2.get(), fc2.bias, rows, rows, hidden, c, panel);
+      std::copy_n(last + some * wide, 2 * wide, last);
+    }
+  }
+
+  // To a batch of maps, in as many bands for each thread.
+  void add_to_all(T* x, int64_t B, int64_t H, int64_t threads) const {
+    const int64_t row = W * c, height = cells(H, B % threads ? std::min(H, threads) : 1), bands = cells(H, height);
+    Buffer<T> edges(B * bands * 2 * row);  // the row above a band and the one below, before they are written over
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+#pragma omp for schedule(static) nowait
+      for (int64_t panel = 0; panel < panels1() + panels2(); ++panel) pack_any(panel);
+#pragma omp for schedule(static)
+      for (int64_t band = 0; band < B * bands; ++band) {
+        const int64_t top = band % bands * height, bottom = std::min(H, top + height);
+        const T* map = x + band / bands * H * row;
+        if (top > 0) std::copy_n(map + (top - 1) * row, row, edges.get() + band * 2 * row);
+        if (bottom < H) std::copy_n(map + bottom * row, row, edges.get() + (band * 2 + 1) * row);
+      }
+#pragma omp for schedule(static)
+      for (int64_t band = 0; band < B * bands; ++band) {
+        const int64_t top = band % bands * height, bottom = std::min(H, top + height);
+        const T* edge = edges.get() + band * 2 * row;
+        add(x + (band / bands * H + top) * row, bottom - top, top > 0 ? edge : nullptr, bottom < H ? edge + row : nullptr);
+      }
+    }
+  }
+};
+
+// To one band, by one thread.
+template <typename T>
+void add_mlp(const int64_t* a, double eps) {
+  const auto layer = [=](int i) { return Layer<T>{reinterpret_cast<T*>(a[i]), reinterpret_cast<T*>(a[i + 1])}; };
+  const Mlp<T> mlp{a[4], a[5], a[6], layer(7), layer(9), layer(11), layer(13), eps};
+  for (int64_t panel = 0; panel < mlp.panels1() + mlp.panels2(); ++panel) mlp.pack_any(panel);
+  mlp.add(reinterpret_cast<T*>(a[0]), a[3], reinterpret_cast<T*>(a[1]), reinterpret_cast<T*>(a[2]));
+}
+
+constexpr int64_t kInRows = 784;  // of images with as many tokens the MLP takes a few rows at a time
 
 // A block's numbers: what all kinds of blocks have; what follows is each kind's own.
 template <int D, typename T>
@@ -86,6 +176,7 @@ struct Block {
     Buffer<T> y(tokens * c);
     convolve(positional, branch, wide, found, y.get(), c, false);
     project(proj, y.get(), out, tokens, c, c, x);
+    if (H * W >= kInRows) return Mlp<T>{W, c, hidden, norm2, fc1, conv, fc2, eps}.add_to_all(out, B, H, threads);
     normalize(norm2, out, y.get(), tokens, eps);
     Buffer<T> wider(tokens * hidden), convolved(tokens * hidden);
     project(fc1, y.get(), wider.get(), tokens, c, hidden);
@@ -93,8 +184,6 @@ struct Block {
     project(fc2, convolved.get(), out, tokens, hidden, c, out);
   }
 };
-
-int64_t cells(int64_t length, int64_t side) { return (length + side - 1) / side; }
 
 // Its own numbers: two layers, address of significance, heads of a half, size of windows, stride, side of pooled cells.
 template <int D, typename T>
@@ -190,6 +279,7 @@ void global(const int64_t* a, double eps1, double eps2) {
   FOR_HEADS_OF(16, T, name)                                                                               \
   FOR_HEADS_OF(32, T, name)
 #define PRODUCTS(T, name)                                                                                 \
+  void add_mlp_##name(const int64_t* a, double eps) { add_mlp<T>(a, eps); }                               \
   void linear_##name(const int64_t* a) { linear<T>(a); }                                                  \
   BLOCKS_OF(16, T, name)                                                                                  \
   BLOCKS_OF(32, T, name)

@@ -456,17 +456,17 @@ struct Product {
   int64_t out_stride;
 
   template <int V>
-  void run(int64_t begin, int64_t end) const {
-    int64_t r = begin;
-    for (; r + 6 <= end; r += 6) rows<6, V>(r, r - begin);
-    for (; r + 2 <= end; r += 2) rows<2, V>(r, r - begin);
-    for (; r < end; ++r) rows<1, V>(r, r - begin);
+  void run(int64_t count) const {
+    int64_t r = 0;
+    for (; r + 6 <= count; r += 6) rows<6, V>(r);
+    for (; r + 2 <= count; r += 2) rows<2, V>(r);
+    for (; r < count; ++r) rows<1, V>(r);
   }
 
   template <int R, int V>
-  void rows(int64_t first, int64_t within) const {
+  void rows(int64_t first) const {
     const T* in = x + first * x_stride;
-    float* so_far = sums + within * sums_stride;
+    float* so_far = sums + first * sums_stride;
     Vec totals[R][V];
     for (int r = 0; r < R; ++r)
       for (int v = 0; v < V; ++v) {
@@ -491,44 +491,64 @@ struct Product {
   }
 };
 
+// Units that the weights of a product take, in panels of 64 columns.
+template <typename T>
+int64_t packed_size(int64_t K, int64_t O) {
+  return (O + 63) / 64 * 64 * (K / Unit<T>::kNumbers);
+}
+
+// A panel of weights `(O, K)`, a unit of the inner dimension after another.
+template <typename T>
+void pack(const T* weight, int64_t K, int64_t O, int64_t panel, float* packed) {
+  const int64_t units = K / Unit<T>::kNumbers;
+  for (int64_t o = 0; o < std::min<int64_t>(64, O - panel * 64); o += kLanes)
+    for (int64_t k = 0; k < units; k += kLanes) {
+      Vec tile[kLanes];
+      for (int i = 0; i < kLanes; ++i)
+        tile[i] = load(reinterpret_cast<const float*>(weight + (panel * 64 + o + i) * K) + k);
+      turn(tile);
+      for (int i = 0; i < kLanes; ++i) store(packed + panel * 64 * units + (k + i) * 64 + o, tile[i]);
+    }
+}
+
+// The columns of a panel of `x @ weight.T + bias + more`, for some rows.
+template <typename T>
+void multiply(const T* x, int64_t rows, const float* packed, const T* bias, const T* more, T* out, int64_t K, int64_t O,
+              int64_t panel) {
+  constexpr int kNumbers = Unit<T>::kNumbers;
+  const int64_t units = K / kNumbers, first = panel * 64;
+  float* sums = scratch(2, size_t(rows) * 64);
+  for (int64_t k = 0; k < units; k += kInner) {
+    const int some = int(std::min<int64_t>(kInner, units - k));
+    const Product<T> product{x + k * kNumbers, K, packed + first * units + k * 64, some, k ? nullptr : bias + first,
+                             more ? more + first : nullptr, O, sums, 64, k + some == units ? out + first : nullptr, O};
+    switch (std::min<int64_t>(4, (O - first) / kLanes)) {
+      case 1: product.template run<1>(rows); break;
+      case 2: product.template run<2>(rows); break;
+      case 3: product.template run<3>(rows); break;
+      default: product.template run<4>(rows);
+    }
+  }
+}
+
 template <typename T>
 void linear(const int64_t* a) {
   const T *x = reinterpret_cast<T*>(a[0]), *weight = reinterpret_cast<T*>(a[1]);
   const T *bias = reinterpret_cast<T*>(a[2]), *more = reinterpret_cast<T*>(a[3]);  // the latter may be null
   T* out = reinterpret_cast<T*>(a[4]);
-  const int64_t rows = a[5], K = a[6], O = a[7], threads = a[8];
-  constexpr int kNumbers = Unit<T>::kNumbers;
-  const int64_t units = K / kNumbers, panels = (O + 63) / 64;
-  float* packed = scratch(3, size_t(panels) * 64 * units);
+  const int64_t rows = a[5], K = a[6], O = a[7], threads = a[8], panels = (O + 63) / 64;
+  float* packed = scratch(3, packed_size<T>(K, O));
   const int64_t blocks = std::max<int64_t>(1, rows / 192), step = ((rows + blocks - 1) / blocks + 5) / 6 * 6;
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
 #pragma omp for schedule(static)
-    for (int64_t panel = 0; panel < panels; ++panel)
-      for (int64_t o = 0; o < std::min<int64_t>(64, O - panel * 64); o += kLanes)
-        for (int64_t k = 0; k < units; k += kLanes) {
-          Vec tile[kLanes];
-          for (int i = 0; i < kLanes; ++i)
-            tile[i] = load(reinterpret_cast<const float*>(weight + (panel * 64 + o + i) * K) + k);
-          turn(tile);
-          for (int i = 0; i < kLanes; ++i) store(packed + panel * 64 * units + (k + i) * 64 + o, tile[i]);
-        }
-    float* sums = scratch(2, size_t(step) * 64);
+    for (int64_t panel = 0; panel < panels; ++panel) pack(weight, K, O, panel, packed);
 #pragma omp for schedule(static)
     for (int64_t item = 0; item < blocks * panels; ++item) {
-      const int64_t begin = item / panels * step, end = std::min(rows, begin + step), panel = item % panels;
-      for (int64_t k = 0; k < units; k += kInner) {
-        const int some = int(std::min<int64_t>(kInner, units - k));
-        const Product<T> product{x + k * kNumbers, K, packed + panel * 64 * units + k * 64, some,
-                                 k ? nullptr : bias + panel * 64, more ? more + panel * 64 : nullptr, O, sums, 64,
-                                 k + some == units ? out + panel * 64 : nullptr, O};
-        switch (std::min<int64_t>(4, (O - panel * 64) / kLanes)) {
-          case 1: product.template run<1>(begin, end); break;
-          case 2: product.template run<2>(begin, end); break;
-          case 3: product.template run<3>(begin, end); break;
-          default: product.template run<4>(begin, end);
-        }
-      }
+      const int64_t begin = item / panels * step, some = std::min(rows, begin + step) - begin;
+      if (some > 0)
+        multiply(x + begin * K, some, packed, bias, more ? more + begin * O : nullptr, out + begin * O, K, O,
+                 item % panels);
     }
   }
 }
