@@ -12,6 +12,7 @@ from sgformer.ops import (
     map_norm,
     merge_tokens,
     native,
+    rank_tokens,
     window_attention,
 )
 from sgformer.ops.depthwise_conv.reference import convolve
@@ -99,6 +100,14 @@ def test_depthwise_conv_of_some_rows_of_a_map():
         edges = {"above": top > 0, "below": bottom < 9}
         rows = native.depthwise_conv(x[:, top:bottom], weight, bias, None, gelu=False, **edges)
         assert torch.equal(rows, whole[:, top:bottom])
+
+
+def test_ranking():
+    x = torch.randn(3, 501)
+    x[1] = x[1].round()  # ties
+    x[2, :9] = torch.tensor([0.0, -0.0, 0.0, float("nan"), float("inf"), -float("inf"), -float("nan"), -0.0, 1e-42])
+    assert torch.equal(rank_tokens(x, backend="native"), rank_tokens(x, backend="reference"))
+    assert torch.equal(rank_tokens(x[:, 1:], backend="native"), rank_tokens(x[:, 1:], backend="reference"))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -62,8 +62,8 @@ def benchmark(
         mode: What is timed: a prediction, a step of training (forward, backward and AdamW), or each.
         dtype: Of the weights in inference, of autocast in training; several are taken one after the other.
         float32: Whose products in float32 on a CPU: ``default`` for PyTorch's own choice, ``fast`` for
-            `sgformer.fast_float32`, with the kernels of `sgformer.fast.use_kernels` for models of this package; or
-            ``both``.
+            `sgformer.fast_float32`, with the kernels of `sgformer.fast.use_kernels` for models of this package, which
+            have them in bfloat16, too; or ``both``.
         compile: Whether models run through torch.compile.
         neighbours: How many other processes keep a core busy meanwhile; 0.5 for one that sleeps half of the time.
         rounds: Samples of each model; each lasts a tenth of a second at least.
@@ -110,9 +110,14 @@ def benchmark(
     products = ["default", "fast"] if float32 == "both" else [float32]
 
     def group(size: tuple[int, int], how: str, precision: str, translate: bool) -> list["Case"]:
-        choices = products if precision == "float32" and where == "cpu" else ["default"]
         settings = batch_size, how, precision, translate, where
-        return [measure.Case(model, *size, *settings, choice) for choice in choices for model in models]
+
+        def choices(model: str) -> list[str]:
+            has_kernels = precision == "bfloat16" and how == "inference" and model.startswith("sgformer")
+            return products if where == "cpu" and (precision == "float32" or has_kernels) else ["default"]
+
+        cases = [(model, choice) for choice in ("default", "fast") for model in models if choice in choices(model)]
+        return [measure.Case(model, *size, *settings, choice) for model, choice in cases]
 
     groups = [group(*each) for each in itertools.product(sizes, mode, dtype, compiled)]
     # Counting builds each model once, without memory: a name that is wrong shows before anything is timed.

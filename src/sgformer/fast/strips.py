@@ -76,18 +76,18 @@ def _add_mlp_(x: Tensor, norm: nn.LayerNorm, fc1: nn.Linear, conv: nn.Conv2d, fc
     height = _height(H, KERNEL_ROWS if by_kernel else max(2, STRIP_SIZE // (W * fc1.out_features)))
     strips = [(b, top) for b in range(B) for top in range(0, H, height)]
     # What a strip needs of its neighbours, before they are overwritten.
-    above = [x[b, max(top - 1, 0) : top].clone() for b, top in strips]
-    below = [x[b, top + height : top + height + 1].clone() for b, top in strips]
+    rows_above = [x[b, max(top - 1, 0) : top].clone() for b, top in strips]
+    rows_below = [x[b, top + height : top + height + 1].clone() for b, top in strips]
 
-    def add(b: int, top: int, *neighbours: Tensor) -> None:
+    def add(b: int, top: int, above: Tensor, below: Tensor) -> None:
         strip = x[b, top : top + height]
         if by_kernel:
-            return native.add_mlp_(strip, *neighbours, layers, fc1.out_features, norm.eps)
-        rows = project(fc1, norm(torch.cat((neighbours[0], strip, neighbours[1]))))
+            return native.add_mlp_(strip, above, below, layers, fc1.out_features, norm.eps)
+        rows = project(fc1, norm(torch.cat((above, strip, below))))
         rows = _convolve_rows(conv, rows, above=top > 0, below=top + height < H, residual=True, gelu=True)
         strip += project(fc2, rows)
 
-    each(add, [(*strip, *rows) for strip, *rows in zip(strips, above, below, strict=True)])
+    each(add, [(*strip, *rows) for strip, *rows in zip(strips, rows_above, rows_below, strict=True)])
     return x
 
 

@@ -7,6 +7,7 @@ from .calls import (
     linear,
     map_norm,
     merge_tokens,
+    rank_tokens,
     window_attention,
 )
 from .library import INNER, objection, run, use_kernels
@@ -23,6 +24,7 @@ __all__ = [
     "map_norm",
     "merge_tokens",
     "objection",
+    "rank_tokens",
     "run",
     "use_kernels",
     "window_attention",

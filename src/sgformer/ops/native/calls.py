@@ -123,6 +123,15 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return out
 
 
+def rank_tokens(significance: Tensor) -> Tensor:
+    """Indices of tokens `(B, N)` in order, ties by their place, NaN last."""
+    B, N = significance.shape
+    out = torch.empty((B, N), dtype=torch.int64)
+    numbers = [significance.data_ptr(), out.data_ptr(), B, N, significance.stride(0), torch.get_num_threads()]
+    run("rank", significance.dtype, numbers)
+    return out
+
+
 def add_mlp_(
     x: Tensor, above: Tensor, below: Tensor, layers: Sequence[tuple[Tensor, Tensor]], hidden: int, eps: float
 ) -> None:

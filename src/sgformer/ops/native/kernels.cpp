@@ -285,6 +285,7 @@ void global(const int64_t* a, double eps1, double eps2) {
   BLOCKS_OF(32, T, name)
 
 extern "C" {
+void rank_float32(const int64_t* a) { rank(a); }
 FOR(float, float32)
 FOR(BFloat16, bfloat16)
 PRODUCTS(float, float32)

@@ -362,6 +362,26 @@ void depthwise(const int64_t* a) {
 
 // -------------------------------------------------------------------------------------------------------- merging
 
+// Indices of tokens in order: place and value are one whole number, so that ties keep their order and NaN is last.
+void rank(const int64_t* a) {
+  const float* significance = reinterpret_cast<float*>(a[0]);
+  int64_t* out = reinterpret_cast<int64_t*>(a[1]);
+  const int64_t B = a[2], N = a[3], stride = a[4], threads = a[5];
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1 && B > 1)
+  for (int64_t b = 0; b < B; ++b) {
+    int64_t* to = out + b * N;
+    for (int64_t n = 0; n < N; ++n) {
+      const float x = significance[b * stride + n] + 0.0f;  // no negative zero
+      int32_t bits;
+      __builtin_memcpy(&bits, &x, sizeof bits);
+      if (bits < 0) bits ^= 0x7fffffff;  // the order of negative numbers turned over
+      to[n] = (int64_t(x != x ? INT32_MAX : bits) << 32) | n;
+    }
+    std::sort(to, to + N);
+    for (int64_t n = 0; n < N; ++n) to[n] &= UINT32_MAX;
+  }
+}
+
 template <typename T>
 void merge(const int64_t* a) {
   const T* x = reinterpret_cast<T*>(a[0]);

@@ -5,11 +5,12 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..dispatch import Backend, choose, never, unless_exporting
-from . import exportable, reference
+from . import exportable, native, reference
 
 # The most preferred first.
 BACKENDS = {
     "exportable": Backend(exportable.rank, never, unless_exporting),
+    "native": Backend(native.rank, native.why_not, never),
     "reference": Backend(reference.rank, never, never),
 }
 
@@ -19,7 +20,7 @@ def rank_tokens(significance: Tensor, *, backend: str = "auto") -> Tensor:
 
     Args:
         significance: one number per token.
-        backend: `"reference"`, `"exportable"` for exported programs, or `"auto"`.
+        backend: `"reference"`, `"exportable"` for exported programs, `"native"`, a kernel for a CPU, or `"auto"`.
 
     Shape:
         - significance: `(B, H, W)` or `(B, N)`
