@@ -1,6 +1,6 @@
 """What an image of 800x1333 costs in a detector, and how much of a training batch is padding.
 
-    python benchmarks/detection_cost.py run                seconds and memory; four minutes on two quiet cores
+    python benchmarks/detection_cost.py run                seconds and memory; six minutes on two quiet cores
     python benchmarks/detection_cost.py padding FOLDER     of the data sets in a folder, by their recipes
     python benchmarks/detection_cost.py tables             result files become the tables of docs/detection.md
 
@@ -36,19 +36,25 @@ CASES: list[tuple[str, str, dict[str, Any], tuple[int, int]]] = [
     ("resnet50", "resnet50", {}, SIZE),
     ("sgformer_s, padded", "sgformer_s", {}, (1333, 1333)),
 ]
+# Products as PyTorch has them, and for some by `sgformer.fast_float32`, with kernels in C++ for models of this package.
+PRODUCTS = [(case, "default") for case in CASES] + [(case, "fast") for case in CASES[:4]]
 # Data sets with images of unlike sizes; they are in folders of their recipes' names.
 PADDED = ("nuclei", "coco_tiny80")
 
 
-def measure(shown: str, name: str, kwargs: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
+def measure(shown: str, name: str, kwargs: dict[str, Any], size: tuple[int, int], products: str) -> dict[str, Any]:
     """One case, in this process."""
     import torch
 
-    import sgformer  # noqa: F401
+    import sgformer
     from sgformer.tasks.detection import Detector
     from sgformer.tasks.detection.heads import HeadOptions
     from sgformer.tasks.detection.model import Preprocessing
 
+    sgformer.fast.keep_freed_memory()
+    if products == "fast":
+        sgformer.fast_float32()
+        sgformer.fast.use_kernels()
     torch.manual_seed(0)
     model = Detector(
         name,
@@ -76,6 +82,7 @@ def measure(shown: str, name: str, kwargs: dict[str, Any], size: tuple[int, int]
         sys.exit(f"{shown} takes {peak:.1f} GiB, more than {LIMIT_GIB}")
     return {
         "model": shown,
+        "products": products,
         "height": size[0],
         "width": size[1],
         "mparams": round(sum(parameter.numel() for parameter in model.parameters()) / 1e6, 1),
@@ -98,10 +105,10 @@ def run() -> None:
     from sgformer.engine.fit import describe_environment
 
     rows = []
-    for number in range(len(CASES)):
+    for number, (case, products) in enumerate(PRODUCTS):
         done = subprocess.run([sys.executable, __file__, "case", str(number)], capture_output=True, text=True)
         if done.returncode:
-            sys.exit(f"{CASES[number][0]}: {done.stderr}")
+            sys.exit(f"{case[0]}, {products}: {done.stderr}")
         rows.append(json.loads(done.stdout.splitlines()[-1]))
         print(rows[-1], flush=True)
     version, date = torch.__version__.split("+")[0], datetime.date.today()
@@ -159,11 +166,11 @@ def _read(path: Path) -> list[dict[str, str]]:
 
 def _cost_table() -> str:
     paths = sorted(RESULTS.glob("detection_cost_*.csv"), key=lambda path: _machine(path)["date"])
-    lines = ["Backbone", "Pixels", "Parameters", "Seconds", "Seconds of the backbone", "Peak memory, GiB"]
+    lines = ["Backbone", "Products", "Pixels", "Parameters", "Seconds", "Seconds of the backbone", "Peak memory, GiB"]
     lines = [f"| {' | '.join(lines)} |", "|---" * len(lines) + "|"]
     for row in _read(paths[-1]):
         size = f"{row['height']}x{row['width']}"
-        cells = [f"`{row['model']}`", size, f"{row['mparams']}M", *_seconds(row), row["peak_gib"]]
+        cells = [f"`{row['model']}`", row.get("products", "default"), size, f"{row['mparams']}M", *_seconds(row), row["peak_gib"]]
         lines.append(f"| {' | '.join(cells)} |")
     machine = _machine(paths[-1])
     lines += ["", f"`{paths[-1].name}`: {machine['processor']}, threads: {machine['num_threads']}."]
@@ -206,6 +213,7 @@ if __name__ == "__main__":
         case ["tables"]:
             tables()
         case ["case", number]:
-            print(json.dumps(measure(*CASES[int(number)])))
+            case, products = PRODUCTS[int(number)]
+            print(json.dumps(measure(*case, products)))
         case _:
             sys.exit(__doc__)
