@@ -5,7 +5,9 @@ import torch
 import torch.nn.functional as F
 
 from sgformer.ops import attention, by_heads
-from sgformer.ops.attention import products
+from sgformer.ops.attention import anew, products
+from sgformer.ops.attention.api import explain_backends
+from sgformer.ops.float32 import is_fast
 
 
 def results(function, inputs):
@@ -65,3 +67,29 @@ def test_an_empty_batch_is_taken():
     q, k = torch.randn(0, 2, 1200, 8), torch.randn(0, 2, 1000, 8)
     assert attention(q, k, k).shape == (0, 2, 1200, 8)
     assert by_heads.attend(q, k, k, 1.0)[1].shape == (0, 1000)
+
+
+def of_heads(*shapes, dtype):
+    """Queries, keys and values that lie in memory as projections write them, for a gradient."""
+    torch.manual_seed(0)
+    return [torch.randn(B, n, a, d, dtype=dtype).transpose(1, 2).requires_grad_() for B, a, n, d in shapes]
+
+
+@pytest.mark.parametrize("piece", [2**20, 100])
+def test_weights_computed_once_more_give_the_gradients(piece, monkeypatch):
+    monkeypatch.setattr(anew, "PIECE", piece)
+    q, k, v = of_heads((3, 2, 9, 8), (3, 2, 5, 8), (3, 2, 5, 8), dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda *x: attention(*x, backend="anew"), (q, k, v))
+    found = attention(q, k, v, backend="anew")
+    torch.testing.assert_close(found, attention(q, k, v, backend="reference"), rtol=1e-12, atol=1e-12)
+    with pytest.raises(RuntimeError, match="second derivative"):
+        torch.autograd.grad(found.sum(), q, create_graph=True)
+
+
+def test_a_gradient_of_small_heads_takes_fast_products():
+    q, k, v = of_heads((2, 2, 60, 32), (2, 2, 49, 32), (2, 2, 49, 32), dtype=torch.float32)
+    with torch.no_grad():
+        assert explain_backends(q, k, v)["anew"] != "yes"
+    assert (anew.why_slow(q, k, v) is None) == is_fast()
+    large = q.repeat(1, 1, 100, 1)
+    assert anew.why_slow(large, large, large) is not None

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..dispatch import Backend, choose, explain, never, unless_exporting
-from . import exportable, native, products, reference
+from . import anew, exportable, native, products, reference
 
 
 def _fused(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -17,6 +17,7 @@ def _fused(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 BACKENDS = {
     "exportable": Backend(exportable.attend, never, unless_exporting),
     "native": Backend(native.attend, native.why_not, never),
+    "anew": Backend(anew.attend, anew.why_not, anew.why_slow),
     "products": Backend(products.attend, never, products.why_slow),
     "sdpa": Backend(_fused, never, never),
     "reference": Backend(reference.attend, never, never),
@@ -31,8 +32,9 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, backend: str = "auto") -> Tens
         k: keys.
         v: values.
         backend: `"reference"`, the plain definition; `"sdpa"`, PyTorch's fused attention; `"products"`, two plain
-            products in the precision of the inputs; `"native"`, a kernel for a CPU, where there is
-            one. `"auto"` chooses, and `explain_backends` says why.
+            products in the precision of the inputs; `"anew"`, the same for a gradient, which computes the weights
+            once more; `"native"`, a kernel for a CPU, where there is one. `"auto"` chooses, and `explain_backends` says
+            why.
 
     Raises:
         ValueError: if the backend's name does not fit, or it cannot serve.

@@ -1,0 +1,88 @@
+"""`attention` for a gradient on a CPU by plain products, with the weights computed once more in the backward pass.
+
+PyTorch's fused kernel keeps as little, but its backward pass takes many times as long where heads are small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from ..dispatch import is_transformed
+from ..first_order import first_order
+from ..float32 import is_fast
+from . import native, products
+from .reference import scaled_products
+
+# Weights that are computed at a time: 4 MB, which stay in the cache.
+PIECE = 2**20
+# Of a head with more weights the fused kernel computes the gradient faster.
+MAX_HEAD_WEIGHTS = 2**18
+
+
+def why_not(q: Tensor, k: Tensor, v: Tensor) -> str | None:
+    """None, or a sentence."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return "a compiler or an exporter follows, which chooses by itself"
+    if any(type(x) not in (Tensor, nn.Parameter) for x in (q, k, v)):
+        return "a tensor is of a kind of its own"
+    if torch.is_autocast_enabled(q.device.type) or is_transformed():
+        return "autocast or a transform of torch.func is on"
+    return None
+
+
+def why_slow(q: Tensor, k: Tensor, v: Tensor) -> str | None:
+    """None, or a sentence: PyTorch's fused attention does better, or nothing has to be kept."""
+    if q.device.type != "cpu" or q.dtype is not torch.float32 or not is_fast():
+        return "it is for a CPU with fast products in float32"
+    if not torch.is_grad_enabled() or not any(x.requires_grad for x in (q, k, v)):
+        return "no gradient is wanted"
+    return "heads are large" if q.shape[2] * k.shape[2] > MAX_HEAD_WEIGHTS else None
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Softmax attention, which keeps only its inputs. Has no second derivative.
+
+    Shape:
+        - q: `(B, a, N, d)`; k, v: `(B, a, M, d)`
+        - returns: `(B, a, N, d)`
+    """
+    return _Anew.apply(q, k, v)  # pyright: ignore
+
+
+def _pieces(*maps: Tensor, weights: int) -> Iterator[tuple[Tensor, ...]]:
+    """Some images at a time, for tensors with this many weights an image."""
+    return zip(*(x.split(max(1, PIECE // max(1, weights))) for x in maps), strict=True)
+
+
+class _Anew(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        ctx.save_for_backward(q, k, v)
+        if native.why_not(q, k, v) is None:
+            return native.attend(q, k, v)
+        weights = q.shape[1] * q.shape[2] * k.shape[2]
+        return torch.cat([products.attend(*piece) for piece in _pieces(q, k, v, weights=weights)])
+
+    @staticmethod
+    @first_order
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:  # pyright: ignore
+        q, k, v = ctx.saved_tensors
+        weights = q.shape[1] * q.shape[2] * k.shape[2]
+        found = [_gradients(*piece) for piece in _pieces(grad, q, k, v, weights=weights)]
+        return tuple(map(torch.cat, zip(*found, strict=True)))
+
+
+def _gradients(grad: Tensor, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    scale = q.shape[-1] ** -0.5
+    weights = scaled_products(q, k, scale).softmax(-1)
+    grad_v = weights.mT @ grad
+    grad_scores = grad @ v.mT
+    # Softmax: dS = P * (dP - sum(P * dP)).
+    grad_scores -= (weights * grad_scores).sum(-1, keepdim=True)
+    grad_scores *= weights
+    return scale * (grad_scores @ k), scale * (grad_scores.mT @ q), grad_v
