@@ -170,7 +170,8 @@ def _cost_table() -> str:
     lines = [f"| {' | '.join(lines)} |", "|---" * len(lines) + "|"]
     for row in _read(paths[-1]):
         size = f"{row['height']}x{row['width']}"
-        cells = [f"`{row['model']}`", row.get("products", "default"), size, f"{row['mparams']}M", *_seconds(row), row["peak_gib"]]
+        cells = [f"`{row['model']}`", row.get("products", "default"), size, f"{row['mparams']}M"]
+        cells += [*_seconds(row), row["peak_gib"]]
         lines.append(f"| {' | '.join(cells)} |")
     machine = _machine(paths[-1])
     lines += ["", f"`{paths[-1].name}`: {machine['processor']}, threads: {machine['num_threads']}."]
