@@ -3,7 +3,10 @@
 IMAGES is a folder of photographs, of which a hundred are taken. Each runtime runs in a process of its own, by the
 interpreter that `--python` names for it, since some want packages that others cannot live with; one that lacks its
 package is left out, and so is one whose results are there already. Every file is compared with the model itself, on the
-same images at two sizes, with the ranking of tokens held as in the check of `sgformer export`. Results go to
+same images at two sizes, with the ranking of tokens held as in the check of `sgformer export`. One row is the model
+itself in float64: what its own rounding in float32 does. Of each image whose surest class is another, the results hold
+how far apart its two best logits are, how many tokens each pair of blocks ranks otherwise, and whether the class is the
+same with the ranking held. Results go to
 `benchmarks/results/runtimes/<name>.json`, and the table in docs/export.md is written from them. On a machine that does
 other work, `--files FOLDER` keeps the files, and `--time NAME` takes the seconds of one runtime when it is quiet.
 """
@@ -33,9 +36,11 @@ from export_speed import machine
 from PIL import Image
 
 import sgformer
+from sgformer.backbone.ranking import hold_significance, record_significance
 from sgformer.commands.export import export
 from sgformer.exporters import check, parts
 from sgformer.exporters.formats import open_exported
+from sgformer.ops import rank_tokens
 from sgformer.tasks.folders import find_images
 from sgformer.tasks.images import read_image
 
@@ -44,6 +49,7 @@ WEIGHTS = ROOT / "src" / "sgformer" / "weights" / "sgformer_t.safetensors"
 RESULTS = ROOT / "benchmarks" / "results" / "runtimes"
 PAGE = ROOT / "docs" / "export.md"
 START, END = "<!-- written by benchmarks/runtimes.py -->\n", "<!-- until here -->\n"
+FLOAT64 = "the model in float64"
 NUM_IMAGES = 100
 SIZES = ((224, 224), (160, 208))
 Run = Callable[[np.ndarray], Sequence[np.ndarray]]
@@ -53,6 +59,12 @@ def ours(path: Path, size: tuple[int, int]) -> Run:
     """As this package opens its files."""
     run = open_exported(path, threads=1)
     return lambda x: [y.numpy() for y in run(torch.from_numpy(x))]
+
+
+def in_float64(path: Path, size: tuple[int, int]) -> Run:
+    """The model itself in float64, as if it were a file."""
+    module = parts.part_of(sgformer.load(WEIGHTS)).module.double()
+    return lambda x: [y.float().numpy() for y in module(torch.from_numpy(x).double())]
 
 
 def openvino_by_default(path: Path, size: tuple[int, int]) -> Run:
@@ -100,7 +112,8 @@ class Runtime:
         suffix: of the file that it reads.
         open: opens a file for a size.
         open_file: whether one file takes every size; otherwise there is one a size.
-        options: of `export`.
+        int8: whether its matrix products are in 8 bits.
+        float32: whether it computes in float32, so that only the ranking may set it apart from the model.
     """
 
     package: str
@@ -108,14 +121,16 @@ class Runtime:
     open: Callable[[Path, tuple[int, int]], Run] = ours
     open_file: bool = True
     int8: bool = False
+    float32: bool = True
 
 
 RUNTIMES = {
+    FLOAT64: Runtime("torch", "", in_float64),
     "PyTorch": Runtime("torch", ".pt2"),
     "ONNX Runtime": Runtime("onnxruntime", ".onnx"),
-    "ONNX Runtime, int8": Runtime("onnxruntime", ".onnx", int8=True),
+    "ONNX Runtime, int8": Runtime("onnxruntime", ".onnx", int8=True, float32=False),
     "OpenVINO": Runtime("openvino", ".xml"),
-    "OpenVINO, its defaults": Runtime("openvino", ".xml", openvino_by_default),
+    "OpenVINO, its defaults": Runtime("openvino", ".xml", openvino_by_default, float32=False),
     "MNN": Runtime("MNN", ".onnx", mnn),
     "tract": Runtime("tract", ".onnx", tract),
     "tract, a file a size": Runtime("tract", ".onnx", tract, open_file=False),
@@ -130,6 +145,8 @@ def name_of_file(name: str) -> str:
 
 def make(runtime: Runtime, size: tuple[int, int], folder: Path) -> Path:
     """The exported file for a size, made where it is not there."""
+    if not runtime.suffix:
+        return folder
     fixed = None if runtime.open_file else size
     kind = f"{'x'.join(map(str, fixed)) if fixed else 'open'}{'_int8' if runtime.int8 else ''}"
     path = folder / f"{kind}{runtime.suffix}"
@@ -160,6 +177,8 @@ def measure(name: str, images: list[Path], folder: Path) -> dict[str, Any]:
         try:
             run = runtime.open(make(runtime, size, folder), size)
             found["sizes"][key] = compare(run, part, images, size, mean, std)
+            if name != FLOAT64:  # the same for all
+                del found["sizes"][key]["gaps"]
         except Exception as error:
             traceback.print_exc()
             said = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:150]}"
@@ -170,9 +189,9 @@ def measure(name: str, images: list[Path], folder: Path) -> dict[str, Any]:
 
 @torch.inference_mode()
 def compare(run: Run, part: parts.Part, images: list[Path], size: tuple[int, int], mean: Any, std: Any) -> dict:
-    """The largest differences with the ranking held, how often both name the same class, and seconds an image."""
+    """The largest differences with the ranking held, where the surest class is another, and seconds an image."""
     held = absolute = of_maps = 0.0
-    same, seconds, eager = 0, [], []
+    same_held, gaps, moves, others, seconds, eager = 0, [], [], [], [], []
     for path in images:
         image = read_image(path).resize(size[::-1], Image.Resampling.BICUBIC)
         x = ((np.asarray(image, np.float32) / 255).transpose(2, 0, 1) - mean) / std
@@ -181,10 +200,27 @@ def compare(run: Run, part: parts.Part, images: list[Path], size: tuple[int, int
         given = [torch.from_numpy(np.array(y)) for y in run(x)]
         seconds.append(time.perf_counter() - start)
         tensor = torch.from_numpy(x)
-        start = time.perf_counter()
-        (logits,) = part.reference(tensor)
-        eager.append(time.perf_counter() - start)
-        same += int(given[0].argmax() == logits.argmax())
+        with record_significance(part.backbone) as measured:
+            start = time.perf_counter()
+            (logits,) = part.reference(tensor)
+            eager.append(time.perf_counter() - start)
+        with hold_significance(part.backbone, given[1:]):
+            (logits_held,) = part.reference(tensor)
+        best, second = logits[0].topk(2).values.tolist()
+        gaps.append(best - second)
+        moves.append(float((given[0] - logits).abs().max()))
+        same_held += int(given[0].argmax() == logits_held.argmax())
+        if given[0].argmax() != logits.argmax():
+            pairs = [(rank_tokens(ours), rank_tokens(theirs)) for ours, theirs in zip(measured, given[1:], strict=True)]
+            others.append(
+                {
+                    "image": path.name,
+                    "gap": round(gaps[-1], 4),
+                    "moved": round(moves[-1], 4),
+                    "ranked_otherwise": [int((ours != theirs).sum()) for ours, theirs in pairs],
+                    "same_held": bool(given[0].argmax() == logits_held.argmax()),
+                }
+            )
         for output, (difference, largest) in check.differences(part, tensor, given).items():
             if output == "logits":
                 absolute, held = max(absolute, difference), max(held, difference / max(1.0, largest))
@@ -192,7 +228,11 @@ def compare(run: Run, part: parts.Part, images: list[Path], size: tuple[int, int
                 of_maps = max(of_maps, difference / max(1.0, largest))
     return {
         "images": len(images),
-        "same_top1": same,
+        "same_top1": len(images) - len(others),
+        "same_top1_held": same_held,
+        "others": others,
+        "moved": {"median": round(float(np.median(moves)), 4), "most": round(max(moves), 4)},
+        "gaps": [round(gap, 4) for gap in gaps],
         "held": float(f"{held:.1e}"),
         "held_absolute": float(f"{absolute:.1e}"),
         "significance": float(f"{of_maps:.1e}"),
@@ -212,22 +252,42 @@ def seconds(name: str, folder: Path) -> float:
     return round(float(np.median(times[3:])), 4)
 
 
+def is_sure(gap: float, size: str, results: dict[str, dict]) -> bool:
+    """Whether an image's two best logits are further apart than the model's own rounding in float32 can move them."""
+    return gap > 2 * results[FLOAT64]["sizes"][size]["moved"]["most"]
+
+
 def table(results: dict[str, dict]) -> str:
-    """The table of the page, from what was run."""
-    heads = ["runtime", "file", *(f"held, {h}x{w} | same class" for h, w in SIZES), "seconds, 224x224"]
-    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * (3 + 2 * len(SIZES))]
+    """The table of the page, from what was run.
+
+    Raises:
+        SystemExit: A runtime in float32 names another class where the ranking is held, or the model is sure.
+    """
+    heads = ["runtime", "file", *(f"held, {h}x{w} | same class | of the sure" for h, w in SIZES), "seconds, 224x224"]
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * (3 + 3 * len(SIZES))]
     for name, found in results.items():
         version = found["package"].rsplit(" ", 1)[1]
-        file = f"`{found['file']}`, {'open' if RUNTIMES[name].open_file else 'a file a size'}"
-        cells = [f"{name} {version}", file]
+        kind = "open" if RUNTIMES[name].open_file else "a file a size"
+        cells = [f"{name} {version}", f"`{found['file']}`, {kind}" if found["file"] else ""]
         for height, width in SIZES:
-            row = found["sizes"].get(f"{height}x{width}")
+            size = f"{height}x{width}"
+            row = found["sizes"].get(size)
             if row is None:
-                cells += ["not run", ""]
+                cells += ["not run", "", ""]
             elif "fails" in row:
-                cells += [f"**fails**: {row['fails'].replace('|', '')}", ""]
+                cells += [f"**fails**: {row['fails'].replace('|', '')}", "", ""]
             else:
-                cells += [f"{row['held']:.1e}", f"{row['same_top1']} of {row['images']}"]
+                same = f"{row['same_top1']} of {row['images']}"
+                if "others" not in row:
+                    cells += [f"{row['held']:.1e}", same, "not asked"]
+                    continue
+                sure = sum(is_sure(gap, size, results) for gap in results[FLOAT64]["sizes"][size]["gaps"])
+                missed = sum(is_sure(other["gap"], size, results) for other in row["others"])
+                if RUNTIMES[name].float32 and (missed or row["same_top1_held"] < row["images"]):
+                    raise SystemExit(f"{name} names another class at {size}: {row['others']}")
+                if RUNTIMES[name].float32 and row["others"]:
+                    same += f" ({', '.join(str(other['gap']) for other in row['others'])})"
+                cells += [f"{row['held']:.1e}", same, f"{sure - missed} of {sure}"]
         first = next(iter(found["sizes"].values()))
         cells.append(
             f"{found['alone']:.4f}" if "alone" in found else f"({first['seconds']:.4f})" if "seconds" in first else ""
