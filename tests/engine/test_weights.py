@@ -138,3 +138,19 @@ def test_metadata_is_plain_json_that_other_tools_read(tmp_path):
     with safetensors.safe_open(save(tmp_path / "w.safetensors"), "pt") as file:
         assert file.metadata()["format"] == "pt"
         assert json.loads(file.metadata()["sgformer"])["task"] == "classification"
+
+
+def test_what_is_written_takes_the_place_of_no_input_and_no_annotations(tmp_path):
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]}
+    annotations, found = tmp_path / "instances_val.json", tmp_path / "found.json"
+    annotations.write_text(json.dumps({"images": [], "annotations": [{**box, "score": 0.5}, box], "categories": []}))
+    found.write_text(json.dumps({"images": [], "annotations": [{**box, "score": 0.5}], "categories": []}))
+    image = tmp_path / "images" / "0.jpg"
+    image.parent.mkdir()
+    image.write_bytes(b"image")
+    inputs = [tmp_path / "missing.jpg", image]
+    for outputs in ([annotations], [None, image], [image.parent / ".." / "images" / "0.jpg"], [found, found]):
+        with pytest.raises(ValueError, match=outputs[-1].name):
+            weights.check_writable(*outputs, inputs=inputs)
+    weights.check_writable(found, tmp_path / "0.jpg", tmp_path / "missing.jpg", None, inputs=inputs)
+    assert image.read_bytes() == b"image"

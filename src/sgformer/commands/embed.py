@@ -55,7 +55,7 @@ def embed(
     from .predict import find, printable, readable
 
     paths = find(images, readable(weights))
-    check_writable(out)
+    check_writable(out, inputs=paths)
     with console.waiting("loading ..."):
         model = tasks.load(weights, device=console.device(device))
         model.embed([])  # a task without features says so

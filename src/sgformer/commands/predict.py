@@ -102,7 +102,7 @@ def predict(
 
     paths, files = _from_first(plan, rank, num_processes)
     if rank == 0:
-        check_writable(json, csv, coco)
+        check_writable(json, csv, coco, inputs=[*paths, weights, *filter(None, [annotations])])
     name = console.device(device)
     if name == "cuda" and num_processes > 1:
         name = f"cuda:{os.environ.get('LOCAL_RANK', rank)}"
@@ -117,8 +117,6 @@ def predict(
     if annotations is not None:
         if coco is None:
             raise ValueError("--annotations gives the ids of what --coco FILE writes; name that, too")
-        if Path(coco).resolve() == Path(annotations).resolve():
-            raise ValueError(f"--coco would overwrite {annotations}, the annotations; name another file")
     in_coco = model.in_coco(paths, Path(annotations) if annotations else None) if coco else None
     for folder in filter(None, folders.values()):
         folder.mkdir(parents=True, exist_ok=True)

@@ -70,9 +70,15 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
-def check_writable(*paths: str | Path | None) -> None:
-    """Make sure that files can be written before what goes into them is worked out; else OSError with the reason."""
-    for path in (Path(path) for path in paths if path):
+def check_writable(*paths: str | Path | None, inputs: Iterable[str | Path] = ()) -> None:
+    """Make sure that files can be written before what goes into them is worked out.
+
+    Raises:
+        OSError: One cannot be written, with the reason.
+        ValueError: One would take the place of another, of an input, or of annotations that people made.
+    """
+    outputs = [Path(path) for path in paths if path]
+    for number, path in enumerate(outputs):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.is_dir():
@@ -81,6 +87,22 @@ def check_writable(*paths: str | Path | None) -> None:
                 pass
         except OSError as error:  # which may name another file
             raise OSError(error.errno, error.strerror, str(path)) from error
+        if path.absolute() in [other.absolute() for other in outputs[:number]]:
+            raise ValueError(f"{path} is named twice, and can hold one thing only; name another file")
+        alike = [Path(file) for file in inputs if os.path.basename(file) == path.name]
+        is_input = path.is_file() and any(file.is_file() and file.samefile(path) for file in alike)
+        if is_input or _holds_annotations(path):
+            what = "is read here" if is_input else "holds annotations"
+            raise ValueError(f"that would overwrite {path}, which {what}; name another file")
+
+
+def _holds_annotations(path: Path) -> bool:
+    """Whether a file is in COCO's format, and not of detections, which have scores."""
+    try:
+        content = json.loads(path.read_bytes()) if path.is_file() else {}
+        return any("score" not in row for row in content["annotations"]) and "images" in content
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return False
 
 
 def save(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], *, half: bool = False) -> None:
