@@ -83,12 +83,12 @@ def read(root, source="coco", *, masks=None, classes=None, splits=("train", "val
 def make_rectangles(root: Path) -> Path:
     """Four training and two validation images of 96x64 with a red and a blue rectangle each, for COCO and for YOLO."""
     (root / "annotations").mkdir(parents=True)
-    for split, count in (("train", 4), ("val", 2)):
+    for split, count, gray in (("train", 4, 110), ("val", 2, 120)):
         for kind in ("images", "labels"):
             (root / kind / split).mkdir(parents=True)
         images, annotations = [], []
         for i in range(count):
-            image, lines = Image.new("RGB", (96, 64), (110, 110, 110)), []
+            image, lines = Image.new("RGB", (96, 64), (gray, gray, gray)), []
             images.append({"id": i + 1, "width": 96, "height": 64, "file_name": f"{split}/{i}.jpg"})
             for k, (x, y, w, h) in enumerate(((10 + i, 12, 20, 24), (60, 30 - i, 24, 18))):
                 fill = ((220, 30, 30), (30, 30, 220))[k]

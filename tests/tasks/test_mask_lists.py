@@ -54,7 +54,7 @@ def roboflow(root, val="0, background\n1, cat\n"):
     for split in ("train", "val"):
         (root / split).mkdir(parents=True)
         for i in range(2):
-            Image.new("RGB", (9, 7)).save(root / split / f"{i}.jpg")
+            Image.new("RGB", (9, 7), (0, 90 * i, 90 * (split == "val"))).save(root / split / f"{i}.jpg")
             ids = np.arange(63, dtype=np.uint8).reshape(7, 9) % 2
             Image.fromarray(ids).save(root / split / f"{i}_mask.png")
         rows = val if split == "val" else "0, background\n1, cat\n"

@@ -114,9 +114,8 @@ def predict(
     written = {name: value for name, value in {"maps": maps, "coco": coco, "annotations": annotations}.items() if value}
     for name in settings.keys() - model.settings | written.keys() - model.files:
         raise ValueError(f"--{name} is not for {model.task}, which these weights are for; leave it out")
-    if annotations is not None:
-        if coco is None:
-            raise ValueError("--annotations gives the ids of what --coco FILE writes; name that, too")
+    if annotations is not None and coco is None:
+        raise ValueError("--annotations gives the ids of what --coco FILE writes; name that, too")
     in_coco = model.in_coco(paths, Path(annotations) if annotations else None) if coco else None
     for folder in filter(None, folders.values()):
         folder.mkdir(parents=True, exist_ok=True)

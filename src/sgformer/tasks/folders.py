@@ -4,9 +4,9 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from .errors import listed
 
@@ -34,6 +34,8 @@ _JUNK = {
 }
 _JUNK |= {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
 _PAGES = re.compile(r"(readme|licen[sc]e)(\.\w+)*\.(txt|md|rst|html|pdf)", re.IGNORECASE)
+# Up to how many files copies are looked for.
+LARGEST = 100_000
 _THUMBNAILS = {"thumbnails", "thumbs", "_thumbs"}
 
 
@@ -98,9 +100,53 @@ def find_file(folder: Path, name: str) -> Path:
     return path if path.is_file() else next((other for other in tries if other.is_file()), path)
 
 
-def num_shared(first: Iterable[Path], second: Iterable[Path]) -> int:
-    """Count the files that are in both, by whatever names or links, each once."""
-    return len({number(path) for path in first} & {number(path) for path in second})
+class Copies(NamedTuple):
+    """Numbers of images that are there more than once, by whatever names or links, or as copies."""
+
+    shared: int  # in both splits
+    inside: int  # copies of others within the first split
+    unlike: int  # of these, those of another class
+
+    def notes(self) -> list[str]:
+        """List what to say of them, a phrase each."""
+        inside = f"{self.inside} images are copies of others" + f", {self.unlike} in another class" * (self.unlike > 0)
+        return [f"{self.shared} images are in training and in validation"] * (self.shared > 0) + [inside] * (
+            self.inside > 0
+        )
+
+
+def find_copies(first: Sequence[Path], second: Sequence[Path] = (), classes: Iterable[Any] = ()) -> Copies:
+    """Count the files of two splits that are alike; ``classes`` are those of the first split's files."""
+    same = alike([*first, *second])
+    mine, classes = same[: len(first)], [*classes] or [0] * len(first)
+    inside = len({*map(number, first)}) - len({*mine})
+    return Copies(len({*mine} & {*same[len(first) :]}), inside, len({*zip(mine, classes, strict=True)}) - len({*mine}))
+
+
+def alike(paths: Sequence[Path]) -> list[tuple[int, int]]:
+    """Identify each file so that links to it and copies of it are the same; beyond a hundred thousand, links alone.
+
+    Files are compared by their sizes, those of one size by their ends, and only what is alike in both is read.
+    """
+    numbers = [number(path) for path in paths]
+    files = dict(zip(numbers, paths, strict=True))
+    groups = [[*files]] if len(files) <= LARGEST else []
+    for look in (os.path.getsize, _ends, Path.read_bytes):
+        found: dict[Any, list[tuple[int, int]]] = {}
+        for place, group in enumerate(groups):
+            for one in group:
+                if files[one].is_file():
+                    found.setdefault((place, look(files[one])), []).append(one)
+        groups = [group for group in found.values() if len(group) > 1]
+    first = {one: group[0] for group in groups for one in group}
+    return [first.get(one, one) for one in numbers]
+
+
+def _ends(path: Path) -> bytes:
+    with path.open("rb") as file:
+        start = file.read(4096)
+        file.seek(max(file.seek(0, os.SEEK_END) - 4096, 0))
+        return start + file.read()
 
 
 def find_images(folder: Path) -> list[Path]:

@@ -14,7 +14,7 @@ from ...engine import devices
 from ...engine.sampling import Draw, drawn
 from ..bands import Bands
 from ..errors import DataError, listed
-from ..folders import Split, num_shared, unused
+from ..folders import Split, find_copies, unused
 from ..images import ImageError, ImageLike, Preprocessing, has_pages
 from ..loading import Unreadable, epoch_to_come, share, suitable_workers
 from ..task import Data
@@ -189,8 +189,8 @@ class ClassificationData(PreparedData):
             self.notes.append(f"{pages} images are TIFF files of several pages, of which the first is read")
         if len(self.samples) > 1:
             sources.compare(self.samples, options.root)
-        if len(lists) == 2 and (both := num_shared(*lists)):
-            self.notes.append(f"{both} images are in training and in validation")
+        if lists:
+            self.notes += find_copies(*lists, classes=[label for _, label in self.samples[splits[0]].items]).notes()
         if options.source == "folders":
             self.notes += unused(
                 options.folder(LIKE), {*splits, "train", "val", "classes.txt", "LOC_synset_mapping.txt"}

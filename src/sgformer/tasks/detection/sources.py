@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..folders import Split, find_file, is_junk, num_shared, number
+from ..folders import Split, find_copies, find_file, is_junk, number
 from . import coco, voc, yolo
 
 Format = Literal["coco", "yolo", "voc"]
@@ -102,8 +102,9 @@ def _note_files(root: Path, contents: dict[Split, coco.Content], found: dict[Spl
     """Count the images that are in both splits, and the files in the folders that are in none."""
     images = {split: [image.path for image in annotations.images] for split, annotations in found.items()}
     notes = found["train"].notes
-    if both := num_shared(images["train"], images["val"]):
-        notes["images that are also in val"] = both
+    copies = find_copies(images["train"], images["val"])
+    notes.update({"images that are also in val": copies.shared} if copies.shared else {})
+    notes.update({"images that are copies of others": copies.inside} if copies.inside else {})
     root = Path(os.path.abspath(root))
     files = [(content.path, *content.used) for content in contents.values()]
     files += [

@@ -17,7 +17,7 @@ from ...engine.sampling import Draw, drawn
 from ..bands import Bands
 from ..digit_scenes import DigitScenes
 from ..errors import DataError, listed
-from ..folders import Split, look_through, num_shared
+from ..folders import Split, find_copies, look_through
 from ..images import ImageError, Preprocessing
 from ..loading import Unreadable, collate_listed, collate_readable
 from ..task import Data
@@ -146,10 +146,8 @@ class SegmentationData(Data):
             self.coding = layout.coding
             for split in splits:
                 self.samples[split] = self._checked(layout, root, split)
-            if len(splits) > 1 and (
-                both := num_shared(*([sample.image for sample in self.samples[split]] for split in splits))
-            ):
-                self.notes.append(f"{both} images are in training and in validation")
+            copies = find_copies(*([sample.image for sample in self.samples[split]] for split in splits))
+            self.notes += copies.notes()
             if "{split}" not in layout.images and len(splits) > 1:
                 used = {sample.image for samples in self.samples.values() for sample in samples}
                 used |= {Path(path) for path in self.dropped}
