@@ -138,3 +138,48 @@ def test_paths_may_be_relative_or_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(root)
     for images in ("images/{split}", str(root / "images/{split}")):
         assert "not used" not in str(data(".", images=images))
+
+
+@pytest.mark.parametrize("text", ["id,name\n0,sky\n1,grass\n2,brick\n", "classes\n1 sky\n2 grass\n3 brick\n"])
+def test_a_heading_is_no_class(tmp_path, text):
+    with pytest.raises(DataError, match=r"classes\.txt: line 1 seems to be a heading"):
+        read_classes(write(tmp_path / "classes.txt", text))
+
+
+@pytest.mark.parametrize(
+    "text", ["sky: 0\ngrass: 1\nbrick: 2\n", "sky,0\ngrass,1\nbrick,2", "sky\t0\ngrass=1\nbrick;2"]
+)
+def test_numbers_behind_names(tmp_path, text):
+    assert read_classes(write(tmp_path / "classes.txt", text)).classes == CLASSES
+    with pytest.raises(DataError, match="must be 0, 1, 2"):
+        read_classes(write(tmp_path / "classes.txt", "grass: 1\nsky: 0\nbrick: 2\n"))
+
+
+def test_names_that_look_like_numbers_and_marks(tmp_path):
+    for names in (("#1", "#2"), ("#1",), ("sedan", "2 doors", "4 doors"), ("class 1", "class 0")):
+        assert read_classes(write(tmp_path / "classes.txt", "\n".join(names))).classes == names
+
+
+def test_a_list_above_the_masks_of_a_split_has_to_agree(tmp_path):
+    root = tmp_path / "set"
+    for split, names in (("train", "background\ncat\n"), ("val", "cat\nbackground\n")):
+        for kind in ("images", "masks"):
+            (root / split / kind).mkdir(parents=True)
+        write(root / split / "names.txt", names)
+        Image.new("RGB", (9, 7), (0, 0, 90 * (split == "val"))).save(root / split / "images" / "0.png")
+        Image.fromarray(np.arange(63, dtype=np.uint8).reshape(7, 9) % 2).save(root / split / "masks" / "0.png")
+    options = {"images": "{split}/images", "masks": "{split}/masks", "classes": "train/names.txt"}
+    with pytest.raises(DataError, match=r"val/names\.txt has the classes cat, background"):
+        data(root, **options)
+    write(root / "val" / "names.txt", "background\ncat\n")
+    assert str(data(root, **options)).startswith("2 classes, 1 + 1 images")
+
+
+def test_palettes_of_the_splits_are_compared(tmp_path):
+    root = make_mask_folders(tmp_path / "set")
+    for split, palette in (("train", [0, 0, 0, 9, 9, 0, 0, 9, 9]), ("val", [0, 0, 0, 0, 9, 9, 9, 9, 0])):
+        for path in (root / "annotations" / split).glob("*.png"):
+            mask = Image.fromarray(np.asarray(Image.open(path)), "P")
+            mask.putpalette([*palette, *[7] * (768 - 9)])
+            mask.save(path)
+    assert "3 masks have the colours of others in another order" in str(data(root))

@@ -48,8 +48,8 @@ def read_names(path: Path) -> list[str]:
     """The lines of a text file of names whose numbers count, without the blanks around them; see `read_text`.
 
     Raises:
-        DataError: A line before the last name is empty, or seems to be a comment. Some tools count it, others pass it
-            over.
+        DataError: A line before the last name is empty, or seems to be a comment, or a heading above numbers. Some
+            tools count it, others pass it over.
     """
     lines = [line.strip() for line in read_text(path).rstrip().split("\n")]
     if lines == [""]:
@@ -58,7 +58,16 @@ def read_names(path: Path) -> list[str]:
         if not line or (line.startswith("# ") and not line.startswith(_HEAD)):
             what = "seems to be a comment" if line else "is empty"
             raise DataError(f"{path}: line {number} {what}, and ids are the numbers of lines; remove or rename it")
+    if _is_heading(lines):
+        raise DataError(f"{path}: line 1 seems to be a heading, and ids are the numbers of lines; remove or rename it")
     return lines
+
+
+def _is_heading(lines: list[str]) -> bool:
+    """Whether the first line has no number, above names that have numbers from 0 or 1 on."""
+    numbers = [number for number, _ in split_numbers(lines[1:])]
+    counted = len(numbers) > 1 and numbers in ([*range(len(numbers))], [*range(1, len(numbers) + 1)])
+    return counted and not split_numbers(lines[:1])
 
 
 def num_alike(names: Iterable[str]) -> int:
@@ -79,9 +88,14 @@ def split_labelmap(lines: list[str]) -> list[tuple[str, str]]:
 
 
 def split_numbers(lines: list[str]) -> list[tuple[int, str]]:
-    """Numbers and names of lines such as ``0 cat``, ``0: cat`` and ``0,cat``; empty where one is something else."""
-    found = [re.fullmatch(r"(\d+)(?:\s*[:,;]\s*|\s+)(.+)", line) for line in lines]
-    return [(int(one[1]), one[2]) for one in found if one] if all(found) else []
+    """Numbers and names of lines such as ``0 cat``, ``0: cat`` and ``0,cat``, or ``cat: 0`` and ``cat,0``.
+
+    Empty where a line is something else.
+    """
+    found = [re.fullmatch(r"(?P<id>\d+)(?:\s*[:,;]\s*|\s+)(?P<name>.+)", line) for line in lines]
+    if not all(found):
+        found = [re.fullmatch(r"(?P<name>.*\S)\s*[:,;=\t]\s*(?P<id>\d+)", line) for line in lines]
+    return [(int(one["id"]), one["name"]) for one in found if one] if all(found) else []
 
 
 def read_yaml(path: Path) -> Any:

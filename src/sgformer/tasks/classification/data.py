@@ -183,7 +183,7 @@ class ClassificationData(PreparedData):
             known = self.samples["train"].classes if "train" in self.samples else None
             self.samples[split] = self.find(split, known)
             self.names |= self.samples[split].names
-            self.notes += self.samples[split].notes
+            self.notes += [note for note in self.samples[split].notes if note not in self.notes]
         lists = [[path for path, _ in one.items] for one in self.samples.values() if isinstance(one.items, list)]
         if not isinstance(preprocessing, Bands) and (pages := sum(map(has_pages, chain(*lists)))):
             self.notes.append(f"{pages} images are TIFF files of several pages, of which the first is read")

@@ -68,6 +68,8 @@ def folders(root: Path, split: Split, suffixes: Collection[str] = SUFFIXES) -> S
     if beside := Counter(path.suffix.lower() or path.name for path in entries if path not in names):
         notes.append(f"left out, in no class folder of {split}: {describe_left_out(beside)}")
     names = _names(root)
+    if not names and (root / "classes.txt").is_file():
+        notes.append(f"{root / 'classes.txt'} is not used, as its lines are not `folder name`; folders are the classes")
     if names and names.keys().isdisjoint(found):
         notes.append(f"the names in {root} are of other folders, such as {next(iter(names))}, and not used")
     return Samples(tuple(found), items, names, tuple(notes))

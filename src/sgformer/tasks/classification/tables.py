@@ -40,7 +40,7 @@ def read_table(
     if not table.is_file():
         raise DataError(f"there is no file {table}; check --data.{split}_list")
     names = ("path", "label") if labelled else ("path",)
-    rows = _parquet(table, names) if table.suffix.lower() == ".parquet" else _csv(table, names)
+    rows, others = _parquet(table, names) if table.suffix.lower() == ".parquet" else _csv(table, names)
     rows = [row for row in rows if any(row)]  # as spreadsheets leave them behind the last
     if not rows:
         raise DataError(f"{table} has no rows; it must have one for each image")
@@ -50,6 +50,8 @@ def read_table(
             raise DataError(f"row {number} of {table} has no {names[row.index('')]}; complete it")
         if labelled and row[1].lower() in _ERRORS:
             raise DataError(f"row {number} of {table} has the label {row[1]}, which stands for none; complete it")
+        if labelled and row[1][0] + row[1][-1] in ("[]", "{}"):
+            raise DataError(f"row {number} of {table} has the label {row[1]}; an image has one class, as plain text")
     found = _Folders()
     pairs = [(found.resolve(base, image), "".join(label)) for image, *label in rows]
     check_labels(((os.path.normpath(image), label) for image, label in pairs), table)
@@ -62,6 +64,8 @@ def read_table(
             f"the folder that its paths start from (now {base}), or correct the table"
         )
     notes = [f"{missing} images of {table} do not exist"] if missing else []
+    if others := sorted(set(map(str, others)) - {"", "label", "id", "index", "Unnamed: 0"}):
+        notes.append(f"columns of {table} not used: {listed(others)}")
     if twice := len(there) - len({os.path.normpath(image) for image, _ in there}):
         notes.append(f"{twice} rows of {table} repeat an image")
     return there, notes
@@ -99,7 +103,7 @@ class _Folders:
         return path if path in self else find_file(base, name)
 
 
-def _csv(table: Path, names: tuple[str, ...]) -> list[tuple[str, ...]]:
+def _csv(table: Path, names: tuple[str, ...]) -> tuple[list[tuple[str, ...]], list[Any]]:
     text = read_text(table)
     heads = text.split("\n", 1)[0]
     delimiter = next((mark for mark in ",;\t" if mark in heads), ",")
@@ -116,17 +120,17 @@ def _csv(table: Path, names: tuple[str, ...]) -> list[tuple[str, ...]]:
             rows.append(tuple((row[name] or "").strip() for name in columns))
     except csv.Error as error:
         raise DataError(f"{table} is no CSV file ({error}); save it as one") from error
-    return rows
+    return rows, [head for head in reader.fieldnames or () if head not in columns]
 
 
-def _parquet(table: Path, names: tuple[str, ...]) -> list[tuple[str, ...]]:
+def _parquet(table: Path, names: tuple[str, ...]) -> tuple[list[tuple[str, ...]], list[Any]]:
     import pandas
 
     frame = pandas.read_parquet(table).convert_dtypes()  # whole numbers stay so where some are missing
     frame = frame.astype(object).where(frame.notna(), "")
     columns = _columns(list(frame.columns), names, table)
     rows = zip(*(frame[c] for c in columns), strict=True)
-    return [tuple(str(cell).strip() for cell in row) for row in rows]
+    return [tuple(str(cell).strip() for cell in row) for row in rows], [c for c in frame.columns if c not in columns]
 
 
 def _columns(heads: Iterable[Any], names: tuple[str, ...], table: Path) -> list[Any]:

@@ -23,7 +23,7 @@ from ..loading import Unreadable, collate_listed, collate_readable
 from ..task import Data
 from ..text import num_alike
 from .augment import Augment
-from .layouts import Layout, Sample, ade20k, check, cityscapes, folders, read_mask
+from .layouts import Layout, Sample, ade20k, check, cityscapes, folders, num_rearranged, read_mask
 from .masks import IGNORE, Coding
 from .options import DataOptions
 
@@ -148,6 +148,12 @@ class SegmentationData(Data):
                 self.samples[split] = self._checked(layout, root, split)
             copies = find_copies(*([sample.image for sample in self.samples[split]] for split in splits))
             self.notes += copies.notes()
+            masks = [sample.mask for samples in self.samples.values() for sample in samples]
+            if self.coding.colours is None and (odd := num_rearranged(masks, len(self.coding.classes))):
+                self.notes.append(
+                    f"{odd} masks have the colours of others in another order, and are read by number; if colours are "
+                    "classes, name them: --data.mapping FILE"
+                )
             if "{split}" not in layout.images and len(splits) > 1:
                 used = {sample.image for samples in self.samples.values() for sample in samples}
                 used |= {Path(path) for path in self.dropped}

@@ -84,7 +84,8 @@ class Layout:
             root / self.masks.format(split=name),
         )
         beside = self.mask_ending if image_folder == mask_folder else ""
-        known = self._check_lists(root, image_folder, mask_folder)
+        above = [folder.parent for folder in (image_folder, mask_folder) if folder != root]
+        known = self._check_lists(root, image_folder, mask_folder, *above)
         images, alike, notes = _by_name(image_folder, self.image_ending, unlike=beside, suffixes=suffixes, known=known)
         masks, faults, more = _by_name(mask_folder, self.mask_ending, known=known)
         faults |= alike
@@ -236,11 +237,6 @@ def check(samples: list[Sample], coding: Coding, preprocessing: Preprocessing) -
                 looked.counts[str(sample.mask)] = found
             num_turned += turned
             num_pages += pages
-    if coding.colours is None and (odd := _num_rearranged(looked.counts, len(coding.classes))):
-        looked.notes.append(
-            f"{odd} masks have the colours of others in another order, and are read by number; if colours are classes, "
-            "name them: --data.mapping FILE"
-        )
     if num_turned:
         looked.notes.append(f"{num_turned} masks are turned as the EXIF data of their images say")
     if num_pages:
@@ -248,9 +244,9 @@ def check(samples: list[Sample], coding: Coding, preprocessing: Preprocessing) -
     return looked
 
 
-def _num_rearranged(paths: Iterable[str], number: int) -> int:
+def num_rearranged(paths: Iterable[Path], number: int) -> int:
     """Count the masks whose first colours are those of others, in another order than most."""
-    palettes = Counter(palette_of(Path(path), number) for path in paths)
+    palettes = Counter(palette_of(path, number) for path in paths)
     alike: dict[tuple[Any, ...], list[int]] = {}
     for palette, count in palettes.items():
         alike.setdefault(tuple(sorted(palette)), []).append(count)
