@@ -56,6 +56,7 @@ BASE: dict[str, Any] = {
     "optim.lr": 3e-4,
     "optim.layer_decay": 0.8,
     "optim.weight_decay": 0.05,
+    "optim.freeze_batch_norm": False,
     "trainer.max_epochs": 6,
     "trainer.ema_decay": 0.95,
 }
@@ -73,6 +74,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "trainer.max_epochs": 12,
     },
     "muon": {"optim.name": "nmuon", "optim.lr": 1e-3},
+    "muon_frozen_norms": {"optim.name": "nmuon", "optim.lr": 1e-3, "optim.freeze_batch_norm": True},
     "muon_lr_3e-3": {"optim.name": "nmuon", "optim.lr": 3e-3},
     "muon_no_augmentation": {
         "optim.name": "nmuon",

@@ -166,3 +166,16 @@ def test_embedding_refuses_before_it_computes(folder, tmp_path):
     with pytest.raises(ValueError, match="none of 1"):
         embed("sgformer_t", [str(tmp_path / "broken.png")], out=tmp_path / "features.npz")
     assert not (tmp_path / "features.npz").exists()
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+def test_frozen_batch_norms_keep_their_statistics(folder, tmp_path, freeze):
+    start = Classifier("resnet10t", classes=["a", "b"], preprocessing=Preprocessing(image_size=(64, 64)))
+    start.save(tmp_path / "start.safetensors")
+    own = {"data.root": str(folder), "model.name": "resnet10t", "model.weights": str(tmp_path / "start.safetensors")}
+    short = {"trainer.max_epochs": 1, "data.eval_image_size": 64, "optim.freeze_batch_norm": freeze}
+    run = train("finetune", {**SMALL, **own, **short}, out=tmp_path)
+    trained, before = sgformer.load(run).backbone.state_dict(), start.backbone.state_dict()
+    names = [name for name in before if name.endswith(("running_mean", "running_var"))]
+    assert names
+    assert all(torch.equal(trained[name], before[name]) == freeze for name in names)

@@ -44,6 +44,8 @@ class OptimOptions:
             in the last decay_epochs alone, so that a run can go on from before them for as long as one likes.
         step_epochs: For steps: after how many epochs.
         decay_epochs: For constant: in how many last epochs it falls, in a straight line to final_lr; 0: never.
+        freeze_batch_norm: Whether batch norms keep the statistics of the weights that training starts from, as is right
+            where batches are small. Detection does so by itself; SG-Former has no batch norms.
         kwargs: More arguments of the optimizer, such as {betas: [0.9, 0.95]}.
     """
 
@@ -58,6 +60,7 @@ class OptimOptions:
     schedule: Literal["cosine", "steps", "linear", "constant"] = "cosine"
     step_epochs: list[float] = field(default_factory=list)
     decay_epochs: float = 0.0
+    freeze_batch_norm: bool = False
     kwargs: dict[str, Plain] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

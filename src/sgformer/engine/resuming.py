@@ -12,7 +12,9 @@ from .recipe import to_dict
 # Keys that a resumed run follows, where their value differs from the run's own; those of its task are in the `FOLLOWED`
 # of its recipe. All others would be ignored by the checkpoint, or would make it another run: which samples are in a
 # batch, which weights there are, what they mean.
-OPTIM = "lr weight_decay warmup_epochs warmup_lr final_lr final_epochs schedule step_epochs decay_epochs"
+OPTIM = (
+    "lr weight_decay warmup_epochs warmup_lr final_lr final_epochs schedule step_epochs decay_epochs freeze_batch_norm"
+)
 TRAINER = (
     "max_epochs accelerator devices num_nodes strategy sync_batch_norm clip_grad checkpoint_minutes keep_best "
     "validate_every limit_val_batches significance report tensorboard compile grad_checkpointing channels_last"

@@ -101,6 +101,13 @@ def create_backbone(name: str, kwargs: Mapping[str, Any], *, pretrained: bool = 
         ) from error
 
 
+def freeze_batch_norms(module: nn.Module) -> None:
+    """Have the batch norms below a module use the statistics that they have, in training too, and keep them."""
+    for norm in module.modules():
+        if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm):
+            norm.eval()
+
+
 def kwargs_of(options: ModelOptions, *, image_size: tuple[int, int]) -> dict[str, Any]:
     """All arguments of a backbone, the image size included where it takes one (for positions, say)."""
     kwargs = options.arguments

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from ..engine.optim import OptimOptions, count_steps, create_optimizer, create_schedule
+from .backbones import freeze_batch_norms
 from .balance import ClassWeights, class_weights, describe, draw_weights, drawn_evenly
 from .bands import Bands, measured
 from .errors import DataError
@@ -165,6 +166,17 @@ class Task(LightningModule):
     def learned(self) -> nn.Module:
         """Module whose weights the optimizer moves."""
         return self.model
+
+    def train(self, mode: bool = True) -> "Task":
+        """Set the training mode; frozen batch norms stay in evaluation mode."""
+        super().train(mode)
+        if self.optim.freeze_batch_norm:
+            freeze_batch_norms(self.model)
+        return self
+
+    def on_train_start(self) -> None:
+        """Freezes batch norms, since Lightning leaves modes as they are."""
+        self.train()
 
     def no_loss(self) -> Tensor:
         """The loss where no image could be read: zero, from all weights, since other processes wait for the step."""

@@ -9,14 +9,13 @@ from typing import Any, overload
 
 import torch
 from torch import Tensor
-from torch.nn import BatchNorm1d, BatchNorm2d, SyncBatchNorm
 from torch.nn.functional import pad
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 from torchvision.transforms.v2.functional import resize
 
 from ...engine import weights
-from ..backbones import Pyramid, preprocessing_of
+from ..backbones import Pyramid, freeze_batch_norms, preprocessing_of
 from ..images import ImageLike, ReadsRGB, read_image
 from ..kept import Kept
 from .augment import resized, to_tensor
@@ -142,9 +141,7 @@ class Detector(Kept):
         """Set the training mode; frozen batch norms stay in evaluation mode."""
         super().train(mode)
         if self.freeze_batch_norm:
-            for module in self.backbone.modules():
-                if isinstance(module, BatchNorm1d | BatchNorm2d | SyncBatchNorm):
-                    module.eval()
+            freeze_batch_norms(self.backbone)
         return self
 
     def forward(self, images: Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]] | None = None) -> Any:
