@@ -48,9 +48,9 @@ def segmenter(head: str, name: str, kwargs: dict[str, Any]) -> Any:
     """A model with initial weights for 150 classes."""
     import torch
 
+    from sgformer.tasks.decoders import HeadOptions
     from sgformer.tasks.images import Preprocessing
     from sgformer.tasks.segmentation import Segmenter
-    from sgformer.tasks.segmentation.model import HeadOptions
 
     torch.manual_seed(0)
     return Segmenter(

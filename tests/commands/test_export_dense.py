@@ -16,8 +16,8 @@ OPTIONS = {"depths": [2, 0, 2, 1]}
 
 def segmenter(head):
     pytest.importorskip("segmentation_models_pytorch", reason="whose decoders segmenters have")
+    from sgformer.tasks.decoders import HeadOptions
     from sgformer.tasks.segmentation import Segmenter
-    from sgformer.tasks.segmentation.model import HeadOptions
 
     model = Segmenter(
         "sgformer_test",

@@ -59,8 +59,8 @@ def detector():
 
 def segmenter():
     pytest.importorskip("segmentation_models_pytorch", reason="segmentation needs segmentation-models-pytorch")
+    from sgformer.tasks.decoders import HeadOptions
     from sgformer.tasks.segmentation import Segmenter
-    from sgformer.tasks.segmentation.model import HeadOptions
 
     head = HeadOptions(name="upernet", channels=16, auxiliary=0)
     preprocessing = Preprocessing(image_size=(64, 64), crop_fraction=1.0)

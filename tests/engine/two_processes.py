@@ -11,8 +11,9 @@ from sgformer.tasks.loading import Batch
 
 def segmentation() -> tuple[Any, list[Any]]:
     """A task without batch norms, and a batch whose second image has fewer pixels that count."""
+    from sgformer.tasks.decoders import HeadOptions
     from sgformer.tasks.images import Preprocessing
-    from sgformer.tasks.segmentation.model import HeadOptions, Segmenter
+    from sgformer.tasks.segmentation.model import Segmenter
     from sgformer.tasks.segmentation.task import Recipe, SegmentationTask
 
     head = HeadOptions(name="semantic_fpn", channels=64, auxiliary=0, dropout=0.0)

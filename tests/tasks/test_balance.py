@@ -15,9 +15,9 @@ from sgformer.tasks import classification, segmentation
 from sgformer.tasks.backbones import ModelOptions
 from sgformer.tasks.balance import class_weights, draw_weights
 from sgformer.tasks.classification.options import DataOptions
+from sgformer.tasks.decoders import HeadOptions
 from sgformer.tasks.errors import DataError
 from sgformer.tasks.loading import Batch
-from sgformer.tasks.segmentation.model import HeadOptions
 from sgformer.tasks.segmentation.options import DataOptions as MaskOptions
 
 

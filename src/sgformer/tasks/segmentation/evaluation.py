@@ -13,8 +13,8 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from ..errors import DataError
 from ..judging import BaseReport, Mistake, Worst, percent, rounded, taken_for
 from ..loading import Batch
+from ..windows import scaled_size
 from .data import SegmentationData
-from .inference import scaled_size
 from .masks import IGNORE
 from .model import Segmenter
 from .options import DataOptions

@@ -1,12 +1,11 @@
 """Trained segmenter: a model that takes images and gives a class for each pixel."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack, overload
+from typing import Any, TypedDict, Unpack, overload
 
 import numpy as np
-import timm
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -15,93 +14,13 @@ from torch.nn.functional import interpolate, pad
 from ...engine import weights
 from ..backbones import Pyramid
 from ..bands import restored
+from ..decoders import HEADS, HeadOptions, any_size, rounds_up
 from ..images import ImageLike, Preprocessing
 from ..kept import Kept
-from .inference import STRIDE, InferenceOptions, Progress, class_map
+from ..windows import STRIDE, InferenceOptions, Progress
+from .inference import class_map
 from .masks import Colour, colours_for
 from .prediction import SemanticMap
-
-
-@dataclass(kw_only=True)
-class HeadOptions:
-    """Options of the head that turns feature maps into classes.
-
-    Attributes:
-        name: upernet (pooling at four scales, then a feature pyramid) or semantic_fpn (a feature pyramid).
-        channels: Width of the head, a multiple of 64 for semantic_fpn.
-        dropout: How often channels are left out in training, before the classes.
-        auxiliary: Width of a second, small head on the maps of stride 16, which helps training and is not used
-            afterwards; 0: none.
-    """
-
-    name: Literal["upernet", "semantic_fpn"] = "upernet"
-    channels: int = 512
-    dropout: float = 0.1
-    auxiliary: int = 256
-
-    def __post_init__(self) -> None:
-        if self.channels < 1 or (self.name == "semantic_fpn" and self.channels % 64):
-            raise ValueError(f"head.channels {self.channels} must be above 0, and for semantic_fpn a multiple of 64")
-
-
-class UPerNet(nn.Module):
-    """The decoder of segmentation-models-pytorch, which expects maps of stride 1 and 2 first and ignores them.
-
-    Source: Xiao et al., "Unified Perceptual Parsing for Scene Understanding", ECCV 2018.
-
-    Shape:
-        - input: maps of stride 4, 8, 16, 32
-        - output: (B, channels, height / 4, width / 4)
-    """
-
-    def __init__(self, channels: Sequence[int], options: HeadOptions) -> None:
-        super().__init__()
-        from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
-
-        self.decoder = UPerNetDecoder([0, 0, *channels], decoder_channels=options.channels)
-        self.out_channels = options.channels
-
-    def forward(self, maps: list[Tensor]) -> Tensor:
-        """The fused map."""
-        return self.decoder([maps[0], maps[0], *maps])
-
-
-class SemanticFPN(nn.Module):
-    """The decoder of segmentation-models-pytorch, which expects each map to be half the one before.
-
-    Source: Kirillov et al., "Panoptic Feature Pyramid Networks", CVPR 2019.
-
-    Shape:
-        - input: maps of stride 4, 8, 16, 32
-        - output: (B, channels / 2, height / 4, width / 4)
-    """
-
-    def __init__(self, channels: Sequence[int], options: HeadOptions) -> None:
-        super().__init__()
-        from segmentation_models_pytorch.decoders.fpn.decoder import FPNDecoder
-
-        self.out_channels = options.channels // 2
-        # Dropout is the segmenter's, for both heads the same.
-        self.decoder = FPNDecoder(
-            [0, *channels],  # pyright: ignore[reportArgumentType]
-            pyramid_channels=options.channels,
-            segmentation_channels=self.out_channels,
-            dropout=0.0,
-        )
-
-    def forward(self, maps: list[Tensor]) -> Tensor:
-        """The fused map."""
-        height, width = maps[0].shape[-2:]
-        rows, columns = maps[-1].shape[-2:]
-        grown = []
-        for map_, factor in zip(maps, (8, 4, 2, 1), strict=True):
-            below, right = rows * factor - map_.shape[-2], columns * factor - map_.shape[-1]
-            # At odd sizes edges are repeated, so that doubling fits; what was added is cut off again.
-            grown.append(pad(map_, (0, right, 0, below), mode="replicate") if below or right else map_)
-        return self.decoder(grown)[..., :height, :width]
-
-
-HEADS: dict[str, type[UPerNet] | type[SemanticFPN]] = {"upernet": UPerNet, "semantic_fpn": SemanticFPN}
 
 
 class Settings(TypedDict, total=False):
@@ -173,7 +92,7 @@ class Segmenter(Kept):
             ) from error
         self.options, self.inference = head or HeadOptions(), inference or InferenceOptions()
         self.palette = tuple((r, g, b) for r, g, b in palette) or colours_for(len(self.classes))
-        self.backbone = Pyramid(name, self.kwargs | _any_size(name), pretrained=pretrained)
+        self.backbone = Pyramid(name, self.kwargs | any_size(name), pretrained=pretrained)
         self.decoder = HEADS[self.options.name](self.backbone.channels, self.options)
         self.dropout = nn.Dropout2d(self.options.dropout)
         self.classifier = nn.Conv2d(self.decoder.out_channels, len(self.classes), 1)
@@ -186,7 +105,7 @@ class Segmenter(Kept):
                 nn.Dropout2d(self.options.dropout),
                 nn.Conv2d(width, len(self.classes), 1),
             )
-        self.divisor = 1 if _rounds_up(self.backbone, len(preprocessing.mean)) else 32
+        self.divisor = 1 if rounds_up(self.backbone, len(preprocessing.mean)) else 32
 
     def forward(self, images: Tensor, *, auxiliary: bool = False) -> Any:
         """Logits of prepared images, at their own size, float32; with ``auxiliary`` a list, that head's last."""
@@ -297,26 +216,3 @@ class Segmenter(Kept):
         # The backbone is in place, with positions resized where need be.
         kept = tuple(name for name in own if name.startswith("backbone.") or (not same and name.startswith(last)))
         weights.fill(self, tensors | {name: own[name] for name in kept}, source=path)
-
-
-def _any_size(name: str) -> dict[str, Any]:
-    """The argument with which models that insist on one size of image, such as swin, take any."""
-    try:
-        with torch.device("meta"):
-            timm.create_model(name, strict_img_size=False)
-    except (TypeError, RuntimeError):
-        return {}
-    return {"strict_img_size": False}
-
-
-@torch.no_grad()
-def _rounds_up(backbone: nn.Module, channels: int) -> bool:
-    """Whether maps have a cell for each started square of pixels, so that images need no padding."""
-    try:
-        maps = backbone.eval()(torch.zeros(1, channels, 33, 65))
-    except (AssertionError, RuntimeError):
-        return False
-    finally:
-        backbone.train()
-    sizes = [tuple(map_.shape[-2:]) for map_ in maps]
-    return sizes == [(-(-33 // stride), -(-65 // stride)) for stride in (4, 8, 16, 32)]

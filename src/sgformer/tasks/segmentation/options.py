@@ -5,8 +5,8 @@ from typing import Literal
 
 from .. import options
 from ..bands import BandOptions
+from ..windows import InferenceOptions
 from .augment import AugmentOptions
-from .inference import InferenceOptions
 
 
 @dataclass(kw_only=True)

@@ -13,12 +13,13 @@ from .. import options
 from ..backbones import preprocessing_of
 from ..balance import ClassWeights
 from ..bands import check_augment
+from ..decoders import HeadOptions
 from ..loading import Batch, nothing_read
 from ..task import Task
 from .data import SegmentationData
 from .evaluation import Report, confusion_matrix, count
 from .masks import IGNORE
-from .model import HeadOptions, Segmenter
+from .model import Segmenter
 from .options import DataOptions
 
 

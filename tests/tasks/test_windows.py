@@ -4,16 +4,12 @@ import torch
 from PIL import Image
 from torch.nn.functional import grid_sample
 
+from sgformer.tasks import windows
+from sgformer.tasks.decoders import HeadOptions
 from sgformer.tasks.images import Preprocessing
-from sgformer.tasks.segmentation import Segmenter, inference
-from sgformer.tasks.segmentation.inference import (
-    STRIDE,
-    InferenceOptions,
-    class_map,
-    resize,
-    scaled_size,
-)
-from sgformer.tasks.segmentation.model import HeadOptions
+from sgformer.tasks.segmentation import Segmenter
+from sgformer.tasks.segmentation.inference import class_map
+from sgformer.tasks.windows import STRIDE, InferenceOptions, resize, scaled_size
 
 PREPROCESSING = Preprocessing(image_size=(32, 32), interpolation="bilinear")
 
@@ -70,7 +66,7 @@ def agree(found, scores):
 @pytest.mark.parametrize("shorter_side", [None, 40, 101])
 @pytest.mark.parametrize("at_once", [1, 5 * 61 * 7, 2**26])
 def test_strips_give_what_the_whole_gives(monkeypatch, shorter_side, at_once):
-    monkeypatch.setattr(inference, "_AT_ONCE", at_once)
+    monkeypatch.setattr(windows, "_AT_ONCE", at_once)
     model, image = Local(), make_image(83, 61)
     found = class_map(scorer(model), image, PREPROCESSING, InferenceOptions(shorter_side=shorter_side))
     seen = scaled_size((83, 61), shorter_side)
@@ -102,15 +98,15 @@ def test_a_window_over_the_whole_image_changes_nothing(window):
 @pytest.mark.parametrize("window", [32, 35])
 @pytest.mark.parametrize("at_once", [1, 2**26])
 def test_windows_are_averaged(monkeypatch, overlap, window, at_once):
-    monkeypatch.setattr(inference, "_AT_ONCE", at_once)
+    monkeypatch.setattr(windows, "_AT_ONCE", at_once)
     model, image = Local(), make_image(75, 101)
     found = class_map(scorer(model), image, PREPROCESSING, InferenceOptions(window=window, overlap=overlap))
     assert {side for size in model.seen for side in size} <= {window + more for more in range(STRIDE)}
     # The plain way: sums and counts of the whole image.
     whole = prepared(image, (75, 101))[None]
     sums, counts = torch.zeros(5, 19, 26), torch.zeros(19, 26)
-    for rows in inference._parts(75, window, overlap):
-        for columns in inference._parts(101, window, overlap):
+    for rows in windows._parts(75, window, overlap):
+        for columns in windows._parts(101, window, overlap):
             scores = model(whole[..., rows, columns])[0]
             top, left = rows.start // STRIDE, columns.start // STRIDE
             place = ..., slice(top, top + scores.shape[1]), slice(left, left + scores.shape[2])
@@ -133,7 +129,7 @@ def test_windows_are_averaged(monkeypatch, overlap, window, at_once):
     ],
 )
 def test_windows_cover_evenly(length, window, overlap):
-    parts = inference._parts(length, window, overlap)
+    parts = windows._parts(length, window, overlap)
     starts = np.array([part.start for part in parts])
     gaps = np.diff(starts)
     assert starts[0] == 0
@@ -169,7 +165,7 @@ def test_a_mirrored_view_of_an_image_whose_cells_are_cut_off():
 
 
 def test_large_images_go_through_in_windows(monkeypatch):
-    monkeypatch.setattr(inference, "MAX_WHOLE", 600 * 600)
+    monkeypatch.setattr(windows, "MAX_WHOLE", 600 * 600)
     model = Local()
     looked = []
 
@@ -187,15 +183,15 @@ def test_large_images_go_through_in_windows(monkeypatch):
 @pytest.mark.parametrize("options", [{}, {"scales": [0.5, 1.0], "flip": True}])
 def test_memory_follows_the_width(monkeypatch, options):
     """Of a tall image only a few rows of windows are ever kept."""
-    monkeypatch.setattr(inference, "_AT_ONCE", 5 * 64 * 8)
+    monkeypatch.setattr(windows, "_AT_ONCE", 5 * 64 * 8)
     kept = []
-    scores = inference._View.scores
+    scores = windows._View.scores
 
     def watched(self, rows):
         kept.append(STRIDE * self.sums.shape[1] * 1000 / self.height)
         return scores(self, rows)
 
-    monkeypatch.setattr(inference._View, "scores", watched)
+    monkeypatch.setattr(windows._View, "scores", watched)
     class_map(scorer(Local()), make_image(1000, 64), PREPROCESSING, InferenceOptions(window=32, **options))
     assert len(kept) > 20
     assert max(kept) <= 4 * 32
