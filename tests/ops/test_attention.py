@@ -95,3 +95,17 @@ def test_a_gradient_of_small_heads_takes_fast_products():
     assert anew.why_slow(large, large, large) is not None
     without_numbers = torch.empty(1, 2, 60, 32, device="meta", requires_grad=True)
     assert attention(without_numbers, without_numbers, without_numbers).shape == (1, 2, 60, 32)
+
+
+@pytest.mark.parametrize("wanted", [(True, False, False), (False, True, False), (False, False, True)])
+def test_gradients_that_nobody_wants_are_not_computed(monkeypatch, wanted):
+    asked = []
+    compute = anew._gradients
+    monkeypatch.setattr(anew, "_gradients", lambda *x, **given: asked.extend(out := compute(*x, **given)) or out)
+    q, k, v = (torch.randn(2, 2, 9, 4, dtype=torch.float64, requires_grad=want) for want in wanted)
+    plain = torch.autograd.grad(
+        attention(q, k, v, backend="reference").sum(), [x for x in (q, k, v) if x.requires_grad]
+    )
+    found = torch.autograd.grad(attention(q, k, v, backend="anew").sum(), [x for x in (q, k, v) if x.requires_grad])
+    torch.testing.assert_close(found, plain)
+    assert tuple(gradient is not None for gradient in asked) == wanted

@@ -5,7 +5,7 @@ PyTorch's fused kernel keeps as little, but its backward pass takes many times a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -70,19 +70,24 @@ class _Anew(torch.autograd.Function):
 
     @staticmethod
     @first_order
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:  # pyright: ignore
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
         q, k, v = ctx.saved_tensors
-        weights = q.shape[1] * q.shape[2] * k.shape[2]
-        found = [_gradients(*piece) for piece in _pieces(grad, q, k, v, weights=weights)]
-        return tuple(map(torch.cat, zip(*found, strict=True)))
+        weights, wanted = q.shape[1] * q.shape[2] * k.shape[2], ctx.needs_input_grad
+        found = [_gradients(*piece, wanted=wanted) for piece in _pieces(grad, q, k, v, weights=weights)]
+        columns = ([piece for piece in column if piece is not None] for column in zip(*found, strict=True))
+        return tuple(torch.cat(column) if column else None for column in columns)
 
 
-def _gradients(grad: Tensor, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _gradients(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *, wanted: Sequence[bool]) -> list[Tensor | None]:
+    """Gradients of the queries, keys and values, those that are wanted."""
     scale = q.shape[-1] ** -0.5
     weights = scaled_products(q, k, scale).softmax(-1)
-    grad_v = weights.mT @ grad
+    grad_v = weights.mT @ grad if wanted[2] else None
+    if not any(wanted[:2]):
+        return [None, None, grad_v]
     grad_scores = grad @ v.mT
     # Softmax: dS = P * (dP - sum(P * dP)).
     grad_scores -= (weights * grad_scores).sum(-1, keepdim=True)
     grad_scores *= weights
-    return scale * (grad_scores @ k), scale * (grad_scores.mT @ q), grad_v
+    grad_q = scale * (grad_scores @ k) if wanted[0] else None
+    return [grad_q, scale * (grad_scores.mT @ q) if wanted[1] else None, grad_v]
