@@ -48,7 +48,7 @@ def test_every_recipe_says_what_it_is_for(name):
     ],
 )
 def test_overrides_take_strings_and_values(key, value, expected):
-    found = parse("smoke", {key: value})
+    found = parse("smoke", {key: value, "data.source": "folders"})
     for name in key.split("."):
         found = found if isinstance(found, dict) else getattr(found, name)
     assert found == expected
@@ -67,6 +67,25 @@ def test_a_mapping_takes_the_place_of_the_recipes_own(key, value, expected):
     source = {"task": "classification", "model": {"kwargs": {"img_size": 64, "token_budget": 9}}}
     found = recipe.parse(source, tasks.get("classification").Recipe, {key: value})
     assert found.model.kwargs == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [
+        ("classification/smoke", {"data.root": "photos"}),
+        ("classification/smoke", {"data.source": "folders", "data.root": "photos", "data.val_list": "val.csv"}),
+        ("classification/smoke", {"data.source": "list", "data.classes": "classes.txt"}),
+        ("segmentation/smoke", {"data.root": "photos"}),
+        ("segmentation/smoke", {"data.source": "cityscapes", "data.mapping": "mapping.yaml"}),
+        ("segmentation/smoke", {"data.source": "ade20k", "data.images": "photos"}),
+        ("detection/smoke", {"data.train.images": "photos"}),
+        ("detection/smoke", {"data.source": "coco", "data.first_pixel": 0}),
+        ("pretrain/smoke", {"data.root": "photos"}),
+    ],
+)
+def test_a_key_that_the_source_does_not_read_is_refused(name, overrides):
+    with pytest.raises(RecipeError, match=f"^{[*overrides][-1]} .*data.source"):
+        parse(name, overrides)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 # Keys of data that mean something in training alone.
-UNUSED = ("data.augment.", "data.bands.")
+UNUSED = ("data.augment.", "data.bands.", "data.balanced", "data.like_together", "data.train.", "data.train_")
 
 
 def evaluate(

@@ -95,7 +95,8 @@ def parse(source: Path | Mapping[str, Any], sections: type[R], overrides: Mappin
     so ``"3"`` does as well.
 
     Raises:
-        RecipeError: A key is unknown (the nearest known one is named) or a value has the wrong type.
+        RecipeError: A key is unknown (the nearest known one is named), a value has the wrong type, or an override means
+            nothing to the recipe.
     """
     from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -114,9 +115,15 @@ def parse(source: Path | Mapping[str, Any], sections: type[R], overrides: Mappin
     sections.__pydantic_config__ = ConfigDict(extra="forbid", coerce_numbers_to_str=True)  # pyright: ignore
     try:
         # As JSON, since strict Python would take no list for a tuple. Strict: true is no number and 1.5 no count.
-        return TypeAdapter(sections).validate_json(json.dumps(content), strict=True)
+        recipe = TypeAdapter(sections).validate_json(json.dumps(content), strict=True)
     except ValidationError as error:
         raise RecipeError(_explain(error.errors(), keys, renamed)) from error
+    if check := getattr(recipe, "check_given", None):
+        try:
+            check([key for key, value in (overrides or {}).items() if value is not None])
+        except ValueError as error:
+            raise RecipeError(str(error)) from error
+    return recipe
 
 
 def to_dict(recipe: Any) -> dict[str, Any]:

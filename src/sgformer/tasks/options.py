@@ -1,6 +1,6 @@
 """Sections that the recipes of all tasks have; a task narrows what is `Any` here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -51,6 +51,9 @@ class DataOptions:
         workers: Processes that read images; null: as many as suit the machine.
         scenes: How many digit scenes, where those are the source.
     """
+
+    # Keys that some sources alone read, and which those are; None: all but digit_scenes.
+    READ_BY: ClassVar[dict[str, tuple[str, ...] | None]] = {"root": None}
 
     source: Any = "digit_scenes"
     root: str | None = None
@@ -120,6 +123,21 @@ class Recipe:
     data: Any = field(default_factory=DataOptions)
     optim: OptimOptions = field(default_factory=OptimOptions)
     trainer: TrainerOptions = field(default_factory=TrainerOptions)
+
+    def check_given(self, keys: Collection[str]) -> None:
+        """Raise ValueError for a key, given in person, that the source of the data does not read."""
+        source = self.data.source
+        for key in keys:
+            section, _, name = key.partition(".")
+            if section != "data" or name not in self.data.READ_BY:
+                continue
+            readers = self.data.READ_BY[name]
+            if source == "digit_scenes" if readers is None else source not in readers:
+                known = "your own images" if readers is None else " or ".join(readers)
+                raise ValueError(
+                    f"{key} means nothing where data.source is {source}; it is for {known}: set --data.source, or "
+                    "leave it out"
+                )
 
     @property
     def shortcut(self) -> Callable[..., tuple[dict[str, float], str]] | None:

@@ -1,7 +1,7 @@
 """Options of labelled images: which, how large, how augmented."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from ..bands import BandOptions
 from ..images import pair
@@ -63,6 +63,13 @@ class SourceOptions(PreparedOptions):
         num_train: shards: how many images an epoch of training has.
     """
 
+    READ_BY: ClassVar[dict[str, tuple[str, ...] | None]] = {
+        **SizedOptions.READ_BY,
+        **dict.fromkeys(("train_list", "val_list"), ("list",)),
+        **dict.fromkeys(("dataset", "download"), ("torchvision",)),
+        **dict.fromkeys(("train_shards", "val_shards", "num_train", "classes"), ("shards",)),
+        "val_labels": ("imagenet",),
+    }
     source: Any = "folders"
     val_labels: str | None = None
     train_list: str | None = None

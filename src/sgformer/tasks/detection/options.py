@@ -1,7 +1,7 @@
 """Options of images with boxes and masks: which, how large, how augmented."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from .. import options
 from . import coco
@@ -42,6 +42,11 @@ class DataOptions(options.DataOptions):
         augment: How training images are varied.
     """
 
+    READ_BY: ClassVar[dict[str, tuple[str, ...] | None]] = {
+        **options.DataOptions.READ_BY,
+        **dict.fromkeys(("train.images", "train.annotations", "val.images", "val.annotations")),
+        "first_pixel": ("voc",),
+    }
     source: Literal["coco", "yolo", "voc", "digit_scenes"] = "coco"
     train: SplitOptions = field(default_factory=SplitOptions)
     val: SplitOptions = field(default_factory=SplitOptions)

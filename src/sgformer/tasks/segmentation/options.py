@@ -1,7 +1,7 @@
 """Options of images with masks: which, how large, how augmented, how they go through the model."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from .. import options
 from ..bands import BandOptions
@@ -39,6 +39,10 @@ class DataOptions(options.SizedOptions):
             images are resized to before they are varied.
     """
 
+    READ_BY: ClassVar[dict[str, tuple[str, ...] | None]] = {
+        **options.SizedOptions.READ_BY,
+        **dict.fromkeys(("images", "masks", "mask_ending", "classes", "mapping"), ("folders",)),
+    }
     source: Literal["folders", "ade20k", "cityscapes", "digit_scenes"] = "folders"
     images: str = "images/{split}"
     masks: str = "annotations/{split}"
