@@ -3,10 +3,13 @@
 import json
 
 import pytest
+from PIL import Image
 
 pytest.importorskip("pycocotools", reason="COCO's format needs pycocotools")
 
 from coco_files import PLAIN, make_rectangles, read
+from sgformer.tasks.detection import sources
+from sgformer.tasks.detection.sources import SplitOptions
 from sgformer.tasks.errors import DataError
 
 
@@ -55,3 +58,22 @@ def test_objects_of_two_images_of_one_id(root):
         ("1.jpg", 2),
         ("3.jpg", 2),
     ]
+
+
+@pytest.mark.parametrize("listed", [False, True])
+@pytest.mark.parametrize("drop", [False, True])
+def test_a_merged_part_with_its_own_order_of_names_is_an_error(tmp_path, listed, drop):
+    (tmp_path / "data.yaml").write_text(
+        "names: [red, blue]\ntrain: " + ("train.txt" if listed else "[one/train/images, two/train/images]") + "\n"
+    )
+    images = []
+    for part, names in (("one", "red, blue"), ("two", "blue, red")):
+        for folder in ("images", "labels"):
+            (tmp_path / part / "train" / folder).mkdir(parents=True)
+        Image.new("RGB", (32, 32)).save(tmp_path / part / "train" / "images" / "a.png")
+        (tmp_path / part / "train" / "labels" / "a.txt").write_text("0 0.5 0.5 0.25 0.25\n")
+        (tmp_path / part / "data.yaml").write_text(f"names: [{names}]\n")
+        images.append(f"{part}/train/images/a.png\n")
+    (tmp_path / "train.txt").write_text("".join(images))
+    with pytest.raises(DataError, match="class 0 is blue in two/data"):
+        sources.read(tmp_path, {"train": SplitOptions()}, "yolo", masks=False, invalid="drop" if drop else "error")

@@ -99,9 +99,9 @@ class _Loader(yaml.BaseLoader):
 
 
 def compare(about: Names, root: Path, labels: Collection[Path], notes: Counter[str]) -> list[str]:
-    """Note where a file beside the one with the names, or with the labels, gives another name to a class."""
+    """Note where a file beside the one with the names, beside labels or above them, gives another name to a class."""
     faults = []
-    above = (folder.parent for folder in labels if folder.parent.is_relative_to(root))
+    above = (parent for folder in labels for parent in folder.parents if parent.is_relative_to(root))
     files = (folder / name for folder in dict.fromkeys([root, *above, *labels]) for name in LISTS)
     for file in files:
         if file == about.path or not file.is_file():

@@ -75,7 +75,10 @@ def read(root: Path, split: str, *, images: str | None, names: str) -> Content:
         "annotations": [],
         "categories": [{"id": number, "name": name} for number, name in about.names.items()],
     }
-    faults = names_of.compare(about, root, labels.values(), notes)
+    folders = dict.fromkeys([*labels.values(), *(_label(path, root).parent for path in files)])
+    if contradictions := names_of.compare(about, root, folders, notes):
+        raise DataError(f"{about.path}: {contradictions[0]}")
+    faults: list[str] = []
     named: dict[Path, Path] = {}
     lines: list[list[str]] = []
     used = [place for place in sources if place.is_file()]
