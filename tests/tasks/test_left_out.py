@@ -126,12 +126,13 @@ def test_predict_names_what_it_leaves_out(tmp_path, capsys):
         predict.find([str(tmp_path / "g")])
 
 
-def test_the_first_of_several_pages_is_counted(tmp_path, capsys):
+@pytest.mark.parametrize("suffix", ["tif", "gif", "webp"])
+def test_the_first_of_several_pages_is_counted(tmp_path, capsys, suffix):
     root = make_class_folders(tmp_path / "set", num_train=2, num_val=2)
     pages = [Image.new("RGB", (40, 40), colour) for colour in ("red", "blue")]
-    path = root / "train" / "red" / "pages.tif"
+    path = root / "train" / "red" / f"pages.{suffix}"
     pages[0].save(path, save_all=True, append_images=pages[1:])
-    said = "1 images are TIFF files of several pages, of which the first is read"
+    said = "1 images are files of several pages or frames, of which the first is read"
     data = ClassificationData(DataOptions(root=str(root), workers=0), Preprocessing(image_size=(32, 32)))
     assert said in str(data)
     predict.predict("sgformer_t", [str(path)])

@@ -140,7 +140,7 @@ def test_pages_of_images_are_counted_and_reduced_copies_are_none(tmp_path):
     page = Image.open(root / "images/train/0.png")
     page.save(root / "images/train/0.tif", save_all=True, append_images=[page.resize((9, 9))])
     (root / "images/train/0.png").unlink()
-    assert "1 images are TIFF files of several pages" in str(data(root))
+    assert "1 images are files of several pages or frames" in str(data(root))
     pages = io.BytesIO()
     page.save(pages, "TIFF", save_all=True, append_images=[page.resize((9, 9))], tiffinfo={254: 1})
     (root / "images/train/0.tif").write_bytes(pages.getvalue())
@@ -188,6 +188,17 @@ def test_255_as_object_is_not_taken_for_ignored(tmp_path):
     (root / "classes.txt").write_text("0 background\n1 object\n255 ignored\n")
     with pytest.raises(DataError, match="there must be two classes"):
         data(root)
+
+
+def test_an_object_that_is_255_in_some_masks_alone_is_seen(tmp_path):
+    root = change(make_mask_folders(tmp_path), lambda mask: (mask == 1).astype(np.uint8))
+    (root / "classes.txt").write_text("background\nobject\n")
+    assert "255" not in str(data(root))
+    path = sorted((root / "annotations" / "train").iterdir())[0]
+    mask = np.asarray(Image.open(path))
+    Image.fromarray(mask * 255).save(path)
+    number = len([*path.parent.iterdir()])
+    assert f"of train is 255, which is ignored, in 1 of {number} masks" in str(data(root))
 
 
 def test_a_class_in_no_mask_while_pixels_are_ignored(tmp_path):

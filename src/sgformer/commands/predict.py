@@ -164,7 +164,7 @@ def _predict_all(
     rgb = not isinstance(model.preprocessing, Bands)
     if pages := [path for path in paths if rgb and has_pages(path)]:
         print(
-            f"sgformer: {len(pages)} images are TIFF files of several pages, of which the first is read, such as "
+            f"sgformer: {len(pages)} images are files of several pages or frames, of which the first is read, such as "
             f"{printable(pages[0])}",
             file=sys.stderr,
         )

@@ -284,8 +284,8 @@ def num_pages(image: Image.Image) -> int:
 
 
 def has_pages(path: Path) -> bool:
-    """Tell whether a file is a TIFF of several pages, of which the first is read; False where it cannot be read."""
-    if path.suffix.lower() not in (".tif", ".tiff"):
+    """Tell whether a file has several pages or frames, of which the first is read; False where it cannot be read."""
+    if path.suffix.lower() not in (".tif", ".tiff", ".gif", ".webp"):
         return False
     try:
         with any_size():

@@ -186,7 +186,7 @@ class ClassificationData(PreparedData):
             self.notes += [note for note in self.samples[split].notes if note not in self.notes]
         lists = [[path for path, _ in one.items] for one in self.samples.values() if isinstance(one.items, list)]
         if not isinstance(preprocessing, Bands) and (pages := sum(map(has_pages, chain(*lists)))):
-            self.notes.append(f"{pages} images are TIFF files of several pages, of which the first is read")
+            self.notes.append(f"{pages} images are files of several pages or frames, of which the first is read")
         if len(self.samples) > 1:
             sources.compare(self.samples, options.root)
         if lists:

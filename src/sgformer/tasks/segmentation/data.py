@@ -225,7 +225,12 @@ class SegmentationData(Data):
             self.notes.append(f"ignored altogether: {empty[0]}{more}")
         if absent:
             self.notes.append(f"not in {split}: {listed(absent)}")
-        if ignored >= NOTED:
+        some = sum(bool(found[-1]) for found in counts.values())
+        if 0 < some < len(counts) and coding.by_custom:  # by nobody's word; in these masks an object may be written so
+            self.notes.append(
+                f"{ignored:.1%} of {split} is {IGNORE}, which is ignored, in {some} of {len(counts)} masks"
+            )
+        elif ignored >= NOTED:
             self.notes.append(f"{ignored:.0%} of {split} is ignored")
 
     def images(self, split: Split) -> Masked | MaskedScenes:

@@ -240,7 +240,7 @@ def check(samples: list[Sample], coding: Coding, preprocessing: Preprocessing) -
     if num_turned:
         looked.notes.append(f"{num_turned} masks are turned as the EXIF data of their images say")
     if num_pages:
-        looked.notes.append(f"{num_pages} images are TIFF files of several pages, of which the first is taken")
+        looked.notes.append(f"{num_pages} images are files of several pages or frames, of which the first is taken")
     return looked
 
 
