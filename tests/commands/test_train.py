@@ -111,8 +111,14 @@ def test_a_hundred_epochs_end_and_leave_nothing_open(tmp_path):
 )
 def test_shared_weights_do_not_tell_where_data_lay(task, given, kept):
     sections = tasks.get(task).Recipe
-    given = {"data.root": "photos"} | {f"data.{key}": value for key, value in given.items()}
-    content = to_share(recipe.parse({"task": task}, sections, given))
+    source: dict = {"task": task, "data": {"root": "photos"}}
+    for key, value in given.items():
+        *parents, name = key.split(".")
+        place = source["data"]
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[name] = value
+    content = to_share(recipe.parse(source, sections))
     assert {key: content["data"][key] for key in kept} == kept
     assert content["data"]["root"] is None
     recipe.parse(content, sections)
