@@ -1,7 +1,9 @@
 """A small data set in COCO's format: bright shapes on dark ground, with all that the format can hold."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -118,3 +120,11 @@ def _uncompressed(mask: np.ndarray) -> dict:
     flat = mask.flatten(order="F")
     edges = np.flatnonzero(np.diff(np.concatenate([[0], flat, [1 - flat[-1]]])))
     return {"size": list(mask.shape), "counts": np.diff(np.concatenate([[0], edges])).tolist()}
+
+
+def change(root: Path, edit: Callable[[Any], object], split: str = "train") -> None:
+    """Edits the content of a split's annotation file in place."""
+    path = root / "annotations" / f"instances_{split}.json"
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))

@@ -1,7 +1,5 @@
 """What tools write in COCO's and YOLO's formats is read right, or named with its file, its id and the key."""
 
-import json
-
 import numpy as np
 import pytest
 
@@ -9,7 +7,7 @@ pytest.importorskip("pycocotools", reason="COCO's format needs pycocotools")
 
 from pycocotools import mask as coco_mask
 
-from coco_files import PLAIN, make_rectangles, read
+from coco_files import PLAIN, change, make_rectangles, read
 from sgformer.tasks.errors import DataError
 
 BOXES = [[10, 12, 30, 36], [60, 30, 84, 48]]  # of the first image
@@ -18,13 +16,6 @@ BOXES = [[10, 12, 30, 36], [60, 30, 84, 48]]  # of the first image
 @pytest.fixture
 def root(tmp_path):
     return make_rectangles(tmp_path / "set")
-
-
-def change(root, edit, split="train"):
-    path = root / "annotations" / f"instances_{split}.json"
-    content = json.loads(path.read_text())
-    edit(content)
-    path.write_text(json.dumps(content))
 
 
 def each(**values):

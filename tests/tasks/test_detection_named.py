@@ -9,7 +9,7 @@ from PIL import Image
 
 pytest.importorskip("pycocotools", reason="COCO's format needs pycocotools")
 
-from coco_files import PLAIN, make_rectangles, read
+from coco_files import PLAIN, change, make_rectangles, read
 from sgformer.tasks.detection import voc
 from sgformer.tasks.detection.sources import SplitOptions
 from sgformer.tasks.errors import DataError
@@ -18,13 +18,6 @@ from sgformer.tasks.errors import DataError
 @pytest.fixture
 def root(tmp_path):
     return make_rectangles(tmp_path / "set")
-
-
-def change(root, edit, split="train"):
-    path = root / "annotations" / f"instances_{split}.json"
-    content = json.loads(path.read_text())
-    edit(content)
-    path.write_text(json.dumps(content))
 
 
 # ---- Boxes and areas beside masks
