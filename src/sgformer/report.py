@@ -3,8 +3,6 @@
 Needs matplotlib and Jinja. The text is escaped; the plots are SVG, the images JPEG, both inside the page.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Mapping, Sequence

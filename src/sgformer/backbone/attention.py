@@ -5,8 +5,6 @@ tokens, before its output projection. Projections of the same input are one `Lin
 product; `official.py` knows which rows are which of the released model's.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -6,8 +6,6 @@ is the "evolving reallocation" of the title; a map of significance never leaves 
 Between stages a map is `(B, c, H, W)`; inside a stage it is `(B, H, W, c)`, and only the stage turns it.
 """
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import torch.nn as nn

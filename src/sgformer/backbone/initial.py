@@ -1,7 +1,5 @@
 """The initial values of the released model."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """The MLP of a block."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch.nn as nn

@@ -4,8 +4,6 @@ A released attention has a `Linear` for each projection. Ours has one for all pr
 rows are stacked here, or cut apart; everything else is only renamed.
 """
 
-from __future__ import annotations
-
 import argparse
 import functools
 import pickle

@@ -5,8 +5,6 @@ float32 and below, compiled or exported or batched otherwise, two runs of one mo
 about the error of either. With the significance of one of them given to both, they rank alike, and can be compared.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 

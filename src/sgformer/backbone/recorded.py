@@ -3,8 +3,6 @@
 `timm.models.save_for_hf` writes them as `model_args`, and `timm.create_model("local-dir:...")` builds by them.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import nn

@@ -3,8 +3,6 @@
 This project's own; the paper's merges neighbours in the ranking, wherever they lie in the image.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

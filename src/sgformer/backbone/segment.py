@@ -6,8 +6,6 @@ segment, such as `embed` or `summary_tokens`, are steps of `plain` that a way ma
 the choice among backends of an op see `ops/dispatch.py`. It has nothing to do with segmentation.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 

@@ -1,7 +1,5 @@
 """SG-Former's entries in timm's registry."""
 
-from __future__ import annotations
-
 import warnings
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The stem, from images to tokens, and the downsampling between stages."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

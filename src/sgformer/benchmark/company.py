@@ -1,13 +1,12 @@
 """Who else computes while models are timed: others, which is to be said, and neighbours, which may be asked for."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
 import time
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Self
 
 # From so many cores that others keep busy, ratios of models are ratios in company.
 MAX_BUSY = 0.25
@@ -32,7 +31,7 @@ class Neighbours(AbstractContextManager["Neighbours"]):
         self.number = number
         self._processes: list[subprocess.Popen[bytes]] = []
 
-    def __enter__(self) -> Neighbours:
+    def __enter__(self) -> Self:
         whole, part = divmod(self.number, 1)
         commands = [[_BUSY]] * int(whole)
         if part:

@@ -1,7 +1,5 @@
 """Cases of `sgformer benchmark`: one case, its timed step, and its counts of parameters and GMACs."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

@@ -6,8 +6,6 @@ precision and on the device that are to be timed, is at what the first pair of b
 behind a ranking, low precision is no criterion (DESIGN.md says why).
 """
 
-from __future__ import annotations
-
 import math
 import zlib
 from typing import Any

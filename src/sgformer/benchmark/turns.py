@@ -1,7 +1,5 @@
 """Cases measured in turns, each in a process of its own, so that none finds what another left in memory."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
@@ -12,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from .company import Neighbours
 from .measure import Case
@@ -49,7 +47,7 @@ class Worker:
             env={**os.environ, "PYTHONPATH": path},
         )
 
-    def __enter__(self) -> Worker:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:

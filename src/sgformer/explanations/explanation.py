@@ -1,7 +1,5 @@
 """All that there is to see of one image: what each pair of blocks measures, and how it spends its keys."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 

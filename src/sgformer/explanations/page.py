@@ -1,7 +1,5 @@
 """Self-contained HTML page of explanations, to move over stages and pairs; needs no server and no network."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Mapping

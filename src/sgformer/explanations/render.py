@@ -4,8 +4,6 @@ Needs NumPy and Pillow alone. Colours run along inferno, whose lightness rises e
 gray, in print and to colour-blind eyes. Right and wrong differ in shape, not only in colour.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

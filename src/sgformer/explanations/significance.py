@@ -1,7 +1,5 @@
 """Ask a model for its significance maps, whatever state it is in."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """Where the keys go, as images: which tokens are merged in groups of what size, and what each region receives."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont

@@ -4,14 +4,12 @@ Needs PyAV (the extra ``video``), which is imported when a video is opened. Only
 left out.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +55,7 @@ class VideoReader:
         self.rate = Fraction(self._stream.average_rate or self._stream.guessed_rate or 25)
         self.length = self._length()
 
-    def __enter__(self) -> VideoReader:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -114,7 +112,7 @@ class VideoWriter:
         self._stream: Any = None
         self._last = -1
 
-    def __enter__(self) -> VideoWriter:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -1,7 +1,5 @@
 """Watch significance evolve: its maps for the same few images, after every epoch of a run."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

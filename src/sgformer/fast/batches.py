@@ -1,7 +1,5 @@
 """The stem a few images of a large batch at a time, on a CPU: no wide map of all of them is ever whole."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

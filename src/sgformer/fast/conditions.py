@@ -5,8 +5,6 @@ was built with, with its settings, plain weights and nobody who wants to be told
 computation that has to see each step of it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any
 

@@ -7,8 +7,6 @@ convolution makes is cheap, and is computed a second time rather than kept; of t
 in memory, where the plain way writes four.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 

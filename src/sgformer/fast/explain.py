@@ -1,7 +1,5 @@
 """Report of the way that each segment of a model takes, and why."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple

@@ -6,8 +6,6 @@ channels, in which a map that leaves a convolution enters the next one, also thr
 matrix product it has to be turned.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

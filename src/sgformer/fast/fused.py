@@ -4,8 +4,6 @@ The segment's own `plain` runs, with some of its layers computed otherwise. On a
 and for `torch.compile`.
 """
 
-from __future__ import annotations
-
 import functools
 from types import FunctionType
 from typing import Any

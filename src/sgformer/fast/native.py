@@ -4,8 +4,6 @@ Maps too large for the cache go in strips first (`strips.py`), which use the sam
 is one operator, which it does not look into.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

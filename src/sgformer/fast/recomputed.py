@@ -1,7 +1,5 @@
 """Training: what is cheap is computed once more for the gradient, and not kept until then."""
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 

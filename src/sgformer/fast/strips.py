@@ -7,8 +7,6 @@ convolution needs of the strips above and below, a row of each, is computed twic
 likewise, once its keys and values are there. Each strip is the work of one thread (`workers.py`).
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable

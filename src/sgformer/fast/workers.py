@@ -8,8 +8,6 @@ after each operation that they shared, on the cores of those that take strips; s
 thread's work, too. The threads are kept; those of a user are left as they are.
 """
 
-from __future__ import annotations
-
 import functools
 import os
 import threading

@@ -1,7 +1,5 @@
 """GELU where a map is of no further use."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

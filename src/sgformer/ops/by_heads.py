@@ -4,8 +4,6 @@ For large maps this is faster than kernels that take all heads at once, where so
 `key_mean_attention`. Where nothing is, PyTorch's fused kernel is.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

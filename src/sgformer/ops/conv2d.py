@@ -6,8 +6,6 @@ token map `(B, H, W, c)`, whose channels are last already, for one that has them
 convolution it leaves them as they are.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

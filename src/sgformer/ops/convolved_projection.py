@@ -1,7 +1,5 @@
 """The second half of a block's MLP as one operation that keeps little for its gradient."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The choice among the ways to compute an op: each backend says for itself when it cannot serve, and why."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """Backward passes that are written by hand, and have no derivative themselves: they say so."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any

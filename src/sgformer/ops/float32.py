@@ -6,9 +6,8 @@ to round to bfloat16, where the processor is the faster for that. So it is looke
 they are off.
 """
 
-from __future__ import annotations
-
 import functools
+from typing import Self
 
 import torch
 
@@ -48,7 +47,7 @@ class fast_float32:
         if self._sets:
             torch.set_float32_matmul_precision("highest")
 
-    def __enter__(self) -> fast_float32:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -4,8 +4,6 @@ What does not fit the cache goes to memory and comes back for each operation, an
 that the system clears page by page, which may take longer than the operation. Pieces are small enough for both.
 """
 
-from __future__ import annotations
-
 import ctypes
 import sys
 

@@ -4,8 +4,6 @@ A norm before a projection, or a norm and GELU before a convolution, make a map 
 of. Autograd would keep both.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any

@@ -1,7 +1,5 @@
 """A token map cut into square windows and put together again, for any height and width."""
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from torch import Tensor
 

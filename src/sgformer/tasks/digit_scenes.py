@@ -16,8 +16,6 @@ Example:
     True
 """
 
-from __future__ import annotations
-
 import importlib
 import math
 import operator

@@ -3,8 +3,6 @@
 PyTorch's fused kernel keeps as little, but its backward pass takes many times as long where heads are small.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`attention`: what one calls. The definition is in `reference.py`."""
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """`attention` for `torch.export`: two products and a softmax, which every runtime has."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

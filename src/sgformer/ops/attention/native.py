@@ -1,7 +1,5 @@
 """`attention` by a kernel in C++: scores, softmax and the weighted sum of a few queries at a time, in the cache."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from .. import native

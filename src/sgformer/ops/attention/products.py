@@ -1,7 +1,5 @@
 """`attention` on a CPU by two plain products, while there are few weights."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """The definition of `attention` in plain PyTorch, and its scores."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """`depthwise_conv` by a kernel in C++, with the residual and GELU in the same pass over the map."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from .. import native

@@ -7,8 +7,6 @@ gradient of the map is a convolution, too, with the kernel turned round. That of
 # pyright: reportIndexIssue=false
 # (kernels are started by an index.)
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

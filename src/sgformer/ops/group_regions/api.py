@@ -1,7 +1,5 @@
 """`group_regions`: what one calls. The definition is in `reference.py`."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

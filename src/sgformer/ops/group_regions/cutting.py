@@ -1,7 +1,5 @@
 """Into how many squares a map is cut, and how many of them are split: arithmetic on counts."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 

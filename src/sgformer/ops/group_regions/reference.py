@@ -1,7 +1,5 @@
 """The definition of `group_regions` in plain PyTorch."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

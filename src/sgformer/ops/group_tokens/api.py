@@ -1,7 +1,5 @@
 """`group_tokens`: what one calls. The definition is in `reference.py`."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from ..dispatch import Backend, choose, is_exporting, never, unless_exporting

@@ -1,7 +1,5 @@
 """Bands of a ranking and their numbers of summary tokens: arithmetic on counts."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 

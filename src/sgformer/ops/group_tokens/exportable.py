@@ -1,7 +1,5 @@
 """`group_tokens` for `torch.export`, where the number of tokens may be unknown."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """`key_mean_attention`: what one calls. The definition is in `reference.py`."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -4,8 +4,6 @@ Forward computes the weights of a chunk, uses them and drops them; backward comp
 `torch.compile` and autograd it is one opaque operator, so that the loop is neither traced nor unrolled.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import torch

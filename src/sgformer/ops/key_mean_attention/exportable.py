@@ -1,7 +1,5 @@
 """`key_mean_attention` for `torch.export`, where the numbers of queries and keys may be unknown."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from ..attention.exportable import weights

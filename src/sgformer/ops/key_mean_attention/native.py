@@ -1,7 +1,5 @@
 """`key_mean_attention` by the kernel of `attention`, which adds up what keys receive while weights are in the cache."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

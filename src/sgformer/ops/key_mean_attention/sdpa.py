@@ -5,8 +5,6 @@ kept. That is three products where `chunked` has two. It pays where the fused ke
 on GPUs, if there is no Triton.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

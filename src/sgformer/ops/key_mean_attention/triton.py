@@ -10,8 +10,6 @@ to be summed at the end, so that results do not depend on which program is the f
 # pyright: reportIndexIssue=false, reportOperatorIssue=false, reportArgumentType=false
 # (kernels are started by an index, and their language is not quite Python.)
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """`linear` and its gradient: what one calls. The definition is in `reference.py`."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from ..dispatch import Backend, choose, explain, never

@@ -7,8 +7,6 @@ column, or some, with channels last, so neither needs a copy to become the other
 PyTorch has a setting that does as much for all products (`ops/float32.py`); where it is set, this stands back.
 """
 
-from __future__ import annotations
-
 import platform
 from pathlib import Path
 

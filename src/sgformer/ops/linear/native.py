@@ -1,7 +1,5 @@
 """`linear` by a kernel in C++, for as few tokens as one image has: libraries are made for more."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """`map_norm` by a kernel in C++: two passes over a map, GELU included; an operator for `torch.compile`."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -7,8 +7,6 @@ which is the first.
 # pyright: reportIndexIssue=false
 # (kernels are started by an index.)
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

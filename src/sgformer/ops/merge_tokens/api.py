@@ -1,7 +1,5 @@
 """`merge_tokens`: what one calls. The definition is in `reference.py`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from torch import Tensor

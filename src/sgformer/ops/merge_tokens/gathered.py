@@ -1,7 +1,5 @@
 """`merge_tokens` with one gather of whole rows for all bands and a matrix product a band."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """`merge_tokens` by a kernel in C++: tokens are read where they are."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

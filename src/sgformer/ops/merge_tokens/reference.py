@@ -1,7 +1,5 @@
 """The definition of `merge_tokens` in plain PyTorch."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Spending of keys on tokens: how many tokens become one, and how much of a summary token each receives."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

@@ -1,7 +1,5 @@
 """The kernels as functions on tensors. They check nothing: `objection` does, and what else an op's `native.py` says."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Compiling and loading the kernels, and the conditions that all of them have."""
 
-from __future__ import annotations
-
 import ctypes
 import functools
 import hashlib
@@ -11,7 +9,7 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn as nn
@@ -61,7 +59,7 @@ class use_kernels:
         global _library
         _library = self._before
 
-    def __enter__(self) -> use_kernels:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -1,7 +1,5 @@
 """`pool_keys` for `torch.export`, where the grid's height and width may be unknown."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """The definition of `pool_keys` in plain PyTorch."""
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from torch import Tensor
 

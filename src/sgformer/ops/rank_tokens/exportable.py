@@ -1,7 +1,5 @@
 """`rank_tokens` for `torch.export`: without a stable sort, which few runtimes have."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

@@ -1,7 +1,5 @@
 """`rank_tokens` by a kernel in C++: PyTorch's stable sort takes a tenth of a millisecond for 196 tokens."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

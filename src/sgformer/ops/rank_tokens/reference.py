@@ -1,7 +1,5 @@
 """The definition of `rank_tokens` in plain PyTorch."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 

@@ -1,7 +1,5 @@
 """`resize_positions` as two matrix products: faster on a CPU than PyTorch's own resize, which few runtimes have."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """The definition of `resize_positions` in plain PyTorch."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

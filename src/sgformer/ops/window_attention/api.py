@@ -1,7 +1,5 @@
 """`window_attention`: what one calls. The definition is in `reference.py`."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from ..dispatch import Backend, choose, explain, never, unless_exporting

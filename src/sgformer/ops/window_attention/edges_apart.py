@@ -1,7 +1,5 @@
 """`window_attention` with the windows at the edges, which are filled up and masked, by themselves: few among many."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

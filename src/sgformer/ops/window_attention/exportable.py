@@ -1,7 +1,5 @@
 """`window_attention` for `torch.export`, where height and width may be unknown."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """`window_attention` by a kernel in C++, window by window: nothing is cut out, padded or masked."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from .. import native

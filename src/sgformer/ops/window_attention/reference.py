@@ -1,7 +1,5 @@
 """The definition of `window_attention` in plain PyTorch."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from ..key_mean_attention import key_mean_attention
