@@ -74,12 +74,19 @@ def make_coco(root: Path, *, num_train: int = 4, num_val: int = 3) -> Path:
 PLAIN = "2 classes (red 4, blue 4), 4 + 2 images, 8 + 4 objects, 0 + 0 crowds"
 
 
-def read(root, source="coco", *, masks=None, classes=None, splits=("train", "val"), **options):
-    """The data of a set as a run on it reads them."""
+def read(root, source="coco", *, masks=None, classes=None, splits=("train", "val"), alone=True, **options):
+    """The data of a set as a run on it reads them; ``alone``, as if `make_rectangles` wrote one format."""
     options = {"shorter_side": 64, "max_side": 96, **options}
     options = DataOptions(root=str(root), source=source, workers=0, **options)
     masks = source == "coco" if masks is None else masks
-    return DetectionData(options, masks=masks, max_detections=100, classes=classes, splits=splits)
+    root = Path(root).resolve()
+    other = {"coco": root / "labels", "yolo": root / "annotations"}.get(source, root / "none")
+    hidden = other.rename(root / f".{other.name}") if alone and other.is_dir() else other
+    try:
+        return DetectionData(options, masks=masks, max_detections=100, classes=classes, splits=splits)
+    finally:
+        if hidden != other:
+            hidden.rename(other)
 
 
 def make_rectangles(root: Path) -> Path:

@@ -121,16 +121,16 @@ def test_accents_of_a_mac(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "where", "note"),
-    [("images/test/0.png", "images", "test"), ("test/0.png", "", "test"), ("other.csv", "", "other.csv")],
+    ("name", "note"),
+    [("images/test/0.png", "images/test (1 .png)"), ("test/0.png", "test (1 .png)"), ("other.csv", "other.csv")],
 )
-def test_what_lies_beside_is_named(tmp_path, name, where, note):
+def test_what_lies_beside_is_named(tmp_path, name, note):
     root = make_mask_folders(tmp_path)
     (root / "README.txt").write_text("")
     assert "not used" not in str(data(root))
     (root / name).parent.mkdir(exist_ok=True)
     (root / name).write_text("")
-    assert str(data(root)).endswith(f"; not used in {root / where}: {note}")
+    assert str(data(root)).endswith(f"; not used in {root}: {note}")
 
 
 def test_paths_may_be_relative_or_absolute(tmp_path, monkeypatch):

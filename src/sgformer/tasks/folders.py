@@ -4,7 +4,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -46,8 +46,10 @@ class Found(NamedTuple):
     left_out: Counter[str]  # files that are no images that can be read, by suffix or another reason
 
 
-def look_through(folder: Path, suffixes: Collection[str] = SUFFIXES) -> Found:
-    """The images in a folder and all folders below it, linked ones too, and what else lies there.
+def look_through(
+    folder: Path, suffixes: Collection[str] = SUFFIXES, *, known: Callable[[str], bool] = lambda name: False
+) -> Found:
+    """The images in a folder and all folders below it, linked ones too, and what else lies there, but ``known`` files.
 
     Hidden files and what systems leave in folders, such as ``@eaDir`` and ``__MACOSX``, are passed over. A folder that
     is reached twice, through links, is looked through once. Folders called ``thumbnails`` are left out, and counted.
@@ -66,7 +68,7 @@ def look_through(folder: Path, suffixes: Collection[str] = SUFFIXES) -> Found:
         thumbnails = any(part.lower() in _THUMBNAILS for part in below)
         for name in files:
             path = Path(place, name)
-            if is_junk(name):
+            if is_junk(name) or known(name):
                 continue
             if path.suffix.lower() not in suffixes:
                 left_out[path.suffix.lower() or "without a suffix"] += 1
@@ -119,7 +121,7 @@ def find_copies(first: Sequence[Path], second: Sequence[Path] = (), classes: Ite
     """Count the files of two splits that are alike; ``classes`` are those of the first split's files."""
     same = alike([*first, *second])
     mine, classes = same[: len(first)], [*classes] or [0] * len(first)
-    inside = len({*map(number, first)}) - len({*mine})
+    inside = len({*map(os.path.normpath, first)}) - len({*mine})
     return Copies(len({*mine} & {*same[len(first) :]}), inside, len({*zip(mine, classes, strict=True)}) - len({*mine}))
 
 
@@ -176,7 +178,59 @@ def describe_left_out(left_out: Mapping[str, int]) -> str:
     return words + " (convert images to JPEG or PNG)" * any(kind in FOREIGN for kind in left_out)
 
 
-def unused(root: Path, used: Collection[str]) -> list[str]:
-    """A note on what lies in a folder beside what is used of it; empty where nothing does."""
-    names = [path.name for path in root.iterdir() if path.name not in used and not is_junk(path.name)]
-    return [f"not used in {root}: {listed(names)}"] if names else []
+def leftovers(
+    root: Path,
+    used: Iterable[Path],
+    places: Iterable[Path] = (),
+    *,
+    aside: Collection[Path] = (),
+    known: Callable[[str], bool] = is_junk,
+) -> dict[str, list[Path]]:
+    """Find the files in a folder, and in ``places`` in or beside it, that are not used.
+
+    They come by where they lie, from the root: the highest folder in which nothing is used, else the place that they
+    are in, else their own folder. A file is used by whatever link; a folder that is reached twice is looked at once.
+    Folders ``aside``, and names that are ``known``, are passed over.
+    """
+    root = Path(os.path.abspath(root))
+    paths = {os.path.abspath(path) for path in used}
+    closed, busy = {number(path) for path in aside}, set[str]()
+    for folder in {os.path.dirname(path) for path in [*paths, *map(os.path.abspath, aside)]}:
+        while folder not in busy:
+            busy.add(folder)
+            folder = os.path.dirname(folder)
+    places = sorted({Path(os.path.abspath(place)) for place in places} - {root})
+    outside = [place for place in places if not place.is_relative_to(root)]
+    files = [path for start in [root, *outside] for path in _files(start, known, closed) if str(path) not in paths]
+    linked = {number(path) for path in paths} if files else set()
+    found: dict[str, list[Path]] = {}
+    for path in files:
+        if number(path) not in linked:
+            above = [*reversed(path.parents)]
+            idle = next((one for one in above if root in one.parents and str(one) not in busy), None)
+            place = next((place for place in places if place in above), None) or idle or path.parent
+            shown = place.relative_to(root) if place.is_relative_to(root) else place
+            found.setdefault(str(shown), []).append(path)
+    return found
+
+
+def _files(folder: Path, known: Callable[[str], bool], closed: set[tuple[int, int]]) -> Iterator[Path]:
+    """The files in a folder and those below it, known names and closed folders aside, each once, through any links."""
+    seen = closed | {number(parent) for parent in folder.resolve().parents}  # a link to one of them leads in a circle
+    for place, folders, files in os.walk(folder, followlinks=True):
+        if (here := number(place)) in seen:
+            folders.clear()
+            continue
+        seen.add(here)
+        folders[:] = sorted(name for name in folders if not known(name))
+        yield from (Path(place, name) for name in sorted(files) if not known(name))
+
+
+def describe_leftovers(root: Path, found: Mapping[str, Sequence[Path]]) -> list[str]:
+    """A note on what `leftovers` found in a folder, with its kinds and numbers; empty where that is nothing."""
+    names = [path.name for path in found.get(".", ())]
+    for place, files in found.items():
+        if place != ".":
+            names.append(f"{place} ({describe_left_out(Counter(path.suffix.lower() or 'other' for path in files))})")
+    total = f"; {sum(map(len, found.values()))} files in all" * (len(names) > 5)
+    return [f"not used in {root}: {listed(names)}{total}"] if names else []

@@ -4,7 +4,7 @@ import codecs
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,18 @@ def num_alike(names: Iterable[str]) -> int:
     plain = (" ".join(unicodedata.normalize("NFKC", name).casefold().split()) for name in set(names))
     alike = Counter(str(float(name)) if _FLOAT.fullmatch(name) else name for name in plain)
     return sum(count for count in alike.values() if count > 1)
+
+
+def heads(names: Sequence[str]) -> str:
+    """A note where the first of several names seems to be a heading, as the others begin otherwise; else nothing."""
+    marked = [name.startswith("#") for name in names]
+    return f"the class {names[0]!r}, perhaps a heading" if any(marked[:1]) and not all(marked) else ""
+
+
+def doubtful_names(names: Sequence[str]) -> list[str]:
+    """Notes on names of classes that may be meant as one, or as a heading."""
+    notes = [f"{number} names of classes differ in capitals or blanks alone"] if (number := num_alike(names)) else []
+    return [*notes, *filter(None, [heads(names)])]
 
 
 def split_labelmap(lines: list[str]) -> list[tuple[str, str]]:

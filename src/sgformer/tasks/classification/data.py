@@ -1,6 +1,8 @@
 """Labelled images as batches: variation, and the share of each process."""
 
-from collections.abc import Callable
+import contextlib
+import os
+from collections.abc import Callable, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -14,17 +16,19 @@ from ...engine import devices
 from ...engine.sampling import Draw, drawn
 from ..bands import Bands
 from ..errors import DataError, listed
-from ..folders import Split, find_copies, unused
+from ..folders import Split, describe_leftovers, find_copies, leftovers
 from ..images import ImageError, ImageLike, Preprocessing, has_pages
 from ..loading import Unreadable, epoch_to_come, share, suitable_workers
 from ..task import Data
-from ..text import num_alike, read_names
+from ..text import doubtful_names, read_names
 from . import sources
 from .augment import image_transform
 from .options import DataOptions, SourceOptions
 from .shards import Shards, find_shards
 
 LIKE = "train/<class>/ and val/<class>/"
+# Keys that name files with labels.
+TABLES = ("val_labels", "train_list", "val_list")
 
 
 class Images(Dataset[Any]):
@@ -112,6 +116,24 @@ class PreparedData(Data):
             case _:
                 return sources.folders(options.folder(LIKE), split, suffixes)
 
+    def beside(self, found: Mapping[Split, sources.Samples], splits: tuple[Split, ...]) -> list[str]:
+        """Note what lies in the folder of the data and belongs to none of its splits, those that were found or not."""
+        options = self.options
+        used: list[Path] = [Path(path).expanduser() for name in TABLES if (path := getattr(options, name))]
+        if options.source in ("folders", "imagenet", "npz"):
+            root = options.folder(LIKE)
+            used += [root / name for name in (*sources.NAMES, *(f"{split}.npz" for split in splits))]
+            return describe_leftovers(root, leftovers(root, used, aside=[root / split for split in splits]))
+        if options.source != "list":
+            return []
+        found = dict(found)
+        for split in set(splits) - found.keys():
+            with contextlib.suppress(DataError):
+                found[split] = self.find(split)
+        images: list[Any] = [path for samples in found.values() for path, _ in samples.items]  # pyright: ignore
+        root = Path(options.root or os.path.commonpath([os.path.abspath(path.parent) for path in images])).expanduser()
+        return describe_leftovers(root, leftovers(root, [*images, *used])) if root.parent != root else []
+
     def pattern(self, split: Split) -> str:
         """Return the recipe's pattern of the shards of a split."""
         pattern = self.options.train_shards if split == "train" else self.options.val_shards
@@ -191,10 +213,7 @@ class ClassificationData(PreparedData):
             sources.compare(self.samples, options.root)
         if lists:
             self.notes += find_copies(*lists, classes=[label for _, label in self.samples[splits[0]].items]).notes()
-        if options.source == "folders":
-            self.notes += unused(
-                options.folder(LIKE), {*splits, "train", "val", "classes.txt", "LOC_synset_mapping.txt"}
-            )
+        self.notes += self.beside(self.samples, ("train", "val"))
         names = self.samples[splits[0]].classes
         if classes is not None and (unknown := set(names) - set(classes)):
             raise DataError(
@@ -202,8 +221,7 @@ class ClassificationData(PreparedData):
                 "Name a data folder with the model's own classes"
             )
         self.classes = _several(classes or names)
-        if alike := num_alike(self.classes):
-            self.notes.append(f"{alike} names of classes differ in capitals or blanks alone")
+        self.notes += doubtful_names(self.classes)
         if options.balanced and "train" in splits:
             self.draw_evenly(self.train_labels()[:, None] == np.arange(len(self.classes)))
 

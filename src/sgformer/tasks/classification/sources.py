@@ -20,6 +20,9 @@ from ..images import ImageLike
 from ..text import read_lines
 from .tables import check_labels, read_table
 
+# Files with names for classes, in the order in which they are looked for.
+NAMES = ("classes.txt", "LOC_synset_mapping.txt")
+
 
 class Items(Protocol):
     """Protocol of a list of samples: a length, and (image, class index) by number."""
@@ -68,10 +71,13 @@ def folders(root: Path, split: Split, suffixes: Collection[str] = SUFFIXES) -> S
     if beside := Counter(path.suffix.lower() or path.name for path in entries if path not in names):
         notes.append(f"left out, in no class folder of {split}: {describe_left_out(beside)}")
     names = _names(root)
-    if not names and (root / "classes.txt").is_file():
-        notes.append(f"{root / 'classes.txt'} is not used, as its lines are not `folder name`; folders are the classes")
-    if names and names.keys().isdisjoint(found):
+    listing = root / NAMES[0]
+    if not names and listing.is_file():
+        notes.append(f"{listing} is not used, as its lines are not `folder name`; folders are the classes")
+    elif names and names.keys().isdisjoint(found):
         notes.append(f"the names in {root} are of other folders, such as {next(iter(names))}, and not used")
+    elif listing.is_file() and (unlike := names.keys() ^ found.keys()):
+        notes.append(f"{listing} and the folders differ; in one alone: {listed(unlike)}")
     return Samples(tuple(found), items, names, tuple(notes))
 
 
@@ -256,7 +262,7 @@ def _named(
 
 
 def _names(root: Path) -> dict[str, str]:
-    for file in (root / "classes.txt", root / "LOC_synset_mapping.txt"):
+    for file in (root / name for name in NAMES):
         if file.is_file():
             return read_descriptions(file)
     return {}

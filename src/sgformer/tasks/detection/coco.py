@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError, listed
-from ..text import each_once, num_alike, read_text
+from ..text import each_once, heads, num_alike, read_text
 from . import checks, doubts, masks
 from .checks import Fault, ImageRow, ObjectRow
 
@@ -247,6 +247,8 @@ def check(
     notes[f"objects with entries that are not used ({listed({*chain(*unused)})})"] = unused.total()
     notes["images without objects"] = sum(not len(image.labels) for image in images)
     notes["names of classes that differ in capitals or blanks alone"] = num_alike(names.values())
+    if heading := heads(list(names.values())):
+        notes[heading] = 1
     notes = +notes
     if vanished:  # with the first of them
         notes[f"{VANISHED}, such as {vanished[0]}"] = notes.pop(VANISHED)

@@ -196,9 +196,10 @@ class DetectionData(Data):
                 "images/, annotations/instances_train.json and instances_val.json, or name others: "
                 "--data.train.images and so on; --data.source yolo and voc read other formats"
             ),
-            {split: places[split] for split in splits},
+            places,
             options.source,
             masks=self.masks,
+            splits=splits,
             invalid=options.invalid,
             crowds=options.crowds,
             first_pixel=options.first_pixel,

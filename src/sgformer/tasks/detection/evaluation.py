@@ -96,7 +96,9 @@ class Report(BaseReport):
             (row.name, str(row.num_objects), percent(row.box_ap), percent(row.mask_ap)) for row in self.classes
         ]
         mask = self.mask or {}
-        rows.append(("all", str(self.num_objects), percent(self.box["ap"]), percent(mask.get("ap"))))
+        rows.append(
+            (f"all, {self.num_images} images", str(self.num_objects), percent(self.box["ap"]), percent(mask.get("ap")))
+        )
         rows += [
             (name.upper().replace("_", " "), "", percent(value), percent(mask.get(name)))
             for name, value in self.box.items()

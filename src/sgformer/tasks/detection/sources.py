@@ -1,13 +1,15 @@
 """Where images and annotations lie, in COCO's format, YOLO's or Pascal VOC's; all are checked alike."""
 
+import contextlib
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..folders import Split, find_copies, find_file, is_junk, number
+from ..errors import DataError
+from ..folders import Split, find_copies, find_file, is_junk, leftovers
 from . import coco, voc, yolo
 
 Format = Literal["coco", "yolo", "voc"]
@@ -18,7 +20,7 @@ DEFAULTS = {
     "yolo": (None, "data.yaml"),
     "voc": ("JPEGImages", "ImageSets/Main/{split}.txt"),
 }
-# What tools put beside images, in lower case, and where the same set lies in another format.
+# What tools put beside images, in lower case.
 _KNOWN = {
     "data.yaml",
     "dataset.yaml",
@@ -29,7 +31,6 @@ _KNOWN = {
     "labelmap.txt",
     "runs",
 }
-_OTHERS = {"annotations", "labels", "Annotations", "ImageSets"}
 
 
 @dataclass(kw_only=True)
@@ -50,10 +51,11 @@ class SplitOptions:
 
 def read(
     root: Path,
-    splits: dict[Split, SplitOptions],
+    places: dict[Split, SplitOptions],
     source: Format,
     *,
     masks: bool,
+    splits: Sequence[Split] = ("train", "val"),
     invalid: coco.Faults = "error",
     crowds: coco.Crowds = "ignore",
     first_pixel: int = 1,
@@ -63,24 +65,30 @@ def read(
     """Read the annotations of some splits and check them, see `coco.check`.
 
     Only VOC's format asks for the names of the ``classes``, as it has no list of its own; None: all that occur in these
-    splits.
+    splits. What another split names is looked up, where it is there, to tell what nothing names.
 
     Raises:
         DataError: Files or annotations are not as they must be.
     """
     root = Path(os.path.normpath(root))
-    named = {split: where.annotations or file(source, split) for split, where in splits.items()}
-    xml = {split: voc.find(root, name) for split, name in named.items()} if source == "voc" else {}
+    named = {split: where.annotations or file(source, split) for split, where in places.items()}
+    xml = {split: voc.find(root, named[split]) for split in splits} if source == "voc" else {}
     names = classes or voc.classes([path for paths in xml.values() for path in paths])
-    contents: dict[Split, coco.Content] = {}
-    for split, where in splits.items():
-        images, path = where.images or DEFAULTS[source][0], root / named[split]
+
+    def content(split: Split) -> coco.Content:
+        images, path = places[split].images or DEFAULTS[source][0], root / named[split]
         if source == "coco":
-            contents[split] = coco.read(path, root / str(images))
-        elif source == "yolo":
-            contents[split] = yolo.read(root, split, images=images, names=named[split])
-        else:
-            contents[split] = voc.read(root, xml[split], path, images=str(images), names=names, first_pixel=first_pixel)
+            return coco.read(path, root / str(images))
+        if source == "yolo":
+            return yolo.read(root, split, images=images, names=named[split])
+        files = xml[split] if split in xml else voc.find(root, named[split])
+        return voc.read(root, files, path, images=str(images), names=names, first_pixel=first_pixel)
+
+    contents: dict[Split, coco.Content] = {split: content(split) for split in splits}
+    others = []
+    for split in places.keys() - contents.keys():
+        with contextlib.suppress(DataError):
+            others.append(content(split))
     if source == "coco":
         coco.note_ids(list(contents.values()), classes or ())
     found: dict[Split, coco.Annotations] = {
@@ -93,60 +101,29 @@ def read(
         )
         for split, content in contents.items()
     }
-    if len(found) == 2:
-        _note_files(root, contents, found)
+    _note_files(root, [*contents.values(), *others], found)
     return found
 
 
-def _note_files(root: Path, contents: dict[Split, coco.Content], found: dict[Split, coco.Annotations]) -> None:
+def _note_files(root: Path, contents: list[coco.Content], found: dict[Split, coco.Annotations]) -> None:
     """Count the images that are in both splits, and the files in the folders that are in none."""
-    images = {split: [image.path for image in annotations.images] for split, annotations in found.items()}
-    notes = found["train"].notes
-    copies = find_copies(images["train"], images["val"])
+    images = [[image.path for image in annotations.images] for annotations in found.values()]
+    notes = next(iter(found.values())).notes
+    copies = find_copies(*images)
     notes.update({"images that are also in val": copies.shared} if copies.shared else {})
     notes.update({"images that are copies of others": copies.inside} if copies.inside else {})
-    root = Path(os.path.abspath(root))
-    files = [(content.path, *content.used) for content in contents.values()]
-    files += [
-        (find_file(content.folder, row["file_name"]),)
-        for content in contents.values()
+    used = [file for content in contents for file in (content.path, *content.used)]
+    used += [
+        find_file(content.folder, row["file_name"])
+        for content in contents
         for row in content.rows["images"]
         if isinstance(row.get("file_name"), str)
     ]
-    known = {os.path.abspath(file) for some in files for file in some}
-    places = {Path(os.path.abspath(place)) for content in contents.values() for place in content.places}
-    places = {place for place in places if not any(other in place.parents for other in places)}
-    aside = {str(place) for place in places}
-    used = {
-        name for path in known if path.startswith(f"{root}{os.sep}") for name in Path(path).relative_to(root).parts[:1]
-    }
-    beside = [] if root in places else [path for path in sorted(root.iterdir()) if not _is_known(path.name)]
-    for path in [*sorted(places), *(path for path in beside if path not in places)]:
-        shown = os.path.relpath(path, root) if path.is_relative_to(root) else str(path)
-        if path.is_file():
-            shown = root.name
-            counts = Counter([path.suffix.lower() or "other"] * (str(path) not in known))
-        elif path in places or path.name in used or path.name not in _OTHERS:
-            counts = unused(path, known, aside - {str(path)})
-        else:
-            continue
-        notes.update({f"{suffix} files in {shown}/ not used": n for suffix, n in counts.items()})
-
-
-def unused(folder: Path, known: set[str], aside: Collection[str] = ()) -> Counter[str]:
-    """Count the files in a folder that are not known, by suffix; hidden ones and what tools leave there aside."""
-    counts: Counter[str] = Counter()
-    seen = {number(parent) for parent in folder.resolve().parents}  # a link to one of them leads in a circle
-    for path, folders, files in os.walk(folder, followlinks=True):
-        known_name = path != str(folder) and _is_known(os.path.basename(path))
-        if (here := number(path)) in seen or path in aside or known_name:
-            folders.clear()
-            continue
-        seen.add(here)
-        for name in files:
-            if not _is_known(name) and os.path.normpath(os.path.join(path, name)) not in known:
-                counts[Path(name).suffix.lower() or "other"] += 1
-    return counts
+    places = [place for content in contents for place in content.places]
+    for place, files in leftovers(root, used, places, known=_is_known).items():
+        shown = Path(os.path.abspath(root)).name if place == "." else place
+        counts = Counter(path.suffix.lower() or "other" for path in files)
+        notes.update({f"{suffix} files in {shown}/ not used": number for suffix, number in counts.items()})
 
 
 def _is_known(name: str) -> bool:

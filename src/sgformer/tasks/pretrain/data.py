@@ -119,7 +119,7 @@ class PretrainData(PreparedData):
                 self._keep(self._look_through())
             case _:
                 samples = self.find("train")
-                self.notes += samples.notes
+                self.notes += [*samples.notes, *self.beside({"train": samples}, ("train",))]
                 self.parts = [(list(range(len(samples.items))), 1.0)]
                 self._keep(samples.items)
 

@@ -1,5 +1,7 @@
 """Images with a mask each, or digit scenes made on the spot, as batches."""
 
+import contextlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from ..folders import Split, find_copies, look_through
 from ..images import ImageError, Preprocessing
 from ..loading import Unreadable, collate_listed, collate_readable
 from ..task import Data
-from ..text import num_alike
+from ..text import doubtful_names
 from .augment import Augment
 from .layouts import Layout, Sample, ade20k, check, cityscapes, folders, num_rearranged, read_mask
 from .masks import IGNORE, Coding
@@ -154,17 +156,15 @@ class SegmentationData(Data):
                     f"{odd} masks have the colours of others in another order, and are read by number; if colours are "
                     "classes, name them: --data.mapping FILE"
                 )
-            if "{split}" not in layout.images and len(splits) > 1:
+            if "{split}" not in layout.images:
                 used = {sample.image for samples in self.samples.values() for sample in samples}
-                used |= {Path(path) for path in self.dropped}
+                used |= {Path(path) for path in self.dropped} | self._of_others(layout, root)
                 folder = root / layout.images
                 if rest := set(look_through(folder, preprocessing.suffixes).images) - used:
                     self.notes.append(f"{len(rest)} images of {folder} have no mask in any split")
-            if layout.noted and len(splits) > 1:
-                self.notes += layout.beside(root, *([Path(options.mapping)] if options.mapping else []))
+            self.notes += layout.beside(root, *([Path(options.mapping)] if options.mapping else []))
         self.classes = self.coding.classes
-        if alike := num_alike(self.classes):
-            self.notes.append(f"{alike} names of classes differ in capitals or blanks alone")
+        self.notes += doubtful_names(self.classes)
         if options.balanced and "train" in splits:
             self.draw_evenly(self.train_counts())
         self.palette = self.coding.palette
@@ -178,6 +178,15 @@ class SegmentationData(Data):
         notes = "".join(f"; {note}" for note in self.notes)
         return f"{len(self.classes)} classes, {' + '.join(map(str, counts))} images{dropped}{notes}"
 
+    def _of_others(self, layout: Layout, root: Path) -> set[Path]:
+        """The images of a split that is not read."""
+        found: set[Path] = set()
+        for split in layout.splits.keys() - self.samples.keys():
+            with contextlib.suppress(DataError):
+                samples, *_ = layout.find(root, split, self.preprocessing.suffixes)  # pyright: ignore
+                found |= {sample.image for sample in samples}
+        return found
+
     def _checked(self, layout: Layout, root: Path, split: Split) -> list[Sample]:
         samples, faults, notes = layout.find(root, split, self.preprocessing.suffixes)
         self.notes += notes
@@ -188,6 +197,10 @@ class SegmentationData(Data):
             more = f"; {len(faults) - 1} more files have faults" if len(faults) > 1 else ""
             raise DataError(f"{path} {reason}{more}. Correct it, or do without: --data.faults drop")
         self.dropped |= faults
+        if faults:
+            (path, reason), *_ = sorted(faults.items())
+            names = listed(os.path.relpath(path, root) for path in faults)
+            self.notes.append(f"dropped from {split}: {names}; {os.path.relpath(path, root)} {reason}")
         samples = [sample for sample in samples if str(sample.mask) not in faults]
         if not samples:
             raise DataError(f"no image of {split} in {root} is left: {next(iter(faults.items()), '')}")

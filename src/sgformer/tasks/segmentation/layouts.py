@@ -1,6 +1,5 @@
 """Where images and masks lie: plain folders, ADE20K as released, Cityscapes as released."""
 
-import os
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -14,7 +13,16 @@ from numpy.typing import NDArray
 
 from ..bands import Bands
 from ..errors import DataError
-from ..folders import SUFFIXES, Split, describe_left_out, look_through, some, unused
+from ..folders import (
+    SUFFIXES,
+    Split,
+    describe_left_out,
+    describe_leftovers,
+    is_junk,
+    leftovers,
+    look_through,
+    some,
+)
 from ..images import ImageError, Preprocessing, has_pages
 from ..text import read_lines
 from .mapping import read_classes, read_mapping
@@ -44,6 +52,10 @@ CITYSCAPES = {
 }
 
 
+# What else there is for each image.
+CITYSCAPES_OTHERS = ("color.png", "instanceIds.png", "labelTrainIds.png", "instanceTrainIds.png", "polygons.json")
+
+
 class Sample(NamedTuple):
     """An image and its mask, as files."""
 
@@ -64,7 +76,7 @@ class Layout:
     # What ends the names, before the suffix; files with another ending are something else.
     image_ending: str = ""
     mask_ending: str = ""
-    noted: bool = True  # whether what else lies in the folders is worth a note; in sets as released it is known
+    known: tuple[str, ...] = ()  # what ends the names of other files in a set as released
     # The file with the names of the classes; each split may have its own, which has to agree.
     listed: Path | None = None
 
@@ -83,43 +95,95 @@ class Layout:
             root / self.images.format(split=name),
             root / self.masks.format(split=name),
         )
-        beside = self.mask_ending if image_folder == mask_folder else ""
+        together = image_folder == mask_folder
+        beside = self.mask_ending if together else ""
         above = [folder.parent for folder in (image_folder, mask_folder) if folder != root]
         known = self._check_lists(root, image_folder, mask_folder, *above)
-        images, alike, notes = _by_name(image_folder, self.image_ending, unlike=beside, suffixes=suffixes, known=known)
-        masks, faults, more = _by_name(mask_folder, self.mask_ending, known=known)
+        images, alike, notes = self._by_name(
+            image_folder, self.image_ending, unlike=beside, suffixes=suffixes, known=known, alone=not together
+        )
+        masks, faults, more = self._by_name(mask_folder, self.mask_ending, known=known, alone=not together)
         faults |= alike
         faults |= {str(masks[name]): f"has no image in {image_folder}" for name in masks.keys() - images.keys()}
         if "{split}" in self.images:  # every image of this folder is one of the split
             missing = images.keys() - masks.keys()
             faults |= {str(images[name]): f"has no mask in {mask_folder}" for name in missing}
         samples = [Sample(images[name], masks[name]) for name in sorted(masks.keys() & images.keys())]
-        return samples, faults, list(dict.fromkeys(notes + more)) if self.noted else []
+        return samples, faults, list(dict.fromkeys(notes + more))
+
+    def _by_name(
+        self,
+        folder: Path,
+        ending: str,
+        *,
+        unlike: str = "",
+        suffixes: Collection[str] = SUFFIXES,
+        known: Sequence[Path] = (),
+        alone: bool = True,
+    ) -> tuple[dict[str, Path], dict[str, str], list[str]]:
+        """Images of a folder and those below it by their path in it, without suffix and ending; faults; and notes.
+
+        What ends in ``unlike`` is left to the masks, and where a folder is not for one of both ``alone``, what ends
+        otherwise, too. At fault are files whose name another one has, with another suffix: which of them belongs to a
+        mask cannot be told.
+        """
+        if not folder.is_dir():
+            raise DataError(f"there is no folder {folder}; see --data.root, --data.images and --data.masks")
+        images, left_out = look_through(folder, suffixes, known=lambda name: name.endswith(self.known))
+        left_out = +(left_out - Counter(path.suffix.lower() for path in known if path.parent == folder))
+        paths = [path for path in images if path.stem.endswith(ending)]
+        if alone and (others := len(images) - len(paths)):
+            left_out[f"that do not end in {ending}"] = others
+        paths = [path for path in paths if not (unlike and path.stem.endswith(unlike))]
+        there = f", but {describe_left_out(left_out)}" if left_out else ""
+        if not paths:
+            raise DataError(f"there are no images in {folder}{there}; expected {some(suffixes)}")
+        notes = [f"left out of {folder}: {describe_left_out(left_out)}"] if left_out else []
+        found: dict[str, Path] = {}
+        faults = {}
+        for path in paths:
+            name = path.relative_to(folder).with_suffix("").as_posix().removesuffix(ending)
+            name = unicodedata.normalize("NFC", name)
+            if (other := found.setdefault(name, path)) != path:
+                faults[str(path)] = f"has the name of {other}, but for the suffix; keep one of them"
+        return found, faults, notes
 
     def beside(self, root: Path, *others: Path) -> list[str]:
         """Notes on what lies beside images, masks and the other files used, and is none of the splits'."""
         folders = [root / one.format(split=name) for one in (self.images, self.masks) for name in self.splits.values()]
-        used: dict[Path, set[str]] = {}
-        root, folders = (Path(os.path.abspath(root)), [Path(os.path.abspath(one)) for one in folders])
-        for path in (*folders, *others, *([self.listed] if self.listed else [])):
-            full = Path(os.path.abspath(path))
-            below = [full, *full.parents] if full.is_relative_to(root) else []
-            for one in below[: below.index(root)] if below else []:
-                used.setdefault(one.parent, set()).add(one.name)
-        return [note for above, names in used.items() if above not in folders for note in unused(above, names)]
+        lists = self._lists(*[place for folder in folders for place in (folder, folder.parent)], root)
+        used = [*lists, *others, *([self.listed] if self.listed else [])]
+        found = leftovers(root, used, aside=folders, known=lambda name: is_junk(name) or name.endswith(self.known))
+        return describe_leftovers(root, found)
+
+    def _lists(self, *folders: Path) -> list[Path]:
+        """Find the lists of classes in folders."""
+        name = self.listed.name if self.listed else "labelmap.txt"
+        return [file for file in dict.fromkeys(one / name for one in folders) if file.is_file()]
 
     def _check_lists(self, *folders: Path) -> list[Path]:
         """Find the lists of classes in folders, and raise DataError where one says something else."""
-        if self.listed is None:
-            return []
-        found = [file for file in dict.fromkeys(one / self.listed.name for one in folders) if file.is_file()]
+        found = self._lists(*folders)
         for file in found:
-            if (other := read_classes(file)) != self.coding:
+            if self.listed is None:
+                self._check_colours(file)
+            elif (other := read_classes(file)) != self.coding:
                 raise DataError(
                     f"{file} has the classes {', '.join(other.classes)}, and {self.listed} "
                     f"{', '.join(self.coding.classes)}; make them alike, or export both splits together"
                 )
         return found
+
+    def _check_colours(self, file: Path) -> None:
+        """Raise DataError where CVAT's list beside masks gives a colour to another class than the mapping."""
+        other, own = read_mapping(file), self.coding
+        for colour, index in (own.colours or {}).items():
+            name = other.classes[other.colours[colour]] if other.colours and colour in other.colours else None
+            if index != IGNORE and name in own.classes and name != own.classes[index]:
+                raise DataError(
+                    f"{file} gives {list(colour)} to {name}, and --data.mapping to {own.classes[index]}; make them "
+                    "alike, or export both splits together"
+                )
 
 
 def folders(root: Path, *, images: str, masks: str, classes: str, mapping: str | None, mask_ending: str = "") -> Layout:
@@ -154,7 +218,13 @@ def ade20k(root: Path) -> Layout:
     classes = tuple(a if first.count(a) == 1 else name for a, name in zip(first, names, strict=True))
     coding = Coding(classes=classes, ids={0: IGNORE, **{i + 1: i for i in range(len(classes))}})
     splits = {"train": "training", "val": "validation"}
-    return Layout(images="images/{split}", masks="annotations/{split}", coding=coding, splits=splits, noted=False)
+    return Layout(
+        images="images/{split}",
+        masks="annotations/{split}",
+        coding=coding,
+        splits=splits,
+        known=("objectInfo150.txt", "sceneCategories.txt"),
+    )
 
 
 def cityscapes() -> Layout:
@@ -170,7 +240,7 @@ def cityscapes() -> Layout:
         coding=Coding(classes=tuple(CITYSCAPES), ids=ids),
         image_ending="_leftImg8bit",
         mask_ending="_gtFine_labelIds",
-        noted=False,
+        known=tuple(f"_gtFine_{end}" for end in CITYSCAPES_OTHERS),
     )
 
 
@@ -251,36 +321,3 @@ def num_rearranged(paths: Iterable[Path], number: int) -> int:
     for palette, count in palettes.items():
         alike.setdefault(tuple(sorted(palette)), []).append(count)
     return sum(sum(counts) - max(counts) for counts in alike.values())
-
-
-def _by_name(
-    folder: Path,
-    ending: str,
-    *,
-    unlike: str = "",
-    suffixes: Collection[str] = SUFFIXES,
-    known: Sequence[Path] = (),
-) -> tuple[dict[str, Path], dict[str, str], list[str]]:
-    """Images of a folder and those below it by their path in it, without suffix and ending; faults; and notes.
-
-    What ends in ``unlike`` is left to the masks. At fault are files whose name another one has, with another suffix:
-    which of them belongs to a mask cannot be told.
-    """
-    if not folder.is_dir():
-        raise DataError(f"there is no folder {folder}; see --data.root, --data.images and --data.masks")
-    images, left_out = look_through(folder, suffixes)
-    left_out = +(left_out - Counter(path.suffix.lower() for path in known if path.parent == folder))
-    paths = [path for path in images if path.stem.endswith(ending)]
-    paths = [path for path in paths if not (unlike and path.stem.endswith(unlike))]
-    there = f", but {describe_left_out(left_out)}" if left_out else ""
-    if not paths:
-        raise DataError(f"there are no images in {folder}{there}; expected {some(suffixes)}")
-    notes = [f"left out of {folder}: {describe_left_out(left_out)}"] if left_out else []
-    found: dict[str, Path] = {}
-    faults = {}
-    for path in paths:
-        name = path.relative_to(folder).with_suffix("").as_posix().removesuffix(ending)
-        name = unicodedata.normalize("NFC", name)
-        if (other := found.setdefault(name, path)) != path:
-            faults[str(path)] = f"has the name of {other}, but for the suffix; keep one of them"
-    return found, faults, notes
