@@ -38,7 +38,7 @@ from torch import Tensor
 import sgformer
 from sgformer.backbone.attention import SelfGuidedAttention
 from sgformer.ops import group_regions
-from sgformer.ops.group_tokens.bands import cut_bands, group_factor
+from sgformer.ops.group_tokens import cut_bands, group_factor
 from sgformer.tasks.images import read_image
 
 ROOT = Path(__file__).parents[1]

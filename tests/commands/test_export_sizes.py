@@ -12,10 +12,9 @@ from sgformer.exporters import check, formats, parts, tracing
 from sgformer.exporters.formats import onnx_file, torch_program
 from sgformer.fast import exported
 from sgformer.ops import dispatch, pool_keys, rank_tokens
-from sgformer.ops.group_tokens import cut_bands, group_factor
-from sgformer.ops.group_tokens.exportable import count_factor
-from sgformer.ops.pool_keys.exportable import count_side, pool_cells
-from sgformer.ops.resize_positions.products import resize_matrix
+from sgformer.ops.group_tokens import count_factor, cut_bands, group_factor
+from sgformer.ops.pool_keys import count_side, pool_cells
+from sgformer.ops.resize_positions import resize_matrix
 from sgformer.tasks.classification.model import Classifier
 from sgformer.tasks.images import Preprocessing
 

@@ -47,7 +47,7 @@ def why_not(tensors: Iterable[Tensor]) -> str | None:
     return None
 
 
-def why_slow(x: Tensor) -> str | None:
+def why_slow(x: Tensor, *args: Any) -> str | None:
     """None, or a sentence: interpreted kernels are for tests only."""
     return None if x.device.type == "cuda" else "Triton's interpreter is for tests"
 

@@ -5,12 +5,7 @@ from torch import Tensor
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Compute `reference.attend` with operations that export.
-
-    Shape:
-        - q: `(B, a, N, d)`; k, v: `(B, a, M, d)`
-        - returns: `(B, a, N, d)`
-    """
+    """Compute `reference.attend` with operations that export."""
     return weights(q, k, q.shape[-1] ** -0.5).to(v.dtype) @ v
 
 

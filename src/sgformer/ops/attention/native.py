@@ -14,10 +14,5 @@ def why_not(q: Tensor, k: Tensor, v: Tensor) -> str | None:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Compute `reference.attend`.
-
-    Shape:
-        - q: `(B, a, N, d)`; k, v: `(B, a, M, d)`
-        - returns: `(B, a, N, d)`
-    """
+    """Compute `reference.attend`."""
     return native.attention(q, k, v, q.shape[-1] ** -0.5, new_output(q))

@@ -5,12 +5,7 @@ from torch import Tensor
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Softmax attention, with weights in float32 or better; see `attention`.
-
-    Shape:
-        - q: `(B, a, N, d)`; k, v: `(B, a, M, d)`
-        - returns: `(B, a, N, d)`
-    """
+    """Softmax attention, with weights in float32 or better; see `attention`."""
     return scaled_scores(q, k, q.shape[-1] ** -0.5).softmax(-1).to(v.dtype) @ v
 
 

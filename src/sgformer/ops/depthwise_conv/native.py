@@ -11,9 +11,5 @@ def why_not(x: Tensor, weight: Tensor, bias: Tensor, residual: bool, gelu: bool)
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor, residual: bool, gelu: bool) -> Tensor:
-    """Compute `reference.convolve`.
-
-    Shape:
-        - x, returns: `(B, H, W, c)`; weight: `(c, 1, 3, 3)`; bias: `(c,)`
-    """
+    """Compute `reference.convolve`."""
     return native.depthwise_conv(x, weight.contiguous(), bias, x if residual else None, gelu=gelu)

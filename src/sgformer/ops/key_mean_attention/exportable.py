@@ -3,7 +3,6 @@
 from torch import Tensor
 
 from ..attention.exportable import weights
-from ..dispatch import unless_exporting
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -15,6 +14,3 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None) -
 def why_not(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None) -> str | None:
     """None, or a sentence: there is a mask."""
     return None if mask is None else "it takes no mask"
-
-
-why_slow = unless_exporting

@@ -14,11 +14,6 @@ def why_not(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None) 
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Compute `reference.attend`.
-
-    Shape:
-        - q: `(B, a, N, d)`; k, v: `(B, a, M, d)`; mask: None
-        - returns: `(B, a, N, d)` and `(B, M)`
-    """
+    """Compute `reference.attend`."""
     key_mean = q.new_empty((q.shape[0], k.shape[2]), dtype=torch.float32)
     return native.attention(q, k, v, scale, new_output(q), key_mean), key_mean

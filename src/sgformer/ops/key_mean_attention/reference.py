@@ -12,12 +12,7 @@ MAX_CACHED_WEIGHTS = 2**22
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Softmax attention, and the mean of its weights over heads and queries; see `key_mean_attention`.
-
-    Shape:
-        - q: `(B, a, N, d)`; k, v: `(B, a, M, d)`; mask: broadcasts to `(B, a, N, M)`
-        - returns: `(B, a, N, d)` and `(B, M)`
-    """
+    """Softmax attention, and the mean of its weights over heads and queries; see `key_mean_attention`."""
     weights = attention_weights(q, k, scale, mask)
     out = weights.to(v.dtype) @ v
     key_sum = weights.detach().sum((1, 2))

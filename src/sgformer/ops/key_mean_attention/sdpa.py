@@ -37,12 +37,7 @@ def why_slow(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Compute `reference.attend` in memory that does not grow with `N * M`.
-
-    Shape:
-        - q: `(B, a, N, d)`; k, v: `(B, a, M, d)`; mask: None
-        - returns: `(B, a, N, d)` and `(B, M)`
-    """
+    """Compute `reference.attend` in memory that does not grow with `N * M`."""
     out, key_mean = _forward(q, k, v, scale)
     return out, key_mean.detach()
 

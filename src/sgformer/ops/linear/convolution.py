@@ -65,12 +65,7 @@ def is_convolution(x: Tensor, weight: Tensor) -> bool:
 
 
 def project(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Compute `reference.project` by a 1x1 convolution.
-
-    Shape:
-        - x: `(..., c)`; weight: `(c', c)`; bias: `(c',)`
-        - returns: `(..., c')`
-    """
+    """Compute `reference.project` by a 1x1 convolution."""
     y = F.conv2d(_as_images(x), weight[:, :, None, None], bias)
     return y.permute(0, 2, 3, 1).view(*x.shape[:-1], len(weight))
 

@@ -24,11 +24,6 @@ def why_slow(x: Tensor, weight: Tensor, bias: Tensor | None) -> str | None:
 
 
 def project(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Compute `reference.project`.
-
-    Shape:
-        - x: `(..., c)`; weight: `(c', c)`; bias: `(c',)`
-        - returns: `(..., c')`
-    """
+    """Compute `reference.project`."""
     bias = weight.new_zeros(len(weight)) if bias is None else bias
     return native.linear(x.contiguous(), weight, bias)

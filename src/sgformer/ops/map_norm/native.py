@@ -14,11 +14,7 @@ def why_not(x: Tensor, weight: Tensor, bias: Tensor, eps: float, gelu: bool) -> 
 
 
 def normalize(x: Tensor, weight: Tensor, bias: Tensor, eps: float, gelu: bool) -> Tensor:
-    """Compute `reference.normalize`.
-
-    Shape:
-        - x, returns: `(B, H, W, c)`; weight, bias: `(c,)`
-    """
+    """Compute `reference.normalize`."""
     return (_operator if torch.compiler.is_compiling() else _normalize)(x, weight, bias, eps, gelu)
 
 

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from ..dispatch import Backend, choose, never
-from ..group_tokens.api import check
-from ..group_tokens.bands import cut_bands, group_factor
+from ..group_tokens import check, cut_bands, group_factor
 from . import gathered, native, reference, triton
 
 # The most preferred first.

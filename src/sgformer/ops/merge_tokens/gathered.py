@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..group_tokens.bands import Band
+from ..group_tokens import Band
 
 
 def merge(
@@ -17,12 +17,7 @@ def merge(
     bands: Sequence[Band],
     factor: int,
 ) -> Tensor:
-    """Compute `reference.merge` by gathering tokens.
-
-    Shape:
-        - x: `(B, N, c)`; ranking: `(B, N)`; weights: `(r,)` each; biases: `(1,)` each
-        - returns: `(B, M, c)`
-    """
+    """Compute `reference.merge` by gathering tokens."""
     B, N, c = x.shape
     sizes = [band.num_groups(factor) * band.group_size * factor for band in bands]
     ranks = [

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from .. import native
-from ..group_tokens.bands import Band
+from ..group_tokens import Band
 
 
 def why_not(
@@ -24,11 +24,6 @@ def merge(
     bands: Sequence[Band],
     factor: int,
 ) -> Tensor:
-    """Compute `reference.merge`.
-
-    Shape:
-        - x: `(B, N, c)`; ranking: `(B, N)`; weights: `(r,)` each; biases: `(1,)` each
-        - returns: `(B, M, c)`
-    """
+    """Compute `reference.merge`."""
     length = sum(band.num_groups(factor) for band in bands)
     return native.merge_tokens(x, ranking.contiguous(), weights, biases, bands, length, factor)

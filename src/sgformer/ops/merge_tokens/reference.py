@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..group_tokens.bands import Band
-from ..group_tokens.reference import members
+from ..group_tokens import Band, members
 
 
 def merge(
@@ -17,12 +16,7 @@ def merge(
     bands: Sequence[Band],
     factor: int,
 ) -> Tensor:
-    """Summary tokens, band after band; see `merge_tokens`.
-
-    Shape:
-        - x: `(B, N, c)`; ranking: `(B, N)`; weights: `(r,)` each; biases: `(1,)` each
-        - returns: `(B, M, c)`
-    """
+    """Summary tokens, band after band; see `merge_tokens`."""
     summary = [
         torch.einsum("bgrc,r->bgc", members(x, ranking, band, factor), weight) + bias
         for band, weight, bias in zip(bands, weights, biases, strict=True)

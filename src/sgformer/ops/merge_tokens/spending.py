@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..group_tokens.bands import cut_bands, group_factor
+from ..group_tokens import cut_bands, group_factor
 
 
 class Spending(NamedTuple):

@@ -10,13 +10,12 @@ place of it, so its gradient is gathered from the groups that it is in and writt
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from .. import tiles
-from ..group_tokens.bands import Band
+from ..group_tokens import Band
 from ..tiles import jit, padded, tl
 
 MAX_CHANNELS = 512
@@ -42,9 +41,7 @@ def why_not(
     return None
 
 
-def why_slow(x: Tensor, *args: Any) -> str | None:
-    """None, or a sentence: interpreted kernels are for tests only."""
-    return tiles.why_slow(x)
+why_slow = tiles.why_slow
 
 
 def merge(
@@ -55,12 +52,7 @@ def merge(
     bands: Sequence[Band],
     factor: int,
 ) -> Tensor:
-    """Compute `reference.merge` with the Triton kernels of this file.
-
-    Shape:
-        - x: `(B, N, c)`; ranking: `(B, N)`; weights: `(r,)` each; biases: `(1,)` each
-        - returns: `(B, M, c)`
-    """
+    """Compute `reference.merge` with the Triton kernels of this file."""
     lengths = [band.length for band in bands]
     return _apply(x, ranking, torch.cat(list(weights)), torch.cat(list(biases)), lengths, _sizes(weights), factor)
 

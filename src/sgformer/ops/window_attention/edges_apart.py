@@ -10,12 +10,7 @@ MIN_SPLIT = 2**12
 
 
 def attend(qkv: Tensor, num_heads: int, size: int) -> tuple[Tensor, Tensor]:
-    """Compute `reference.attend` with the windows at the edges apart.
-
-    Shape:
-        - qkv: `(B, H, W, 3c)`
-        - returns: `(B, H, W, c)` and `(B, H, W)`
-    """
+    """Compute `reference.attend` with the windows at the edges apart."""
     _, H, W, _ = qkv.shape
     rows = [
         [reference.attend(tile, num_heads, size) for tile in row.split(_whole_and_rest(W, size), 2)]

@@ -8,12 +8,7 @@ from torch import Tensor
 
 
 def attend(qkv: Tensor, num_heads: int, size: int) -> tuple[Tensor, Tensor]:
-    """Compute `reference.attend` with operations that export.
-
-    Shape:
-        - qkv: `(B, H, W, 3c)`
-        - returns: `(B, H, W, c)` and `(B, H, W)`
-    """
+    """Compute `reference.attend` with operations that export."""
     return attend_windows(*qkv.chunk(3, -1), num_heads=num_heads, size=size)
 
 

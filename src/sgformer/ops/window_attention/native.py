@@ -13,11 +13,6 @@ def why_not(qkv: Tensor, num_heads: int, size: int) -> str | None:
 
 
 def attend(qkv: Tensor, num_heads: int, size: int) -> tuple[Tensor, Tensor]:
-    """Compute `reference.attend`.
-
-    Shape:
-        - qkv: `(B, H, W, 3c)`
-        - returns: `(B, H, W, c)` and `(B, H, W)`
-    """
+    """Compute `reference.attend`."""
     out = qkv.new_empty((*qkv.shape[:3], qkv.shape[3] // 3))
     return out, native.window_attention(qkv, num_heads, size, out)

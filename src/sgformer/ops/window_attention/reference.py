@@ -7,12 +7,7 @@ from ..windows import from_windows, to_windows
 
 
 def attend(qkv: Tensor, num_heads: int, size: int) -> tuple[Tensor, Tensor]:
-    """Attention within windows; see `window_attention`.
-
-    Shape:
-        - qkv: `(B, H, W, 3c)`
-        - returns: `(B, H, W, c)` and `(B, H, W)`
-    """
+    """Attention within windows; see `window_attention`."""
     _, H, W, channels = qkv.shape
     windows, exists = to_windows(qkv, size=size)  # (windows, size * size, 3c)
     num_windows, M, _ = windows.shape

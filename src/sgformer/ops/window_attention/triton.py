@@ -34,18 +34,11 @@ def why_not(qkv: Tensor, num_heads: int, size: int) -> str | None:
     return None
 
 
-def why_slow(qkv: Tensor, num_heads: int, size: int) -> str | None:
-    """None, or a sentence: interpreted kernels are for tests only."""
-    return tiles.why_slow(qkv)
+why_slow = tiles.why_slow
 
 
 def attend(qkv: Tensor, num_heads: int, size: int) -> tuple[Tensor, Tensor]:
-    """Compute `reference.attend` with the Triton kernels of this file.
-
-    Shape:
-        - qkv: `(B, H, W, 3c)`
-        - returns: `(B, H, W, c)` and `(B, H, W)`
-    """
+    """Compute `reference.attend` with the Triton kernels of this file."""
     out, significance = _apply(qkv, num_heads, size)
     return out, significance.detach()
 

@@ -1,20 +1,48 @@
-"""`resize_positions` as two matrix products: faster on a CPU than PyTorch's own resize, which few runtimes have."""
+"""Learned positions for a map of another size."""
 
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from ..dispatch import is_exporting
+from .dispatch import Backend, choose, is_exporting, never
 
 
-def resize(pos_embed: Tensor, old: tuple[int, int], new: tuple[Any, Any]) -> Tensor:
-    """Compute `reference.resize`, within rounding.
+def resize_positions(pos_embed: Tensor, old: tuple[int, int], new: tuple[int, int], *, backend: str = "auto") -> Tensor:
+    """Resizes a grid of positions bicubically, in float32 or better; untouched where the size is the same.
+
+    Args:
+        pos_embed: positions, row-major.
+        old: (height, width) of the grid that they are of.
+        new: (height, width) of the grid that is wanted.
+        backend: `"reference"`, `"products"` for a CPU and for exported programs, or `"auto"`.
 
     Shape:
         - pos_embed: `(1, N, c)`
         - returns: `(1, N', c)`
+
+    Example:
+        >>> import torch
+        >>> resize_positions(torch.randn(1, 56 * 56, 8), (56, 56), (24, 32)).shape
+        torch.Size([1, 768, 8])
     """
+    args = (pos_embed, old, new)
+    return choose("resize_positions", BACKENDS, backend, *args).run(*args)
+
+
+def _interpolated(pos_embed: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    """The definition."""
+    if old == new:
+        return pos_embed
+    grid = pos_embed.unflatten(1, old).permute(0, 3, 1, 2)
+    grid = grid.to(torch.promote_types(grid.dtype, torch.float32))
+    grid = F.interpolate(grid, new, mode="bicubic", align_corners=False)
+    return grid.permute(0, 2, 3, 1).flatten(1, 2).to(pos_embed.dtype)
+
+
+def _by_products(pos_embed: Tensor, old: tuple[int, int], new: tuple[Any, Any]) -> Tensor:
+    """As two matrix products, within rounding: faster on a CPU than PyTorch's own resize, which few runtimes have."""
     if all(isinstance(side, int) for side in new) and old == tuple(new):
         return pos_embed
     grid = pos_embed.squeeze(0).unflatten(0, old)  # (rows, columns, c)
@@ -24,8 +52,7 @@ def resize(pos_embed: Tensor, old: tuple[int, int], new: tuple[Any, Any]) -> Ten
     return resized.flatten(0, 1).unsqueeze(0).to(pos_embed.dtype)
 
 
-def why_slow(pos_embed: Tensor, *sizes: Any) -> str | None:
-    """None, or a sentence."""
+def _why_products_are_slow(pos_embed: Tensor, *sizes: Any) -> str | None:
     if is_exporting():
         return None
     if torch.compiler.is_compiling():
@@ -57,3 +84,10 @@ def resize_matrix(old: int, new: Any, *, like: Tensor) -> Tensor:
         for place, weight in zip(places, weights, strict=True)
     ]
     return (taps[0] + taps[1] + taps[2] + taps[3]).to(like.dtype)
+
+
+# The most preferred first.
+BACKENDS = {
+    "products": Backend(_by_products, never, _why_products_are_slow),
+    "reference": Backend(_interpolated, never, never),
+}
