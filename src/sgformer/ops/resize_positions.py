@@ -42,7 +42,7 @@ def _interpolated(pos_embed: Tensor, old: tuple[int, int], new: tuple[int, int])
 
 
 def _by_products(pos_embed: Tensor, old: tuple[int, int], new: tuple[Any, Any]) -> Tensor:
-    """As two matrix products, within rounding: faster on a CPU than PyTorch's own resize, which few runtimes have."""
+    """Two matrix products, within rounding: faster on a CPU than PyTorch's own resize, which few runtimes have."""
     if all(isinstance(side, int) for side in new) and old == tuple(new):
         return pos_embed
     grid = pos_embed.squeeze(0).unflatten(0, old)  # (rows, columns, c)
