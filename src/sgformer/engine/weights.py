@@ -17,16 +17,14 @@ import errno
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
-
-M = TypeVar("M", bound=nn.Module)
 
 FORMAT = 1
 FOLDER = Path(__file__).parent.parent / "weights"  # those that ship with the package
@@ -160,32 +158,6 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     with _open(locate(path)) as file:
         metadata = _metadata(file, path)
         return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118 (no dict)
-
-
-def restore(
-    path: str | Path,
-    make: Callable[[dict[str, Any]], M],
-    *,
-    part: Callable[[M], nn.Module] = lambda model: model,
-) -> M:
-    """The model in a weights file, or in a run folder's best, in evaluation mode.
-
-    Args:
-        path: A weights file or run folder.
-        make: Builds the model from the file's metadata, with any values.
-        part: Which part of it the tensors belong to.
-
-    Raises:
-        WeightsError: The file is damaged, is for something else, or its names and shapes do not fit.
-    """
-    path = locate(path)
-    tensors, metadata = read(path)
-    try:
-        model = make(metadata)
-    except (KeyError, TypeError) as error:
-        raise WeightsError(f"the metadata of {path} is damaged or of another task ({error!r})") from error
-    fill(part(model), tensors, source=path)
-    return model.eval()
 
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str | Path) -> None:

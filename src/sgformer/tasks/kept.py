@@ -262,24 +262,25 @@ class Kept(nn.Module):
         return restore(path, lambda task: cls if task == cls.task else None)
 
 
-def restore(path: str | Path, kind: Any) -> Any:
-    """The model in a weights file, which is opened once, in evaluation mode.
+def restore(path: str | Path, kind: Callable[[str], type[Kept] | None]) -> Any:
+    """The model in a weights file, or in a run folder's best, which is opened once; in evaluation mode.
 
-    ``kind`` gives the class of `Kept` of a task's name, or None.
+    ``kind`` gives the class for a task's name, or None.
 
     Raises:
         WeightsError: The file is damaged, is for something else, or its names and shapes do not fit.
     """
-
-    def make(metadata: dict[str, Any]) -> Kept:
-        found = kind(metadata["task"])
+    path = weights.locate(path)
+    tensors, metadata = weights.read(path)
+    try:
+        found = kind(task := metadata["task"])
         if found is None:
             raise weights.WeightsError(
-                f"{path} is for the task {metadata['task']!r}, which is not known here; use sgformer.load, or update "
-                "sgformer"
+                f"{path} is for the task {task!r}, which is not known here; use sgformer.load, or update sgformer"
             )
         model = found.from_metadata(metadata)
-        model.metadata = metadata
-        return model
-
-    return weights.restore(path, make, part=lambda model: model.saved)
+    except (KeyError, TypeError) as error:
+        raise weights.WeightsError(f"the metadata of {path} is damaged or of another task ({error!r})") from error
+    model.metadata = metadata
+    weights.fill(model.saved, tensors, source=path)
+    return model.eval()

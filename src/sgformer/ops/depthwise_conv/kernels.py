@@ -29,6 +29,12 @@ def _tap(weight, channels, C, i: tl.constexpr, j: tl.constexpr):
 
 
 @jit
+def _taps(weight, channels, C, i: tl.constexpr):
+    """A row of the kernel."""
+    return _tap(weight, channels, C, i, 0), _tap(weight, channels, C, i, 1), _tap(weight, channels, C, i, 2)
+
+
+@jit
 def _row(x, at, row, shift, columns, H, W, x_h, x_w, is_channel):
     """A row of the strip, shifted by some columns; zeros outside of the map."""
     column = columns + shift
@@ -47,21 +53,9 @@ def convolve_kernel(
     """The convolution, its GELU, or the gradient before GELU; the latter with GELU itself, in `hidden`."""
     image, segment, columns, channels = _strip(segments, strips, BLOCK_W, BLOCK_C)
     is_channel = (channels < C)[None, :]
-    k00, k01, k02 = (
-        _tap(weight, channels, C, 0, 0),
-        _tap(weight, channels, C, 0, 1),
-        _tap(weight, channels, C, 0, 2),
-    )
-    k10, k11, k12 = (
-        _tap(weight, channels, C, 1, 0),
-        _tap(weight, channels, C, 1, 1),
-        _tap(weight, channels, C, 1, 2),
-    )
-    k20, k21, k22 = (
-        _tap(weight, channels, C, 2, 0),
-        _tap(weight, channels, C, 2, 1),
-        _tap(weight, channels, C, 2, 2),
-    )
+    k00, k01, k02 = _taps(weight, channels, C, 0)
+    k10, k11, k12 = _taps(weight, channels, C, 1)
+    k20, k21, k22 = _taps(weight, channels, C, 2)
     if RESIDUAL:
         k11 += 1.0
     constant = tl.load(bias + channels, mask=channels < C, other=0.0).to(tl.float32)[None, :]

@@ -62,20 +62,9 @@ def forward_kernel(
             rows = first + step * BLOCK_N + tl.arange(0, BLOCK_N)
             q_tile = load_rows(q, rows, N, q_n, q_d, d, D)
             scores = _scores(
-                q_tile,
-                k_tile,
-                mask,
-                rows,
-                N,
-                columns,
-                M,
-                m_n,
-                m_m,
-                scale_log2,
-                HAS_MASK,
-                INTERPRET,
-                PRECISION,
-            )
+                q_tile, k_tile, mask, rows, N, columns, M, m_n, m_m, scale_log2,
+                HAS_MASK, INTERPRET, PRECISION,
+            )  # fmt: skip
             weights, logarithm = softmax(scores, rows < N)
             if KEEP:
                 tl.store(log_sum + rows, logarithm, mask=rows < N)
@@ -93,20 +82,9 @@ def forward_kernel(
             columns = start + tl.arange(0, BLOCK_M)
             k_tile = load_rows(k, columns, M, k_m, k_d, d, D)
             scores = _scores(
-                q_tile,
-                k_tile,
-                mask,
-                rows,
-                N,
-                columns,
-                M,
-                m_n,
-                m_m,
-                scale_log2,
-                HAS_MASK,
-                INTERPRET,
-                PRECISION,
-            )
+                q_tile, k_tile, mask, rows, N, columns, M, m_n, m_m, scale_log2,
+                HAS_MASK, INTERPRET, PRECISION,
+            )  # fmt: skip
             now_largest = tl.maximum(largest, tl.max(scores, 1))
             shift = tl.where(now_largest == float("-inf"), 0.0, now_largest)  # a query that has seen no key yet
             weights = tl.exp2(scores - shift[:, None])
@@ -126,20 +104,9 @@ def forward_kernel(
             columns = start + tl.arange(0, BLOCK_M)
             k_tile = load_rows(k, columns, M, k_m, k_d, d, D)
             scores = _scores(
-                q_tile,
-                k_tile,
-                mask,
-                rows,
-                N,
-                columns,
-                M,
-                m_n,
-                m_m,
-                scale_log2,
-                HAS_MASK,
-                INTERPRET,
-                PRECISION,
-            )
+                q_tile, k_tile, mask, rows, N, columns, M, m_n, m_m, scale_log2,
+                HAS_MASK, INTERPRET, PRECISION,
+            )  # fmt: skip
             received = tl.sum(tl.exp2(scores - logarithm[:, None]), 0)
             tl.store(key_sum + columns, received, mask=columns < M)
 

@@ -159,18 +159,7 @@ def _merge(
     members = min(MAX_MEMBERS, padded(max(sizes) * factor, least=1))
     together = 8 if B * M >= 8 * MIN_PROGRAMS and members < MAX_MEMBERS else 1
     _forward_kernel[-(-M // together), B](
-        *(
-            x,
-            ranking,
-            weight.contiguous(),
-            bias.contiguous(),
-            out,
-            N,
-            M,
-            factor,
-            *x.stride(),
-            ranking.stride(0),
-        ),
+        *(x, ranking, weight.contiguous(), bias.contiguous(), out, N, M, factor, *x.stride(), ranking.stride(0)),
         *(*_three(lengths), *groups[:2], *_three(sizes)),
         c=c,
         C=padded(c),
