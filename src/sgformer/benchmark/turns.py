@@ -92,18 +92,9 @@ def measure_in_turns(
 ) -> Iterable[list[Measured]]:
     """Measures groups of cases one after the other; the cases of a group take turns, forth and back.
 
-    So what disturbs the machine for a while disturbs all of a group.
-
-    Args:
-        groups: cases to compare with each other.
-        rounds: how many samples to take of each; 0 to weigh memory only.
-        threads: of the CPU.
-        together: build and compile the cases of all groups at the same time; they need memory at the same time, too.
-        neighbours: how many processes keep a core busy meanwhile; see `Neighbours`.
-        min_seconds: the least length of a sample.
-
-    Raises:
-        ValueError: if a model cannot take a step.
+    So what disturbs the machine for a while disturbs all of a group. Of each case there are as many samples as
+    `rounds`; with 0, memory alone is weighed. `together` builds and compiles the cases of all groups at the same time,
+    which takes memory for all of them. ValueError where a model cannot take a step.
     """
     with ExitStack() as stack:
 

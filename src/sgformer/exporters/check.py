@@ -23,23 +23,12 @@ TOLERANCE = {"float32": 1e-4, "float16": 2e-2, "int8": 0.5}
 
 
 def verify(path: str | Path, part: Part, *, fixed: Size | None, largest: Size, precision: str = "float32") -> float:
-    """Hold what a file computes against the model, on several sizes and numbers of images.
+    """Hold what a file computes against the model, on several sizes and numbers of images, none above the `largest`.
 
-    The file also tells the significance that it measured. The model is made to rank by it, because rounding swaps
-    neighbours in a ranking; then its outputs and its own significance must be the file's.
-
-    Args:
-        path: What `export` wrote.
-        part: What it was made from, on the CPU in float32 and evaluation mode.
-        fixed: (height, width), if the file takes one size only.
-        largest: Greatest (height, width); larger checks are left out.
-        precision: In which the file computes, a key of `TOLERANCE`.
-
-    Returns:
-        The largest difference in an output, as a share of the output's largest value.
-
-    Raises:
-        ExportError: They differ by more than rounding does.
+    The file also tells the significance that it measured. The model, `part`, on the CPU in float32 and evaluation mode,
+    is made to rank by it, because rounding swaps neighbours in a ranking; then its outputs and its own significance
+    must be the file's. Gives the largest difference in an output, as a share of the output's largest value;
+    ExportError where it is more than rounding is in this `precision`, a key of `TOLERANCE`.
     """
     run = open_exported(path)
     worst, objects = 0.0, 0

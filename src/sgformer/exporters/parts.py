@@ -20,11 +20,6 @@ class ExportError(ValueError):
 def part_of(model: Any, *, half: bool = False, pyramid: bool = False) -> Part:
     """Choose the part of a trained model that goes into a file: all of it, or the pyramid of a detector.
 
-    Args:
-        model: What `tasks.load` gives.
-        half: Whether the file computes in float16.
-        pyramid: Whether a detector's heads are left out.
-
     Raises:
         ExportError: Its backbone is no SG-Former.
         ValueError: It has no pyramid to leave heads out of.

@@ -29,22 +29,11 @@ def trace(
     batch: int | None = None,
     convs: bool = False,
 ) -> Any:
-    """Follow a module with symbols for the number of images, and for their height and width, unless fixed.
+    """Follow a module to a `torch.export.ExportedProgram`, with symbols for what is open.
 
-    Args:
-        module: What to follow.
-        channels: Of an image.
-        fixed: The one (height, width), or None for any from `smallest` to `largest`.
-        smallest: Least (height, width).
-        largest: Greatest (height, width).
-        batch: The one number of images, or None for any.
-        convs: Whether projections beside convolutions become convolutions; see `fast.exported`.
-
-    Returns:
-        A `torch.export.ExportedProgram`.
-
-    Raises:
-        ValueError: This PyTorch is too old to follow a module with open sizes.
+    Without a `fixed` (height, width), any from `smallest` to `largest` is taken; without a `batch`, any number of
+    images. `convs` makes convolutions of projections beside convolutions, see `fast.exported`. ValueError where this
+    PyTorch is too old to leave sizes open.
     """
     if "prefer_deferred_runtime_asserts_over_guards" not in inspect.signature(torch.export.export).parameters:
         raise ValueError(

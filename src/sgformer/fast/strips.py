@@ -171,16 +171,10 @@ def _attend(
 ) -> tuple[Tensor, list[Any]]:
     """An attention to keys that are known, with its projections and its positional branch, a strip of rows at a time.
 
-    Args:
-        attn: the attention.
-        x: the map.
-        sizes: numbers of channels of the parts that its first projection makes.
-        attend_rows: takes the number of the image, the first row and the parts of a strip, the last one left out;
-            returns what tokens find, in parts that add up to `c` channels, and what else is to be known of the strip.
-        multiple: of how many rows strips are, except for the last.
-
-    Returns:
-        The map, and what else was to be known of each strip, image by image from top to bottom.
+    `sizes` are the channels of the parts that its first projection makes; strips are of a `multiple` of rows.
+    `attend_rows` takes the number of the image, the first row and the parts of a strip, the last one left out; it
+    returns what tokens find, in parts that add up to `c` channels, and what else is to be known of the strip. Gives the
+    map, and the latter for each strip, image by image from top to bottom.
     """
     B, H, W, c = x.shape
     height = _height(H, max(1, ATTENTION_STRIP_SIZE // (W * c * multiple)) * multiple, multiple)

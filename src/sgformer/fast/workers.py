@@ -51,11 +51,8 @@ def each(task: Callable[..., T], pieces: Iterable[Sequence[Any]]) -> list[T]:
 def conducted(way: Callable[..., T], *, least: int = 0) -> Callable[..., T]:
     """Have a thread that leaves PyTorch's own asleep run a way, and call `each` in it.
 
-    Hooks within the segment, the first argument, run where the user is: with them the way is as it was.
-
-    Args:
-        way: takes a segment, and a map first of all.
-        least: of so many numbers maps are; of a smaller one, what lies between strips is shared out as ever.
+    Hooks within the segment, the first argument, run where the user is: with them the way is as it was. Of a map of
+    fewer numbers than `least`, the second argument, what lies between strips is shared out as ever.
     """
 
     @functools.wraps(way)

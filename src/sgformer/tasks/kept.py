@@ -75,13 +75,11 @@ class Guided(Protocol):
 class Kept(nn.Module):
     """The model that people keep of a training run: it predicts, is saved, and needs nothing that training needs.
 
-    Args:
+    Attributes:
         name: The backbone's name in timm.
         classes: Class names in the order of the outputs; empty for a task without classes.
         preprocessing: From an image to a tensor: a dataclass over `images.ReadsRGB`, stored with the weights.
         kwargs: More arguments of the backbone.
-
-    Attributes:
         task: Which task reads its weights file.
         measure: What the numbers of a prediction's `lines` are.
         settings: What `predict` takes beside images.

@@ -129,15 +129,9 @@ def _strips(start: int, stop: int, *, numbers_per_row: int) -> Iterator[range]:
 class _View:
     """An image as the model sees it; its scores come a window at a time and go a row at a time, from top to bottom.
 
-    Where windows overlap, their scores are averaged. What lies above the last rows asked for is forgotten.
-
-    Args:
-        score: Scores of pixels (height, width, 3): (classes, cells high, cells wide).
-        pixels: What the model sees, (height, width, 3).
-        size: (height, width) of the image, and of the scores that one asks for.
-        window: Side of the windows; None: the whole.
-        overlap: Share of a window that its neighbour sees, too, at least.
-        flip: Whether to look at it mirrored; the scores are mirrored back.
+    Where windows overlap, their scores are averaged. What lies above the last rows asked for is forgotten. ``pixels``,
+    (height, width, channels), are what the model sees, ``size`` is that of the image, and of the scores that one asks
+    for; mirrored scores are mirrored back.
     """
 
     def __init__(

@@ -8,19 +8,11 @@ from torch import Tensor
 
 
 def attend(qkv: Tensor, num_heads: int, size: int) -> tuple[Tensor, Tensor]:
-    """Compute `reference.attend` with operations that export."""
-    return attend_windows(*qkv.chunk(3, -1), num_heads=num_heads, size=size)
-
-
-def attend_windows(q: Tensor, k: Tensor, v: Tensor, *, num_heads: int, size: int) -> tuple[Tensor, Tensor]:
-    """Attend within windows by given queries, keys and values, always padded and masked, in at most five dimensions.
+    """Compute `reference.attend`, always padded and masked, in at most five dimensions.
 
     Windows are cut and joined by index: `torch.export` cannot see that an unknown size divides.
-
-    Shape:
-        - q, k, v: `(B, H, W, c)`
-        - returns: `(B, H, W, c)` and `(B, H, W)`
     """
+    q, k, v = qkv.chunk(3, -1)  # (B, H, W, c) each
     _, H, W, c = q.shape
     row, rows_exist = _sides(H, size, q)  # (h, size) each
     column, columns_exist = _sides(W, size, q)

@@ -47,12 +47,7 @@ class ProbeOptions:
 
 
 def probe(recipe: "Recipe", data: ClassificationData, model: Classifier) -> dict[str, float]:
-    """Replace the head of a classifier by a logistic regression on its features.
-
-    Args:
-        recipe: Has the section ``probe``.
-        data: Training and validation images, which all are seen as in validation.
-        model: Whose head is replaced; its backbone stays as it is.
+    """Replace the head of a classifier by a logistic regression on its features of images, all seen as in validation.
 
     Returns:
         ``cv_top1``, the accuracy that cross-validation on the training images found; ``val_top1``; ``num_features``;
@@ -93,20 +88,10 @@ def probe(recipe: "Recipe", data: ClassificationData, model: Classifier) -> dict
 def regress(
     features: Tensor, labels: Tensor, *, classes: tuple[str, ...], penalties: list[float], folds: int
 ) -> tuple[Tensor, Tensor, float, float]:
-    """A logistic regression, its penalty chosen by cross-validation, as a linear layer.
+    """A logistic regression of features (images, c), its penalty chosen by cross-validation, as a linear layer.
 
-    Args:
-        features: (number of images, c).
-        labels: (number of images,), class indices.
-        classes: Class names.
-        penalties: scikit-learn's C, to choose from.
-        folds: Parts of the cross-validation.
-
-    Returns:
-        Weight (classes, c), bias (classes,), cross-validated accuracy, and the penalty chosen.
-
-    Raises:
-        DataError: A class has one image alone.
+    Gives weight (classes, c), bias (classes,), cross-validated accuracy, and the penalty chosen. DataError where a
+    class has one image alone.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV, StratifiedKFold

@@ -267,17 +267,8 @@ def compare(
 
     Objects are paired by label and place, from either list to the other. Near a threshold rounding decides what
     overlaps or is sure enough, and rarely it decides otherwise; so only a share of the objects is looked at, those that
-    agree best.
-
-    Args:
-        given: What a file lists.
-        expected: What the model lists.
-        names: Of both, such as ``boxes``.
-        least: The score below which nothing is listed.
-        share: Of the objects.
-
-    Returns:
-        Infinite differences where too many objects are in one list only.
+    agree best. Differences are infinite where too many are in one list only. ``names`` are those of both lists, such as
+    ``boxes``; below the score ``least`` nothing is listed.
     """
     ours, theirs = (dict(zip(names, values, strict=True)) for values in (given, expected))
     # What is within rounding of being left out may be in one list only.

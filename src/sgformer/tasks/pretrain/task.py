@@ -71,13 +71,7 @@ class Recipe(options.Recipe):
 
 
 class PretrainTask(Task):
-    """Trains a student; what is kept of it is a classifier of the teacher's classes.
-
-    Args:
-        model: What is trained.
-        teacher: What it learns from.
-        recipe: Its sections ``loss``, ``optim`` and ``data``.
-    """
+    """Trains a student; what is kept of it is a classifier of the teacher's classes."""
 
     model: Classifier
     monitor = "val_agreement"
@@ -110,12 +104,7 @@ class PretrainTask(Task):
         return Projector(pooled, maps)
 
     def compare(self, images: Tensor, size: tuple[int, int]) -> tuple[Tensor, Signals, Signals]:
-        """Each image's loss (B,), and what student and teacher say.
-
-        Args:
-            images: (B, 3, height, width).
-            size: (height, width) that the student sees.
-        """
+        """Each image's loss (B,), and what student and teacher say; ``size`` is that which the student sees."""
         start = time.perf_counter()
         theirs = self.teacher(resized(images, self.teacher.image_size or size), self.model.preprocessing)
         self.teacher_seconds = time.perf_counter() - start

@@ -104,12 +104,7 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, images: Tensor, preprocessing: Preprocessing) -> Signals:
-        """Compute the teacher's signals for images.
-
-        Args:
-            images: (B, 3, height, width), as the student's preprocessing makes them.
-            preprocessing: The student's, whose mean and deviation are changed into the teacher's.
-        """
+        """Compute the teacher's signals for images (B, 3, height, width) that were prepared as for the student."""
         self.model.to(images.device)
         mean, std = (images.new_tensor(v)[:, None, None] for v in (preprocessing.mean, preprocessing.std))
         own_mean, own_std = (
