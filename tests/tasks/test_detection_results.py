@@ -310,5 +310,5 @@ def test_the_first_of_several_pages_is_counted(tmp_path):
     pages = [Image.new("RGB", (96, 64), colour) for colour in ("red", "blue")]
     pages[0].save(root / "images" / "train" / "0.tif", save_all=True, append_images=pages[1:])
     (root / "images" / "train" / "0.jpg").unlink()
-    assert "files of several pages, of which the first is read: 1" in str(read(root, "yolo"))
+    assert "images that are files of several pages or frames, of which the first is read: 1" in str(read(root, "yolo"))
     shutil.rmtree(root)

@@ -220,16 +220,16 @@ def test_views_are_the_centre_then_the_corners_then_their_mirror_images(size):
 
 def test_pillows_own_limit_does_not_hold_for_masks_and_sizes(tmp_path, monkeypatch):
     from sgformer.tasks.errors import DataError
-    from sgformer.tasks.segmentation.masks import Coding, size_of
+    from sgformer.tasks.segmentation.masks import Coding, header_of
 
     path = tmp_path / "mask.png"
     Image.new("L", (30, 20)).save(path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    assert size_of(path) == (20, 30)
+    assert header_of(path) == ((20, 30), [])
     assert Coding.plain(["a"]).read(path).shape == (20, 30)
     monkeypatch.setenv(MAX_PIXELS_SETTING, "599")
     with pytest.raises(DataError, match=rf"30 x 20 pixels.*{MAX_PIXELS_SETTING}=600"):
-        size_of(path)
+        header_of(path)
 
 
 def test_pillows_own_limit_does_not_hold_for_detection(tmp_path, monkeypatch):

@@ -126,7 +126,7 @@ def test_predict_names_what_it_leaves_out(tmp_path, capsys):
         predict.find([str(tmp_path / "g")])
 
 
-@pytest.mark.parametrize("suffix", ["tif", "gif", "webp"])
+@pytest.mark.parametrize("suffix", ["tif", "gif", "webp", "png"])
 def test_the_first_of_several_pages_is_counted(tmp_path, capsys, suffix):
     root = make_class_folders(tmp_path / "set", num_train=2, num_val=2)
     pages = [Image.new("RGB", (40, 40), colour) for colour in ("red", "blue")]

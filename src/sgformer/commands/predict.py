@@ -158,16 +158,12 @@ def _predict_all(
     from torchvision.transforms.v2.functional import get_size
 
     from ..tasks.bands import Bands
-    from ..tasks.images import ImageError, has_pages
+    from ..tasks.images import ImageError, find_odd
     from . import console
 
     rgb = not isinstance(model.preprocessing, Bands)
-    if pages := [path for path in paths if rgb and has_pages(path)]:
-        print(
-            f"sgformer: {len(pages)} images are files of several pages or frames, of which the first is read, such as "
-            f"{printable(pages[0])}",
-            file=sys.stderr,
-        )
+    for what, files in find_odd(paths).items() if rgb else ():
+        print(f"sgformer: {len(files)} images are {what}, such as {printable(files[0])}", file=sys.stderr)
     results: list[dict[str, Any]] = []
     batch: list[tuple[dict[str, Any], Path, Any]] = []
 

@@ -1,10 +1,10 @@
 """Reading images: anything as 8-bit RGB the right way up, or an error that says what is wrong."""
 
+import contextlib
 import io
 import os
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -204,7 +204,7 @@ def _open(name: str, file: Any, num_bytes: int, shorter_side: int | None, max_pi
     return _decode(image, name, shorter_side=shorter_side, max_pixels=max_pixels)
 
 
-@contextmanager
+@contextlib.contextmanager
 def any_size() -> Iterator[None]:
     """Lifts Pillow's own limit while a header is read; `check_size` then holds ours."""
     with _pillow_limit:
@@ -283,17 +283,43 @@ def num_pages(image: Image.Image) -> int:
     return max(pages, 1)
 
 
-def has_pages(path: Path) -> bool:
-    """Tell whether a file has several pages or frames, of which the first is read; False where it cannot be read."""
-    if path.suffix.lower() not in (".tif", ".tiff", ".gif", ".webp"):
-        return False
-    try:
-        with any_size():
-            image = Image.open(path)
-        with image:
-            return num_pages(image) > 1
-    except Exception:  # a broken header can raise anything; who reads it says so
-        return False
+# What of images is not read as it stands in their files.
+PAGES = "files of several pages or frames, of which the first is read"
+DEEP = "gray with 16 bits, of which 65535 is white"
+WIDE = "gray with 32 bits, whose white each image's largest value decides"
+TURNED = "turned or mirrored by EXIF data within their size; annotations are taken as of the image so turned"
+
+
+def oddities(image: Image.Image) -> list[str]:
+    """List what of an opened file is not read as it stands in it, by its header."""
+    found = [PAGES] * (num_pages(image) > 1)
+    if image.mode[0] in "IF":
+        found.append(DEEP if ";" in image.mode or image.format == "PNG" else WIDE)
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    if orientation in (2, 3, 4) or (orientation in (5, 6, 7, 8) and image.width == image.height):
+        found.append(TURNED)
+    return found
+
+
+def find_odd(paths: Iterable[Path]) -> dict[str, list[Path]]:
+    """The files of several pages, or of more bits, by what of them is not read as it stands; without damaged ones."""
+    found: dict[str, list[Path]] = {}
+    for path in filter(_may_be_odd, paths):
+        with contextlib.suppress(Exception), any_size(), Image.open(path) as image:  # who reads it says what is wrong
+            for what in oddities(image):
+                found.setdefault(what, []).append(path)
+    found.pop(TURNED, None)
+    return found
+
+
+def _may_be_odd(path: Path) -> bool:
+    """Whether a file can have several pages or more bits, by its suffix and first bytes, which are quickly read."""
+    if path.suffix.lower() not in (".png", ".apng"):
+        return path.suffix.lower() in (".tif", ".tiff", ".gif", ".webp")
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        head = file.read(4096)
+        return b"acTL" in head or head[24:26] == b"\x10\x00"
+    return False
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:

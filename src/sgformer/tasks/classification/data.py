@@ -17,7 +17,7 @@ from ...engine.sampling import Draw, drawn
 from ..bands import Bands
 from ..errors import DataError, listed
 from ..folders import Split, describe_leftovers, find_copies, leftovers
-from ..images import ImageError, ImageLike, Preprocessing, has_pages
+from ..images import ImageError, ImageLike, Preprocessing, find_odd
 from ..loading import Unreadable, epoch_to_come, share, suitable_workers
 from ..task import Data
 from ..text import doubtful_names, read_names
@@ -207,8 +207,8 @@ class ClassificationData(PreparedData):
             self.names |= self.samples[split].names
             self.notes += [note for note in self.samples[split].notes if note not in self.notes]
         lists = [[path for path, _ in one.items] for one in self.samples.values() if isinstance(one.items, list)]
-        if not isinstance(preprocessing, Bands) and (pages := sum(map(has_pages, chain(*lists)))):
-            self.notes.append(f"{pages} images are files of several pages or frames, of which the first is read")
+        if not isinstance(preprocessing, Bands):
+            self.notes += [f"{len(paths)} images are {what}" for what, paths in find_odd(chain(*lists)).items()]
         if len(self.samples) > 1:
             sources.compare(self.samples, options.root)
         if lists:

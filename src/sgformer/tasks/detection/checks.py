@@ -1,6 +1,7 @@
 """Checks of each value of an annotation file; all formats come here as COCO's rows."""
 
 import re
+from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path, PureWindowsPath
 from typing import Any, NamedTuple
@@ -9,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ..folders import find_file, find_images
-from ..images import ImageError, any_size, check_size, num_pages, upright_size
+from ..images import ImageError, any_size, check_size, oddities, upright_size
 from . import masks
 
 # How far a box may reach beyond the image: converters round, and count pixels from 1.
@@ -33,7 +34,7 @@ class ImageRow(NamedTuple):
     name: str  # from the folder of the images
     path: Path
     size: tuple[int, int]  # (height, width), which are those of the file
-    pages: int  # in the file, of which the first is read
+    odd: list[str]  # what of the file is not read as it stands
 
 
 class ObjectRow(NamedTuple):
@@ -102,7 +103,7 @@ def image_row(row: dict[str, Any], folder: Path) -> ImageRow:
         others = _elsewhere(folder).get(PureWindowsPath(name).name, [])
         raise Fault(f"there is no such file in {folder}{', but ' * bool(others)}{' and '.join(others[:2])}")
     try:
-        size, turned, pages = _opened(path)
+        size, turned, odd = _opened(path)
     except ImageError as error:  # too large
         raise Fault(error.reason) from error
     except Exception as error:  # a broken header can raise anything
@@ -110,7 +111,7 @@ def image_row(row: dict[str, Any], folder: Path) -> ImageRow:
     if size != (height, width):
         hint = ", turned as its EXIF data say," if turned else ""
         raise Fault(f"the file{hint} has {size[1]}x{size[0]} pixels, the annotations {width}x{height}")
-    return ImageRow(image_id, name, path, size, pages)
+    return ImageRow(image_id, name, path, size, odd)
 
 
 def image_size(path: Path) -> tuple[int, int] | None:
@@ -121,14 +122,14 @@ def image_size(path: Path) -> tuple[int, int] | None:
         return None
 
 
-def _opened(path: Path) -> tuple[tuple[int, int], bool, int]:
-    """(height, width), whether they were exchanged by the EXIF data, and the number of pages."""
+def _opened(path: Path) -> tuple[tuple[int, int], bool, list[str]]:
+    """(height, width), whether they were exchanged by the EXIF data, and what is not read as it stands."""
     with any_size():
         image = Image.open(path)
     with image:
         check_size(image.size, str(path))
         size = upright_size(image)
-        return size, size != (image.height, image.width), num_pages(image)
+        return size, size != (image.height, image.width), oddities(image)
 
 
 def object_row(row: dict[str, Any], size: tuple[int, int], *, with_mask: bool) -> ObjectRow:
@@ -173,7 +174,7 @@ def object_row(row: dict[str, Any], size: tuple[int, int], *, with_mask: bool) -
         notes.append(AREAS)
         area = 0
     area = area or covered or whole_box
-    return ObjectRow(category, box, bool(crowd), area, mask if with_mask else None, tuple(notes), _unused(said))
+    return ObjectRow(category, box, bool(crowd), area, mask if with_mask else None, tuple(notes), entries(said, _KNOWN))
 
 
 def _notes(said: dict[str, Any], box: tuple[float, ...], size: tuple[int, int]) -> list[str]:
@@ -192,11 +193,16 @@ _READ = {"id", "image_id", "category_id", "bbox", "bndbox", "area", "iscrowd", "
 _KNOWN = _READ | {"attributes", "type", *MARKS, *ANGLES}
 _KNOWN |= {"category_name", "supercategory", "isbbox", "num_keypoints", "occluded", "truncated", "pose", "parts"}
 _KNOWN |= {"keyframe", "outside", "track_id", "group", "group_id", "z_order", "source", "verified", "date", "confirmed"}
+# The same of images, and of a file and its categories.
+IMAGE = {"id", "file_name", "width", "height", "license", "flickr_url", "coco_url", "date_captured", "path"}
+FILE = {"images", "annotations", "categories", "info", "licenses", "type"}
+CATEGORY = {"id", "name", "supercategory", "color"}
 _NOTHING = {"", "0", "0.0", "false", "no", "none", "[]", "{}"}
 
 
-def _unused(said: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(key for key, value in said.items() if key not in _KNOWN and _plain(value) not in _NOTHING)
+def entries(row: dict[str, Any], known: Collection[str]) -> tuple[str, ...]:
+    """The keys of a row that say something and are not known."""
+    return tuple(key for key, value in row.items() if key not in known and _plain(value) not in _NOTHING)
 
 
 def _plain(value: Any) -> str:

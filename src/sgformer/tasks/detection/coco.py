@@ -243,8 +243,13 @@ def check(
     doubts.note_crowds([one for rows in objects.values() for one in rows], notes)
     ids = Counter(repr(row["id"]) for row in source.rows["annotations"] if "id" in row)
     notes["annotation ids that are there more than once"] = sum(count > 1 for count in ids.values())
-    unused.pop((), None)
-    notes[f"objects with entries that are not used ({listed({*chain(*unused)})})"] = unused.total()
+    rows = {"objects": unused, "images": Counter(checks.entries(row, checks.IMAGE) for row in source.rows["images"])}
+    rows["categories"] = Counter(checks.entries(row, checks.CATEGORY) for row in source.rows["categories"])
+    for what, keys in rows.items():
+        keys.pop((), None)
+        notes[f"{what} with entries that are not used ({listed({*chain(*keys)})})"] = keys.total()
+    if others := checks.entries(source.rows, checks.FILE):
+        notes[f"lists of the file that are not used ({listed(others)})"] = len(others)
     notes["images without objects"] = sum(not len(image.labels) for image in images)
     notes["names of classes that differ in capitals or blanks alone"] = num_alike(names.values())
     if heading := heads(list(names.values())):
@@ -282,8 +287,7 @@ def _entries(
             notes["images listed under two ids, read as one with the objects of both"] += 1
             continue
         entries[kept] = entry
-        if entry.pages > 1:
-            notes["files of several pages, of which the first is read"] += 1
+        notes.update(f"images that are {what}" for what in entry.odd)
     for image_id, name in shared.items():
         del entries[image_id]
         found.append(f"{name}: another image has this id")

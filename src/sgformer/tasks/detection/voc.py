@@ -138,6 +138,8 @@ def read(
                 right - left + first_pixel,
                 bottom - top + first_pixel,
             ]
+            if first_pixel and any(edge and edge % 1 for edge in edges):
+                notes["boxes with fractions, as of edges from 0 on; if they are, set --data.first_pixel 0"] += 1
             if first_pixel and min(left, top) < 1:
                 notes["boxes from pixel 0 on; if pixels count from 0, set --data.first_pixel 0"] += 1
             row = {"id": where, "image_id": image_id, "category_id": category[label], "bbox": box}

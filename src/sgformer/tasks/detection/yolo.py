@@ -19,7 +19,7 @@ from .names import Names, within
 # As Ultralytics reads them: float() of Python would also take 1_0, nan and infinity.
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 # What data.yaml may say that is not about what is learned from.
-_KNOWN = {"path", "train", "val", "valid", "validation", "names", "nc", "kpt_shape", "flip_idx", "kpt_names"}
+_KNOWN = {"path", "names", "nc", "kpt_shape", "flip_idx", "kpt_names"}
 _KNOWN |= {
     "skeleton",
     "roboflow",
@@ -66,10 +66,14 @@ def read(root: Path, split: str, *, images: str | None, names: str) -> Content:
     for place, beside in labels.items():
         if not beside.is_dir():
             raise DataError(f"there is no folder {beside} with the labels of {place}")
-    if unknown := sorted(set(about.content) - _KNOWN):
+    empty = {key for keys in _SPLITS.values() for key in keys if about.content.get(key) == ""}
+    if unknown := sorted(set(about.content) - _KNOWN - empty - {_entry(about, one) for one in _SPLITS}):
         notes[f"entries of {about.path.name} not used ({', '.join(unknown)})"] = len(unknown)
-    if about.content.get("path") and not (_path(about) and (root / about.content["path"]).is_dir()):
-        notes[f"path of {about.path.name} that is no folder here; data.root is taken"] = 1
+    if path := about.content.get("path"):
+        if not (_path(about) and (root / path).is_dir()):
+            notes[f"path of {about.path.name} that is no folder here; data.root is taken"] = 1
+        elif not images and not (root / path).resolve().is_relative_to(root.resolve()):
+            notes[f"path of {about.path.name}, {path}, that is followed in place of data.root"] = 1
     rows: dict[str, Any] = {
         "images": [],
         "annotations": [],
@@ -113,7 +117,9 @@ def read(root: Path, split: str, *, images: str | None, names: str) -> Content:
     if split == "train" and len(bare) == len(files) > 0 and not faults:
         looked = within(_label(bare[0], root), root)
         raise DataError(f"{root}: nothing to learn from: none of {len(bare)} images has labels, looked for as {looked}")
-    if not about.keypoints and (alike := _keypoints(lines)):
+    if about.keypoints:
+        notes["boxes with keypoints, which are not learned"] = sum(len(line) > 5 for line in lines)
+    elif alike := _keypoints(lines):
         numbers = sorted(set(alike))
         if len(alike) == sum(len(line) > 5 for line in lines):
             raise DataError(
@@ -121,7 +127,7 @@ def read(root: Path, split: str, *, images: str | None, names: str) -> Content:
                 f"write kpt_shape: [{numbers[-1]}, 3] into data.yaml"
             )
         notes["lines that look like a box and its keypoints, read as polygons"] = len(alike)
-    elif not about.keypoints and (alike := _points(lines)):
+    elif alike := _points(lines):
         notes["lines that may be a box and its keypoints (then write kpt_shape), read as polygons"] = alike
     for beside in labels.values():
         for file in sorted(beside.rglob("*.txt")):
@@ -141,7 +147,7 @@ def _sources(root: Path, split: str, images: str | None, about: Names) -> list[P
     if images:
         entries, key = [images], f"--data.{split}.images"
     else:
-        key = next((key for key in _SPLITS[split] if about.content.get(key, "") != ""), "")
+        key = _entry(about, split)
         entry = about.content[key] if key else f"images/{split}"
         entries, key = entry if isinstance(entry, list) else [entry], f"{about.path.name}, {key or split}"
     if wrong := [entry for entry in entries if not isinstance(entry, str)] or ([entries] * (not entries)):
@@ -159,6 +165,11 @@ def _sources(root: Path, split: str, images: str | None, about: Names) -> list[P
             )
         found.append(place)
     return found
+
+
+def _entry(about: Names, split: str) -> str:
+    """The key of a YAML file that says where the images of a split are; empty where none does."""
+    return next((key for key in _SPLITS[split] if about.content.get(key, "") != ""), "")
 
 
 def _path(about: Names) -> bool:

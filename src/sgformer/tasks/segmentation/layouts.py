@@ -23,10 +23,10 @@ from ..folders import (
     look_through,
     some,
 )
-from ..images import ImageError, Preprocessing, has_pages
+from ..images import ImageError, Preprocessing
 from ..text import read_lines
 from .mapping import read_classes, read_mapping
-from .masks import IGNORE, Coding, palette_of, size_of, turned_like
+from .masks import IGNORE, Coding, header_of, palette_of, turned_like
 
 # Of Cityscapes' 34 ids, the 19 that are judged, in the order of its own training ids.
 CITYSCAPES = {
@@ -273,44 +273,33 @@ def check(samples: list[Sample], coding: Coding, preprocessing: Preprocessing) -
     Wrong are sizes that differ, values that mean nothing, and files that cannot be read. That takes a while for large
     sets, and less than finding out in the middle of a night.
     """
+    bands = preprocessing if isinstance(preprocessing, Bands) else None
 
-    def look(sample: Sample) -> tuple[NDArray[np.int64] | str, bool, bool]:
+    def look(sample: Sample) -> tuple[NDArray[np.int64] | str, list[str]]:
         try:
-            if bands := isinstance(preprocessing, Bands):
-                size, pages = preprocessing.size_of(sample.image), False
-            else:
-                size, pages = size_of(sample.image), has_pages(sample.image)
-            mask, turned = read_mask(sample, coding, size, bands=bands)
+            size, odd = (bands.size_of(sample.image), []) if bands else header_of(sample.image)
+            mask, turned = read_mask(sample, coding, size, bands=bands is not None)
         except (DataError, ImageError) as error:
             reason, ours = str(error), f"{sample.mask} "
-            return (
-                reason.removeprefix(ours) if reason.startswith(ours) else f"is of no use: {reason}",
-                False,
-                False,
-            )
+            return reason.removeprefix(ours) if reason.startswith(ours) else f"is of no use: {reason}", []
         if size != mask.shape:
             return (
                 f"is {mask.shape[0]}x{mask.shape[1]} pixels and its image {sample.image} "
-                f"{size[0]}x{size[1]}; they must be of the same size",
-                False,
-                False,
-            )
+                f"{size[0]}x{size[1]}; they must be of the same size"
+            ), []
         counts = np.bincount(mask.ravel(), minlength=IGNORE + 1)
-        return np.append(counts[: len(coding.classes)], counts[IGNORE]), turned, pages
+        notes = ["masks are turned as the EXIF data of their images say"] * turned
+        return np.append(counts[: len(coding.classes)], counts[IGNORE]), notes + [f"images are {what}" for what in odd]
 
-    looked, num_turned, num_pages = Looked(), 0, 0
+    looked, notes = Looked(), Counter[str]()
     with ThreadPoolExecutor() as pool:
-        for sample, (found, turned, pages) in zip(samples, pool.map(look, samples), strict=True):
+        for sample, (found, some) in zip(samples, pool.map(look, samples), strict=True):
             if isinstance(found, str):
                 looked.faults[str(sample.mask)] = found
             else:
                 looked.counts[str(sample.mask)] = found
-            num_turned += turned
-            num_pages += pages
-    if num_turned:
-        looked.notes.append(f"{num_turned} masks are turned as the EXIF data of their images say")
-    if num_pages:
-        looked.notes.append(f"{num_pages} images are files of several pages or frames, of which the first is taken")
+            notes.update(some)
+    looked.notes = [f"{number} {what}" for what, number in notes.items()]
     return looked
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ..errors import DataError, listed
-from ..images import ImageError, any_size, check_size, num_pages, upright_size
+from ..images import ImageError, any_size, check_size, num_pages, oddities, upright_size
 
 # A class map is uint8: indices from 0, and this where nobody said what is there.
 IGNORE = 255
@@ -214,10 +214,10 @@ def colours_for(num_classes: int) -> tuple[Colour, ...]:
     )
 
 
-def size_of(path: Path) -> tuple[int, int]:
-    """(height, width) of an image the right way up, from its header where that says it; DataError where it is none."""
+def header_of(path: Path) -> tuple[tuple[int, int], list[str]]:
+    """(height, width) of an image the right way up, and what of it is not read as it stands; DataError: none."""
     with _opened(path) as image:
-        return upright_size(image)
+        return upright_size(image), oddities(image)
 
 
 @contextmanager

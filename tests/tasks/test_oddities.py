@@ -1,0 +1,154 @@
+"""What of images and of annotation files is not read as it stands is named with its number, in every task."""
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from class_folders import make_class_folders
+from mask_folders import make_mask_folders
+from sgformer.commands import predict
+from sgformer.tasks import images
+from sgformer.tasks.classification.data import ClassificationData
+from sgformer.tasks.classification.options import DataOptions
+from sgformer.tasks.images import Preprocessing
+from sgformer.tasks.segmentation.data import SegmentationData
+from sgformer.tasks.segmentation.options import DataOptions as MaskOptions
+
+pytest.importorskip("pycocotools", reason="COCO's format needs pycocotools")
+
+from coco_files import change, make_rectangles, read
+from sgformer.tasks.detection import voc
+
+PREPROCESSING = Preprocessing(image_size=(32, 32))
+
+
+def save(path, size, kind):
+    """An image of one kind that is not read as it stands."""
+    path.unlink(missing_ok=True)
+    if isinstance(kind, int):  # an orientation
+        exif = Image.Exif()
+        exif[0x0112] = kind
+        Image.new("RGB", size, (9, 90, kind)).save(path, exif=exif)
+        return
+    values = np.full(size[::-1], 200, kind)
+    if path.suffix == ".tif":
+        values[0, 0] = 400 if kind == np.int32 else 201
+    Image.fromarray(values).save(path)
+
+
+KINDS = [
+    (np.uint16, ".png", images.DEEP),
+    (np.uint16, ".tif", images.DEEP),
+    (np.int32, ".tif", images.WIDE),
+    (np.float32, ".tif", images.WIDE),
+]
+TURNS = [(orientation, ".png", images.TURNED) for orientation in (2, 3, 4)]
+
+
+@pytest.mark.parametrize(("kind", "suffix", "what"), KINDS)
+def test_classification_and_predict(tmp_path, capsys, kind, suffix, what):
+    root = make_class_folders(tmp_path / "set", num_train=2, num_val=2)
+    path = root / "train" / "red" / f"x{suffix}"
+    save(path, (40, 40), kind)
+    data = ClassificationData(DataOptions(root=str(root), workers=0), PREPROCESSING)
+    assert data.notes == [f"1 images are {what}"]
+    predict.predict("sgformer_t", [str(path)])
+    assert f"1 images are {what}, such as {path}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("kind", "suffix", "what"), [*KINDS, *TURNS])
+def test_masked_images(tmp_path, kind, suffix, what):
+    root = make_mask_folders(tmp_path / "set")
+    path = root / "images" / "val" / "1.png"
+    path.unlink()
+    save(path.with_suffix(suffix), (64, 48), kind)
+    data = SegmentationData(MaskOptions(root=str(root), image_size=32, workers=0), PREPROCESSING)
+    assert data.notes == [f"1 images are {what}"]
+
+
+@pytest.fixture
+def root(tmp_path):
+    return make_rectangles(tmp_path / "set")
+
+
+@pytest.mark.parametrize(("kind", "suffix", "what"), [*KINDS, *TURNS])
+def test_annotated_images(root, kind, suffix, what):
+    path = root / "images" / "train" / "0.jpg"
+    path.unlink()
+    save(path.with_suffix(suffix), (96, 64), kind)
+    assert f"train: images that are {what}: 1" in str(read(root, "yolo"))
+
+
+def test_sides_that_tell_how_an_image_is_turned_need_no_word(tmp_path):
+    root = make_mask_folders(tmp_path / "set")
+    for number, size in ((1, (48, 64)), (3, (64, 64))):
+        save(root / "images" / "train" / f"{number}.png", size, 6)
+        mask = np.resize(np.arange(3, dtype=np.uint8), size)
+        mask[0] = 255
+        Image.fromarray(mask).save(root / "annotations" / "train" / f"{number}.png")
+    data = SegmentationData(MaskOptions(root=str(root), image_size=32, workers=0), PREPROCESSING)
+    assert data.notes == [f"1 images are {images.TURNED}"]
+
+
+# ---- Annotation files
+
+
+@pytest.mark.parametrize(
+    ("edit", "note"),
+    [
+        (
+            lambda c: c["images"][0].update(deleted=True, split="test", flickr_url="x", license=1, milliseconds=0),
+            "images with entries that are not used (deleted, split): 1",
+        ),
+        (
+            lambda c: c["categories"][0].update(keypoints=["nose"], skeleton=[], color="#fff"),
+            "categories with entries that are not used (keypoints): 1",
+        ),
+        (
+            lambda c: c.update(tracks=[{"id": 1}], videos=[{"id": 1}], segment_info=[], info={"year": 1}),
+            "lists of the file that are not used (tracks, videos): 2",
+        ),
+    ],
+)
+def test_entries_of_a_coco_file(root, edit, note):
+    change(root, edit)
+    assert str(read(root)).endswith(f"train: {note}")
+
+
+def test_keypoints_of_yolo_are_said_not_to_be_learned(root):
+    (root / "data.yaml").write_text("names: [red, blue]\nkpt_shape: [1, 3]\n")
+    for path in (root / "labels").rglob("*.txt"):
+        one, other = path.read_text().splitlines()
+        path.write_text(f"{one} .3 .4 2\n{other}\n")
+    assert "train: boxes with keypoints, which are not learned: 4. val: boxes with keypoints" in str(read(root, "yolo"))
+
+
+def test_two_entries_for_one_split(root):
+    (root / "data.yaml").write_text("train: images/train\nval: images/val\nvalid: other/images\nnames: [red, blue]\n")
+    assert "train: entries of data.yaml not used (valid): 1" in str(read(root, "yolo"))
+    (root / "data.yaml").write_text("train: images/train\nval:\nvalid: images/val\nnames: [red, blue]\n")
+    assert "not used" not in str(read(root, "yolo"))
+
+
+def test_a_path_to_another_set_is_said(root):
+    other = shutil.copytree(root, root.parent / "other")
+    lines = "train: images/train\nval: images/val\nnames: [red, blue]\n"
+    (root / "data.yaml").write_text(f"path: {other}\n{lines}")
+    assert f"path of data.yaml, {other}, that is followed in place of data.root: 1" in str(read(root, "yolo"))
+    for path in (".", root, root / "images" / ".."):
+        (root / "data.yaml").write_text(f"path: {path}\n{lines}")
+        assert "followed" not in str(read(root, "yolo"))
+
+
+def test_fractions_in_voc_files(root):
+    edges = "<xmin>9.5</xmin><ymin>11.25</ymin><xmax>30.5</xmax><ymax>36</ymax>"
+    text = (
+        f"<annotation><filename>0.jpg</filename><object><name>red</name><bndbox>{edges}</bndbox></object></annotation>"
+    )
+    (root / "a.xml").write_text(text)
+    for first in (0, 1):
+        found = voc.read(root, [root / "a.xml"], root, images="images/train", names=["red"], first_pixel=first)
+        note = "boxes with fractions, as of edges from 0 on; if they are, set --data.first_pixel 0"
+        assert found.notes == ({note: 1} if first else {})
