@@ -181,7 +181,8 @@ class SGFormer(nn.Module):
         pool_type = self.head.global_pool.pool_type if global_pool is None else global_pool
         like = self.stem.pos_embed
         self.head = ClassifierHead(
-            *(self.num_features, num_classes),
+            self.num_features,
+            num_classes,
             pool_type=pool_type,
             drop_rate=self.drop_rate,
             device=like.device,

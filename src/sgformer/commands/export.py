@@ -104,7 +104,8 @@ def export(
     }
     print(f"following the model {'at ' + _times(fixed) if fixed else 'with open sizes'} ...", flush=True)
     program = trace(
-        *(part.module, part.channels),
+        part.module,
+        part.channels,
         fixed=fixed,
         smallest=smallest,
         largest=largest,

@@ -30,10 +30,7 @@ from .quiet import errors_only
 from .run_folder import RunFolder
 from .weights import write_atomically
 
-_PACKAGES = (
-    *("sgformer", "torch", "torchvision", "timm", "lightning"),
-    *("torchmetrics", "safetensors", "pillow", "numpy"),
-)
+_PACKAGES = "sgformer torch torchvision timm lightning torchmetrics safetensors pillow numpy".split()  # noqa: SIM905
 
 
 @dataclass(kw_only=True)

@@ -47,10 +47,8 @@ def _fake(x, weight, stride, padding, groups):
 def _backward(
     grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int, groups: int, of_x: bool
 ) -> tuple[Tensor, Tensor]:
-    grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
-        *(grad, x, weight, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], groups),
-        [of_x, True, False],
-    )
+    numbers = [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], groups
+    grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(grad, x, weight, None, *numbers, [of_x, True, False])
     grad_x = x.new_zeros(()) if grad_x is None else grad_x.contiguous(memory_format=torch.channels_last)
     return grad_x, grad_weight.contiguous()
 
@@ -71,6 +69,4 @@ def _differentiate(backward, ctx, grad):
     return grad_x if of_x else None, grad_weight, None, None, None
 
 
-_opaque = tiles.operator(
-    *("conv2d", _forward, _fake, _backward, _fake_backward), keep=_keep, differentiate=_differentiate
-)
+_opaque = tiles.operator("conv2d", _forward, _fake, _backward, _fake_backward, keep=_keep, differentiate=_differentiate)

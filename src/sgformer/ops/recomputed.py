@@ -151,10 +151,9 @@ class _ConvAfter(torch.autograd.Function):
         stride, padding, groups = ctx.numbers
         wanted = of_x, *of_parameters
         y, back = ctx.prepared.again((x, *parameters), wanted)
-        mask = [any(wanted), of_weight, False]
+        numbers = [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], groups, [any(wanted), of_weight, False]
         grad_y, grad_weight, _ = torch.ops.aten.convolution_backward(
-            *(grad, y.to(grad.dtype), weight.to(grad.dtype), None),
-            *([stride] * 2, [padding] * 2, [1, 1], False, [0, 0], groups, mask),
+            grad, y.to(grad.dtype), weight.to(grad.dtype), None, *numbers
         )
         found = back(grad_y) if any(wanted) else [None] * len(wanted)
         return None, None, found[0], grad_weight.to(weight.dtype) if of_weight else None, *found[1:]

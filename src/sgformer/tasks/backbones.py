@@ -16,10 +16,10 @@ from .bands import Bands
 from .images import Preprocessing, pair
 
 # Arguments of timm.create_model that fetch or unpickle files; a recipe or a weights file must not reach them.
-FORBIDDEN = {
-    *("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"),
-    *("num_classes", "features_only", "out_indices"),
-}
+FORBIDDEN = set(
+    "pretrained pretrained_cfg pretrained_cfg_overlay checkpoint_path cache_dir "  # noqa: SIM905
+    "num_classes features_only out_indices".split()
+)
 
 
 @dataclass(kw_only=True)

@@ -114,8 +114,8 @@ class Recipe:
     # Keys of earlier versions, and those that took their place.
     RENAMED: ClassVar[dict[str, tuple[str, ...]]] = {}
     # Keys that a resumed run may change, beside those of `engine.resuming`; a star stands for any end.
-    FOLLOWED: ClassVar[tuple[str, ...]] = (
-        *("model.drop_path_rate", "data.root", "data.workers", "data.max_unreadable", "data.augment.*"),
+    FOLLOWED: ClassVar[tuple[str, ...]] = tuple(
+        "model.drop_path_rate data.root data.workers data.max_unreadable data.augment.*".split()  # noqa: SIM905
     )
     task: str = ""
     seed: int = 0

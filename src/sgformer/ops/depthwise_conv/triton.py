@@ -52,18 +52,21 @@ def _tiling(x: Tensor) -> tuple[tuple[int, ...], dict[str, int], tuple[int, int]
     return (H, W, C, rows, segments, strips), sides, (B * strips * segments, across)
 
 
+def _run(
+    x: Tensor, weight: Tensor, bias: Tensor, grad: Tensor, out: Tensor, hidden: Tensor, residual: bool, mode: int
+) -> None:
+    """Starts the kernel; `grad` and `hidden` are for the gradient alone."""
+    numbers, sides, grid = _tiling(x)
+    tensors = x, weight.contiguous(), bias.contiguous(), grad, out, hidden
+    constants = {"RESIDUAL": residual, "MODE": mode, "EXACT": x.dtype is torch.float32, **sides}
+    kernels.convolve_kernel[grid](*tensors, *numbers, *x.stride()[:3], *grad.stride()[:3], **constants)
+
+
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor, residual: bool, gelu: bool) -> Tensor:
     """The convolution, and its GELU."""
     x = tiles.dense(x)
     out = x.new_empty(x.shape)
-    numbers, sides, grid = _tiling(x)
-    kernels.convolve_kernel[grid](
-        *(x, weight.contiguous(), bias.contiguous(), x, out, out, *numbers, *x.stride()[:3], 0, 0, 0),
-        RESIDUAL=residual,
-        MODE=kernels.GELU if gelu else kernels.PLAIN,
-        EXACT=x.dtype is torch.float32,
-        **sides,
-    )
+    _run(x, weight, bias, x, out, out, residual, kernels.GELU if gelu else kernels.PLAIN)
     return out
 
 
@@ -71,15 +74,7 @@ def _gelu_gradient(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, residu
     """The gradient of what goes into GELU, and what comes out of it, both anew."""
     x, grad = tiles.dense(x), tiles.dense(grad)
     out, hidden = x.new_empty(x.shape), x.new_empty(x.shape)
-    numbers, sides, grid = _tiling(x)
-    strides = (*x.stride()[:3], *grad.stride()[:3])
-    kernels.convolve_kernel[grid](
-        *(x, weight.contiguous(), bias.contiguous(), grad, out, hidden, *numbers, *strides),
-        RESIDUAL=residual,
-        MODE=kernels.GRADIENT,
-        EXACT=x.dtype is torch.float32,
-        **sides,
-    )
+    _run(x, weight, bias, grad, out, hidden, residual, kernels.GRADIENT)
     return out, hidden
 
 
@@ -139,9 +134,7 @@ def _differentiate(backward, ctx, grad):
 
 
 _apply = tiles.operator(
-    *("depthwise_conv_triton", _convolve, _fake, _backward, _fake_backward),
-    keep=_keep,
-    differentiate=_differentiate,
+    "depthwise_conv_triton", _convolve, _fake, _backward, _fake_backward, keep=_keep, differentiate=_differentiate
 )
 
 # For a backward pass that is written out elsewhere: operators by themselves, so that `torch.compile` sees them whole.

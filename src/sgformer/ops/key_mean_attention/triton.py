@@ -106,10 +106,10 @@ def _forward(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None)
     log_sum = q.new_empty((B, a, N if keep else 0), dtype=torch.float32)
     key_sum = q.new_empty((B, a * blocks, M), dtype=torch.float32)
     pointer, strides, constants = _options(q, k, v, mask)
-    numbers = (scale * LOG2_E, a, N, M, blocks, *strides, *out.stride()[:3])
-    kernels.forward_kernel[blocks, B * a](
-        *(q, k, v, pointer, out, log_sum, key_sum, *numbers), **tiling, WHOLE=whole, KEEP=keep, **constants
-    )
+    tensors = q, k, v, pointer, out, log_sum, key_sum
+    numbers = scale * LOG2_E, a, N, M, blocks, *strides, *out.stride()[:3]
+    constants |= {"WHOLE": whole, "KEEP": keep, **tiling}
+    kernels.forward_kernel[blocks, B * a](*tensors, *numbers, **constants)
     return out, log_sum, key_sum.sum(1)
 
 
@@ -144,11 +144,9 @@ def _backward(
     grad_k, grad_v = (k.new_empty((B, a, blocks, M, d), dtype=torch.float32) for _ in range(2))
     numbers = (scale, scale * LOG2_E, a, N, M)
     if out is None or log_sum is None:
+        tensors = q, k, v, pointer, grad, grad_q, grad_k, grad_v
         kernels.whole_gradient_kernel[blocks, B * a](
-            *(q, k, v, pointer, grad, grad_q, grad_k, grad_v, *numbers, blocks),
-            *(*strides, *grad_q.stride()[:3]),
-            **tiling,
-            **constants,
+            *tensors, *numbers, blocks, *strides, *grad_q.stride()[:3], **tiling, **constants
         )
     else:
         delta = (grad.float() * out.float()).sum(-1).contiguous()
@@ -157,16 +155,12 @@ def _backward(
         if of_q:
             grid = (-(-N // tiling["BLOCK_N"]), B * a)
             kernels.query_gradient_kernel[grid](
-                *(*tensors, grad_q, *numbers, *strides, *grad_q.stride()[:3]), **tiling, **constants
+                *tensors, grad_q, *numbers, *strides, *grad_q.stride()[:3], **tiling, **constants
             )
         if of_keys:
             grid = (-(-M // tiling["BLOCK_M"]), B * a, blocks)
-            kernels.key_gradient_kernel[grid](
-                *(*tensors, grad_k, grad_v, *numbers, blocks, *strides),
-                ROWS=QUERIES_PER_PROGRAM,
-                **tiling,
-                **constants,
-            )
+            constants |= {"ROWS": QUERIES_PER_PROGRAM, **tiling}
+            kernels.key_gradient_kernel[grid](*tensors, grad_k, grad_v, *numbers, blocks, *strides, **constants)
     if not of_keys:
         return grad_q, k.new_empty(0), v.new_empty(0)
     return grad_q, grad_k.sum(2).to(k.dtype), grad_v.sum(2).to(v.dtype)
@@ -194,9 +188,7 @@ def _differentiate(backward, ctx, grad, _grad_of_log_sum, _grad_of_key_sum):
 
 
 _apply = tiles.operator(
-    *("key_mean_attention_triton", _forward, _fake, _backward, _fake_backward),
-    keep=_keep,
-    differentiate=_differentiate,
+    "key_mean_attention_triton", _forward, _fake, _backward, _fake_backward, keep=_keep, differentiate=_differentiate
 )
 
 

@@ -122,9 +122,9 @@ def gradient_kernel(
 ):  # fmt: skip
     """The gradient of the map. `means` are those of the weighed gradient with and without the normalised map."""
     image = tl.program_id(1).to(tl.int64)
+    first = tl.program_id(0) * BLOCK_P
     normal, g, at, mask = _gradient_before_gelu(
-        *(x, grad, statistics, weight, bias, image, P, C, tl.program_id(0) * BLOCK_P),
-        *(GELU, EXACT, BLOCK_P, BLOCK_C),
+        x, grad, statistics, weight, bias, image, P, C, first, GELU, EXACT, BLOCK_P, BLOCK_C
     )
     along, mean = tl.load(means + image * 2), tl.load(means + image * 2 + 1)
     scale = tl.load(statistics + image * 2 + 1)

@@ -111,7 +111,5 @@ def _differentiate(backward, ctx, grad, _grad_of_statistics):
 
 
 _apply = tiles.operator(
-    *("map_norm_triton", _forward, _fake, _backward, _fake_backward),
-    keep=_keep,
-    differentiate=_differentiate,
+    "map_norm_triton", _forward, _fake, _backward, _fake_backward, keep=_keep, differentiate=_differentiate
 )

@@ -158,15 +158,10 @@ def _merge(
     # Tokens in groups of one or two are hardly work enough for a program of their own.
     members = min(MAX_MEMBERS, padded(max(sizes) * factor, least=1))
     together = 8 if B * M >= 8 * MIN_PROGRAMS and members < MAX_MEMBERS else 1
-    _forward_kernel[-(-M // together), B](
-        *(x, ranking, weight.contiguous(), bias.contiguous(), out, N, M, factor, *x.stride(), ranking.stride(0)),
-        *(*_three(lengths), *groups[:2], *_three(sizes)),
-        c=c,
-        C=padded(c),
-        BLOCK=members,
-        GROUPS=together,
-        num_warps=2,
-    )
+    tensors = x, ranking, weight.contiguous(), bias.contiguous(), out
+    numbers = N, M, factor, *x.stride(), ranking.stride(0), *_three(lengths), *groups[:2], *_three(sizes)
+    constants = {"c": c, "C": padded(c), "BLOCK": members, "GROUPS": together, "num_warps": 2}
+    _forward_kernel[-(-M // together), B](*tensors, *numbers, **constants)
     return out
 
 
@@ -192,15 +187,11 @@ def _backward(
     products = x.new_empty((B, sum(slots)), dtype=torch.float32)
     C = padded(c)
     block = max(BLOCK_NUMBERS // C, 8)
-    _backward_kernel[-(-N // block), B](
-        *(x, ranking, weight.contiguous(), grad, grad_x, products),
-        *(N, sum(groups), sum(slots), factor, wraps, *x.stride(), ranking.stride(0), *grad.stride()),
-        *(*_three(lengths), *_three(groups), *_three(sizes)),
-        c=c,
-        C=C,
-        BLOCK=block,
-        num_warps=4,
-    )
+    tensors = x, ranking, weight.contiguous(), grad, grad_x, products
+    numbers = N, sum(groups), sum(slots), factor, wraps, *x.stride(), ranking.stride(0), *grad.stride()
+    of_bands = *_three(lengths), *_three(groups), *_three(sizes)
+    constants = {"c": c, "C": C, "BLOCK": block, "num_warps": 4}
+    _backward_kernel[-(-N // block), B](*tensors, *numbers, *of_bands, **constants)
     if not of_parameters:
         return grad_x, x.new_empty(0), x.new_empty(0)
     grad_weight = [
@@ -231,7 +222,5 @@ def _differentiate(backward, ctx, grad):
 
 
 _apply = tiles.operator(
-    *("merge_tokens_triton", _merge, _fake, _backward, _fake_backward),
-    keep=_keep,
-    differentiate=_differentiate,
+    "merge_tokens_triton", _merge, _fake, _backward, _fake_backward, keep=_keep, differentiate=_differentiate
 )

@@ -175,9 +175,7 @@ def _differentiate(backward, ctx, grad, _grad_of_significance):
 
 
 _apply = tiles.operator(
-    *("window_attention_triton", _forward, _fake, _backward, _fake_backward),
-    keep=_keep,
-    differentiate=_differentiate,
+    "window_attention_triton", _forward, _fake, _backward, _fake_backward, keep=_keep, differentiate=_differentiate
 )
 
 

@@ -253,7 +253,7 @@ def make_report(metric: CocoMetric, classes: Sequence[str]) -> Report:
                 f"IoU {overlap:.2f}": tuple(values)
                 for overlap, values in zip(OVERLAPS, curves[kind].tolist(), strict=True)
             }
-            for kind, title in (("box", "Boxes"), ("mask", "Masks"))
+            for kind, title in TITLES.items()
             if kind in curves
         },
         num_images=metric.num_images,
