@@ -84,6 +84,8 @@ def test_the_page_predicts_what_predict_does(weights, tmp_path, served):
             pytest.skip(f"ONNX Runtime for browsers is not to be had: {error}")
         address = served(page.parent)
         browser.open(address)
+        # The bar that tells of work is seen before the first answer, too, while the model loads.
+        assert browser.run("document.querySelector('#busy').parentElement.closest('[hidden]')") is None
         browser.choose_file("#file", tmp_path / "image.png")
         browser.wait("!!document.querySelector('#lines li') || !document.querySelector('#error').hidden", 60)
         assert browser.run("document.querySelector('#error').textContent") == ""

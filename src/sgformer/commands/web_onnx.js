@@ -6,10 +6,11 @@ const session = ort.InferenceSession.create("model.onnx");
 async function ask(asked) {
   let bitmap;
   try { bitmap = await createImageBitmap(asked); } catch { throw Error(`${asked.name} is no image that this browser reads`); }
+  const ready = await session;  // what the page waits for once is no time of the image
   const start = performance.now();
   const [height, width] = model.preprocessing.image_size;
   const x = new ort.Tensor("float32", prepare(bitmap, height, width), [1, 3, height, width]);
-  const { logits } = await (await session).run({ images: x });
+  const { logits } = await ready.run({ images: x });
   const surest = Math.max(...logits.data), odds = Array.from(logits.data, (y) => Math.exp(y - surest));
   const total = odds.reduce((sum, y) => sum + y, 0);
   const lines = odds.map((y, i) => ({ name: model.names[i], value: y / total }));
