@@ -14,9 +14,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# Keys of data that mean something in training alone.
-UNUSED = ("data.augment.", "data.bands.", "data.balanced", "data.like_together", "data.train.", "data.train_")
-
 
 def evaluate(
     weights: str | Path,
@@ -49,7 +46,7 @@ def evaluate(
     from . import console
 
     overrides = dict(overrides or {})
-    others = [key for key in overrides if not key.startswith("data.") or key.startswith(UNUSED)]
+    others = [key for key in overrides if not key.startswith("data.")]
     path = locate(weights)
     check_writable(json, coco)
     with console.waiting("loading ..."):
@@ -64,6 +61,7 @@ def evaluate(
         # Converted and pretrained weights have no recipe of their task; their own image size is the default then.
         source = {"task": model.task, "data": {"image_size": list(model.preprocessing.image_size)}}
     recipe = recipes.parse(source, task.Recipe, overrides)
+    recipe.check_evaluated(overrides)
     if coco and ("coco" not in model.files or recipe.data.source != "coco"):
         raise ValueError("--coco is for detection on annotations in COCO's format, which have ids; leave it out")
     report: Any = task.evaluate(model, recipe.data, progress=lambda batches: console.track(batches, "evaluating"))

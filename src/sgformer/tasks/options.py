@@ -53,7 +53,9 @@ class DataOptions:
     """
 
     # Keys that some sources alone read, and which those are; None: all but digit_scenes.
-    READ_BY: ClassVar[dict[str, tuple[str, ...] | None]] = {"root": None}
+    READ_BY: ClassVar[dict[str, tuple[str, ...] | None]] = {"root": None, "scenes": ("digit_scenes",)}
+    # Keys and sections that evaluation does not read.
+    TRAINING: ClassVar[tuple[str, ...]] = ("augment", "bands", "max_unreadable", "scenes.num_train")
 
     source: Any = "digit_scenes"
     root: str | None = None
@@ -129,15 +131,23 @@ class Recipe:
         source = self.data.source
         for key in keys:
             section, _, name = key.partition(".")
-            if section != "data" or name not in self.data.READ_BY:
+            named = [one for one in (name, name.partition(".")[0]) if one in self.data.READ_BY]
+            if section != "data" or not named:
                 continue
-            readers = self.data.READ_BY[name]
+            readers = self.data.READ_BY[named[0]]
             if source == "digit_scenes" if readers is None else source not in readers:
                 known = "your own images" if readers is None else " or ".join(readers)
                 raise ValueError(
                     f"{key} means nothing where data.source is {source}; it is for {known}: set --data.source, or "
                     "leave it out"
                 )
+
+    def check_evaluated(self, keys: Collection[str]) -> None:
+        """Raise ValueError for a key of the data, given in person, that evaluation does not read."""
+        for key in keys:
+            name = key.removeprefix("data.")
+            if {name, name.partition(".")[0]} & {*self.data.TRAINING}:
+                raise ValueError(f"--{key} is of training, and not followed in evaluation: leave it out")
 
     @property
     def shortcut(self) -> Callable[..., tuple[dict[str, float], str]] | None:

@@ -70,6 +70,10 @@ class SourceOptions(PreparedOptions):
         **dict.fromkeys(("train_shards", "val_shards", "num_train", "classes"), ("shards",)),
         "val_labels": ("imagenet",),
     }
+    TRAINING: ClassVar[tuple[str, ...]] = (
+        *SizedOptions.TRAINING,
+        *("train_list", "train_shards", "num_train", "balanced"),
+    )
     source: Any = "folders"
     val_labels: str | None = None
     train_list: str | None = None

@@ -45,8 +45,11 @@ class DataOptions(options.DataOptions):
     READ_BY: ClassVar[dict[str, tuple[str, ...] | None]] = {
         **options.DataOptions.READ_BY,
         **dict.fromkeys(("train.images", "train.annotations", "val.images", "val.annotations")),
+        "invalid": None,
+        "crowds": ("coco",),
         "first_pixel": ("voc",),
     }
+    TRAINING: ClassVar[tuple[str, ...]] = (*options.DataOptions.TRAINING, "train", "multiple", "like_together")
     source: Literal["coco", "yolo", "voc", "digit_scenes"] = "coco"
     train: SplitOptions = field(default_factory=SplitOptions)
     val: SplitOptions = field(default_factory=SplitOptions)

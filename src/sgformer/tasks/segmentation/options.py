@@ -42,7 +42,9 @@ class DataOptions(options.SizedOptions):
     READ_BY: ClassVar[dict[str, tuple[str, ...] | None]] = {
         **options.SizedOptions.READ_BY,
         **dict.fromkeys(("images", "masks", "mask_ending", "classes", "mapping"), ("folders",)),
+        "faults": None,
     }
+    TRAINING: ClassVar[tuple[str, ...]] = (*options.SizedOptions.TRAINING, "image_size", "balanced")
     source: Literal["folders", "ade20k", "cityscapes", "digit_scenes"] = "folders"
     images: str = "images/{split}"
     masks: str = "annotations/{split}"
