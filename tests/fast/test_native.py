@@ -1,6 +1,7 @@
 """Blocks by the kernels in C++: the numbers of the plain definition, and no layer that is left out unasked."""
 
 import collections
+import contextlib
 
 import pytest
 import timm
@@ -89,6 +90,26 @@ def test_a_block_computes_what_is_defined(kind, budget, size, dtype, threads, mo
         error = 1e-5 if dtype is torch.float32 else 1e-2
         torch.testing.assert_close(significance.double(), expected, rtol=error, atol=error)
     assert (found.double() - exact).norm() <= (3e-6 if dtype is torch.float32 else 1e-2) * exact.norm()
+
+
+@pytest.mark.parametrize("size", [(2, 15, 18), (1, 28, 28), (3, 9, 5)])
+@pytest.mark.parametrize("budget", [None, 5])
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_a_block_has_the_gradients_that_are_defined(kind, budget, size):
+    block = fill.fill_(BLOCKS[kind](budget))
+    x, wave = torch.randn(*size, 64), torch.randn(*size, 64)
+    more = (torch.randn(size),) if kind == "self_guided" else ()
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        block.to(dtype)
+        leaf = x.to(dtype).requires_grad_()
+        with sgformer.plain() if dtype is torch.float64 else contextlib.nullcontext():
+            out = block(leaf, *more)
+            out = out[0] if isinstance(out, tuple) else out
+            weights = [weight for weight in block.parameters() if weight.numel() > 1]
+            results.append(torch.autograd.grad(out, [leaf, *weights], wave.to(dtype)))
+    for found, exact in zip(*results, strict=True):
+        assert (found.double() - exact).norm() <= 3e-5 * exact.norm()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .depthwise_conv import depthwise_conv, gelu_gradient, gradients
+from .depthwise_conv import depthwise_conv, gradients
 from .first_order import first_order
 from .linear import linear, weight_gradient
 from .pieces import few_images
@@ -113,12 +113,12 @@ def _gradients(
     back = None
     if ctx.prepared is not None:
         x, back = ctx.prepared.again((x, *parameters), inner)
-    grad_hidden, hidden = gelu_gradient(
-        linear(grad, weight.to(grad.dtype).t()), x, conv_weight, conv_bias, residual=True
+    of_hidden, wanted = linear(grad, weight.to(grad.dtype).t()), (any(inner), *of_conv)
+    hidden, grad_x, *grads_conv = gradients(
+        of_hidden, x, conv_weight, conv_bias, residual=True, gelu=True, wanted=wanted
     )
+    assert hidden is not None
     grad_weight = weight_gradient(grad, hidden.to(grad.dtype)).to(weight.dtype) if of_weight else None
-    wanted = any(inner), *of_conv
-    grad_x, *grads_conv = gradients(grad_hidden, x, conv_weight, residual=True, wanted=wanted)
     found = [grad_x]
     if back is not None:
         found = back(grad_x) if grad_x is not None else [None] * len(inner)

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..dispatch import is_transformed
 from ..first_order import first_order
 from ..float32 import is_fast
-from . import native, products
+from . import products
 from .reference import scaled_products
 
 # Weights that are computed at a time: 4 MB, which stay in the cache.
@@ -61,8 +61,6 @@ class _Anew(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         ctx.save_for_backward(q, k, v)
-        if native.why_not(q, k, v) is None:
-            return native.attend(q, k, v)
         weights = q.shape[1] * q.shape[2] * k.shape[2]
         return torch.cat([products.attend(*piece) for piece in _pieces(q, k, v, weights=weights)])
 

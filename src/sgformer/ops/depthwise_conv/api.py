@@ -30,8 +30,8 @@ def depthwise_conv(
         bias: a number for each channel.
         residual: add the map itself.
         gelu: pass the sum through the exact GELU.
-        backend: `"reference"`, the plain definition; `"triton"`, kernels for GPUs, which keep only the map for the
-            backward pass; `"native"`, one for a CPU, where there is one; `"auto"` chooses, and `explain_backends` says
+        backend: `"reference"`, the plain definition; `"triton"`, kernels for GPUs; `"native"`, one for a CPU, where
+            there is one; both keep only the map for the backward pass; `"auto"` chooses, and `explain_backends` says
             why.
 
     Raises:
@@ -52,34 +52,31 @@ def depthwise_conv(
     return choose("depthwise_conv", BACKENDS, backend, *args).run(*args)
 
 
-def gelu_gradient(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, *, residual: bool) -> tuple[Tensor, Tensor]:
-    """For whoever keeps only `x`: the gradient of what GELU takes, from that of what it gives; and the latter anew.
-
-    `grad` is the gradient of `depthwise_conv(x, weight, bias, residual=residual, gelu=True)`.
-    """
-    if triton.why_not(x, weight, bias, residual, True) or triton.why_slow(x, weight, bias, residual, True):
-        return reference.gelu_gradient(grad, x, weight, bias, residual)
-    return triton.gelu_gradient(grad.to(x.dtype), x, weight, bias, residual)
-
-
 def gradients(
     grad: Tensor,
     x: Tensor,
     weight: Tensor,
+    bias: Tensor,
     *,
     residual: bool,
-    wanted: tuple[bool, bool, bool] = (True, True, True),
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """For whoever keeps only `x`: gradients of map, kernel and bias of `depthwise_conv` without GELU, or None."""
-    if not any(wanted):
-        return None, None, None
-    args = x, weight, weight, residual, False
-    if triton.why_not(*args) or triton.why_slow(*args):
-        found = reference.gradients(grad, x, weight, residual, wanted)
+    gelu: bool,
+    wanted: tuple[bool, bool, bool],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+    """For whoever keeps only `x`: what `depthwise_conv` made, anew, where GELU followed; and gradients that are wanted.
+
+    These are of map, kernel and bias, from `grad`, that of what it made; None in the place of those not wanted.
+    """
+    args = x, weight, bias, residual, gelu
+    if native.why_no_gradient(grad, *args) is None:
+        out, *found = native.gradients(grad, *args)
     else:
-        found = triton.gradients(grad.to(x.dtype), x, weight, residual, list(wanted))
+        module = reference if triton.why_not(*args) or triton.why_slow(*args) else triton
+        grad, out = grad if module is reference else grad.to(x.dtype), None
+        if gelu:
+            grad, out = module.gelu_gradient(grad, x, weight, bias, residual)
+        found = module.gradients(grad, x, weight, residual, list(wanted)) if any(wanted) else (None, None, None)
     of_x, of_weight, of_bias = (y if wants else None for y, wants in zip(found, wanted, strict=True))
-    return of_x, of_weight, of_bias
+    return out, of_x, of_weight, of_bias
 
 
 def explain_backends(x: Tensor, weight: Tensor, bias: Tensor) -> dict[str, str]:

@@ -1,5 +1,7 @@
 """The definition of `depthwise_conv` in plain PyTorch."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -30,7 +32,7 @@ def gelu_gradient(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, residua
 
 
 def gradients(
-    grad: Tensor, x: Tensor, weight: Tensor, residual: bool, wanted: tuple[bool, bool, bool]
+    grad: Tensor, x: Tensor, weight: Tensor, residual: bool, wanted: Sequence[bool]
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Gradients of map, kernel and bias, from that of the convolution's output; those not wanted are not computed."""
     kernel, folded = fold_residual(x, weight.to(x.dtype), residual)

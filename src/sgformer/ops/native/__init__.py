@@ -10,6 +10,13 @@ from .calls import (
     rank_tokens,
     window_attention,
 )
+from .gradients import (
+    attention_gradient,
+    dense,
+    depthwise_gradient,
+    map_norm_gradient,
+    window_gradient,
+)
 from .library import INNER, objection, run, use_kernels
 
 HEAD_SIZES = (16, 32)
@@ -19,13 +26,18 @@ __all__ = [
     "INNER",
     "add_mlp_",
     "attention",
+    "attention_gradient",
+    "dense",
     "depthwise_conv",
+    "depthwise_gradient",
     "linear",
     "map_norm",
+    "map_norm_gradient",
     "merge_tokens",
     "objection",
     "rank_tokens",
     "run",
     "use_kernels",
     "window_attention",
+    "window_gradient",
 ]

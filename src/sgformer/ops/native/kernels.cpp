@@ -1,8 +1,10 @@
-// What `library.py` compiles, if asked to: whole blocks of the backbone, of the ops in `ops.h`, and those ops.
+// What `library.py` compiles, if asked to: whole blocks of the backbone, of the ops in `ops.h`, those ops,
+// and gradients of some.
 
 #include <cstdlib>
 #include <memory>
 
+#include "gradients.h"
 #include "ops.h"
 
 namespace {
@@ -286,6 +288,12 @@ void global(const int64_t* a, double eps1, double eps2) {
 
 extern "C" {
 void rank_float32(const int64_t* a) { rank(a); }
+void depthwise_gradient_float32(const int64_t* a) { depthwise_gradient(a); }
+void map_norm_gradient_float32(const int64_t* a, double eps) { map_norm_gradient(a, eps); }
+void attention_gradient_16_float32(const int64_t* a, double scale) { attention_gradient<16>(a, scale); }
+void attention_gradient_32_float32(const int64_t* a, double scale) { attention_gradient<32>(a, scale); }
+void window_gradient_16_float32(const int64_t* a, double scale) { window_gradient<16>(a, scale); }
+void window_gradient_32_float32(const int64_t* a, double scale) { window_gradient<32>(a, scale); }
 FOR(float, float32)
 FOR(BFloat16, bfloat16)
 PRODUCTS(float, float32)

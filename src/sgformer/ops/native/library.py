@@ -18,7 +18,7 @@ from torch import Tensor
 from ..dispatch import is_exporting, is_transformed, is_watched
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
-INCLUDED = Path(__file__).with_name("ops.h")
+INCLUDED = [Path(__file__).with_name(name) for name in ("ops.h", "gradients.h")]
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
 SECONDS = 120
 NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
@@ -33,9 +33,10 @@ _has_low_products = False  # whether there are kernels with products in bfloat16
 class use_kernels:
     """Compiles kernels for this processor, unless that was done before, and computes with them.
 
-    For predictions on a CPU in float32 or bfloat16, of this package's models. It takes a C++ compiler, `$CXX`, `c++` or
-    `g++`, and three seconds; what it makes is kept in the user's cache, `$XDG_CACHE_HOME/sgformer` or
-    `~/.cache/sgformer`. Called, it holds until `restore`; as a context, within it; for all threads of the process.
+    For predictions on a CPU in float32 or bfloat16 of this package's models, and for their training in float32. It
+    takes a C++ compiler, `$CXX`, `c++` or `g++`, and five seconds; what it makes is kept in the user's cache,
+    `$XDG_CACHE_HOME/sgformer` or `~/.cache/sgformer`. Called, it holds until `restore`; as a context, within it; for
+    all threads of the process.
 
     Attributes:
         objection: why there are no kernels, in a sentence; None where they are used now.
@@ -75,8 +76,8 @@ def _compiled() -> ctypes.CDLL | str:
     if compiler is None:
         return "there is no C++ compiler: install g++, or name one by the environment variable CXX"
     try:
-        parts = (compiler.encode(), _instructions(), SOURCE.read_bytes(), INCLUDED.read_bytes(), repr(FLAGS).encode())
-        key = hashlib.sha256(b"\0".join(parts))
+        parts = compiler.encode(), _instructions(), repr(FLAGS).encode()
+        key = hashlib.sha256(b"\0".join((*parts, *(path.read_bytes() for path in (SOURCE, *INCLUDED)))))
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sgformer"
         library = folder / f"kernels-{key.hexdigest()[:16]}.so"
         if not library.exists():
@@ -105,7 +106,12 @@ def _complaint(error: Exception) -> str:
 
 
 def objection(
-    tensors: Sequence[Tensor], *, channels: int = 16, products: bool = False, opaque: bool = False
+    tensors: Sequence[Tensor],
+    *,
+    channels: int = 16,
+    products: bool = False,
+    opaque: bool = False,
+    gradient: bool = False,
 ) -> str | None:
     """None, or a sentence that says why no kernel takes these tensors.
 
@@ -114,6 +120,7 @@ def objection(
         channels: of a head, or of the map.
         products: whether the kernel has matrix products.
         opaque: whether the kernel is an operator for `torch.compile`.
+        gradient: whether there is a kernel for its gradient, too.
     """
     compiling = torch.compiler.is_compiling()
     if is_exporting() or torch.jit.is_tracing() or (compiling and not opaque):
@@ -128,7 +135,7 @@ def objection(
     for x in tensors:
         if type(x) not in (Tensor, nn.Parameter) or x.device.type != "cpu" or x.dtype is not first.dtype:
             return "a tensor is not on a CPU, or of another kind or dtype"
-        if x.requires_grad and torch.is_grad_enabled():
+        if x.requires_grad and torch.is_grad_enabled() and not (gradient and x.dtype is torch.float32):
             return "a gradient is wanted"
         if x.numel() == 0 or x.stride(-1) != 1:
             return "channels are not neighbours in memory, or there are none"

@@ -74,21 +74,27 @@ inline Vec exp2(Vec x) {
   return (Vec)((Bits)y + ((Bits)shifted << 23));
 }
 
-// The exact GELU, off by less than 1e-7 of x. Source: Abramowitz and Stegun, formula 7.1.26.
-inline Vec gelu(Vec x) {
+// The share of a standard normal distribution below x, off by less than 1e-7, from `bell`, which is exp(-x * x / 2).
+// Source: Abramowitz and Stegun, formula 7.1.26.
+inline Vec normal_below(Vec x, Vec bell) {
   const Vec magnitude = x < 0.f ? -x : x;
   const Vec t = 1.0f / (1.0f + 0.2316418882663604f * magnitude);
   Vec tail = t * 0.5307027145f - 0.7265760135f;
   tail = tail * t + 0.7107068705f;
   tail = tail * t - 0.142248368f;
   tail = tail * t + 0.127414796f;
-  tail = tail * t * exp2(x * x * -0.7213475204444817f);
-  return x * (x < 0.f ? tail : 1.0f - tail);
+  tail = tail * t * bell;
+  return x < 0.f ? tail : 1.0f - tail;
 }
+
+inline Vec bell(Vec x) { return exp2(x * x * -0.7213475204444817f); }
+
+// The exact GELU, off by less than 1e-7 of x.
+inline Vec gelu(Vec x) { return x * normal_below(x, bell(x)); }
 
 // Memory of a thread that is kept from call to call, since fresh memory has to be cleared by the system.
 float* scratch(int which, size_t count) {
-  static thread_local std::vector<float> kept[4];
+  static thread_local std::vector<float> kept[6];
   if (kept[which].size() < count) kept[which].resize(count);
   return kept[which].data();
 }
@@ -102,11 +108,12 @@ struct Keys {
   float* turned;
   float* values;
 
+  // `first` is the first of the two places of scratch that they take.
   template <typename T, typename KeyAt, typename ValueAt>
-  Keys(T, int count, KeyAt key, ValueAt value) : count(count) {
+  Keys(T, int count, KeyAt key, ValueAt value, int first = 0) : count(count) {
     const int padded = (count + 63) / 64 * 64;
-    turned = scratch(0, size_t(padded) * D);
-    values = scratch(1, size_t(padded) * D);
+    turned = scratch(first, size_t(padded) * D);
+    values = scratch(first + 1, size_t(padded) * D);
     for (int m = 0; m < padded; ++m) {
       float* column = turned + size_t(m / 64) * 64 * D + m % 64;
       if (m >= count) {
@@ -145,8 +152,23 @@ inline void score(int vectors, const float* q, const float* keys, float* scores,
   }
 }
 
+// Scores of some rows with all keys from `start` on, rounded up to 64.
+template <int D>
+inline void scores_of(int rows, const float* q, const Keys<D>& keys, int start, int count, float* scores, int stride) {
+  for (int m = 0; m < count; m += 64) {
+    const float* panel = keys.turned + size_t(start + m) * D;
+    const int wide = std::min(4, (count - m + kLanes - 1) / kLanes);
+    int r = 0;
+    for (; r + 6 <= rows; r += 6) score<D, 6>(wide, q + r * D, panel, scores + r * stride + m, stride);
+    for (; r + 3 <= rows; r += 3) score<D, 3>(wide, q + r * D, panel, scores + r * stride + m, stride);
+    for (; r < rows; ++r) score<D, 1>(wide, q + r * D, panel, scores + r * stride + m, stride);
+  }
+}
+
+// Adds weighted sums of values; a weight lies `next` after that of the value before, and `stride` after that of the row
+// before.
 template <int D, int R>
-inline void weigh(int count, const float* weights, int stride, const float* values, float* out) {
+inline void weigh(int count, const float* weights, int stride, int next, const float* values, float* out) {
   constexpr int V = D / kLanes;
   Vec sums[R][V];
   for (int r = 0; r < R; ++r)
@@ -155,12 +177,20 @@ inline void weigh(int count, const float* weights, int stride, const float* valu
     Vec value[V];
     for (int v = 0; v < V; ++v) value[v] = load(values + m * D + v * kLanes);
     for (int r = 0; r < R; ++r) {
-      const Vec weight = all(weights[r * stride + m]);
+      const Vec weight = all(weights[r * stride + m * next]);
       for (int v = 0; v < V; ++v) sums[r][v] += weight * value[v];
     }
   }
   for (int r = 0; r < R; ++r)
     for (int v = 0; v < V; ++v) store(out + r * D + v * kLanes, sums[r][v]);
+}
+
+template <int D>
+inline void weigh_rows(int rows, int count, const float* weights, int stride, int next, const float* values, float* out) {
+  int r = 0;
+  for (; r + 12 <= rows; r += 12) weigh<D, 12>(count, weights + r * stride, stride, next, values, out + r * D);
+  for (; r + 4 <= rows; r += 4) weigh<D, 4>(count, weights + r * stride, stride, next, values, out + r * D);
+  for (; r < rows; ++r) weigh<D, 1>(count, weights + r * stride, stride, next, values, out + r * D);
 }
 
 // Attention of some queries to all keys of a head; adds what each key receives from them to `received`, if given.
@@ -181,14 +211,7 @@ void attend(int count, QueryAt query, const Keys<D>& keys, float scale, Put put,
     }
     for (int start = 0; start < M; start += tile) {
       const int some = std::min(tile, M - start), vectors = (some + kLanes - 1) / kLanes;
-      for (int m = 0; m < some; m += 64) {
-        const float* panel = keys.turned + size_t(start + m) * D;
-        const int wide = std::min(4, (some - m + kLanes - 1) / kLanes);
-        int r = 0;
-        for (; r + 6 <= rows; r += 6) score<D, 6>(wide, q + r * D, panel, weights + r * tile + m, tile);
-        for (; r + 3 <= rows; r += 3) score<D, 3>(wide, q + r * D, panel, weights + r * tile + m, tile);
-        for (; r < rows; ++r) score<D, 1>(wide, q + r * D, panel, weights + r * tile + m, tile);
-      }
+      scores_of<D>(rows, q, keys, start, some, weights, tile);
       for (int r = 0; r < rows; ++r) {
         float* row = weights + r * tile;
         for (int m = some; m < vectors * kLanes; ++m) row[m] = -INFINITY;
@@ -209,11 +232,7 @@ void attend(int count, QueryAt query, const Keys<D>& keys, float scale, Put put,
         total[r] += sum(added);
         maximum[r] = now;
       }
-      const float* values = keys.values + size_t(start) * D;
-      int r = 0;
-      for (; r + 12 <= rows; r += 12) weigh<D, 12>(some, weights + r * tile, tile, values, out + r * D);
-      for (; r + 4 <= rows; r += 4) weigh<D, 4>(some, weights + r * tile, tile, values, out + r * D);
-      for (; r < rows; ++r) weigh<D, 1>(some, weights + r * tile, tile, values, out + r * D);
+      weigh_rows<D>(rows, some, weights, tile, 1, keys.values + size_t(start) * D, out);
     }
     for (int r = 0; r < rows; ++r) {
       total[r] = 1.0f / total[r];
@@ -600,7 +619,31 @@ void norm(const int64_t* a, double eps) {
   }
 }
 
-// A norm over all of each map, with a GELU after it if asked for. Mean and variance are added up in float64.
+struct Moments {
+  float mean, scale;  // the latter is one over the standard deviation
+};
+
+// Of many numbers, added up in float64.
+template <typename T>
+Moments moments(const T* x, int64_t count, double eps, int64_t threads) {
+  constexpr int64_t kSome = 8 * kLanes;  // numbers that are added up in float32
+  double total = 0, squares = 0;
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1) reduction(+ : total, squares)
+  for (int64_t first = 0; first < count; first += kSome) {
+    Vec some = {}, squared = {};
+    for (int64_t i = first; i < std::min(count, first + kSome); i += kLanes) {
+      const Vec y = load(x + i);
+      some += y;
+      squared += y * y;
+    }
+    total += sum(some);
+    squares += sum(squared);
+  }
+  const double mean = total / double(count);
+  return {float(mean), float(1 / std::sqrt(std::max(0.0, squares / double(count) - mean * mean) + eps))};
+}
+
+// A norm over all of each map, with a GELU after it if asked for.
 template <typename T>
 void map_norm(const int64_t* a, double eps) {
   const T *x = reinterpret_cast<T*>(a[0]), *weight = reinterpret_cast<T*>(a[1]);
@@ -609,24 +652,11 @@ void map_norm(const int64_t* a, double eps) {
   const int64_t B = a[4], tokens = a[5], c = a[6], with_gelu = a[7], threads = a[8];
   for (int64_t b = 0; b < B; ++b) {
     const T* in = x + b * tokens * c;
-    double total = 0, squares = 0;
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1) reduction(+ : total, squares)
-    for (int64_t n = 0; n < tokens; ++n) {
-      Vec some = {}, squared = {};
-      for (int64_t i = 0; i < c; i += kLanes) {
-        const Vec y = load(in + n * c + i);
-        some += y;
-        squared += y * y;
-      }
-      total += sum(some);
-      squares += sum(squared);
-    }
-    const double mean = total / double(tokens * c);
-    const float scale = float(1 / std::sqrt(std::max(0.0, squares / double(tokens * c) - mean * mean) + eps));
+    const Moments of_map = moments(in, tokens * c, eps, threads);
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (int64_t n = 0; n < tokens; ++n)
       for (int64_t i = 0; i < c; i += kLanes) {
-        const Vec y = (load(in + n * c + i) - float(mean)) * (scale * load(weight + i)) + load(bias + i);
+        const Vec y = (load(in + n * c + i) - of_map.mean) * (of_map.scale * load(weight + i)) + load(bias + i);
         store(out + (b * tokens + n) * c + i, with_gelu ? gelu(y) : y);
       }
   }
