@@ -32,7 +32,7 @@ def why_no_gradient(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, resid
 def gradients(
     grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, residual: bool, gelu: bool
 ) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
-    """What `convolve` made, anew, where GELU followed; and the gradients of map, kernel and bias."""
+    """Compute what `convolve` made, anew, where GELU followed; and the gradients of map, kernel and bias."""
     return native.depthwise_gradient(grad, x, weight.contiguous(), bias, residual=residual, gelu=gelu)
 
 

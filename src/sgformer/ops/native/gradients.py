@@ -7,14 +7,14 @@ from .library import run
 
 
 def dense(grad: Tensor) -> Tensor:
-    """The same with channels next to each other in memory; a sum's gradient is one number for all."""
+    """A gradient with channels next to each other in memory; that of a sum is one number for all."""
     return grad if grad.stride(-1) == 1 else grad.contiguous()
 
 
 def depthwise_gradient(
     grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, *, residual: bool, gelu: bool
 ) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
-    """What `depthwise_conv` made, anew, where GELU followed; and the gradients of map, kernel and bias.
+    """Compute what `depthwise_conv` made, anew, where GELU followed; and the gradients of map, kernel and bias.
 
     Args:
         grad: that of what it made.
