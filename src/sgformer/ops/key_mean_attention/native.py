@@ -33,4 +33,5 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     @first_order
     def backward(ctx: Any, grad: Tensor, _grad_of_key_mean: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
-        return *native.attention_gradient(native.dense(grad), *ctx.saved_tensors, ctx.scale), None
+        q, k, v = ctx.saved_tensors
+        return *native.attention_gradient(native.dense(grad), q, k, v, ctx.scale), None

@@ -22,7 +22,9 @@ def why_not(x: Tensor, weight: Tensor, bias: Tensor, eps: float, gelu: bool) -> 
 
 def normalize(x: Tensor, weight: Tensor, bias: Tensor, eps: float, gelu: bool) -> Tensor:
     """Compute `reference.normalize`."""
-    return (_operator if torch.compiler.is_compiling() else _Normalize.apply)(x, weight, bias, eps, gelu)
+    if torch.compiler.is_compiling():
+        return _operator(x, weight, bias, eps, gelu)
+    return _Normalize.apply(x, weight, bias, eps, gelu)  # pyright: ignore
 
 
 def _normalize(x: Tensor, weight: Tensor, bias: Tensor, eps: float, gelu: bool) -> Tensor:
@@ -43,5 +45,5 @@ class _Normalize(torch.autograd.Function):
     @staticmethod
     @first_order
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
-        eps, gelu = ctx.numbers
-        return *native.map_norm_gradient(grad.contiguous(), *ctx.saved_tensors, eps, gelu=gelu), None, None
+        (x, weight, bias), (eps, gelu) = ctx.saved_tensors, ctx.numbers
+        return *native.map_norm_gradient(grad.contiguous(), x, weight, bias, eps, gelu=gelu), None, None
