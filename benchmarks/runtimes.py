@@ -122,8 +122,8 @@ def iree(path: Path, size: tuple[int, int]) -> Run:
         extra_args=["--iree-llvmcpu-target-cpu=host"],
     )
     runs = iree.runtime.load_vm_flatbuffer(compiled, driver="local-sync")
-    (function,) = (getattr(runs, name) for name in runs.vm_module.function_names if not name.startswith("_"))
-    return lambda x: [y.to_host() for y in function(x)]
+    name = onnx.load(str(path), load_external_data=False).graph.name
+    return lambda x: [y.to_host() for y in runs[name](x)]
 
 
 @dataclass(frozen=True)

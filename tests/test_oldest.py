@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sgformer.commands.train import train
+from sgformer.exporters.formats import FORMATS
 
 ROOT = Path(__file__).parents[1]
 
@@ -27,6 +28,8 @@ def test_the_oldest_versions_are_those_that_are_tested():
     for name, floor in floors.items():
         version = pinned[name.lower().replace("_", "-")]
         assert version == floor or version.startswith(f"{floor}.0"), (name, floor, version)
+    for kind in FORMATS.values():
+        assert kind.oldest.items() <= floors.items()
     assert project["requires-python"] == ">=3.11"
     assert sys.version_info >= (3, 11)
 

@@ -1,6 +1,7 @@
 """`sgformer export`: files of one size, what travels in them, what is refused. Open sizes: test_export_sizes.py."""
 
 import dataclasses
+import importlib.metadata
 import sys
 import zipfile
 from pathlib import Path
@@ -219,6 +220,18 @@ def test_a_runtime_that_is_not_installed_is_named_with_its_extra(weights, tmp_pa
     (line,) = capsys.readouterr().err.splitlines()
     assert "openvino" in line
     assert "sgformer[openvino]" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_package_that_writes_files_which_do_not_run_is_too_old(weights, tmp_path, monkeypatch, capsys):
+    installed = importlib.metadata.version
+    monkeypatch.setattr(
+        importlib.metadata, "version", lambda name: "0.7.0" if name == "onnxscript" else installed(name)
+    )
+    assert run(["export", str(weights), str(tmp_path / "model.onnx")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "onnxscript 0.7.2" in line
+    assert "sgformer[export]" in line
     assert list(tmp_path.iterdir()) == []
 
 

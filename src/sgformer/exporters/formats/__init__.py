@@ -5,10 +5,11 @@ import importlib.metadata
 import importlib.util
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from packaging.version import Version
 from torch import Tensor
 
 Run = Callable[[Tensor], Sequence[Tensor]]
@@ -37,6 +38,7 @@ class Format:
         module: Of this package.
         packages: That are imported to write it and to run it, each with the name by which it is installed; the last one
             runs it.
+        oldest: Versions of them below which files are written that do not run.
         extra: Of sgformer, which installs them.
         convs: Whether projections beside convolutions are convolutions, too; see `fast.exported`.
         open_sizes: Whether a file may take images of many sizes, in batches.
@@ -47,6 +49,7 @@ class Format:
     module: str
     packages: dict[str, str]
     extra: str
+    oldest: dict[str, str] = field(default_factory=dict)
     convs: bool = False
     open_sizes: bool = False
     lists: bool = False
@@ -58,14 +61,15 @@ class Format:
         return importlib.import_module(f".{self.module}", __name__)  # pyright: ignore[reportReturnType]
 
     def require(self) -> None:
-        """Raises an error if a package is not installed."""
+        """Raises an error if a package is not installed, or too old."""
+        suffix = next(suffix for suffix, kind in FORMATS.items() if kind is self)
+        remedy = f"pip install --upgrade 'sgformer[{self.extra}]'"
         missing = [name for name, package in self.packages.items() if importlib.util.find_spec(package) is None]
         if missing:
-            suffix = next(suffix for suffix, kind in FORMATS.items() if kind is self)
-            raise ModuleNotFoundError(
-                f"{suffix} files need {' and '.join(missing)}: pip install 'sgformer[{self.extra}]'",
-                name=missing[0],
-            )
+            raise ModuleNotFoundError(f"{suffix} files need {' and '.join(missing)}: {remedy}", name=missing[0])
+        for name, least in self.oldest.items():
+            if Version(importlib.metadata.version(name)) < Version(least):
+                raise ValueError(f"{suffix} files need {name} {least} or newer: {remedy}")
 
     @property
     def runtime(self) -> str:
@@ -78,6 +82,7 @@ FORMATS = {
     ".onnx": Format(
         module="onnx_file",
         packages={"onnx": "onnx", "onnxscript": "onnxscript", "onnxruntime": "onnxruntime"},
+        oldest={"onnxscript": "0.7.2"},
         extra="export",
         convs=True,
         open_sizes=True,
@@ -87,6 +92,7 @@ FORMATS = {
     ".xml": Format(
         module="openvino_ir",
         packages={"onnx": "onnx", "onnxscript": "onnxscript", "openvino": "openvino"},
+        oldest={"onnxscript": "0.7.2"},
         extra="openvino",
         convs=True,
         open_sizes=True,
