@@ -22,9 +22,10 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ..tasks import Folder
     from ..tasks.kept import Kept
     from ..tasks.options import Recipe
-    from ..tasks.task import Data
+    from ..tasks.task import Data, Task
 
 
 def train(
@@ -53,43 +54,16 @@ def train(
     """
     from ..engine import recipe as recipes
 
-    source = Path(resume) / "recipe.yaml" if resume else recipe
-    if source is None:
-        raise ValueError("name a recipe (sgformer list recipes), or a run to go on with: --resume RUN")
-    if resume:
-        _check_run(Path(resume))
-    path = recipes.find(source)
-    from .. import tasks
-    from . import console
-
-    with console.waiting("loading ..."):
-        task_module = tasks.get(recipes.task_of(path))
-    parsed = recipes.parse(path, task_module.Recipe, overrides)
-    if resume:
-        from ..engine.resuming import check_changes
-
-        check_changes(Path(resume), recipes.parse(path, task_module.Recipe), parsed)
+    path, task_folder, parsed = _read(recipe, overrides, resume)
     if print_config:
         print(recipes.to_yaml(parsed), end="")
         return None
 
-    from lightning.pytorch import seed_everything
-    from rich import get_console
-
-    from ..engine import checkpoints, devices, fit
-    from ..engine.callbacks import CountUnreadable
+    from ..engine import fit
     from ..engine.run_folder import say
+    from . import console
 
-    seed_everything(parsed.seed, workers=True, verbose=False)
-    trainer = parsed.trainer
-    devices.check(trainer.accelerator, trainer.devices, sync_batch_norm=trainer.sync_batch_norm)
-    devices.share(parsed.data.batch_size, devices.num_processes(trainer.devices, trainer.num_nodes))
-    with console.waiting("looking through the data ..."):
-        task, data = task_module.build(parsed)
-    fit.prepare(task, parsed.trainer)
-    checkpoints.check_space(Path(resume or out), task.model, keep_best=parsed.trainer.keep_best)
-    if resume:
-        checkpoints.check_fits(Path(resume), task, averages=bool(parsed.trainer.ema_decay))
+    task, data = _build(parsed, task_folder, out=out, resume=resume)
     # The folder is made last: a mistake in recipe or data leaves nothing behind.
     if resume:
         folder = Path(resume)
@@ -97,15 +71,7 @@ def train(
         folder = fit.new_folder(out, recipes.run_name(path))
     else:
         folder = Path(out)  # callbacks that write in the others ask the first one
-    watchers: list[Any] = [CountUnreadable(folder, num_images=data.num_images, max_share=parsed.data.max_unreadable)]
-    if not fit.is_first_process():
-        get_console().quiet = True
-    elif resume:
-        watchers.append(fit.Describe(folder, recipes.to_yaml(parsed)))
-    else:
-        fit.write_description(folder, recipes.to_yaml(parsed))
-    if parsed.trainer.significance:
-        watchers += _significance(task.model, data, folder)
+    watchers = _watchers(parsed, task.model, data, folder, resume=bool(resume))
     num_parameters = sum(parameter.numel() for parameter in task.model.parameters())
     model = f"{parsed.model.name} · {num_parameters / 1e6:.1f}M parameters, {_start(parsed.model, resume)}"
     say(f"{model} · {data} -> {folder}")
@@ -113,17 +79,9 @@ def train(
         say(f"all {num_epochs} epochs are over; to train on: --trainer.max_epochs {num_epochs + 1} or more")
     if parsed.shortcut:
         return _fit_at_once(parsed, task.model, data, folder)
+    settings = {"recipe": to_share(parsed), "seed": parsed.seed, "watchers": watchers, "resume": bool(resume)}
     try:
-        best = fit.fit(
-            task,
-            data,
-            parsed.trainer,
-            folder,
-            recipe=to_share(parsed),
-            seed=parsed.seed,
-            watchers=watchers,
-            resume=bool(resume),
-        )
+        best = fit.fit(task, data, parsed.trainer, folder, **settings)
     except KeyboardInterrupt:
         if (folder / fit.CHECKPOINT).is_file():
             print(f"To go on after the last full epoch: sgformer train --resume {folder}")
@@ -136,6 +94,68 @@ def train(
         f"Next:\n  sgformer evaluate {folder}\n  sgformer predict {folder} IMAGES"
     )
     return folder
+
+
+def _read(
+    recipe: str | Path | None, overrides: Mapping[str, Any] | None, resume: str | Path | None
+) -> tuple[Path, Folder, Recipe]:
+    """The file of a recipe, the folder of its task, and what it says with the overrides, which fits what is resumed."""
+    from .. import tasks
+    from ..engine import recipe as recipes
+    from . import console
+
+    source = Path(resume) / "recipe.yaml" if resume else recipe
+    if source is None:
+        raise ValueError("name a recipe (sgformer list recipes), or a run to go on with: --resume RUN")
+    if resume:
+        _check_run(Path(resume))
+    path = recipes.find(source)
+    with console.waiting("loading ..."):
+        folder = tasks.get(recipes.task_of(path))
+    parsed = recipes.parse(path, folder.Recipe, overrides)
+    if resume:
+        from ..engine.resuming import check_changes
+
+        check_changes(Path(resume), recipes.parse(path, folder.Recipe), parsed)
+    return path, folder, parsed
+
+
+def _build(parsed: Recipe, folder: Folder, *, out: str | Path, resume: str | Path | None) -> tuple[Task, Data]:
+    """Task and data of a run, once machine, disk and checkpoint are known to serve; nothing is written."""
+    from lightning.pytorch import seed_everything
+
+    from ..engine import checkpoints, devices, fit
+    from . import console
+
+    seed_everything(parsed.seed, workers=True, verbose=False)
+    trainer = parsed.trainer
+    devices.check(trainer.accelerator, trainer.devices, sync_batch_norm=trainer.sync_batch_norm)
+    devices.share(parsed.data.batch_size, devices.num_processes(trainer.devices, trainer.num_nodes))
+    with console.waiting("looking through the data ..."):
+        task, data = folder.build(parsed)
+    fit.prepare(task, trainer)
+    checkpoints.check_space(Path(resume or out), task.model, keep_best=trainer.keep_best)
+    if resume:
+        checkpoints.check_fits(Path(resume), task, averages=bool(trainer.ema_decay))
+    return task, data
+
+
+def _watchers(parsed: Recipe, model: Kept, data: Data, folder: Path, *, resume: bool) -> list[Any]:
+    """Callbacks of the run, whose description is written: of a resumed run once its checkpoint is taken up."""
+    from rich import get_console
+
+    from ..engine import fit
+    from ..engine import recipe as recipes
+    from ..engine.callbacks import CountUnreadable
+
+    watchers: list[Any] = [CountUnreadable(folder, num_images=data.num_images, max_share=parsed.data.max_unreadable)]
+    if not fit.is_first_process():
+        get_console().quiet = True
+    elif resume:
+        watchers.append(fit.Describe(folder, recipes.to_yaml(parsed)))
+    else:
+        fit.write_description(folder, recipes.to_yaml(parsed))
+    return watchers + (_significance(model, data, folder) if parsed.trainer.significance else [])
 
 
 def _fit_at_once(parsed: Recipe, model: Kept, data: Data, folder: Path) -> Path:
