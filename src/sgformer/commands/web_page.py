@@ -8,6 +8,8 @@ from typing import Any
 
 from jinja2 import Environment
 
+from ..explanations.page import read_script
+
 MAX_BYTES = 20 * 2**20  # of an image's file
 # ONNX Runtime for browsers, from npm; its files lie beside the page.
 RUNTIME = "onnxruntime-web@1.30.0"
@@ -26,7 +28,7 @@ def page(title: str, facts: dict[str, Any], *, static: bool = False) -> str:
     backend = here.with_name("web_onnx.js" if static else "web_server.js").read_text(encoding="utf-8")
     template = Environment(autoescape=True).from_string(here.with_name("web.html").read_text(encoding="utf-8"))
     head = _STATIC_HEAD if static else ""
-    return template.render(name=title, facts=facts, head=head, backend=backend)
+    return template.render(name=title, facts=facts, head=head, maps=read_script(), backend=backend)
 
 
 def write_folder(folder: Path, about: dict[str, Any]) -> None:

@@ -39,7 +39,13 @@ def write_page(explanations: Mapping[str, Explanation], *, title: str, notes: Ma
     from jinja2 import Environment
 
     template = Path(__file__).with_suffix(".html").read_text(encoding="utf-8")
-    return Environment(autoescape=True).from_string(template).render(title=title, about=ABOUT, images=images)
+    facts = {"title": title, "about": ABOUT, "images": images, "maps": read_script()}
+    return Environment(autoescape=True).from_string(template).render(facts)
+
+
+def read_script() -> str:
+    """What pages that show maps share, in JavaScript."""
+    return Path(__file__).with_name("maps.js").read_text(encoding="utf-8")
 
 
 def describe_pair(pair: Pair) -> dict[str, Any]:
