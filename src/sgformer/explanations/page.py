@@ -44,7 +44,7 @@ def write_page(explanations: Mapping[str, Explanation], *, title: str, notes: Ma
 
 
 def read_script() -> str:
-    """What pages that show maps share, in JavaScript."""
+    """Read the script that pages with maps share."""
     return Path(__file__).with_name("maps.js").read_text(encoding="utf-8")
 
 
