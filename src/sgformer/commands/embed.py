@@ -52,7 +52,7 @@ def embed(
     from ..engine.weights import check_writable, write_atomically
     from ..tasks.images import ImageError
     from . import console
-    from .predict import find, printable, readable
+    from .inputs import find, printable, readable
 
     paths = find(images, readable(weights))
     check_writable(out, inputs=paths)

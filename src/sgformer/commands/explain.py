@@ -65,7 +65,7 @@ def explain(
     from ..explanations import write_page
     from ..tasks.images import ImageError
     from . import console
-    from .predict import find, readable
+    from .inputs import find, readable
 
     videos = [Path(name) for name in images if Path(name).suffix.lower() in SUFFIXES]
     images = [name for name in images if Path(name) not in videos]

@@ -13,17 +13,16 @@ Examples:
 """
 
 import csv as csv_
-import glob
 import io
 import json as json_
 import os
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..tasks.folders import SUFFIXES, describe_left_out, look_through, some
+from .inputs import find, free_names, printable, readable
 
 T = TypeVar("T")
 
@@ -98,7 +97,7 @@ def predict(
 
     def plan() -> tuple[list[Path], dict[str, dict[Path, Path] | None]]:
         paths = find(images, readable(weights))
-        return paths, {name: _free_names(folder, paths) if folder else None for name, folder in folders.items()}
+        return paths, {name: free_names(folder, paths) if folder else None for name, folder in folders.items()}
 
     paths, files = _from_first(plan, rank, num_processes)
     if rank == 0:
@@ -111,11 +110,7 @@ def predict(
     settings = {"top_k": top_k, "score_threshold": score_threshold, "max_detections": max_detections}
     settings |= {"window": window, "scales": scales, "flip": flip}
     settings = {name: value for name, value in settings.items() if value is not None}
-    written = {name: value for name, value in {"maps": maps, "coco": coco, "annotations": annotations}.items() if value}
-    for name in settings.keys() - model.settings | written.keys() - model.files:
-        raise ValueError(f"--{name} is not for {model.task}, which these weights are for; leave it out")
-    if annotations is not None and coco is None:
-        raise ValueError("--annotations gives the ids of what --coco FILE writes; name that, too")
+    _check(model, settings, maps=maps, coco=coco, annotations=annotations)
     in_coco = model.in_coco(paths, Path(annotations) if annotations else None) if coco else None
     for folder in filter(None, folders.values()):
         folder.mkdir(parents=True, exist_ok=True)
@@ -134,14 +129,28 @@ def predict(
     if coco and in_coco:
         write_atomically(coco, (json_.dumps(in_coco(results), ensure_ascii=False) + "\n").encode())
     if csv:
-        table = io.StringIO()
-        heads = dict.fromkeys(head for row in cells for head in row)
-        writer = csv_.DictWriter(table, ["image", *heads, "error"], lineterminator="\n")
-        writer.writeheader()
-        for result, row in zip(results, cells, strict=True):
-            writer.writerow({"image": result["image"], **row, "error": result.get("error", "")})
-        write_atomically(csv, table.getvalue().encode("utf-8", "surrogateescape"))
+        write_atomically(csv, _table(results, cells).encode("utf-8", "surrogateescape"))
     return int(len(rows) < len(paths))
+
+
+def _check(model: Any, settings: dict[str, Any], **files: Any) -> None:
+    """Raises ValueError where a setting, or a file to write, is for another task."""
+    written = {name for name, value in files.items() if value}
+    for name in settings.keys() - model.settings | written - model.files:
+        raise ValueError(f"--{name} is not for {model.task}, which these weights are for; leave it out")
+    if files["annotations"] is not None and files["coco"] is None:
+        raise ValueError("--annotations gives the ids of what --coco FILE writes; name that, too")
+
+
+def _table(results: Sequence[dict[str, Any]], cells: Sequence[dict[str, Any]]) -> str:
+    """The results as CSV: images, what the task says of each, and what was wrong with one."""
+    table = io.StringIO()
+    heads = dict.fromkeys(head for row in cells for head in row)
+    writer = csv_.DictWriter(table, ["image", *heads, "error"], lineterminator="\n")
+    writer.writeheader()
+    for result, row in zip(results, cells, strict=True):
+        writer.writerow({"image": result["image"], **row, "error": result.get("error", "")})
+    return table.getvalue()
 
 
 def _predict_all(
@@ -244,71 +253,3 @@ def _gather(results: list[dict[str, Any]], rank: int, num_processes: int) -> lis
         return []
     longest = max(len(part) for part in gathered)
     return [part[i] for i in range(longest) for part in gathered if i < len(part)]
-
-
-def printable(name: Any) -> str:
-    """A name as text that can be printed and stored, whatever bytes are in it."""
-    return str(name).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-def _free_names(folder: Path, paths: list[Path]) -> dict[Path, Path]:
-    """A PNG file in the folder for each image, called like it; with a number where that name is taken."""
-    names: dict[Path, Path] = {}
-    taken: set[str] = set()  # some file systems do not tell capitals from small letters
-    numbers: dict[str, int] = {}
-    for path in paths:
-        stem = printable(path.stem)
-        number = numbers.get(stem, 0) + 1
-        while (name := f"{stem}-{number}.png" if number > 1 else f"{stem}.png").casefold() in taken or (
-            folder / name
-        ).exists():
-            number += 1
-        numbers[stem] = number
-        taken.add(name.casefold())
-        names[path] = folder / name
-    return names
-
-
-def _matches(pattern: Path) -> list[Path]:
-    """The files that fit a pattern, sorted, without hidden ones; `**` follows no links, which may lead in circles."""
-    start = next(i for i, part in enumerate(pattern.parts) if glob.has_magic(part))
-    folder = Path(*pattern.parts[:start])
-    return sorted(
-        path
-        for path in folder.glob(str(Path(*pattern.parts[start:])))
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
-
-
-def readable(weights: str | Path) -> Collection[str]:
-    """The suffixes of what the model in a weights file reads of a folder."""
-    from ..engine.weights import read_metadata
-    from ..tasks.bands import Bands
-
-    return Bands.suffixes if "values" in read_metadata(weights).get("preprocessing", {}) else SUFFIXES
-
-
-def find(images: list[str], suffixes: Collection[str] = SUFFIXES) -> list[Path]:
-    """The files that names, folders and patterns stand for, each once, in order; ``-`` reads standard input.
-
-    Of a folder, files with these suffixes are images; a folder or a pattern without any is a ValueError.
-    """
-    paths: dict[Path, None] = {}
-    names = [line.rstrip("\n") for name in images for line in (sys.stdin if name == "-" else [name])]
-    for name in filter(None, names):
-        path, there = Path(name), ""
-        if path.is_dir():
-            found, left_out = look_through(path, suffixes)
-            if left_out:
-                there = describe_left_out(left_out)
-                print(f"sgformer: left out of {printable(name)}: {there}", file=sys.stderr)
-        elif path.exists() or not glob.has_magic(name):
-            found = [path]  # one that does not exist is reported with the others that cannot be read
-        else:
-            found = _matches(path)
-        if not found:
-            raise ValueError(f"no images in {name}{there and f', but {there}'}; expected {some(suffixes)}")
-        paths |= dict.fromkeys(found)
-    if not paths:
-        raise ValueError("no images: standard input names none")
-    return list(paths)

@@ -1,0 +1,77 @@
+"""Images that people name on the command line: files, folders and patterns."""
+
+import glob
+import sys
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from ..tasks.folders import SUFFIXES, describe_left_out, look_through, some
+
+
+def find(images: list[str], suffixes: Collection[str] = SUFFIXES) -> list[Path]:
+    """The files that names, folders and patterns stand for, each once, in order; ``-`` reads standard input.
+
+    Of a folder, files with these suffixes are images; a folder or a pattern without any is a ValueError.
+    """
+    paths: dict[Path, None] = {}
+    names = [line.rstrip("\n") for name in images for line in (sys.stdin if name == "-" else [name])]
+    for name in filter(None, names):
+        path, there = Path(name), ""
+        if path.is_dir():
+            found, left_out = look_through(path, suffixes)
+            if left_out:
+                there = describe_left_out(left_out)
+                print(f"sgformer: left out of {printable(name)}: {there}", file=sys.stderr)
+        elif path.exists() or not glob.has_magic(name):
+            found = [path]  # one that does not exist is reported with the others that cannot be read
+        else:
+            found = _matches(path)
+        if not found:
+            raise ValueError(f"no images in {name}{there and f', but {there}'}; expected {some(suffixes)}")
+        paths |= dict.fromkeys(found)
+    if not paths:
+        raise ValueError("no images: standard input names none")
+    return list(paths)
+
+
+def _matches(pattern: Path) -> list[Path]:
+    """The files that fit a pattern, sorted, without hidden ones; `**` follows no links, which may lead in circles."""
+    start = next(i for i, part in enumerate(pattern.parts) if glob.has_magic(part))
+    folder = Path(*pattern.parts[:start])
+    return sorted(
+        path
+        for path in folder.glob(str(Path(*pattern.parts[start:])))
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+
+
+def readable(weights: str | Path) -> Collection[str]:
+    """The suffixes of what the model in a weights file reads of a folder."""
+    from ..engine.weights import read_metadata
+    from ..tasks.bands import Bands
+
+    return Bands.suffixes if "values" in read_metadata(weights).get("preprocessing", {}) else SUFFIXES
+
+
+def printable(name: Any) -> str:
+    """A name as text that can be printed and stored, whatever bytes are in it."""
+    return str(name).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def free_names(folder: Path, paths: list[Path]) -> dict[Path, Path]:
+    """A PNG file in the folder for each image, called like it; with a number where that name is taken."""
+    names: dict[Path, Path] = {}
+    taken: set[str] = set()  # some file systems do not tell capitals from small letters
+    numbers: dict[str, int] = {}
+    for path in paths:
+        stem = printable(path.stem)
+        number = numbers.get(stem, 0) + 1
+        while (name := f"{stem}-{number}.png" if number > 1 else f"{stem}.png").casefold() in taken or (
+            folder / name
+        ).exists():
+            number += 1
+        numbers[stem] = number
+        taken.add(name.casefold())
+        names[path] = folder / name
+    return names
