@@ -17,7 +17,9 @@ from sgformer.tasks.backbones import ModelOptions
 from sgformer.tasks.detection import Detector, Recipe, build, evaluate
 from sgformer.tasks.detection.augment import AugmentOptions
 from sgformer.tasks.detection.data import Batch, DataOptions
-from sgformer.tasks.detection.heads import HeadOptions, create_heads, in_crowd
+from sgformer.ops import native
+from sgformer.ops.native import library
+from sgformer.tasks.detection.heads import STRIDES, HeadOptions, RegionPooling, create_heads, in_crowd
 from sgformer.tasks.detection.model import Preprocessing
 
 HEADS = HeadOptions(
@@ -192,3 +194,29 @@ def test_retinanet_starts_from_one_of_other_classes(tmp_path):
     assert torch.equal(head.cls_logits.weight, before)
     with pytest.raises(ValueError, match="does not fit"):
         detector(HEADS).start_from(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("side", [7, 14])
+def test_a_kernel_cuts_out_the_regions_that_torchvision_does(side, monkeypatch):
+    monkeypatch.setattr(library, "_library", None)
+    height, width = 170, 301
+    torch.manual_seed(0)
+    sizes = [(-(-height // stride), -(-width // stride)) for stride in STRIDES]
+    maps = {str(i): torch.randn(2, *size, 48).permute(0, 3, 1, 2) for i, size in enumerate(sizes)}
+    corners, sides = torch.rand(80, 2) * torch.tensor([width, height]), 400 * torch.rand(80, 2) ** 4
+    boxes = torch.cat([corners, corners + sides], 1)  # some reach beyond the image
+    boxes[0] = torch.tensor([5.0, 5, 5, 5])
+    boxes[1] = torch.tensor([-90.0, -90, -80, -70])
+    pooling, images = RegionPooling(side), [boxes[:30], boxes[30:]]
+    cut, calls = native.cut_regions, []
+    monkeypatch.setattr(native, "cut_regions", lambda *x, **given: calls.append(0) or cut(*x, **given))
+    with torch.no_grad():
+        expected = pooling({name: x.double() for name, x in maps.items()}, [x.double() for x in images], [])
+        assert not calls
+        if objection := native.use_kernels().objection:
+            pytest.skip(objection)
+        found = pooling(maps, images, [])
+        torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
+        assert len(calls) == 1
+        assert pooling(maps, [boxes[:0]] * 2, []).shape == (0, 48, side, side)
+        assert torch.equal(pooling(maps, [boxes[:0], boxes[30:]], []), found[30:])

@@ -3,6 +3,7 @@
 from .calls import (
     add_mlp_,
     attention,
+    cut_regions,
     depthwise_conv,
     linear,
     map_norm,
@@ -27,6 +28,7 @@ __all__ = [
     "add_mlp_",
     "attention",
     "attention_gradient",
+    "cut_regions",
     "dense",
     "depthwise_conv",
     "depthwise_gradient",

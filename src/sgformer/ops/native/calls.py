@@ -162,3 +162,30 @@ def map_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, *, gelu: bool)
     numbers = [x.data_ptr(), weight.data_ptr(), bias.data_ptr(), out.data_ptr(), B, H * W, c, gelu]
     run("map_norm", x.dtype, [*numbers, torch.get_num_threads()], eps)
     return out
+
+
+def cut_regions(
+    maps: Sequence[Tensor], strides: Sequence[int], regions: Tensor, levels: Tensor, *, side: int, samples: int
+) -> Tensor:
+    """Regions of maps, as `torchvision.ops.roi_align` cuts them out.
+
+    Args:
+        maps: of each level.
+        strides: pixels of a token of each.
+        regions: number of the image, left, top, right and bottom in pixels, in float32.
+        levels: of each region, in int64.
+        side: cells along a side.
+        samples: of a cell along a side.
+
+    Shape:
+        - maps: `(B, H, W, c)` each; regions: `(n, 5)`; levels: `(n,)`
+        - returns: `(n, c, side, side)`
+    """
+    regions, levels, c = regions.contiguous(), levels.contiguous(), maps[0].shape[-1]
+    out = torch.empty((len(regions), c, side, side))
+    numbers = [regions.data_ptr(), levels.data_ptr(), out.data_ptr(), len(regions), c, side, samples]
+    numbers.append(torch.get_num_threads())
+    for x, stride in zip(maps, strides, strict=True):
+        numbers += [x.data_ptr(), *x.shape[1:3], stride, *x.stride()[:3]]
+    run("cut_regions", torch.float32, numbers)
+    return out

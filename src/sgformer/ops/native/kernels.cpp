@@ -1,11 +1,12 @@
 // What `library.py` compiles, if asked to: whole blocks of the backbone, of the ops in `ops.h`, those ops,
-// and gradients of some.
+// gradients of some, and the regions of detectors.
 
 #include <cstdlib>
 #include <memory>
 
 #include "gradients.h"
 #include "ops.h"
+#include "regions.h"
 
 namespace {
 
@@ -288,6 +289,7 @@ void global(const int64_t* a, double eps1, double eps2) {
 
 extern "C" {
 void rank_float32(const int64_t* a) { rank(a); }
+void cut_regions_float32(const int64_t* a) { cut_regions(a); }
 void depthwise_gradient_float32(const int64_t* a) { depthwise_gradient(a); }
 void map_norm_gradient_float32(const int64_t* a, double eps) { map_norm_gradient(a, eps); }
 void attention_gradient_16_float32(const int64_t* a, double scale) { attention_gradient<16>(a, scale); }

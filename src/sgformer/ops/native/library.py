@@ -18,7 +18,7 @@ from torch import Tensor
 from ..dispatch import is_exporting, is_transformed, is_watched
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
-INCLUDED = [Path(__file__).with_name(name) for name in ("ops.h", "gradients.h")]
+INCLUDED = [Path(__file__).with_name(name) for name in ("ops.h", "gradients.h", "regions.h")]
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
 SECONDS = 120
 NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}

@@ -8,9 +8,10 @@ background: those places count neither way.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
@@ -22,6 +23,7 @@ from torchvision.ops import box_area, box_iou
 from torchvision.ops.poolers import MultiScaleRoIAlign, initLevelMapper
 
 from ...engine import devices
+from ...ops import native
 
 # Of the backbone's maps; the pyramid adds one of twice the last stride, for proposals alone.
 STRIDES = (4, 8, 16, 32)
@@ -142,12 +144,29 @@ class Regions(RoIHeads):
         return super().select_training_samples(left, targets)  # pyright: ignore[reportReturnType]
 
 
-def region_pooling(size: int) -> MultiScaleRoIAlign:
-    """Cuts regions out of the maps, each out of the map that suits its area, as size x size values."""
-    pooling = MultiScaleRoIAlign([str(level) for level in range(len(STRIDES))], size, sampling_ratio=2)
-    pooling.scales = [1 / stride for stride in STRIDES]  # pyright: ignore
-    pooling.map_levels = initLevelMapper(2, 5, canonical_scale=224, canonical_level=4)  # pyright: ignore
-    return pooling
+class RegionPooling(MultiScaleRoIAlign):
+    """Cuts regions out of the maps, each out of the map that suits its area, as side x side values.
+
+    In prediction on a CPU, by a kernel where there is one: one pass for all levels, out of maps as they lie in memory.
+    """
+
+    def __init__(self, side: int) -> None:
+        super().__init__([str(level) for level in range(len(STRIDES))], side, sampling_ratio=2)
+        self.scales = [1 / stride for stride in STRIDES]  # pyright: ignore
+        self.map_levels = initLevelMapper(2, 5, canonical_scale=224, canonical_level=4)  # pyright: ignore
+
+    def forward(self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]) -> Tensor:
+        """Cut out the regions of all images, as `torchvision.ops.MultiScaleRoIAlign` does."""
+        maps = [x[name].permute(0, 2, 3, 1) for name in self.featmap_names]
+        regions = torch.cat([F.pad(of_image, (1, 0), value=i) for i, of_image in enumerate(boxes)])
+        if regions.dtype is not torch.float32 or native.objection(
+            [*maps, *filter(len, [regions])], channels=maps[0].shape[-1]
+        ):
+            return super().forward(x, boxes, image_shapes)
+        levels = cast(Any, self.map_levels)(boxes)
+        return native.cut_regions(
+            maps, STRIDES, regions, levels, side=self.output_size[0], samples=self.sampling_ratio
+        )
 
 
 def create_heads(options: HeadOptions, *, num_classes: int) -> tuple[RegionProposalNetwork, RoIHeads]:
@@ -168,12 +187,12 @@ def create_heads(options: HeadOptions, *, num_classes: int) -> tuple[RegionPropo
     masks = {}
     if options.masks:
         masks = {
-            "mask_roi_pool": region_pooling(14),
+            "mask_roi_pool": RegionPooling(14),
             "mask_head": MaskRCNNHeads(channels, (channels,) * 4, 1),
             "mask_predictor": MaskRCNNPredictor(channels, channels, num_classes + 1),
         }
     regions = Regions(
-        region_pooling(7),
+        RegionPooling(7),
         TwoMLPHead(channels * 7 * 7, options.box_channels),
         FastRCNNPredictor(options.box_channels, num_classes + 1),
         fg_iou_thresh=0.5,
