@@ -21,7 +21,7 @@ ARROWS: dict[str, set[str]] = {
     "explanations": {"lettering"},
     "backbone": {"ops"},
     "fast": {"backbone", "ops"},
-    "tasks": {"engine", "lettering"},
+    "tasks": {"engine", "lettering", "ops.native"},
     "report": set(),
     "exporters": {"engine.quiet", "backbone.ranking", "fast.exported", "tasks"},
     "benchmark": {""},

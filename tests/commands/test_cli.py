@@ -14,8 +14,10 @@ from PIL import Image
 import sgformer  # noqa: F401
 from class_folders import make_class_folders
 from sgformer import tasks
+from sgformer.commands import predict as predict_command
 from sgformer.commands.predict import find
 from sgformer.engine import recipe, weights
+from sgformer.ops.native import library
 from sgformer_cli import run
 
 
@@ -120,6 +122,30 @@ def test_predict_names_images_and_reports_those_it_cannot_read(trained, root, tm
     assert first["label"] == tasks.load(trained).predict(first["image"]).label
     assert len(first["top"]) == 2
     assert run(["predict", str(trained), str(root / "val"), "--device=cpu"]) == 0
+
+
+def test_kernels_hold_within_a_command_and_change_nothing_but_rounding(trained, root, tmp_path, monkeypatch, capsys):
+    with library.use_kernels() as kernels:
+        if kernels.objection:
+            pytest.skip(kernels.objection)
+    predict, found, libraries = predict_command._predict_all, [], []
+    monkeypatch.setattr(
+        predict_command, "_predict_all", lambda *x, **given: libraries.append(library._library) or predict(*x, **given)
+    )
+    for more in ([], ["--kernels"]):
+        arguments = ["predict", str(trained), str(root / "val"), "--device=cpu", "--json", str(tmp_path / "names.json")]
+        assert run([*arguments, *more]) == 0
+        found.append([result["score"] for result in json.loads((tmp_path / "names.json").read_text())])
+    assert found[1] == pytest.approx(found[0], abs=1e-4)
+    assert [kept is None for kept in libraries] == [True, False]
+    assert library._library is None
+    assert run(["evaluate", str(trained), "--device=cpu", "--kernels"]) == 0
+    monkeypatch.setattr(library, "_compiled", lambda: "no compiler")
+    for verb in (["predict", trained, root / "val"], ["evaluate", trained], ["serve", trained]):
+        assert "no compiler" in error_of(capsys, *verb, "--device=cpu", "--kernels")
+    train = ["train", "smoke", "--out", tmp_path, "--trainer.precision=32-true", "--trainer.accelerator=cpu"]
+    assert "no compiler" in error_of(capsys, *train, "--trainer.kernels=true")
+    assert not (tmp_path / "smoke").exists()
 
 
 def test_predictions_as_csv_and_drawn_from_a_list_on_standard_input(trained, root, tmp_path, monkeypatch):

@@ -86,6 +86,13 @@ def test_a_model_without_checkpointing_is_named():
         prepare(Task(model), TrainerOptions(grad_checkpointing=True))
 
 
+def test_kernels_are_for_float32():
+    model = classifier("sgformer_test")
+    with pytest.raises(ValueError, match=r"trainer\.kernels.*bf16-mixed.*precision 32-true"):
+        prepare(Task(model), TrainerOptions(kernels=True, precision="bf16-mixed"))
+    prepare(Task(model), TrainerOptions(kernels=True, precision="32-true"))
+
+
 @pytest.mark.parametrize("devices", [0, -1, "many", "2.5", "0;1"])
 def test_a_number_of_processes(devices):
     with pytest.raises(ValueError, match=r"trainer\.devices .* such as 2, nor auto"):

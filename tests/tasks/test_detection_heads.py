@@ -13,12 +13,12 @@ import sgformer  # noqa: F401
 from coco_files import make_coco
 from sgformer import tasks
 from sgformer.engine.optim import OptimOptions, create_optimizer
+from sgformer.ops import native
+from sgformer.ops.native import library
 from sgformer.tasks.backbones import ModelOptions
 from sgformer.tasks.detection import Detector, Recipe, build, evaluate
 from sgformer.tasks.detection.augment import AugmentOptions
 from sgformer.tasks.detection.data import Batch, DataOptions
-from sgformer.ops import native
-from sgformer.ops.native import library
 from sgformer.tasks.detection.heads import STRIDES, HeadOptions, RegionPooling, create_heads, in_crowd
 from sgformer.tasks.detection.model import Preprocessing
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -54,6 +54,32 @@ def device(name: str) -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def kernels(wanted: bool, device: str) -> contextlib.AbstractContextManager[object]:
+    """Make kernels at once, if asked to, and have `sgformer.fast.use_kernels` hold within the context that is returned.
+
+    Raises:
+        ValueError: if there are none for the device, or they cannot be made here.
+    """
+    if not wanted:
+        return contextlib.nullcontext()
+    import sgformer
+
+    if device != "cpu":
+        raise ValueError(f"kernels are for a CPU, and this computes on {device}; leave them out, or add --device cpu")
+    with waiting("compiling kernels ..."), sgformer.fast.use_kernels() as made:
+        if made.objection:
+            raise ValueError(f"there are no kernels: {made.objection}; or leave them out")
+    return _with_kernels()
+
+
+@contextlib.contextmanager
+def _with_kernels() -> Iterator[None]:
+    import sgformer
+
+    with sgformer.fast.use_kernels():
+        yield
 
 
 def _is_number(text: str) -> bool:

@@ -64,6 +64,7 @@ def train(
     from . import console
 
     task, data = _build(parsed, task_folder, out=out, resume=resume)
+    with_kernels = console.kernels(parsed.trainer.kernels, "cpu")
     # The folder is made last: a mistake in recipe or data leaves nothing behind.
     if resume:
         folder = Path(resume)
@@ -81,7 +82,8 @@ def train(
         return _fit_at_once(parsed, task.model, data, folder)
     settings = {"recipe": to_share(parsed), "seed": parsed.seed, "watchers": watchers, "resume": bool(resume)}
     try:
-        best = fit.fit(task, data, parsed.trainer, folder, **settings)
+        with with_kernels:
+            best = fit.fit(task, data, parsed.trainer, folder, **settings)
     except KeyboardInterrupt:
         if (folder / fit.CHECKPOINT).is_file():
             print(f"To go on after the last full epoch: sgformer train --resume {folder}")

@@ -59,6 +59,8 @@ class TrainerOptions:
             makes it at any time.
         tensorboard: Whether scalars and images also go to TensorBoard files, in the run folder.
         compile: Compile the model with torch.compile; slow at first, faster after.
+        kernels: Compute by kernels in C++ that are compiled first, see `sgformer.fast.use_kernels`: faster, on a CPU
+            with AVX-512 and where there is a C++ compiler, with precision 32-true.
         grad_checkpointing: Compute the blocks of the backbone once more in the backward pass rather than keep what they
             computed: less memory for more time.
         channels_last: Keep images, maps and kernels in the order of memory in which channels come last, which many
@@ -84,6 +86,7 @@ class TrainerOptions:
     report: bool = True
     tensorboard: bool = True
     compile: bool = False
+    kernels: bool = False
     grad_checkpointing: bool = False
     channels_last: bool = False
     limit_train_batches: int | float | None = None
@@ -246,6 +249,11 @@ def prepare(task: LightningModule, options: TrainerOptions) -> None:
             "there are no instructions for bfloat16 here, so that float32 is probably much faster: "
             "--trainer.precision 32-true",
             stacklevel=1,
+        )
+    if options.kernels and (precision := _precision(options)) != "32-true":
+        raise ValueError(
+            f"trainer.kernels are for a CPU in float32, and this trains in {precision}; leave it out, or set "
+            "--trainer.accelerator cpu --trainer.precision 32-true"
         )
     model = task.get_submodule("model")
     backbone = model.get_submodule("backbone")

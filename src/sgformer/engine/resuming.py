@@ -17,7 +17,8 @@ OPTIM = (
 )
 TRAINER = (
     "max_epochs accelerator devices num_nodes strategy sync_batch_norm clip_grad checkpoint_minutes keep_best "
-    "validate_every limit_val_batches significance report tensorboard compile grad_checkpointing channels_last"
+    "validate_every limit_val_batches significance report tensorboard compile kernels "
+    "grad_checkpointing channels_last"
 )
 FOLLOWED = (*(f"optim.{name}" for name in OPTIM.split()), *(f"trainer.{name}" for name in TRAINER.split()))
 # Weights stay in float32 in all of these, so that a checkpoint of one is one of the others.

@@ -164,9 +164,7 @@ class RegionPooling(MultiScaleRoIAlign):
         ):
             return super().forward(x, boxes, image_shapes)
         levels = cast(Any, self.map_levels)(boxes)
-        return native.cut_regions(
-            maps, STRIDES, regions, levels, side=self.output_size[0], samples=self.sampling_ratio
-        )
+        return native.cut_regions(maps, STRIDES, regions, levels, side=self.output_size[0], samples=self.sampling_ratio)
 
 
 def create_heads(options: HeadOptions, *, num_classes: int) -> tuple[RegionProposalNetwork, RoIHeads]:
