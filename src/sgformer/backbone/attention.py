@@ -153,10 +153,15 @@ class SelfGuidedAttention(Segment):
         self.group_sizes = group_sizes
         self.token_budget = token_budget
         self.in_proj = nn.Linear(channels, 2 * channels, **dd)  # rows: queries, positional branch
-        self.merge = nn.ModuleList(nn.Linear(r, 1, **dd) for r in group_sizes)
+        self.merge = nn.ModuleList(nn.Linear(r, 1, **dd) for r in self.num_members)
         self.kv = nn.Linear(channels, 2 * channels, **dd)
         self.positional = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, **dd)
         self.proj = nn.Linear(channels, channels, **dd)
+
+    @property
+    def num_members(self) -> tuple[int, ...]:
+        """How many members of a group each layer of `merge` weighs."""
+        return self.group_sizes
 
     def plain(self, x: Tensor, significance: Tensor) -> Tensor:
         """Merges tokens by significance into `M` summary tokens, and attends to them."""

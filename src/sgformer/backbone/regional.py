@@ -3,10 +3,7 @@
 This project's own; the paper's merges neighbours in the ranking, wherever they lie in the image.
 """
 
-from typing import Any
-
 import torch
-import torch.nn as nn
 from torch import Tensor
 
 from ..ops import Spending, group_regions, spend_regions
@@ -23,32 +20,13 @@ class RegionalAttention(SelfGuidedAttention):
     of a cell, by weights for each size of cells. A cell of `n` tokens counts in the softmax as `n` keys do, so that
     attention to cells of equal tokens is attention to these tokens.
 
-    Args:
-        channels: `c`.
-        num_heads: `a`.
-        group_sizes: as in `SelfGuidedAttention`; they say how many keys there are.
-        token_budget: the most summary tokens; None for as many as the group sizes give.
-
-    Shape:
-        - x: `(B, H, W, c)`
-        - significance: `(B, H, W)`
-        - returns: `(B, H, W, c)`
+    Arguments and shapes are those of `SelfGuidedAttention`, whose group sizes here say how many keys there are.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        num_heads: int,
-        *,
-        group_sizes: tuple[int, ...],
-        token_budget: int | None = None,
-        device=None,
-        dtype=None,
-    ) -> None:
-        dd: dict[str, Any] = {"device": device, "dtype": dtype}
-        super().__init__(channels, num_heads, group_sizes=group_sizes, token_budget=token_budget, **dd)
-        members = (4**i for i in reversed(range(NUM_SIZES)))
-        self.merge = nn.ModuleList(nn.Linear(r, 1, **dd) for r in members)
+    @property
+    def num_members(self) -> tuple[int, ...]:
+        """How many members of a cell each layer of `merge` weighs, those of the largest cells first."""
+        return tuple(4**i for i in reversed(range(NUM_SIZES)))
 
     def plain(self, x: Tensor, significance: Tensor) -> Tensor:
         """Merges tokens by place and significance into summary tokens, and attends to them."""

@@ -23,12 +23,10 @@ def say(line: str) -> None:
 class RunFolder(Callback):
     """Writes ``metrics.csv``, ``last`` and ``best.safetensors`` after every epoch.
 
-    Args:
-        folder: The run folder.
-        kept: Takes what is kept of a task: the model, with averaged weights if there are any. Asked in all processes.
-        save: Writes the weights of a model to a path, with its metrics as metadata; those that are not finite are None.
-        monitor: The metric that decides which epoch is best; higher is better, and one that is not finite never is.
-        keep_best: How many epochs' weights to keep; the ones after the best are ``epoch-<number>.safetensors``.
+    ``kept`` takes what is kept of a task, in all processes: the model, with averaged weights if there are any. ``save``
+    writes its weights to a path, with metrics as metadata; those that are not finite are None. The highest ``monitor``
+    is the best; one that is not finite never is. Of ``keep_best`` epochs weights are kept; those after the best are
+    ``epoch-<number>.safetensors``.
     """
 
     def __init__(

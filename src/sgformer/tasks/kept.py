@@ -49,7 +49,7 @@ class Prediction(ABC):
         return None
 
     def outline(self, image: ImageLike) -> Image.Image | None:
-        """Draw boxes alone, into another picture of the image's size; None for a task without boxes."""
+        """Draw boxes alone, over another image of the same size; None for a task without boxes."""
         return None
 
 

@@ -59,18 +59,9 @@ def make_loader(
     """Batches of this process's share of a data set.
 
     Training asks the data set for a `Draw`, in an order that follows from the seed and the epoch; what does not fill a
-    batch for every process waits for another epoch. Validation asks for each index once, over all processes.
-
-    Args:
-        dataset: Has a length, takes an index or a `Draw`.
-        split: For training or for validation.
-        batch_size: Samples per batch of all processes together, which share it equally.
-        workers: Processes that prepare samples; None: as many as suit the machine.
-        seed: Where order and variation start.
-        trainer: Lightning's, which knows how many processes there are; None: one.
-        collate: Makes a batch of samples; None: stacked.
-        likeness: See `EpochSampler`.
-        weights: See `EpochSampler`.
+    batch for every process waits for another epoch. Validation asks for each index once, over all processes, of which
+    Lightning's ``trainer`` knows the number; without one there is one. ``batch_size`` is that of all together,
+    ``workers`` are processes that prepare samples (None: as many as suit the machine). For the rest see `EpochSampler`.
 
     Raises:
         ValueError: There are fewer samples than processes, or these cannot share a batch equally.

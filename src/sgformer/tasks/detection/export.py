@@ -76,10 +76,7 @@ class ExportableDetector(nn.Module):
     """Objects in one image, the surest first.
 
     The list is as long as the detector may find objects. Places beyond those that it found have score and label 0.
-
-    Args:
-        model: What is exported.
-        pyramid: From images to the maps of the pyramid.
+    ``pyramid`` makes of images the maps that objects are found in.
 
     Shape:
         - x: `(1, 3, height, width)`

@@ -33,16 +33,16 @@ def consider(
 
     def show() -> Mistake:
         names = [written(name, id_) for name, id_ in zip(model.classes, model.category_ids, strict=True)]
-        picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+        shown = Image.fromarray(image.permute(1, 2, 0).numpy())
         drawn = draw(
-            picture,
+            shown,
             np.concatenate([boxes[alarms].numpy(), target["boxes"][missed].numpy()]),
             [f"not {names[label - 1]}" for label in labels[alarms].tolist()]
             + [f"missed {names[label - 1]}" for label in target["labels"][missed].tolist()],
             kinds=[5] * len(alarms) + [4] * len(missed),
         )
         caption = f"{_counted(len(missed), 'miss', 'misses')}, {_counted(len(alarms), 'false alarm', 'false alarms')}"
-        return Mistake([drawn], model.prepare(picture)[0].cpu(), caption)
+        return Mistake([drawn], model.prepare(shown)[0].cpu(), caption)
 
     worst.add(len(alarms) + len(missed), show)
 

@@ -30,9 +30,7 @@ def signals(model: nn.Module, images: Tensor) -> Signals:
 class Projector(nn.Module):
     """Linear maps from the student's features to the teacher's; thrown away after training.
 
-    Args:
-        pooled: Channels of pooled features: the student's, the teacher's; None where they are not compared.
-        maps: The same for the last feature maps.
+    ``pooled`` and ``maps`` are channels of the student's and of the teacher's; None where they are not compared.
     """
 
     def __init__(self, pooled: tuple[int, int] | None, maps: tuple[int, int] | None) -> None:
