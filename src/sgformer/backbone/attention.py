@@ -160,7 +160,7 @@ class SelfGuidedAttention(Segment):
 
     @property
     def num_members(self) -> tuple[int, ...]:
-        """How many members of a group each layer of `merge` weighs."""
+        """Count the members of a group that each layer of `merge` weighs."""
         return self.group_sizes
 
     def plain(self, x: Tensor, significance: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ class RegionalAttention(SelfGuidedAttention):
 
     @property
     def num_members(self) -> tuple[int, ...]:
-        """How many members of a cell each layer of `merge` weighs, those of the largest cells first."""
+        """Count the members of a cell that each layer of `merge` weighs, the largest cells first."""
         return tuple(4**i for i in reversed(range(NUM_SIZES)))
 
     def plain(self, x: Tensor, significance: Tensor) -> Tensor:
