@@ -53,20 +53,16 @@ def trained() -> str:
 
 
 def beside_others() -> str:
-    """Says which comparisons with other backbones there are."""
+    """Says how the model stands beside others, from nothing."""
     num = sum(run.result.is_file() for run in compare_backbones.planned())
-    pairs = (
-        "What there is are pairs of single runs: CamVid from nothing "
-        f"{best('camvid_scratch_sgformer_t_cpu_seed0', 'val_miou')} mIoU beside "
-        f"{best('camvid_scratch_convnext_femto_cpu_seed0', 'val_miou')} of `convnext_femto`, and nuclei "
-        f"{best('nuclei_sgformer_t_cpu_seed0', 'val_mask_ap')} mask AP beside "
-        f"{best('nuclei_resnet50_cpu_seed0', 'val_mask_ap')} of `resnet50`, a model of other cost."
-    )
-    if num:
-        return f"*Beside other backbones* of like cost, {num} runs are done: [the tables](comparison.md). {pairs}"
+    stands = [
+        f"{table.title}: {said}"
+        for name, table in compare_backbones.TABLES.items()
+        if (said := compare_backbones.standing(name))
+    ]
     return (
-        "*Whether it is better than other backbones of like cost is not shown.* `benchmarks/compare_backbones.py` is "
-        f"there to show it; none of its runs is done. {pairs}"
+        f"*Beside other backbones of like cost*, from nothing, {num} runs, most with one seed and one learning rate. "
+        f"{' '.join(stands)} [Beside other backbones](comparison.md)"
     )
 
 
