@@ -319,9 +319,10 @@ def standing(name: str, ours: str = "sgformer_t") -> str:
         return ""
     mine = means.pop(ours)
     gaps = (
-        f"{abs(mine - other):.1%} {'ahead of' if mine > other else 'behind'} `{name}`" for name, other in means.items()
+        f"{100 * abs(mine - other):.1f} {'ahead of' if mine > other else 'behind'} `{name}`"
+        for name, other in means.items()
     )
-    return f"`{ours}` reaches {mine:.1%} {label}: {', '.join(gaps)} (percentage points)."
+    return f"`{ours}` reaches {mine:.1%} ({label}). In percentage points that is {', '.join(gaps)}."
 
 
 def table(name: str, known: dict[str, Any]) -> str:
