@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import compare_backbones
+import comparison_page
 import guidance
 from guided_tasks import TASKS
 
@@ -58,7 +59,7 @@ def beside_others() -> str:
     stands = [
         f"{table.title}: {said}"
         for name, table in compare_backbones.TABLES.items()
-        if (said := compare_backbones.standing(name))
+        if (said := comparison_page.standing(name))
     ]
     return (
         f"*Beside other backbones of like cost*, from nothing, {num} runs, most with one seed and one learning rate. "
