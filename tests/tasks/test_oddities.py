@@ -20,6 +20,7 @@ pytest.importorskip("pycocotools", reason="COCO's format needs pycocotools")
 
 from coco_files import change, make_rectangles, read
 from sgformer.tasks.detection import voc
+from sgformer.tasks.errors import DataError
 
 PREPROCESSING = Preprocessing(image_size=(32, 32))
 
@@ -142,13 +143,17 @@ def test_a_path_to_another_set_is_said(root):
         assert "followed" not in str(read(root, "yolo"))
 
 
-def test_fractions_in_voc_files(root):
-    edges = "<xmin>9.5</xmin><ymin>11.25</ymin><xmax>30.5</xmax><ymax>36</ymax>"
-    text = (
-        f"<annotation><filename>0.jpg</filename><object><name>red</name><bndbox>{edges}</bndbox></object></annotation>"
-    )
-    (root / "a.xml").write_text(text)
+@pytest.mark.parametrize(("edge", "number"), [("9.5", 1), ("9.00", 1), ("9", 0)])
+def test_decimal_points_in_voc_files(root, edge, number):
+    edges = f"<xmin>{edge}</xmin><ymin>11</ymin><xmax>30</xmax><ymax>36</ymax>"
+    thing = f"<object><name>red</name><bndbox>{edges}</bndbox></object>"
+    (root / "a.xml").write_text(f"<annotation><filename>0.jpg</filename>{thing}</annotation>")
     for first in (0, 1):
         found = voc.read(root, [root / "a.xml"], root, images="images/train", names=["red"], first_pixel=first)
-        note = "boxes with fractions, as of edges from 0 on; if they are, set --data.first_pixel 0"
-        assert found.notes == ({note: 1} if first else {})
+        note = "boxes with decimal points, as of edges from 0 on; if so, set --data.first_pixel 0"
+        assert found.notes == ({note: 1} if first and number else {})
+
+
+def test_a_folder_without_xml_files_is_named(root):
+    with pytest.raises(DataError, match=r"no XML files in .*/images"):
+        voc.find(root, "images")

@@ -5,6 +5,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -34,7 +35,7 @@ _JUNK = {
 }
 _JUNK |= {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
 _PAGES = re.compile(r"(readme|licen[sc]e)(\.\w+)*\.(txt|md|rst|html|pdf)", re.IGNORECASE)
-# Up to how many files copies are looked for.
+# Up to how many files copies, and what is not used, are looked for.
 LARGEST = 100_000
 _THUMBNAILS = {"thumbnails", "thumbs", "_thumbs"}
 
@@ -190,7 +191,7 @@ def leftovers(
 
     They come by where they lie, from the root: the highest folder in which nothing is used, else the place that they
     are in, else their own folder. A file is used by whatever link; a folder that is reached twice is looked at once.
-    Folders ``aside``, and names that are ``known``, are passed over.
+    Folders ``aside``, and names that are ``known``, are passed over. The search ends at a hundred thousand files.
     """
     root = Path(os.path.abspath(root))
     paths = {os.path.abspath(path) for path in used}
@@ -201,7 +202,8 @@ def leftovers(
             folder = os.path.dirname(folder)
     places = sorted({Path(os.path.abspath(place)) for place in places} - {root})
     outside = [place for place in places if not place.is_relative_to(root)]
-    files = [path for start in [root, *outside] for path in _files(start, known, closed) if str(path) not in paths]
+    there = chain.from_iterable(_files(start, known, closed) for start in (root, *outside))
+    files = [*islice((path for path in there if str(path) not in paths), LARGEST)]
     linked = {number(path) for path in paths} if files else set()
     found: dict[str, list[Path]] = {}
     for path in files:

@@ -27,9 +27,10 @@ def find(root: Path, annotations: str) -> list[Path]:
     """
     path = root / annotations
     if path.is_dir():
-        return sorted(
-            file for file in path.rglob("*") if file.suffix.lower() == ".xml" and not lies_in_junk(file, path)
-        )
+        found = [file for file in path.rglob("*") if file.suffix.lower() == ".xml" and not lies_in_junk(file, path)]
+        if not found:
+            raise DataError(f"there are no XML files in {path}; name another folder, or another --data.source")
+        return sorted(found)
     if not path.is_file():
         raise DataError(
             f"there is no {path}; name a list of images, a line each, or a folder of XML files: "
@@ -138,8 +139,8 @@ def read(
                 right - left + first_pixel,
                 bottom - top + first_pixel,
             ]
-            if first_pixel and any(edge and edge % 1 for edge in edges):
-                notes["boxes with fractions, as of edges from 0 on; if they are, set --data.first_pixel 0"] += 1
+            if first_pixel and any("." in _text(thing, f"bndbox/{edge}") for edge in _EDGES):
+                notes["boxes with decimal points, as of edges from 0 on; if so, set --data.first_pixel 0"] += 1
             if first_pixel and min(left, top) < 1:
                 notes["boxes from pixel 0 on; if pixels count from 0, set --data.first_pixel 0"] += 1
             row = {"id": where, "image_id": image_id, "category_id": category[label], "bbox": box}
