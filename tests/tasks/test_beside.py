@@ -191,6 +191,29 @@ def test_names_of_classes_that_are_no_folders(tmp_path):
     assert classes(root) == [f"{root / 'classes.txt'} and the folders differ; in one alone: blue, gold"]
 
 
+def test_folders_below_all_class_folders(tmp_path):
+    root = make_class_folders(tmp_path / "set", num_train=2, num_val=2)
+    for name in COLOURS:
+        (root / "train" / name).rename(root / "train" / "rest")
+        (root / "train" / "rest").rename((root / "train" / name).mkdir() or root / "train" / name / "deep")
+        assert len(classes(root)) == (name == [*COLOURS][-1])
+    assert classes(root) == [
+        f"all images of train lie in folders below the class folders, such as {root / 'train' / 'blue' / 'deep'}"
+    ]
+
+
+def test_images_of_pretraining(tmp_path):
+    root = make_class_folders(tmp_path / "set", num_train=4, num_val=2)
+    shutil.copy(root / "train" / "red" / "0.png", root / "copy.png")
+    frames = [Image.new("RGB", (40, 40), colour) for colour in ("red", "blue")]
+    frames[0].save(root / "frames.gif", save_all=True, append_images=frames[1:])
+    options = PretrainOptions(root=str(root), image_size=32, batch_size=2, workers=0, num_val=2)
+    assert PretrainData(options, PREPROCESSING).notes == [
+        "1 images are files of several pages or frames, of which the first is read",
+        "1 images are copies of others",
+    ]
+
+
 def test_a_class_that_may_be_a_heading(tmp_path):
     root = make_mask_folders(tmp_path / "set")
     write(root / "classes.txt", "#my classes\nsky\ngrass\nbrick\n255 ignore\n")

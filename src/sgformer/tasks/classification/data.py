@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -116,6 +116,13 @@ class PreparedData(Data):
             case _:
                 return sources.folders(options.folder(LIKE), split, suffixes)
 
+    def odd(self, paths: Iterable[Any]) -> list[str]:
+        """Note what of files is not read as it stands in them."""
+        found = (
+            {} if isinstance(self.preprocessing, Bands) else find_odd(path for path in paths if isinstance(path, Path))
+        )
+        return [f"{len(files)} images are {what}" for what, files in found.items()]
+
     def beside(self, found: Mapping[Split, sources.Samples], splits: tuple[Split, ...]) -> list[str]:
         """Note what lies in the folder of the data and belongs to none of its splits, those that were found or not."""
         options = self.options
@@ -207,8 +214,7 @@ class ClassificationData(PreparedData):
             self.names |= self.samples[split].names
             self.notes += [note for note in self.samples[split].notes if note not in self.notes]
         lists = [[path for path, _ in one.items] for one in self.samples.values() if isinstance(one.items, list)]
-        if not isinstance(preprocessing, Bands):
-            self.notes += [f"{len(paths)} images are {what}" for what, paths in find_odd(chain(*lists)).items()]
+        self.notes += self.odd(chain(*lists))
         if len(self.samples) > 1:
             sources.compare(self.samples, options.root)
         if lists:

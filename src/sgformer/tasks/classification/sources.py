@@ -70,6 +70,8 @@ def folders(root: Path, split: Split, suffixes: Collection[str] = SUFFIXES) -> S
     notes = [f"left out of {split}: {describe_left_out(left_out)}"] if left_out else []
     if beside := Counter(path.suffix.lower() or path.name for path in entries if path not in names):
         notes.append(f"left out, in no class folder of {split}: {describe_left_out(beside)}")
+    if all(len(path.relative_to(folder).parts) > 2 for path, _ in items):
+        notes.append(f"all images of {split} lie in folders below the class folders, such as {items[0][0].parent}")
     names = _names(root)
     listing = root / NAMES[0]
     if not names and listing.is_file():
