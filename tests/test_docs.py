@@ -64,6 +64,14 @@ def test_links_lead_to_pages_of_the_site(site):
     assert broken == []
 
 
+def test_a_page_names_each_finding_where_a_user_meets_it():
+    scripts = {path.stem for path in (ROOT / "findings").glob("*.sh")}
+    rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "findings" / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(rows) == sorted(scripts)
+    pages = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md"))
+    assert {name for name in scripts if f"[`{name}`](../findings/README.md)" not in pages} == set()
+
+
 def test_a_broken_link_is_an_error(tmp_path):
     """The strict build is strict: what the first test relies on."""
     (tmp_path / "docs").mkdir()
