@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from .render import Cell, ImageLike, as_image, combine, contact_sheet, covered_share, overlay
+from .render import Cell, ImageLike, as_image, combine, contact_sheet, covered_shares, overlay
 from .significance import significance_and_spending
 from .spending import band_colours, describe_spending, keys_image, spending_image
 
@@ -134,23 +134,14 @@ def explain_image(model: nn.Module, image: ImageLike, x: Tensor) -> Explanation:
     if x.ndim != 4 or len(x) != 1:
         raise ValueError(f"x is {tuple(x.shape)}; give one image, (1, 3, height, width)")
     size = x.shape[-2], x.shape[-1]
+    maps, spending = significance_and_spending(model, x)
+    shares = covered_shares([significance.numpy() for significance in maps], size)
     pairs: list[Pair] = []
-    for significance, spent in zip(*significance_and_spending(model, x), strict=True):
-        H, W = significance.shape[1:]
-        new = not pairs or pairs[-1].significance.shape != (H, W)
-        # A stage has half the tokens a side of the one before; at stride s, token i begins at pixel s * i.
-        stage = 1 if not pairs else pairs[-1].stage + new
-        stride = 2 ** (stage + 1)
-        pairs.append(
-            Pair(
-                stage,
-                1 if new else pairs[-1].number + 1,
-                significance[0].numpy(),
-                spent.group_size[0].numpy(),
-                spent.keys[0].numpy(),
-                covered_share(size, (H, W), stride),
-            )
-        )
+    for significance, spent, covered in zip(maps, spending, shares, strict=True):
+        arrays = significance[0].numpy(), spent.group_size[0].numpy(), spent.keys[0].numpy()
+        new = not pairs or pairs[-1].significance.shape != arrays[0].shape  # a stage has half the tokens a side
+        stage = pairs[-1].stage + new if pairs else 1
+        pairs.append(Pair(stage, 1 if new else pairs[-1].number + 1, *arrays, covered))
     return Explanation(as_image(image), size, pairs)
 
 

@@ -33,7 +33,7 @@ class ExportableSegmenter(nn.Module):
         self.backbone = model.backbone
         self.decoder = copy.deepcopy(model.decoder).eval()
         self.classifier = copy.deepcopy(model.classifier)
-        self.fuse = self._upernet if model.options.name == "upernet" else self._semantic_fpn
+        self.is_pyramid = model.options.name == "semantic_fpn"
         for module in list(self.decoder.modules()):
             for name, child in module.named_children():
                 if isinstance(child, nn.AdaptiveAvgPool2d):
@@ -41,14 +41,12 @@ class ExportableSegmenter(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Gives each pixel a score for each class."""
-        logits = self.classifier(self.fuse(self.backbone(x))).float()
-        logits = _resized(logits, (4 * logits.shape[2], 4 * logits.shape[3]))
+        maps = self.backbone(x)
+        logits = self.classifier(self._fuse(maps) if self.is_pyramid else self.decoder(maps)).float()
+        logits = F.interpolate(logits, (4 * logits.shape[2], 4 * logits.shape[3]), mode="bilinear")
         return (_placed(logits, x.shape[2], x.shape[3]),)
 
-    def _upernet(self, features: list[Tensor]) -> Tensor:
-        return self.decoder(features)
-
-    def _semantic_fpn(self, features: list[Tensor]) -> Tensor:
+    def _fuse(self, features: list[Tensor]) -> Tensor:
         """Fuse maps like `SemanticFPN`, which asks whether sizes are odd and grows maps by factors."""
         decoder: Any = self.decoder.decoder
         rows, columns = features[-1].shape[-2:]
@@ -60,12 +58,13 @@ class ExportableSegmenter(nn.Module):
                 x = decoder.p5(map_)
             else:
                 skip = getattr(decoder, f"p{level + 2}").skip_conv(map_)
-                x = _resized(x, (height, width), mode="nearest") + skip
+                x = F.interpolate(x, (height, width), mode="nearest") + skip
             y = x
             for i, block in enumerate(decoder.seg_blocks[3 - level].block):
                 y = block.block(y)
                 if block.upsample:
-                    y = _resized(y, (height * 2 ** (i + 1), width * 2 ** (i + 1)), align_corners=True)
+                    size = height * 2 ** (i + 1), width * 2 ** (i + 1)
+                    y = F.interpolate(y, size, mode="bilinear", align_corners=True)
             fused = y if fused is None else fused + y
         assert fused is not None
         return _placed(fused, *features[0].shape[-2:])
@@ -90,12 +89,6 @@ class _MeanCells(nn.Module):
         last = ((cell + 1) * length + self.side - 1) // self.side
         inside = ((place >= first) & (place < last)).to(like.dtype)
         return inside / inside.sum(1, keepdim=True)
-
-
-def _resized(x: Tensor, size: Any, *, mode: str = "bilinear", align_corners: bool = False) -> Tensor:
-    if mode == "nearest":
-        return F.interpolate(x, size, mode=mode)
-    return F.interpolate(x, size, mode=mode, align_corners=align_corners)
 
 
 def _placed(x: Tensor, height: Any, width: Any) -> Tensor:
