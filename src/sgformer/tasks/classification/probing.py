@@ -1,7 +1,7 @@
 """A classifier within seconds: logistic regression on the features of a frozen backbone."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -12,9 +12,6 @@ from ..errors import DataError
 from ..loading import Unreadable, collate_readable, spread, suitable_workers
 from .data import ClassificationData, Images
 from .model import Classifier
-
-if TYPE_CHECKING:
-    from .task import Recipe
 
 # So many training images are enough for a head to start from.
 ENOUGH = 4000
@@ -46,7 +43,7 @@ class ProbeOptions:
             )
 
 
-def probe(recipe: "Recipe", data: ClassificationData, model: Classifier) -> dict[str, float]:
+def probe(options: ProbeOptions, data: ClassificationData, model: Classifier) -> dict[str, float]:
     """Replace the head of a classifier by a logistic regression on its features of images, all seen as in validation.
 
     Returns:
@@ -56,10 +53,9 @@ def probe(recipe: "Recipe", data: ClassificationData, model: Classifier) -> dict
     Raises:
         DataError: A class has one image alone, or none can be read.
     """
-    if recipe.data.source == "shards":
+    if data.options.source == "shards":
         raise DataError("a probe reads its images several times and in order; shards are not for that")
-    options, found = recipe.probe, {}
-    preprocessing = model.preprocessing
+    found, preprocessing = {}, model.preprocessing
     for split, samples in data.samples.items():
         if options.train and split == "val":
             continue

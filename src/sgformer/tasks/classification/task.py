@@ -138,14 +138,14 @@ def build(recipe: Recipe) -> tuple[ClassificationTask, ClassificationData]:
 
 def _regress(recipe: Recipe, data: ClassificationData, model: Classifier) -> tuple[dict[str, float], str]:
     """Replace the head by a regression; its metrics, in words too."""
-    metrics = probe(recipe, data, model)
+    metrics = probe(recipe.probe, data, model)
     return metrics, f"cross-validated accuracy {metrics['cv_top1']:.1%} · val_top1 {metrics['val_top1']:.1%}"
 
 
 def _start_head(recipe: Recipe, data: ClassificationData, model: Classifier) -> str:
     """Start the head from a regression, and say how good it is; where that cannot be, say why."""
     try:
-        return f"starts from a regression, cross-validated accuracy {probe(recipe, data, model)['cv_top1']:.1%}"
+        return f"starts from a regression, cross-validated accuracy {probe(recipe.probe, data, model)['cv_top1']:.1%}"
     except ValueError as error:
         return f"starts from random values ({error})"
     finally:
