@@ -214,6 +214,27 @@ def test_images_of_pretraining(tmp_path):
     ]
 
 
+def test_folders_of_pretraining_that_overlap(tmp_path):
+    root = make_class_folders(tmp_path / "set", num_train=4, num_val=2)
+    roots = {str(root / "train" / "red"): 2.0}
+    options = PretrainOptions(root=str(root), roots=roots, image_size=32, batch_size=2, workers=0, num_val=2)
+    assert PretrainData(options, PREPROCESSING).notes == ["4 images are also in another of the folders, or linked"]
+
+
+def test_folders_that_cannot_be_opened(tmp_path, monkeypatch):
+    root = make_class_folders(tmp_path / "set", num_train=2, num_val=2)
+    (root / "train" / "red" / "closed").mkdir()
+    scan = os.scandir
+
+    def refuse(path="."):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied")
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert classes(root) == ["left out of train: 1 folders that cannot be opened (Permission denied)"]
+
+
 def test_a_class_that_may_be_a_heading(tmp_path):
     root = make_mask_folders(tmp_path / "set")
     write(root / "classes.txt", "#my classes\nsky\ngrass\nbrick\n255 ignore\n")

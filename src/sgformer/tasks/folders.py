@@ -58,7 +58,11 @@ def look_through(
     images: list[Path] = []
     left_out: Counter[str] = Counter()
     seen = {number(parent) for parent in folder.resolve().parents}  # a link to one of them leads in a circle
-    for place, folders, files in os.walk(folder, followlinks=True):
+
+    def closed(error: OSError) -> None:
+        left_out[f"folders that cannot be opened ({error.strerror})"] += 1
+
+    for place, folders, files in os.walk(folder, followlinks=True, onerror=closed):
         if (here := number(place)) in seen:
             left_out["folders linked twice"] += 1
             folders.clear()

@@ -13,7 +13,7 @@ from ..classification.data import Images, PreparedData
 from ..classification.options import SourceOptions
 from ..classification.shards import find_shards
 from ..errors import DataError
-from ..folders import Split, describe_left_out, find_copies, look_through
+from ..folders import Split, describe_left_out, find_copies, look_through, number
 from ..images import Preprocessing
 from ..loading import spread
 
@@ -141,6 +141,8 @@ class PretrainData(PreparedData):
             self.notes += [f"left out of {folder}: {there}"] if there else []
             self.parts.append((list(range(len(paths), len(paths) + len(found))), weight))
             paths += found
+        if twice := len(paths) - len(set(map(number, paths))):
+            self.notes.append(f"{twice} images are also in another of the folders, or linked")
         return [(path, 0) for path in paths]
 
     def _keep(self, items: sources.Items) -> None:
