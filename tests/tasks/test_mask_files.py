@@ -125,6 +125,25 @@ def test_palettes(tmp_path):
     assert save([[0, 1, 5]], [(0, 0, 0), (128, 0, 0), *[(9, 9, 9)] * 4]) == [[0, 1, 5]]
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("m.webp", {"quality": 80}),
+        ("m.webp", {"quality": 80, "icc_profile": b"odd"}),
+        ("m.jp2", {"quality_mode": "rates", "quality_layers": [40]}),
+        ("m.tif", {"compression": "jpeg"}),
+    ],
+)
+def test_compression_with_losses_is_named_where_it_leaves_only_known_ids(tmp_path, name, options):
+    ids = Image.new("L", (96, 64))
+    ids.paste(3, (30, 20, 60, 40))
+    ids.save(tmp_path / name, **options)
+    with pytest.raises(DataError, match=rf"{name} .*no exact values"):
+        Coding.plain([f"c{i}" for i in range(255)]).read(tmp_path / name)
+    ids.save(tmp_path / "exact.webp", lossless=True)
+    assert (SIX.read(tmp_path / "exact.webp") == np.asarray(ids)).all()
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "TIFF", "GIF"])
 def test_files_that_are_no_single_exact_mask(tmp_path, kind):
     image, more = Image.fromarray(np.eye(8, dtype=np.uint8)), {}

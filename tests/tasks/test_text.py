@@ -6,9 +6,10 @@ import pytest
 from class_folders import make_class_folders
 from mask_folders import CLASSES, make_mask_folders
 from sgformer.tasks.classification import sources
+from sgformer.tasks.detection import names
 from sgformer.tasks.errors import DataError
 from sgformer.tasks.segmentation.mapping import read_classes, read_mapping
-from sgformer.tasks.text import read_lines, read_text
+from sgformer.tasks.text import read_lines, read_names, read_text
 
 TEXT = "red\nbläu 蓝\n"
 
@@ -64,3 +65,46 @@ def test_a_table_and_names_with_marks(tmp_path):
     (root / "classes.txt").write_bytes(b"red R\xf6t\n")
     with pytest.raises(DataError, match=r"classes\.txt is not UTF-8"):
         sources.folders(root, "train")
+
+
+STRUCTURED = [
+    ("a.txt", json.dumps(["red", "on", "010"], indent=2)),
+    ("a.names", "['red', 'on', '010']\n"),
+    ("a.json", json.dumps({"2": "010", "0": "red", "1": "on"})),
+    ("a.txt", json.dumps({"red": 0, "on": 1, "010": 2}, indent=2)),
+    ("a.txt", json.dumps({"id2label": {"0": "red", "1": "on", "2": "010"}}, indent=2)),
+    (
+        "a.json",
+        json.dumps({"categories": [{"id": 2, "name": "010"}, {"id": 0, "name": "red"}, {"id": 1, "name": "on"}]}),
+    ),
+    ("a.txt", "nc: 3\nnames:\n  0: red\n  1: on\n  2: '010'\n"),
+    ("a.txt", "- red\n- on\n- '010'\n"),
+]
+
+
+@pytest.mark.parametrize(("file", "text"), STRUCTURED)
+def test_class_names_in_json_and_yaml(tmp_path, file, text):
+    path = tmp_path / file
+    path.write_text(text)
+    assert read_names(path) == ["red", "on", "010"]
+    assert read_classes(path).classes == ("red", "on", "010")
+    assert [*names.read(path).names.values()] == ["red", "on", "010"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CLASSES = [\n  'red',\n  'on',\n]\n",
+        "item {\n  id: 1\n  name: 'red'\n}\n",
+        json.dumps({"1": "red", "2": "on"}, indent=1),
+        json.dumps({"images": [], "categories": [{"id": 1, "name": "red"}]}, indent=1),
+        json.dumps([["red", "on"]], indent=1),
+        json.dumps({"red": 0, "on": 0}, indent=1),
+        "[]",
+    ],
+)
+def test_structure_that_is_no_list_of_classes_is_named(tmp_path, text):
+    path = tmp_path / "classes.txt"
+    path.write_text(text)
+    with pytest.raises(DataError, match=r"classes\.txt .*write a list of names"):
+        read_names(path)

@@ -15,6 +15,8 @@ from .errors import DataError
 _FLOAT = re.compile(r"[-+]?\d+\.?\d*(e[-+]?\d+)?", re.ASCII)
 # How CVAT's labelmap.txt begins.
 _HEAD = "# label:"
+# What lines of JSON, YAML and programs look like, and names do not.
+_STRUCTURE = re.compile(r"([\[{]|- |---$|\w+\s*=\s*[\[({]|(names|classes|categories|id2label|label2id)\s*:)|.*[\[{(]$")
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -47,10 +49,15 @@ def read_lines(path: Path) -> list[str]:
 def read_names(path: Path) -> list[str]:
     """The lines of a text file of names whose numbers count, without the blanks around them; see `read_text`.
 
+    JSON and YAML, whatever the file is called, are read as such: a list of names, or a mapping of numbers to names or
+    of names to numbers, by itself or under ``names``, ``classes``, ``categories``, ``id2label`` or ``label2id``.
+
     Raises:
         DataError: A line before the last name is empty, or seems to be a comment, or a heading above numbers. Some
-            tools count it, others pass it over.
+            tools count it, others pass it over. Or there is structure that is nothing of the above.
     """
+    if path.suffix.lower() in (".json", ".yaml", ".yml") or any(map(_STRUCTURE.match, read_lines(path))):
+        return _structured_names(path)
     lines = [line.strip() for line in read_text(path).rstrip().split("\n")]
     if lines == [""]:
         return []
@@ -61,6 +68,29 @@ def read_names(path: Path) -> list[str]:
     if _is_heading(lines):
         raise DataError(f"{path}: line 1 seems to be a heading, and ids are the numbers of lines; remove or rename it")
     return lines
+
+
+def _structured_names(path: Path) -> list[str]:
+    """Names from JSON or YAML, in the order of their numbers from 0 on; DataError: there are none."""
+    remedy = "write a list of names, or `names:` and below it `0: cat` and so on, or plain text with a name a line"
+    try:
+        content = read_yaml(path)
+    except DataError as error:
+        raise DataError(f"{error}; {remedy}") from error
+    if isinstance(content, dict):
+        keys = ("names", "classes", "categories", "id2label", "label2id")
+        content = next((content[key] for key in keys if isinstance(content.get(key), list | dict)), content)
+    if isinstance(content, list):
+        rows = [row if isinstance(row, dict) else {"name": row} for row in content]
+        pairs = [(row.get("id", place), row.get("name")) for place, row in enumerate(rows)]
+    else:
+        pairs = [*content.items()] if isinstance(content, dict) else []
+        if all(isinstance(value, int) for _, value in pairs):
+            pairs = [(number, name) for name, number in pairs]
+    names = {str(number): str(name).strip() for number, name in pairs if isinstance(name, str | int)}
+    if not pairs or sorted(names) != sorted(map(str, range(len(pairs)))) or not all(names.values()):
+        raise DataError(f"{path} has no names of classes with numbers from 0 on; {remedy}")
+    return [names[str(number)] for number in range(len(pairs))]
 
 
 def _is_heading(lines: list[str]) -> bool:

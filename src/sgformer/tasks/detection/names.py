@@ -1,6 +1,5 @@
 """Names of classes beside YOLO's labels, as tools and people write them."""
 
-import json
 import math
 from collections import Counter
 from collections.abc import Collection
@@ -36,7 +35,7 @@ class Names(NamedTuple):
 
 
 def read(path: Path) -> Names:
-    """Read names from a YAML file, a text file with a name a line, CVAT's ``labelmap.txt``, or ``notes.json``.
+    """Read names from a YAML file, from CVAT's ``labelmap.txt``, or from a list that `read_names` reads.
 
     Raises:
         DataError: There is no such file, or it has no names, or contradicts itself.
@@ -48,15 +47,13 @@ def read(path: Path) -> Names:
         raise DataError(
             f"there is no file {path} with the names of the classes; name it: --data.train.annotations{hint}"
         )
-    if path.suffix in (".txt", ".names", ".labels"):
+    if path.suffix in (".txt", ".names", ".labels", ".json"):
         lines = read_names(path)
         if labels := split_labelmap(lines):
             lines = [label for label, _ in labels]
         elif (numbers := dict(split_numbers(lines))) and sorted(numbers) == [*range(len(lines))]:
             lines = [numbers[number] for number in range(len(lines))]
         return Names(path, dict(enumerate(lines)), {})
-    if path.suffix == ".json":
-        return Names(path, _categories(path), {})
     try:
         content = yaml.load(read_text(path), _Loader)
     except yaml.YAMLError as error:
@@ -77,14 +74,6 @@ def read(path: Path) -> Names:
             raise DataError(f"{path}: kpt_shape {shape!r} is no list of two whole numbers")
         keypoints = math.prod(map(int, shape))
     return Names(path, {int(number): name for number, name in names.items()}, content, keypoints)
-
-
-def _categories(path: Path) -> dict[int, str]:
-    """The names in Label Studio's ``notes.json``."""
-    try:
-        return {int(row["id"]): str(row["name"]) for row in json.loads(read_text(path))["categories"]}
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} has no list of 'categories' with 'id' and 'name'") from error
 
 
 class _Loader(yaml.BaseLoader):

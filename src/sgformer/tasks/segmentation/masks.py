@@ -17,7 +17,8 @@ from ..images import ImageError, any_size, check_size, num_pages, oddities, upri
 # A class map is uint8: indices from 0, and this where nobody said what is there.
 IGNORE = 255
 MAX_CLASSES = 255
-_LOSSY = ("JPEG", "MPO", "AVIF")
+# Lossless WebP can be told apart; JPEG 2000 does not say in its header whether it kept all.
+_LOSSY = ("JPEG", "MPO", "AVIF", "JPEG2000", "WEBP")
 
 Colour = tuple[int, int, int]
 
@@ -79,8 +80,8 @@ class Coding:
             DataError: The file cannot be read, or holds an id or a colour that means nothing.
         """
         with _opened(path) as image:
-            if image.format in _LOSSY:
-                raise DataError(f"{path} is a {image.format}, which keeps no exact values; save masks as PNG")
+            if kind := _lossy(path, image):
+                raise DataError(f"{path} is a {kind}, of a kind that keeps no exact values; save masks as PNG")
             if (number := num_pages(image)) > 1:
                 raise DataError(f"{path} has {number} pages; save the one that is the mask by itself")
             bits = _bits(path, image)
@@ -152,6 +153,23 @@ class Coding:
             )
         table = np.array([known[int(code)] for code in found], np.uint8)
         return table[places.reshape(codes.shape)]
+
+
+def _lossy(path: Path, image: Image.Image) -> str:
+    """Name the way in which a file was compressed that loses values, or may; empty: they are exact."""
+    if image.format == "TIFF" and (compression := image.info.get("compression")) in ("jpeg", "tiff_jpeg", "webp"):
+        return f"TIFF compressed as {compression}"
+    exact = image.format not in _LOSSY or (image.format == "WEBP" and _codec(path.read_bytes()) == b"VP8L")
+    return "" if exact else str(image.format)
+
+
+def _codec(content: bytes) -> bytes:
+    """The name of the chunk of a WebP file that holds the values: ``VP8 `` with losses, ``VP8L`` without."""
+    place = 12
+    while place < len(content) and content[place : place + 4] not in (b"VP8 ", b"VP8L"):
+        size = int.from_bytes(content[place + 4 : place + 8], "little")
+        place += 8 + size + size % 2
+    return content[place : place + 4]
 
 
 def _bits(path: Path, image: Image.Image) -> int:
