@@ -126,6 +126,14 @@ def test_keypoints_of_yolo_are_said_not_to_be_learned(root):
     assert "train: boxes with keypoints, which are not learned: 4. val: boxes with keypoints" in str(read(root, "yolo"))
 
 
+@pytest.mark.parametrize(("last", "number"), [("1", 8), ("0.9", 0)])
+def test_results_of_a_tracker_may_be_no_polygons(root, last, number):
+    for path in (root / "labels").rglob("*.txt"):
+        path.write_text("".join(f"{line} 0.9 {last}\n" for line in path.read_text().splitlines()))
+    note = "train: lines that may be a box, its score and a number, read as polygons"
+    assert (f"{note}: {number}" in str(read(root, "yolo"))) == (number > 0)
+
+
 def test_two_entries_for_one_split(root):
     (root / "data.yaml").write_text("train: images/train\nval: images/val\nvalid: other/images\nnames: [red, blue]\n")
     assert "train: entries of data.yaml not used (valid): 1" in str(read(root, "yolo"))

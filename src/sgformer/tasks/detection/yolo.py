@@ -129,6 +129,8 @@ def read(root: Path, split: str, *, images: str | None, names: str) -> Content:
         notes["lines that look like a box and its keypoints, read as polygons"] = len(alike)
     elif alike := _points(lines):
         notes["lines that may be a box and its keypoints (then write kpt_shape), read as polygons"] = alike
+    elif alike := _results(lines):
+        notes["lines that may be a box, its score and a number, read as polygons"] = alike
     for beside in labels.values():
         for file in sorted(beside.rglob("*.txt")):
             if file not in named and not _is_list(file) and not lies_in_junk(file, beside):
@@ -259,6 +261,14 @@ def _points(lines: list[list[str]]) -> int:
     if len({len(line) for line in longer}) != 1 or not all(map(_NUMBER.fullmatch, chain(*longer))):
         return 0
     return len(longer) if all(_holds(*map(float, line[1:])) for line in longer) else 0
+
+
+def _results(lines: list[list[str]]) -> int:
+    """Count the lines longer than a box, where each is a box with a share and a whole number, as of trackers."""
+    longer = [line for line in lines if len(line) > 5]
+    if not all(len(line) == 7 and line[6].isdecimal() and all(map(_NUMBER.fullmatch, line)) for line in longer):
+        return 0
+    return len(longer) if all(_holds(*map(float, line[1:5])) for line in longer) else 0
 
 
 def _holds(x: float, y: float, w: float, h: float, *points: float) -> bool:
