@@ -1,6 +1,7 @@
 """What an image of 800x1333 costs in a detector, and how much of a training batch is padding.
 
-    python benchmarks/detection_cost.py run                seconds and memory; six minutes on two quiet cores
+    python benchmarks/detection_cost.py run [SECONDS]      seconds and memory; five minutes on two quiet cores. With a
+                                                           number it stops after so many, and goes on when run again
     python benchmarks/detection_cost.py padding FOLDER     of the data sets in a folder, by their recipes
     python benchmarks/detection_cost.py tables             result files become the tables of docs/detection.md
 
@@ -16,6 +17,7 @@ JSON file next to it, and to `results/detection_padding.csv`.
 import csv
 import datetime
 import json
+import math
 import resource
 import subprocess
 import sys
@@ -98,22 +100,30 @@ def _peak_gib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def run() -> None:
-    """All cases, one after another, to a result file."""
+def run(seconds: float = math.inf) -> None:
+    """All cases, one after another, to the result file of today, which keeps those that it has."""
     import torch
 
     from sgformer.engine.fit import describe_environment
 
-    rows = []
+    version, date = torch.__version__.split("+")[0], datetime.date.today()
+    path = RESULTS / f"detection_cost_cpu_{torch.get_num_threads()}threads_torch{version}_{date}.csv"
+    rows: list[dict[str, Any]] = [*_read(path)] if path.exists() else []
+    begun = time.monotonic()
     for number, (case, products) in enumerate(PRODUCTS):
+        if (case[0], products) in {(row["model"], row["products"]) for row in rows}:
+            continue
+        longest = max((float(row["seconds_in_all"]) for row in rows), default=0)
+        if time.monotonic() - begun + longest > seconds:
+            print("run it again for the other cases")
+            break
+        start = time.monotonic()
         done = subprocess.run([sys.executable, __file__, "case", str(number)], capture_output=True, text=True)
         if done.returncode:
             sys.exit(f"{case[0]}, {products}: {done.stderr}")
-        rows.append(json.loads(done.stdout.splitlines()[-1]))
+        rows.append(json.loads(done.stdout.splitlines()[-1]) | {"seconds_in_all": round(time.monotonic() - start)})
         print(rows[-1], flush=True)
-    version, date = torch.__version__.split("+")[0], datetime.date.today()
-    path = RESULTS / f"detection_cost_cpu_{torch.get_num_threads()}threads_torch{version}_{date}.csv"
-    _write(path, rows)
+        _write(path, rows)
     known = json.loads(describe_environment())
     kept = {key: known[key] for key in ("date", "processor", "num_cpus", "num_threads", "versions")}
     path.with_suffix(".json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
@@ -207,8 +217,8 @@ def tables() -> None:
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["run"]:
-            run()
+        case ["run", *seconds]:
+            run(*map(float, seconds))
         case ["padding", folder]:
             padding(Path(folder))
         case ["tables"]:

@@ -218,5 +218,8 @@ def test_a_kernel_cuts_out_the_regions_that_torchvision_does(side, monkeypatch):
         found = pooling(maps, images, [])
         torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
         assert len(calls) == 1
+        channels_first = {name: x.contiguous() for name, x in maps.items()}
+        assert torch.equal(pooling(channels_first, images, []), found)
+        assert len(calls) == 2
         assert pooling(maps, [boxes[:0]] * 2, []).shape == (0, 48, side, side)
         assert torch.equal(pooling(maps, [boxes[:0], boxes[30:]], []), found[30:])

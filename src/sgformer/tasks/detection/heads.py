@@ -157,11 +157,11 @@ class RegionPooling(MultiScaleRoIAlign):
 
     def forward(self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]) -> Tensor:
         """Cut out the regions of all images, as `torchvision.ops.MultiScaleRoIAlign` does."""
-        maps = [x[name].permute(0, 2, 3, 1) for name in self.featmap_names]
         regions = torch.cat([F.pad(of_image, (1, 0), value=i) for i, of_image in enumerate(boxes)])
-        if regions.dtype is not torch.float32 or native.objection(
-            [*maps, *filter(len, [regions])], channels=maps[0].shape[-1]
-        ):
+        if torch.is_grad_enabled() or native.objection([regions]) is not None:
+            return super().forward(x, boxes, image_shapes)
+        maps = [x[name].permute(0, 2, 3, 1).contiguous() for name in self.featmap_names]
+        if native.objection([regions, *maps], channels=maps[0].shape[-1]) is not None:
             return super().forward(x, boxes, image_shapes)
         levels = cast(Any, self.map_levels)(boxes)
         return native.cut_regions(maps, STRIDES, regions, levels, side=self.output_size[0], samples=self.sampling_ratio)
