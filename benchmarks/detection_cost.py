@@ -123,7 +123,8 @@ def run(seconds: float = math.inf) -> None:
             sys.exit(f"{case[0]}, {products}: {done.stderr}")
         rows.append(json.loads(done.stdout.splitlines()[-1]) | {"seconds_in_all": round(time.monotonic() - start)})
         print(rows[-1], flush=True)
-        _write(path, rows)
+        order = [(case[0], products) for case, products in PRODUCTS]
+        _write(path, sorted(rows, key=lambda row: order.index((row["model"], row["products"]))))
     known = json.loads(describe_environment())
     kept = {key: known[key] for key in ("date", "processor", "num_cpus", "num_threads", "versions")}
     path.with_suffix(".json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")

@@ -109,12 +109,17 @@ def test_few_tokens_and_small_products_stay_with_pytorch(monkeypatch):
     assert not is_convolution(torch.zeros(MIN_TOKENS, 8), weight[:8, :8])
 
 
+@pytest.mark.parametrize("tokens", [160, 161, 175])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_one_thread_takes_what_can_be_cut_into_sixteen(threads, monkeypatch):
+def test_one_thread_cuts_into_sixteen_and_takes_what_is_left_over_apart(threads, tokens, monkeypatch):
     monkeypatch.setattr(MODULE, "MKL_IS_SLOW", True)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    assert is_convolution(torch.zeros(160, 512), torch.zeros(512, 512))
-    assert is_convolution(torch.zeros(161, 512), torch.zeros(512, 512)) == (threads == 2)
+    x, weight, bias, grad = (torch.randn(shape) for shape in ((5, tokens, 128), (512, 128), (512,), (5, tokens, 512)))
+    assert is_convolution(x, weight)
+    exact = torch.nn.functional.linear(x.double(), weight.double(), bias.double())
+    torch.testing.assert_close(linear(x, weight, bias).double(), exact, rtol=1e-4, atol=1e-4)
+    of_weight = grad.double().flatten(0, 1).t() @ x.double().flatten(0, 1)
+    torch.testing.assert_close(weight_gradient(grad, x).double(), of_weight, rtol=1e-3, atol=1e-3)
 
 
 def test_only_amd_with_avx512_computes_so():

@@ -54,9 +54,7 @@ def why_slow(x: Tensor, weight: Tensor, bias: Tensor | None) -> str | None:
     if not MKL_IS_SLOW or is_fast():
         return "PyTorch's own products are fast on this processor, or set to be"
     tokens = x.shape[:-1].numel()
-    if tokens < MIN_TOKENS or tokens * weight.numel() < MIN_PRODUCTS:
-        return "there is too little to compute"
-    return "the tokens make no images" if tokens % _num_images() else None
+    return "there is too little to compute" if tokens < MIN_TOKENS or tokens * weight.numel() < MIN_PRODUCTS else None
 
 
 def is_convolution(x: Tensor, weight: Tensor) -> bool:
@@ -65,9 +63,11 @@ def is_convolution(x: Tensor, weight: Tensor) -> bool:
 
 
 def project(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Compute `reference.project` by a 1x1 convolution."""
-    y = F.conv2d(_as_images(x), weight[:, :, None, None], bias)
-    return y.permute(0, 2, 3, 1).view(*x.shape[:-1], len(weight))
+    """Compute `reference.project` by a 1x1 convolution; tokens that are left over make no image, and are few."""
+    tokens, rest = _whole_and_rest(x)
+    y = F.conv2d(_as_images(tokens), weight[:, :, None, None], bias).permute(0, 2, 3, 1).reshape(-1, len(weight))
+    y = torch.cat([y, F.linear(rest, weight, bias)]) if len(rest) else y
+    return y.view(*x.shape[:-1], len(weight))
 
 
 def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
@@ -79,14 +79,23 @@ def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
     """
     weight = grad.new_empty((grad.shape[-1], x.shape[-1], 1, 1))  # nothing but its shape is used
     numbers = [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [False, True, False]
-    images = _as_images(grad), _as_images(x)
+    (grads, grads_rest), (tokens, tokens_rest) = _whole_and_rest(grad), _whole_and_rest(x)
+    images = _as_images(grads), _as_images(tokens)
     _, of_weight, _ = torch.ops.aten.convolution_backward(*images, weight, None, *numbers)
-    return of_weight.view(weight.shape[:2])
+    of_weight = of_weight.view(weight.shape[:2])
+    return of_weight + grads_rest.t() @ tokens_rest if len(tokens_rest) else of_weight
 
 
 def _num_images() -> int:
     """Choose as how many images tokens go to oneDNN: with one thread, PyTorch keeps 1x1 convolutions of few from it."""
     return 1 if torch.get_num_threads() > 1 else 16
+
+
+def _whole_and_rest(x: Tensor) -> tuple[Tensor, Tensor]:
+    """A list of tokens in two: those that make whole images, and the others."""
+    x = x.flatten(0, -2)
+    rest = len(x) % _num_images()
+    return x[: len(x) - rest], x[len(x) - rest :]
 
 
 def _as_images(x: Tensor) -> Tensor:
