@@ -13,6 +13,7 @@ import yaml
 from .errors import DataError
 
 _FLOAT = re.compile(r"[-+]?\d+\.?\d*(e[-+]?\d+)?", re.ASCII)
+_HEADINGS = {"name", "names", "class", "classes", "class_name", "class name", "label", "labels"}
 # How CVAT's labelmap.txt begins.
 _HEAD = "# label:"
 # What lines of JSON, YAML and programs look like, and names do not.
@@ -94,9 +95,11 @@ def _structured_names(path: Path) -> list[str]:
 
 
 def _is_heading(lines: list[str]) -> bool:
-    """Whether the first line has no number, above names that have numbers from 0 or 1 on."""
+    """Whether the first line is no name, or has no number above names that have numbers from 0 or 1 on."""
     numbers = [number for number, _ in split_numbers(lines[1:])]
     counted = len(numbers) > 1 and numbers in ([*range(len(numbers))], [*range(1, len(numbers) + 1)])
+    if lines[0].lower().rstrip(":") in _HEADINGS or (lines[0] == str(len(lines) - 1) and not lines[-1].isdigit()):
+        return True
     return counted and not split_numbers(lines[:1])
 
 

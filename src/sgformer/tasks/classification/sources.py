@@ -22,6 +22,8 @@ from .tables import check_labels, read_table
 
 # Files with names for classes, in the order in which they are looked for.
 NAMES = ("classes.txt", "LOC_synset_mapping.txt")
+# Folders of a set of another task, in small letters.
+_NO_CLASSES = {"images", "masks", "labels", "annotations", "jpegimages", "segmentationclass"}
 
 
 class Items(Protocol):
@@ -54,6 +56,11 @@ def folders(root: Path, split: Split, suffixes: Collection[str] = SUFFIXES) -> S
     names = [path for path in entries if path.is_dir()]
     if not names:
         raise DataError(f"{folder} has no class folders; expected {folder}/<class>/ with images")
+    if {path.name.lower() for path in names} <= _NO_CLASSES:
+        raise DataError(
+            f"{folder} has {listed(path.name for path in names)}, as of detection or segmentation, and no classes; "
+            f"expected {folder}/<class>/ with images"
+        )
     if odd := [path.name for path in names if any("\udc80" <= letter <= "\udcff" for letter in path.name)]:
         raise DataError(f"the class folder {odd[0]!a} in {folder} has a name that is no UTF-8; rename it")
     found = {unicodedata.normalize("NFC", path.name): look_through(path, suffixes) for path in names}
@@ -68,6 +75,7 @@ def folders(root: Path, split: Split, suffixes: Collection[str] = SUFFIXES) -> S
         raise DataError(f"no images in {folder} for {listed(empty)}{there}; add some, or remove the folders")
     items = [(path, index) for index, one in enumerate(found.values()) for path in one.images]
     notes = [f"left out of {split}: {describe_left_out(left_out)}"] if left_out else []
+    notes += _doubtful(folder, {name: one.images for name, one in zip(names, found.values(), strict=True)})
     if beside := Counter(path.suffix.lower() or path.name for path in entries if path not in names):
         notes.append(f"left out, in no class folder of {split}: {describe_left_out(beside)}")
     if all(len(path.relative_to(folder).parts) > 2 for path, _ in items):
@@ -81,6 +89,21 @@ def folders(root: Path, split: Split, suffixes: Collection[str] = SUFFIXES) -> S
     elif listing.is_file() and (unlike := names.keys() ^ found.keys()):
         notes.append(f"{listing} and the folders differ; in one alone: {listed(unlike)}")
     return Samples(tuple(found), items, names, tuple(notes))
+
+
+def _doubtful(folder: Path, found: Mapping[Path, Sequence[Path]]) -> list[str]:
+    """Note folders of a split that may be no class, or several."""
+    below = {
+        place.name: {path.relative_to(place).parts[0] if path.parent != place else "" for path in images}
+        for place, images in found.items()
+    }
+    several = {name: inner for name, inner in below.items() if len(inner) > 1 and "" not in inner}
+    alike = len({frozenset(inner) for inner in below.values()}) == 1  # as day and night in each
+    names = [] if alike else [f"{name} (of {listed(inner)})" for name, inner in several.items()]
+    notes = [f"classes of {folder.name} whose images all lie in folders below: {listed(names)}"] if names else []
+    if unlabelled := [name for name in below if name.strip("_").lower() in ("unlabeled", "unlabelled", "no_label")]:
+        notes.append(f"{unlabelled[0]} in {folder.name} is taken as a class; move it away if its images have none")
+    return notes
 
 
 def _instead(root: Path, split: Split) -> str:

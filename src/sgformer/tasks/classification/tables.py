@@ -1,8 +1,10 @@
 """Tables of images and their labels: CSV, TSV, Parquet."""
 
+import codecs
 import csv
 import io
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +16,8 @@ from ..text import read_text
 
 # What spreadsheets and pandas write where there is no value.
 _ERRORS = {"nan", "#n/a", "#ref!", "#value!", "#name?"}
+# How files of spreadsheets begin, and JSON.
+_OTHERS = (b"PK\3\4", b"\xd0\xcf\x11\xe0", b"[", b"{")
 Pairs = list[tuple[Path, str]]
 
 
@@ -39,6 +43,9 @@ def read_table(
     table = Path(path).expanduser()
     if not table.is_file():
         raise DataError(f"there is no file {table}; check --data.{split}_list")
+    with table.open("rb") as file:
+        if file.read(64).removeprefix(codecs.BOM_UTF8).lstrip().startswith(_OTHERS):
+            raise DataError(f"{table} is JSON or a spreadsheet's file; save it as CSV, or as Parquet")
     names = ("path", "label") if labelled else ("path",)
     rows, others = _parquet(table, names) if table.suffix.lower() == ".parquet" else _csv(table, names)
     rows = [row for row in rows if any(row)]  # as spreadsheets leave them behind the last
@@ -52,6 +59,12 @@ def read_table(
             raise DataError(f"row {number} of {table} has the label {row[1]}, which stands for none; complete it")
         if labelled and row[1][0] + row[1][-1] in ("[]", "{}"):
             raise DataError(f"row {number} of {table} has the label {row[1]}; an image has one class, as plain text")
+    if labelled and (label := _several(row[1] for row in rows)):
+        number = 1 + next(place for place, row in enumerate(rows) if row[1] == label)
+        raise DataError(
+            f"row {number} of {table} has the label {label!r}, several in one; an image has one class: keep one in "
+            "each row"
+        )
     found = _Folders()
     pairs = [(found.resolve(base, image), "".join(label)) for image, *label in rows]
     check_labels(((os.path.normpath(image), label) for image, label in pairs), table)
@@ -80,6 +93,18 @@ def check_labels(pairs: Iterable[tuple[Any, str]], source: str | Path) -> dict[A
                 f"{source} calls {image} both {labels[image]} and {label}; an image has one class: remove a line"
             )
     return labels
+
+
+def _several(labels: Iterable[str]) -> str:
+    """Find a label that is several in one cell, as most with commas are; empty where there is none.
+
+    All parts of such a label are others, too, or parts of others. Of names with commas, as ImageNet's, that holds
+    for a few at most.
+    """
+    parts = {label: {part.strip() for part in re.split("[,;|]", label)} for label in set(labels)}
+    counts = Counter(part for some in parts.values() for part in some)
+    lists = {label: all(counts[part] > 1 for part in some) for label, some in parts.items() if len(some) > 1}
+    return min(label for label, shared in lists.items() if shared) if 2 * sum(lists.values()) > len(lists) else ""
 
 
 class _Folders:

@@ -45,7 +45,8 @@ def read(path: Path) -> Names:
         there += ["classes.txt"] * (path.parent / "classes.txt").is_file()
         hint = f" {there[0]}" if there else ""
         raise DataError(
-            f"there is no file {path} with the names of the classes; name it: --data.train.annotations{hint}"
+            f"there is no file {path} with the names of the classes; name it: --data.train.annotations{hint}, and "
+            f"--data.val.annotations{hint}"
         )
     if path.suffix in (".txt", ".names", ".labels", ".json"):
         lines = read_names(path)

@@ -64,7 +64,7 @@ def classes(files: Sequence[Path]) -> tuple[str, ...]:
     names = set()
     for file in files:
         try:
-            names |= {_text(thing, "name") for thing in ElementTree.parse(file).iter("object")}
+            names |= {_text(thing, "name") for thing in _parse(file).iter("object")}
         except ElementTree.ParseError:
             continue
     return tuple(sorted(names - {""}))
@@ -99,9 +99,13 @@ def read(
     for image_id, file in enumerate(once, 1):
         short = file.relative_to(root)
         try:
-            tree = ElementTree.parse(file)
+            tree = _parse(file)
         except (ElementTree.ParseError, ValueError, LookupError) as error:  # of an unknown encoding, say
             faults.append(f"{short} is no XML file, or damaged ({error})")
+            continue
+        if not any(tree.find(tag) is not None for tag in ("filename", "size", "object", "objects")):
+            cvat = ", CVAT's own format; export as Pascal VOC" * (tree.tag == "annotations")
+            faults.append(f"{short} is no file of Pascal VOC: it has <{tree.tag}>{cvat}")
             continue
         named = _named(folder, _text(tree, "filename"))
         below = file.relative_to(root / ANNOTATIONS) if file.is_relative_to(root / ANNOTATIONS) else file
@@ -114,7 +118,7 @@ def read(
             faults.append(f"{short}: <filename> says {named}, the file's own name {beside[0]}; make them one")
             continue
         name = named or (beside[0] if beside else _text(tree, "filename") or file.stem)
-        if twice := _twice(tree.getroot(), "filename", "size"):
+        if twice := _twice(tree, "filename", "size"):
             faults.append(f"{short} has two {twice}; keep one")
             continue
         sides = [_number(tree, f"size/{side}") for side in ("height", "width")]
@@ -147,6 +151,14 @@ def read(
             row |= {"segmentation": _polygons(thing, first_pixel), "attributes": _attributes(thing)}
             rows["annotations"].append(row)
     return Content(path, folder, rows, tuple(faults), +notes, (folder, *{file.parent for file in once}), tuple(once))
+
+
+def _parse(file: Path) -> Any:
+    """Read the root of an XML file, all tags without a namespace and in small letters."""
+    root = ElementTree.parse(file).getroot()
+    for node in root.iter():
+        node.tag = node.tag.rpartition("}")[2].lower()
+    return root
 
 
 def _images(folder: Path) -> dict[str, list[str]]:

@@ -203,7 +203,8 @@ class SegmentationData(Data):
             self.notes.append(f"dropped from {split}: {names}; {os.path.relpath(path, root)} {reason}")
         samples = [sample for sample in samples if str(sample.mask) not in faults]
         if not samples:
-            raise DataError(f"no image of {split} in {root} is left: {next(iter(faults.items()), '')}")
+            first = " ".join(next(iter(faults.items()), ("there is none",)))
+            raise DataError(f"no image of {split} in {root} is left: {first}")
         self.notes += looked.notes
         self._judge(split, looked.counts, layout.coding)
         self.counts[split] = np.stack([looked.counts[str(sample.mask)] for sample in samples])

@@ -85,6 +85,8 @@ class Coding:
             if (number := num_pages(image)) > 1:
                 raise DataError(f"{path} has {number} pages; save the one that is the mask by itself")
             bits = _bits(path, image)
+            if bits > 8 and len(image.getbands()) > 1:
+                raise DataError(f"{path} has channels of {bits} bits, which are not read; save it with 8, or in gray")
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
             if self.colours is not None:
@@ -173,10 +175,10 @@ def _codec(content: bytes) -> bytes:
 
 
 def _bits(path: Path, image: Image.Image) -> int:
-    """Bits of a gray value in the file; Pillow spreads those of 2 and 4 bits over 0 to 255."""
-    if image.format == "TIFF" and image.mode == "L":
+    """Bits of a value in the file; Pillow spreads gray of 2 and 4 bits over 0 to 255, and cuts colours to 8."""
+    if image.format == "TIFF":
         return int(image.tag_v2.get(258, (8,))[0])  # pyright: ignore[reportAttributeAccessIssue]
-    if image.format == "PNG" and image.mode == "L":
+    if image.format == "PNG":
         with path.open("rb") as file:
             return file.read(25)[24]
     return 8
