@@ -8,8 +8,9 @@ from class_folders import make_class_folders
 from mask_folders import make_mask_folders
 from sgformer.tasks.classification import sources
 from sgformer.tasks.classification.tables import read_table
-from sgformer.tasks.detection import voc
+from sgformer.tasks.detection import coco, voc
 from sgformer.tasks.errors import DataError
+from sgformer.tasks.segmentation.mapping import read_classes, read_mapping
 from sgformer.tasks.segmentation.masks import Coding
 from sgformer.tasks.text import read_names
 
@@ -103,6 +104,17 @@ def test_xml_with_namespaces_and_capitals(tmp_path, text):
     assert found.faults == ()
 
 
+def test_what_xml_says_of_its_image_and_tracks_of_objects_is_named(tmp_path):
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    outside = "<attributes><attribute><name>outside</name><value>true</value></attribute></attributes></object>"
+    text = VOC.replace("</object>", outside).replace("<object>", "<split>test</split><deleted>0</deleted><object>")
+    (tmp_path / "a.xml").write_text(text)
+    found = voc.read(tmp_path, voc.find(tmp_path, "."), tmp_path, images=".", names=["Red"])
+    notes = coco.check(found, with_masks=False).notes
+    assert notes["objects marked outside, taken as others"] == 1
+    assert notes["images with entries that are not used (split)"] == 1
+
+
 def test_xml_of_other_kinds_is_named(tmp_path):
     (tmp_path / "a.xml").write_text("<annotations><image name='a.png'><box label='Red'/></image></annotations>")
     (tmp_path / "b.xml").write_text("<project/>")
@@ -129,3 +141,20 @@ def test_colours_of_16_bits_are_named(tmp_path):
     tifffile.imwrite(tmp_path / "m.tif", np.ones((4, 5, 3), np.uint16), photometric="rgb")
     with pytest.raises(DataError, match=r"m\.tif has channels of 16 bits"):
         Coding.plain(["a", "b"]).read(tmp_path / "m.tif")
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("label_colors.txt", "0 0 0 background\n70 70 70 tall building\n"),
+        ("class_mapping.csv", "class_name,class_color\nbackground,0 0 0\ntall building,70 70 70\n"),
+        ("class_dict.csv", "name,r,g,b\nbackground, 0, 0, 0\ntall building, 70, 70, 70\n"),
+        ("labelmap.txt", "background:0,0,0::\ntall building:70,70,70::\n"),
+    ],
+)
+def test_lists_of_colours(tmp_path, file, text):
+    (tmp_path / file).write_text(text)
+    for read in (read_mapping, read_classes):
+        coding = read(tmp_path / file)
+        assert coding.classes == ("background", "tall building")
+        assert coding.colours == {(0, 0, 0): 0, (70, 70, 70): 1}

@@ -16,6 +16,13 @@ _FLOAT = re.compile(r"[-+]?\d+\.?\d*(e[-+]?\d+)?", re.ASCII)
 _HEADINGS = {"name", "names", "class", "classes", "class_name", "class name", "label", "labels"}
 # How CVAT's labelmap.txt begins.
 _HEAD = "# label:"
+# How lists of colours may begin, and forms of their lines.
+_COLOUR_HEADS = (_HEAD, "class_name,class_color", "name,r,g,b")
+_COLOURED = (
+    re.compile(r"(?P<name>.+?): *(?P<colour>\d+, *\d+, *\d+|) *:[^:]*:[^:]*"),
+    re.compile(r"(?P<colour>\d+ +\d+ +\d+)\s+(?P<name>\D.*)"),
+    re.compile(r"(?P<name>.*[^\s,]), *(?P<colour>\d+[ ,]+\d+[ ,]+\d+)"),
+)
 # What lines of JSON, YAML and programs look like, and names do not.
 _STRUCTURE = re.compile(r"([\[{]|- |---$|\w+\s*=\s*[\[({]|(names|classes|categories|id2label|label2id)\s*:)|.*[\[{(]$")
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -123,13 +130,17 @@ def doubtful_names(names: Sequence[str]) -> list[str]:
 
 
 def split_labelmap(lines: list[str]) -> list[tuple[str, str]]:
-    """Names and colours of CVAT's ``labelmap.txt``, a line ``label:red,green,blue:parts:actions`` each.
+    """Names and colours of lines that are all of one form; the colours as ``red,green,blue``.
 
-    Empty where the lines are something else.
+    CVAT's ``labelmap.txt`` has ``label:red,green,blue:parts:actions``, its ``label_colors.txt`` has
+    ``red green blue label``; tables have ``label,red green blue`` or ``label,red,green,blue``. Empty where lines are
+    something else.
     """
-    lines = lines[bool(lines) and lines[0].startswith(_HEAD) :]
-    found = [re.fullmatch(r"(.+?): *(\d+, *\d+, *\d+|) *:[^:]*:[^:]*", line) for line in lines]
-    return [(one[1], one[2]) for one in found if one] if all(found) else []
+    lines = lines[bool(lines) and lines[0].lower().replace(", ", ",").startswith(_COLOUR_HEADS) :]
+    for form in _COLOURED:
+        if lines and all(found := [form.fullmatch(line) for line in lines]):
+            return [(one["name"], ",".join(re.findall(r"\d+", one["colour"]))) for one in found if one]
+    return []
 
 
 def split_numbers(lines: list[str]) -> list[tuple[int, str]]:

@@ -186,13 +186,19 @@ def _notes(said: dict[str, Any], box: tuple[float, ...], size: tuple[int, int]) 
     return notes
 
 
-MARKS = ("ignore", "ignored", "difficult", "deleted")  # of objects that tools leave out, and that are learned from here
+MARKS = (
+    "ignore",
+    "ignored",
+    "difficult",
+    "deleted",
+    "outside",
+)  # of objects that tools leave out, and that are learned from here
 ANGLES = ("rotation", "angle", "theta", "orientation", "robndbox")
 # What else tools write about objects: what is read, what follows from it, and what is about the annotating.
 _READ = {"id", "image_id", "category_id", "bbox", "bndbox", "area", "iscrowd", "segmentation", "polygon", "name"}
 _KNOWN = _READ | {"attributes", "type", *MARKS, *ANGLES}
 _KNOWN |= {"category_name", "supercategory", "isbbox", "num_keypoints", "occluded", "truncated", "pose", "parts"}
-_KNOWN |= {"keyframe", "outside", "track_id", "group", "group_id", "z_order", "source", "verified", "date", "confirmed"}
+_KNOWN |= {"keyframe", "track_id", "group", "group_id", "z_order", "source", "verified", "date", "confirmed"}
 # The same of images, and of a file and its categories.
 IMAGE = {"id", "file_name", "width", "height", "license", "flickr_url", "coco_url", "date_captured", "path"}
 FILE = {"images", "annotations", "categories", "info", "licenses", "type"}

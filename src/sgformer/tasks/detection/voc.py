@@ -16,6 +16,8 @@ from .coco import Content
 
 # Where the challenge keeps the files that its lists name.
 ANNOTATIONS = "Annotations"
+# What a file says of its image that is read, or is about where it comes from.
+_ABOUT = {"filename", "folder", "object", "objects", "owner", "path", "segmented", "size", "source"}
 _EDGES = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -123,7 +125,8 @@ def read(
             continue
         sides = [_number(tree, f"size/{side}") for side in ("height", "width")]
         size: Sequence[Any] = sides if all(sides) else image_size(folder / name) or (1, 1)
-        rows["images"].append({"id": image_id, "file_name": name, "height": size[0], "width": size[1]})
+        others = {tag.tag: _text(tag, ".") or "1" * len(tag) for tag in tree if tag.tag not in _ABOUT}
+        rows["images"].append({**others, "id": image_id, "file_name": name, "height": size[0], "width": size[1]})
         for number, thing in enumerate(tree.iter("object"), 1):
             edges = [_number(thing, f"bndbox/{edge}") for edge in _EDGES]
             label, where = _text(thing, "name"), f"{short}, object {number}"

@@ -13,7 +13,7 @@ _FORM = "expected `classes:` with `name: id` or `name: [red, green, blue]`, and 
 
 
 def read_mapping(path: str | Path) -> Coding:
-    """Read the meaning of ids or colours from a YAML or JSON file, or from CVAT's ``labelmap.txt``.
+    """Read the meaning of ids or colours from a YAML or JSON file, or of colours from a list of `split_labelmap`.
 
     The file has ``classes``, a mapping of names to an id, a list of ids, a colour ``[red, green, blue]``, or a list of
     colours; and, where something is to be ignored, ``ignore``, a list of ids or of colours. Three numbers are a colour,
@@ -25,7 +25,7 @@ def read_mapping(path: str | Path) -> Coding:
     path = Path(path).expanduser()
     if not path.is_file():
         raise DataError(f"there is no file {path}; --data.mapping names a YAML file with `classes:`")
-    if path.suffix.lower() == ".txt":
+    if path.suffix.lower() in (".txt", ".csv"):
         return _labelmap(path)
     content = read_yaml(path)
     classes = content.get("classes") if isinstance(content, dict) else None
@@ -100,13 +100,14 @@ def _is_flat(values: list[Any]) -> bool:
 
 
 def _labelmap(path: Path) -> Coding:
-    """The colours of CVAT's masks: a line ``label:red,green,blue:parts:actions`` for each class."""
+    """The colours of masks as CVAT and others list them, a line for each class, see `split_labelmap`."""
     classes: dict[str, Colour] = {}
     lines = read_lines(path)
-    wrong = [line for line in lines if not split_labelmap([line]) and not line.startswith("# label:")]
-    if wrong or not lines:
+    found = split_labelmap(lines)
+    if not found:
+        wrong = [line for line in lines if not split_labelmap([line]) and not line.startswith("# label:")]
         raise DataError(f"{path}: {wrong[0] if wrong else ''!r} is not `label:red,green,blue::`, as CVAT writes it")
-    for name, colour in split_labelmap(lines):
+    for name, colour in found:
         if not colour:
             raise DataError(f"{path} has no colour for {name}; write it, as red,green,blue")
         red, green, blue = map(int, colour.split(","))
@@ -121,7 +122,7 @@ def read_classes(path: Path) -> Coding:
     """Class names from a text file, whose ids are their places.
 
     A line is a name, or ``id name (remark)`` in the order of the ids. A line ``255 ignore`` says that this id is
-    ignored, also among names without ids, and so does LabelMe's first line ``__ignore__``. CVAT's ``labelmap.txt``
+    ignored, also among names without ids, and so does LabelMe's first line ``__ignore__``. Lists of colours
     and Roboflow's ``_classes.csv`` are read as what they are.
 
     Raises:
@@ -131,7 +132,7 @@ def read_classes(path: Path) -> Coding:
         raise DataError(f"there is no file {path}; it must have the name of each class on a line, in order")
     is_csv = path.suffix.lower() == ".csv"
     lines = read_lines(path) if is_csv else read_names(path)
-    if lines and lines[0].startswith("# label:color_rgb"):
+    if lines and (lines[0].startswith("# label:color_rgb") or split_labelmap(lines)):
         return _labelmap(path)
     if is_csv:
         mark = ";" if lines and ";" in lines[0] else ","  # as spreadsheets save it where a comma is for decimals
