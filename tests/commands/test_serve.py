@@ -30,7 +30,7 @@ uvicorn = pytest.importorskip("uvicorn", reason="sgformer serve needs uvicorn")
 pytest.importorskip("starlette", reason="sgformer serve needs starlette")
 
 from sgformer.commands import tryout as tryouts  # noqa: E402
-from sgformer.commands import web  # noqa: E402
+from sgformer.commands import web, web_page  # noqa: E402
 from sgformer.commands.tryout import Tryout  # noqa: E402
 
 CLASSES = ["cat", "dog", "<b>cow</b>"]
@@ -213,6 +213,11 @@ def test_a_large_upload_is_refused_whether_or_not_it_says_so(client, monkeypatch
         assert status == 413
         assert said["error"] == "has more than 1 MB; shrink it"
     assert client.post(photograph())[0] == 200
+
+
+def test_the_page_lists_views_in_their_order_not_by_letter():
+    html = web_page.page("model", {"views": {"significance": "", "keys": ""}})
+    assert html.index('"significance"') < html.index('"keys"')
 
 
 def test_pages_of_others_are_refused(client):

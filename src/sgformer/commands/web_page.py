@@ -26,7 +26,9 @@ def page(title: str, facts: dict[str, Any], *, static: bool = False) -> str:
     """The page as HTML, with the facts that it must know of the model; if static, that lies beside it."""
     here = Path(__file__)
     backend = here.with_name("web_onnx.js" if static else "web_server.js").read_text(encoding="utf-8")
-    template = Environment(autoescape=True).from_string(here.with_name("web.html").read_text(encoding="utf-8"))
+    environment = Environment(autoescape=True)
+    environment.policies["json.dumps_kwargs"] = {}  # the first view is the one that is shown, not the first by letter
+    template = environment.from_string(here.with_name("web.html").read_text(encoding="utf-8"))
     head = _STATIC_HEAD if static else ""
     return template.render(name=title, facts=facts, head=head, maps=read_script(), backend=backend)
 
