@@ -32,9 +32,13 @@ def change(root, edit):
     return root
 
 
-def gray_png(path, ids, bits):
-    """A gray PNG of 1, 2, 4 or 8 bits, as pypng and ImageMagick write it; Pillow itself writes 8."""
+def gray_png(path, ids, bits, kind=0):
+    """A gray PNG of 1, 2, 4 or 8 bits, as pypng and ImageMagick write it; Pillow itself writes 8.
+
+    Of another ``kind`` of PNG's, with ``ids`` of all channels one after another, it may have 16.
+    """
     height, width = ids.shape
+    width //= {0: 1, 2: 3, 4: 2, 6: 4}[kind]
     packed = b""
     for row in ids:
         text = "".join(f"{value:0{bits}b}" for value in row.tolist())
@@ -44,7 +48,7 @@ def gray_png(path, ids, bits):
     def chunk(kind, body):
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
-    header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0)
     content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(packed)) + chunk(b"IEND", b"")
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + content)
 
@@ -54,6 +58,32 @@ def test_gray_of_few_bits_keeps_its_ids(tmp_path, bits):
     ids = np.arange(5 * 7).reshape(5, 7) % min(2**bits, 6)
     gray_png(tmp_path / "m.png", ids, bits)
     assert SIX.read(tmp_path / "m.png").tolist() == ids.tolist()
+
+
+@pytest.mark.parametrize("kind", [2, 4, 6])
+def test_channels_of_16_bits_are_refused(tmp_path, kind):
+    gray_png(tmp_path / "m.png", np.arange(5 * 12).reshape(5, 12) % 6, 16, kind)
+    with pytest.raises(DataError, match=r"m\.png has 16 bits a channel"):
+        SIX.read(tmp_path / "m.png")
+
+
+@pytest.mark.parametrize("planes", ["contig", "separate"])
+def test_channels_of_16_bits_in_tiff_are_refused(tmp_path, planes):
+    tifffile = pytest.importorskip("tifffile", reason="writes TIFF of 16 bits")
+    pixels = np.ones((3, 4, 5) if planes == "separate" else (4, 5, 3), np.uint16)
+    tifffile.imwrite(tmp_path / "m.tif", pixels, photometric="rgb", planarconfig=planes)
+    with pytest.raises(DataError, match=r"m\.tif has 16 bits a channel"):
+        SIX.read(tmp_path / "m.tif")
+
+
+def test_values_that_are_shares_of_white_are_refused(tmp_path):
+    for head, right in ((b"P5 3 1 255\n", True), (b"P5 3 1 5\n", False)):
+        (tmp_path / "m.pgm").write_bytes(head + bytes([0, 1, 5]))
+        if right:
+            assert SIX.read(tmp_path / "m.pgm").tolist() == [[0, 1, 5]]
+        else:
+            with pytest.raises(DataError, match=r"m\.pgm has values of which 5 is white"):
+                SIX.read(tmp_path / "m.pgm")
 
 
 @pytest.mark.parametrize("bits", [2, 4])

@@ -84,6 +84,8 @@ class Coding:
                 raise DataError(f"{path} is a {kind}, of a kind that keeps no exact values; save masks as PNG")
             if (number := num_pages(image)) > 1:
                 raise DataError(f"{path} has {number} pages; save the one that is the mask by itself")
+            if changed := _changed(image):
+                raise DataError(f"{path} {changed}, which is not read exactly; save masks as PNG of one channel")
             bits = _bits(path, image)
             if bits > 8 and len(image.getbands()) > 1:
                 raise DataError(f"{path} has channels of {bits} bits, which are not read; save it with 8, or in gray")
@@ -172,6 +174,17 @@ def _codec(content: bytes) -> bytes:
         size = int.from_bytes(content[place + 4 : place + 8], "little")
         place += 8 + size + size % 2
     return content[place : place + 4]
+
+
+def _changed(image: Image.Image) -> str:
+    """Say why Pillow gives other values than are in the file; empty: it does not."""
+    depths = getattr(image, "tag_v2", {}).get(258, ()) if image.format == "TIFF" else ()
+    codec, *_, values = image.tile[0] if image.tile else ("", "")
+    largest = values[-1] if image.format == "PPM" and codec.startswith("ppm") and isinstance(values, tuple) else 255
+    deep = max(depths, default=8) > 8 or ";16" in str(image.tile) or largest > 255
+    if deep and len(image.getbands()) > 1:
+        return "has 16 bits a channel"
+    return "" if largest in (255, 65535) else f"has values of which {largest} is white"
 
 
 def _bits(path: Path, image: Image.Image) -> int:
