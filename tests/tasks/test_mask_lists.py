@@ -140,10 +140,27 @@ def test_paths_may_be_relative_or_absolute(tmp_path, monkeypatch):
         assert "not used" not in str(data(".", images=images))
 
 
-@pytest.mark.parametrize("text", ["id,name\n0,sky\n1,grass\n2,brick\n", "classes\n1 sky\n2 grass\n3 brick\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "id,name\n0,sky\n1,grass\n2,brick\n",
+        "classes\n1 sky\n2 grass\n3 brick\n",
+        "name\nsky\ngrass\nbrick\n",
+        "Class Names:\nsky\ngrass\nbrick\n",
+        "class_name\nsky\ngrass\nbrick\n",
+        "4\nsky\ngrass\nbrick\n",
+        "3\n0 sky\n1 grass\n2 brick\n",
+    ],
+)
 def test_a_heading_is_no_class(tmp_path, text):
     with pytest.raises(DataError, match=r"classes\.txt: line 1 seems to be a heading"):
         read_classes(write(tmp_path / "classes.txt", text))
+
+
+@pytest.mark.parametrize("text", ["3\nsky\ngrass\nbrick\n", "3\n0 sky\n1 grass\n2 brick", "names: [sky, grass, brick]"])
+def test_a_count_above_names_is_no_class(tmp_path, text):
+    assert read_classes(write(tmp_path / "classes.txt", text)).classes == CLASSES
+    assert tuple(names.read(tmp_path / "classes.txt").names.values()) == CLASSES
 
 
 @pytest.mark.parametrize(
@@ -156,7 +173,7 @@ def test_numbers_behind_names(tmp_path, text):
 
 
 def test_names_that_look_like_numbers_and_marks(tmp_path):
-    for names in (("#1", "#2"), ("#1",), ("sedan", "2 doors", "4 doors"), ("class 1", "class 0")):
+    for names in (("#1", "#2"), ("#1",), ("sedan", "2 doors", "4 doors"), ("class 1", "class 0"), ("2", "1", "a")):
         assert read_classes(write(tmp_path / "classes.txt", "\n".join(names))).classes == names
 
 

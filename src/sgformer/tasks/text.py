@@ -13,7 +13,6 @@ import yaml
 from .errors import DataError
 
 _FLOAT = re.compile(r"[-+]?\d+\.?\d*(e[-+]?\d+)?", re.ASCII)
-_HEADINGS = {"name", "names", "class", "classes", "class_name", "class name", "label", "labels"}
 # How CVAT's labelmap.txt begins.
 _HEAD = "# label:"
 # How lists of colours may begin, and forms of their lines.
@@ -25,6 +24,8 @@ _COLOURED = (
 )
 # What lines of JSON, YAML and programs look like, and names do not.
 _STRUCTURE = re.compile(r"([\[{]|- |---$|\w+\s*=\s*[\[({]|(names|classes|categories|id2label|label2id)\s*:)|.*[\[{(]$")
+# Headings of lists, without blanks.
+_HEADING = re.compile(r"(class|label|category)?names?|class(es)?|labels?|category|categories")
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -61,8 +62,8 @@ def read_names(path: Path) -> list[str]:
     of names to numbers, by itself or under ``names``, ``classes``, ``categories``, ``id2label`` or ``label2id``.
 
     Raises:
-        DataError: A line before the last name is empty, or seems to be a comment, or a heading above numbers. Some
-            tools count it, others pass it over. Or there is structure that is nothing of the above.
+        DataError: A line before the last name is empty, or seems to be a comment or a heading. Some tools count it,
+            others pass it over. Or there is structure that is nothing of the above.
     """
     if path.suffix.lower() in (".json", ".yaml", ".yml") or any(map(_STRUCTURE.match, read_lines(path))):
         return _structured_names(path)
@@ -74,7 +75,10 @@ def read_names(path: Path) -> list[str]:
             what = "seems to be a comment" if line else "is empty"
             raise DataError(f"{path}: line {number} {what}, and ids are the numbers of lines; remove or rename it")
     if _is_heading(lines):
-        raise DataError(f"{path}: line 1 seems to be a heading, and ids are the numbers of lines; remove or rename it")
+        raise DataError(
+            f"{path}: line 1 seems to be a heading, and ids are the numbers of lines; remove or rename "
+            "it, or write all as `names: [a, b]`"
+        )
     return lines
 
 
@@ -102,11 +106,12 @@ def _structured_names(path: Path) -> list[str]:
 
 
 def _is_heading(lines: list[str]) -> bool:
-    """Whether the first line is no name, or has no number above names that have numbers from 0 or 1 on."""
+    """Whether the first line is a usual one or a number alone, or has none above names with numbers from 0 or 1 on."""
+    words, *others = (re.sub(r"[\s_-]|:$", "", line).casefold() for line in lines)
+    if others and (_HEADING.fullmatch(words) or (words.isdecimal() and not any(map(str.isdecimal, others)))):
+        return True
     numbers = [number for number, _ in split_numbers(lines[1:])]
     counted = len(numbers) > 1 and numbers in ([*range(len(numbers))], [*range(1, len(numbers) + 1)])
-    if lines[0].lower().rstrip(":") in _HEADINGS or (lines[0] == str(len(lines) - 1) and not lines[-1].isdigit()):
-        return True
     return counted and not split_numbers(lines[:1])
 
 
