@@ -40,6 +40,26 @@ def test_entries_that_are_not_used_are_named(root):
     assert "train: objects with entries that are not used (isgroupof, keypoints, score): 2" in str(read(root))
 
 
+@pytest.mark.parametrize(("by", "category", "is_noted"), [(1, 1, True), (1, 2, True), (0, 2, False), (2, 1, False)])
+def test_objects_of_two_annotators(root, by, category, is_noted):
+    def edit(content):
+        x, *rest = content["annotations"][0]["bbox"]
+        again = {"id": 99, "category_id": category, "bbox": [x + by, *rest], "segmentation": []}
+        content["annotations"].append(content["annotations"][0] | again)
+
+    change(root, edit)
+    assert (
+        "nearly those of others, all kept; are they of several annotators?: 1" in str(read(root, masks=False))
+    ) == is_noted
+
+
+def test_objects_that_have_left_their_image(root):
+    change(root, first(attributes={"outside": True}))
+    assert str(read(root)) == PLAIN + ". train: objects marked outside, taken as others: 1"
+    change(root, first(attributes={"outside": False}))
+    assert str(read(root)) == PLAIN
+
+
 def test_objects_of_two_images_of_one_id(root):
     change(root, lambda content: content["images"][2].update(id=1))
     with pytest.raises(DataError, match=r"1 \(train/2\.jpg\): another image has this id.*1 \(train/0\.jpg\)"):

@@ -190,7 +190,17 @@ def test_an_empty_line_between_names_is_named(root):
         read(root, "yolo", **of_file("classes.txt"))
 
 
-@pytest.mark.parametrize("file", ["classes.txt", "labels/train/classes.txt", "notes.json", "labels/obj.names"])
+@pytest.mark.parametrize(
+    "file",
+    [
+        "classes.txt",
+        "labels/train/classes.txt",
+        "images/classes.txt",
+        "images/val/classes.txt",
+        "notes.json",
+        "labels/obj.names",
+    ],
+)
 def test_lists_of_names_that_contradict_each_other(root, file):
     for names in (["red", "blue", "green"], ["blue", "red"]):
         rows = [{"id": number, "name": name} for number, name in enumerate(names)]
@@ -340,6 +350,12 @@ def test_objects_that_are_marked(root):
     content = f"<name>red</name>{BOX}<deleted>1</deleted><difficult>1</difficult>"
     said = str(read_object(root, content))
     assert "objects marked difficult, taken as others: 4; objects marked deleted, taken as others: 4" in said
+
+
+def test_what_an_xml_file_says_of_its_image(root):
+    said = "</object><deleted>1</deleted><split>test</split><tags><tag>night</tag></tags><folder>x</folder><object>"
+    note = "images with entries that are not used (deleted, split, tags): 4. val: "
+    assert note in str(read_object(root, f"<name>red</name>{BOX}{said}<name>blue</name>{BOX}"))
 
 
 def test_shares_in_place_of_pixels_leave_nothing(root):

@@ -1,5 +1,6 @@
 """Lists of classes for masks, as tools and people write them; and what lies beside images and masks."""
 
+import shutil
 import unicodedata
 
 import numpy as np
@@ -111,6 +112,15 @@ def test_ids_in_quotes(tmp_path):
     coding = read_mapping(write(tmp_path / "map.json", '{"classes": {"background": "0", "cat": ["1", "255"]}}'))
     Image.fromarray(np.array([[0, 1, 255]], np.uint8)).save(tmp_path / "m.png")
     assert coding.read(tmp_path / "m.png").tolist() == [[0, 1, 1]]
+
+
+def test_images_are_no_masks(tmp_path):
+    root = make_mask_folders(tmp_path)
+    with pytest.raises(DataError, match=r"annotations/train has images and masks by --data\.images and --data\.masks"):
+        data(root, images="annotations/{split}")
+    shutil.copy(root / "annotations/train/1.png", root / "images/train/1.png")
+    with pytest.raises(DataError, match=r"1\.png is the same file as its image"):
+        data(root)
 
 
 def test_accents_of_a_mac(tmp_path):

@@ -235,6 +235,7 @@ def check(
             notes[VANISHED] += int((~left).sum())
             image = image.only(left)
         images.append(image)
+    doubts.note_overlaps(((image.boxes[~image.crowds], image.labels[~image.crowds]) for image in images), notes)
     doubts.note_scale([image.boxes for image in images], [image.size for image in images], notes)
     if found and faults == "error":
         raise DataError(f"{source.path}: {first(found)}. Mend them, or set --data.invalid drop")

@@ -1,13 +1,17 @@
 """Doubts about annotations that are no faults of their own: noted, or read as they must be meant."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import median
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torchvision.ops import box_iou
 
 from .checks import AREAS, ObjectRow
+
+OVERLAP = 0.9  # intersection over union from which on two boxes may be meant as one
 
 
 def note_corners(objects: Sequence[ObjectRow], notes: Counter[str]) -> None:
@@ -42,6 +46,20 @@ def take_areas(objects: dict[int | str, list[ObjectRow]], notes: Counter[str]) -
         notes[AREAS] += len(rows)
         for image_id, some in objects.items():
             objects[image_id] = [one._replace(area=one.box[2] * one.box[3]) for one in some]
+
+
+def note_overlaps(images: Iterable[tuple[NDArray[np.float32], NDArray[np.int64]]], notes: Counter[str]) -> None:
+    """Say how many objects, boxes and labels of an image, share nearly all with one before, as of two annotators.
+
+    Boxes at the very same place with different labels are told elsewhere.
+    """
+    for boxes, labels in images:
+        edges = torch.from_numpy(boxes)
+        near = (box_iou(edges, edges) >= OVERLAP).tril(-1).numpy()
+        near &= (boxes[:, None] != boxes).any(-1) | (labels[:, None] == labels)
+        notes["objects whose boxes are nearly those of others, all kept; are they of several annotators?"] += int(
+            near.any(1).sum()
+        )
 
 
 def note_crowds(objects: Sequence[ObjectRow], notes: Counter[str]) -> None:

@@ -88,11 +88,11 @@ class _Loader(yaml.BaseLoader):
         return super().construct_mapping(node, deep)
 
 
-def compare(about: Names, root: Path, labels: Collection[Path], notes: Counter[str]) -> list[str]:
-    """Note where a file beside the one with the names, beside labels or above them, gives another name to a class."""
+def compare(about: Names, root: Path, folders: Collection[Path], notes: Counter[str]) -> list[str]:
+    """Note where a file beside the one with the names, in folders or above them, gives another name to a class."""
     faults = []
-    above = (parent for folder in labels for parent in folder.parents if parent.is_relative_to(root))
-    files = (folder / name for folder in dict.fromkeys([root, *above, *labels]) for name in LISTS)
+    above = (parent for folder in folders for parent in folder.parents if parent.is_relative_to(root))
+    files = (folder / name for folder in dict.fromkeys([root, *above, *folders]) for name in LISTS)
     for file in files:
         if file == about.path or not file.is_file():
             continue

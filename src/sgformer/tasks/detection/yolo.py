@@ -79,8 +79,12 @@ def read(root: Path, split: str, *, images: str | None, names: str) -> Content:
         "annotations": [],
         "categories": [{"id": number, "name": name} for number, name in about.names.items()],
     }
-    folders = dict.fromkeys([*labels.values(), *(_label(path, root).parent for path in files)])
-    if contradictions := names_of.compare(about, root, folders, notes):
+    beside = [
+        *labels,
+        *labels.values(),
+        *chain.from_iterable((_label(path, root).parent, path.parent) for path in files),
+    ]
+    if contradictions := names_of.compare(about, root, dict.fromkeys(beside), notes):
         raise DataError(f"{about.path}: {contradictions[0]}")
     faults: list[str] = []
     named: dict[Path, Path] = {}

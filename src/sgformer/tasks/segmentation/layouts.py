@@ -1,5 +1,6 @@
 """Where images and masks lie: plain folders, ADE20K as released, Cityscapes as released."""
 
+import filecmp
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -96,6 +97,10 @@ class Layout:
             root / self.masks.format(split=name),
         )
         together = image_folder == mask_folder
+        if together and self.mask_ending == self.image_ending:
+            raise DataError(
+                f"{image_folder} has images and masks by --data.images and --data.masks; name that of the masks"
+            )
         beside = self.mask_ending if together else ""
         above = [folder.parent for folder in (image_folder, mask_folder) if folder != root]
         known = self._check_lists(root, image_folder, mask_folder, *above)
@@ -287,6 +292,8 @@ def check(samples: list[Sample], coding: Coding, preprocessing: Preprocessing) -
                 f"is {mask.shape[0]}x{mask.shape[1]} pixels and its image {sample.image} "
                 f"{size[0]}x{size[1]}; they must be of the same size"
             ), []
+        if np.ptp(mask) and filecmp.cmp(sample.image, sample.mask, shallow=False):
+            return f"is the same file as its image {sample.image}; copy the mask", []
         counts = np.bincount(mask.ravel(), minlength=IGNORE + 1)
         notes = ["masks are turned as the EXIF data of their images say"] * turned
         return np.append(counts[: len(coding.classes)], counts[IGNORE]), notes + [f"images are {what}" for what in odd]
