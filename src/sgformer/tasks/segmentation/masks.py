@@ -179,9 +179,10 @@ def _codec(content: bytes) -> bytes:
 def _changed(image: Image.Image) -> str:
     """Say why Pillow gives other values than are in the file; empty: it does not."""
     depths = getattr(image, "tag_v2", {}).get(258, ()) if image.format == "TIFF" else ()
-    codec, *_, values = image.tile[0] if image.tile else ("", "")
+    tiles = getattr(image, "tile", [])
+    codec, *_, values = tiles[0] if tiles else ("", "")
     largest = values[-1] if image.format == "PPM" and codec.startswith("ppm") and isinstance(values, tuple) else 255
-    deep = max(depths, default=8) > 8 or ";16" in str(image.tile) or largest > 255
+    deep = max(depths, default=8) > 8 or ";16" in str(tiles) or largest > 255
     if deep and len(image.getbands()) > 1:
         return "has 16 bits a channel"
     return "" if largest in (255, 65535) else f"has values of which {largest} is white"
