@@ -354,7 +354,7 @@ def test_objects_that_are_marked(root):
 
 def test_what_an_xml_file_says_of_its_image(root):
     said = "</object><deleted>1</deleted><split>test</split><tags><tag>night</tag></tags><folder>x</folder><object>"
-    note = "images with entries that are not used (deleted, split, tags): 4. val: "
+    note = "images with entries that are not used (deleted, split, tags): 4"
     assert note in str(read_object(root, f"<name>red</name>{BOX}{said}<name>blue</name>{BOX}"))
 
 
