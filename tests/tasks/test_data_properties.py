@@ -91,7 +91,7 @@ def told(text, what):
 
 
 def numbers(text):
-    (found,) = re.findall(r"classes, ([\d +]+) images", text)
+    (found,) = re.findall(r"classes \(.*?\), ([\d +]+) images", text)
     return [int(number) for number in found.split(" + ")]
 
 

@@ -74,12 +74,12 @@ def classes(root, **kwargs):
 
 def test_class_folders(tmp_path):
     root = make_class_folders(tmp_path / "set", num_train=2, num_val=1)
-    assert str(classes(root)) == "3 classes, 6 + 3 images"
+    assert str(classes(root)) == "3 classes (blue 2, green 2, red 2), 6 + 3 images"
     fill(root / "train" / "red", tmp_path / "elsewhere")
     for name in ("train/@eaDir/x.png", "train/red/y.heif", "train/stray.png", "test/red/x.png"):
         make_image(root / name)
     text = str(classes(root))
-    assert text.startswith("3 classes, 8 + 3 images")
+    assert text.startswith("3 classes (blue 2, green 2, red 4), 8 + 3 images")
     for words in (
         "2 .heic",
         "1 .heif",
@@ -108,7 +108,7 @@ def test_mask_folders(tmp_path):
         make_image(root / name)
     options = MaskOptions(root=str(root), image_size=32)
     text = str(SegmentationData(options, PREPROCESSING))
-    assert text.startswith("3 classes, 6 + 3 images")
+    assert text.startswith("3 classes (sky, grass, brick), 6 + 3 images")
     assert "images/train: 1 .heic (convert" in text
     assert "annotations/train: 1 .json" in text
     for path in (root / "images/val").glob("*.png"):

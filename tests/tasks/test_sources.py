@@ -162,7 +162,7 @@ def test_a_list_may_repeat_itself(root, tmp_path):
     (tmp_path / "twice.csv").write_text("\n".join(["path,label", *rows, rows[0]]))
     table = str(tmp_path / "twice.csv")
     text = str(module(source="list", train_list=table, val_list=table))
-    assert text.startswith("3 classes, 13 + 13 images; 1 rows of")
+    assert text.startswith("3 classes (blue 5, green 4, red 4), 13 + 13 images; 1 rows of")
     assert "12 images are in training and in validation" in text
 
 

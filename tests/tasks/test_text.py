@@ -9,7 +9,7 @@ from sgformer.tasks.classification import sources
 from sgformer.tasks.detection import names
 from sgformer.tasks.errors import DataError
 from sgformer.tasks.segmentation.mapping import read_classes, read_mapping
-from sgformer.tasks.text import read_lines, read_names, read_text
+from sgformer.tasks.text import enumerate_names, read_lines, read_names, read_text
 
 TEXT = "red\nbläu 蓝\n"
 
@@ -108,3 +108,8 @@ def test_structure_that_is_no_list_of_classes_is_named(tmp_path, text):
     path.write_text(text)
     with pytest.raises(DataError, match=r"classes\.txt .*write a list of names"):
         read_names(path)
+
+
+def test_names_are_told_in_order():
+    assert enumerate_names(["b", "a"], [3, 0]) == "2 classes (b 3, a 0)"
+    assert enumerate_names([str(i) for i in range(11)]) == "11 classes (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ...)"

@@ -24,7 +24,7 @@ def test_columns_and_labels_of_a_table(tmp_path):
             (root / f"{split}.csv").write_text("\n".join([head, *rows]) + "\n")
 
     write("path,label,id", ",7")
-    assert said(root, source="list", **tables) == "3 classes, 6 + 6 images"
+    assert said(root, source="list", **tables) == "3 classes (blue 2, green 2, red 2), 6 + 6 images"
     write("path,label,split,fold", ",test,3")
     assert f"columns of {root / 'train.csv'} not used: fold, split" in said(root, source="list", **tables)
     for label in ('"{""choices"": [""red"", ""blue""]}"', "['red']"):

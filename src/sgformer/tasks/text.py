@@ -122,6 +122,12 @@ def num_alike(names: Iterable[str]) -> int:
     return sum(count for count in alike.values() if count > 1)
 
 
+def enumerate_names(names: Sequence[str], counts: Sequence[int] = ()) -> str:
+    """How many classes there are, and the first of their names in order, with how much there is of each."""
+    told = [" ".join(map(str, pair)) for pair in zip(names, *([counts] if len(counts) else []), strict=True)]
+    return f"{len(told)} classes ({', '.join(told[:10] + ['...'] * (len(told) > 10))})"
+
+
 def heads(names: Sequence[str]) -> str:
     """A note where the first of several names seems to be a heading, as the others begin otherwise; else nothing."""
     marked = [name.startswith("#") for name in names]

@@ -20,7 +20,7 @@ from ..folders import Split, describe_leftovers, find_copies, leftovers
 from ..images import ImageError, ImageLike, Preprocessing, find_odd
 from ..loading import Unreadable, epoch_to_come, share, suitable_workers
 from ..task import Data
-from ..text import doubtful_names, read_names
+from ..text import doubtful_names, enumerate_names, read_names
 from . import sources
 from .augment import image_transform
 from .options import DataOptions, SourceOptions
@@ -234,7 +234,9 @@ class ClassificationData(PreparedData):
     def __str__(self) -> str:
         counts = [str(len(samples.items)) for samples in self.samples.values()]
         notes = "".join(f"; {note}" for note in self.notes)
-        return f"{len(self.classes)} classes, {' + '.join(counts) or self.options.num_train} images{notes}"
+        listed = "train" in self.samples and isinstance(self.samples["train"].items, list)
+        told = enumerate_names(self.classes, self.class_counts() if listed else ())
+        return f"{told}, {' + '.join(counts) or self.options.num_train} images{notes}"
 
     def files(self, split: Split) -> list[Any]:
         """Images of a split, to be measured."""

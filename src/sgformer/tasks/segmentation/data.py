@@ -23,7 +23,7 @@ from ..folders import Split, find_copies, look_through
 from ..images import ImageError, Preprocessing
 from ..loading import Unreadable, collate_listed, collate_readable
 from ..task import Data
-from ..text import doubtful_names
+from ..text import doubtful_names, enumerate_names
 from .augment import Augment
 from .layouts import Layout, Sample, ade20k, check, cityscapes, folders, num_rearranged, read_mask
 from .masks import IGNORE, Coding
@@ -176,7 +176,7 @@ class SegmentationData(Data):
         counts = [len(self.images(split)) for split in (self.samples or ("train", "val"))]  # pyright: ignore
         dropped = f", {len(self.dropped)} dropped" if self.dropped else ""
         notes = "".join(f"; {note}" for note in self.notes)
-        return f"{len(self.classes)} classes, {' + '.join(map(str, counts))} images{dropped}{notes}"
+        return f"{enumerate_names(self.classes)}, {' + '.join(map(str, counts))} images{dropped}{notes}"
 
     def _of_others(self, layout: Layout, root: Path) -> set[Path]:
         """The images of a split that is not read."""
