@@ -167,12 +167,6 @@ def test_a_heading_is_no_class(tmp_path, text):
         read_classes(write(tmp_path / "classes.txt", text))
 
 
-@pytest.mark.parametrize("text", ["3\nsky\ngrass\nbrick\n", "3\n0 sky\n1 grass\n2 brick", "names: [sky, grass, brick]"])
-def test_a_count_above_names_is_no_class(tmp_path, text):
-    assert read_classes(write(tmp_path / "classes.txt", text)).classes == CLASSES
-    assert tuple(names.read(tmp_path / "classes.txt").names.values()) == CLASSES
-
-
 @pytest.mark.parametrize(
     "text", ["sky: 0\ngrass: 1\nbrick: 2\n", "sky,0\ngrass,1\nbrick,2", "sky\t0\ngrass=1\nbrick;2"]
 )

@@ -84,8 +84,8 @@ class Coding:
                 raise DataError(f"{path} is a {kind}, of a kind that keeps no exact values; save masks as PNG")
             if (number := num_pages(image)) > 1:
                 raise DataError(f"{path} has {number} pages; save the one that is the mask by itself")
-            if changed := _changed(image):
-                raise DataError(f"{path} {changed}, which is not read exactly; save masks as PNG of one channel")
+            if (white := _white(image)) != 255:
+                raise DataError(f"{path} has {white} as white, and values are not read as shares of it; save it as PNG")
             bits = _bits(path, image)
             if bits > 8 and len(image.getbands()) > 1:
                 raise DataError(f"{path} has channels of {bits} bits, which are not read; save it with 8, or in gray")
@@ -176,16 +176,12 @@ def _codec(content: bytes) -> bytes:
     return content[place : place + 4]
 
 
-def _changed(image: Image.Image) -> str:
-    """Say why Pillow gives other values than are in the file; empty: it does not."""
-    depths = getattr(image, "tag_v2", {}).get(258, ()) if image.format == "TIFF" else ()
+def _white(image: Image.Image) -> int:
+    """The value of white in a file of PPM's kind, whose values Pillow spreads over 0 to 255 or 65535; else 255."""
     tiles = getattr(image, "tile", [])
     codec, *_, values = tiles[0] if tiles else ("", "")
-    largest = values[-1] if image.format == "PPM" and codec.startswith("ppm") and isinstance(values, tuple) else 255
-    deep = max(depths, default=8) > 8 or ";16" in str(tiles) or largest > 255
-    if deep and len(image.getbands()) > 1:
-        return "has 16 bits a channel"
-    return "" if largest in (255, 65535) else f"has values of which {largest} is white"
+    spread = image.format == "PPM" and codec.startswith("ppm") and isinstance(values, tuple)
+    return values[-1] if spread and not (values[-1] == 65535 and image.mode == "I") else 255
 
 
 def _bits(path: Path, image: Image.Image) -> int:
