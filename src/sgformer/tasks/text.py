@@ -123,7 +123,7 @@ def num_alike(names: Iterable[str]) -> int:
 
 
 def enumerate_names(names: Sequence[str], counts: Sequence[int] = ()) -> str:
-    """Say how many classes there are, and the first of their names in order, with their counts where these are given."""
+    """Say how many classes there are, and the first of their names in order, with their counts if given."""
     told = [" ".join(map(str, pair)) for pair in zip(names, *([counts] if len(counts) else []), strict=True)]
     return f"{len(told)} classes ({', '.join(told[:10] + ['...'] * (len(told) > 10))})"
 
