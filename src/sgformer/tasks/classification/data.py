@@ -235,7 +235,7 @@ class ClassificationData(PreparedData):
         counts = [str(len(samples.items)) for samples in self.samples.values()]
         notes = "".join(f"; {note}" for note in self.notes)
         listed = "train" in self.samples and isinstance(self.samples["train"].items, list)
-        told = enumerate_names(self.classes, self.class_counts() if listed else ())
+        told = enumerate_names(self.classes, self.class_counts().tolist() if listed else [])
         return f"{told}, {' + '.join(counts) or self.options.num_train} images{notes}"
 
     def files(self, split: Split) -> list[Any]:

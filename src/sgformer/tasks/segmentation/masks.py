@@ -179,9 +179,10 @@ def _codec(content: bytes) -> bytes:
 def _white(image: Image.Image) -> int:
     """The value of white in a file of PPM's kind, whose values Pillow spreads over 0 to 255 or 65535; else 255."""
     tiles = getattr(image, "tile", [])
-    codec, *_, values = tiles[0] if tiles else ("", "")
-    spread = image.format == "PPM" and codec.startswith("ppm") and isinstance(values, tuple)
-    return values[-1] if spread and not (values[-1] == 65535 and image.mode == "I") else 255
+    if image.format != "PPM" or not tiles or not str(tiles[0][0]).startswith("ppm"):
+        return 255
+    white = tiles[0][3][-1] if isinstance(tiles[0][3], tuple) else 255
+    return 255 if white == 65535 and image.mode == "I" else int(white)
 
 
 def _bits(path: Path, image: Image.Image) -> int:
