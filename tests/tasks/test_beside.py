@@ -161,7 +161,7 @@ def test_colours_of_the_other_split_have_to_agree(tmp_path):
         for kind in ("images", "SegmentationClass"):
             (tmp_path / split / kind).mkdir(parents=True)
         pixels = np.array([[*colours.values()]], np.uint8)
-        Image.fromarray(pixels + (split == "val")).save(tmp_path / split / "images" / "0.png")
+        Image.fromarray(pixels + 1 + (split == "val")).save(tmp_path / split / "images" / "0.png")
         Image.fromarray(pixels).save(tmp_path / split / "SegmentationClass" / "0.png")
     head = "# label:color_rgb:parts:actions\n"
     mapping = write(tmp_path / "train" / "labelmap.txt", head + "sky:9,9,200::\ngrass:9,200,9::\n")

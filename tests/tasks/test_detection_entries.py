@@ -43,8 +43,8 @@ def test_entries_that_are_not_used_are_named(root):
 @pytest.mark.parametrize(("by", "category", "is_noted"), [(1, 1, True), (1, 2, True), (0, 2, False), (2, 1, False)])
 def test_objects_of_two_annotators(root, by, category, is_noted):
     def edit(content):
-        x, *rest = content["annotations"][0]["bbox"]
-        again = {"id": 99, "category_id": category, "bbox": [x + by, *rest], "segmentation": []}
+        x, y, *rest = content["annotations"][0]["bbox"]
+        again = {"id": 99, "category_id": category, "bbox": [x + by, y + by, *rest], "segmentation": []}
         content["annotations"].append(content["annotations"][0] | again)
 
     change(root, edit)
