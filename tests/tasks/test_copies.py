@@ -34,10 +34,10 @@ def test_files_of_one_size_are_told_apart(tmp_path, monkeypatch):
         path.write_bytes(content)
     (link := tmp_path / "link").hardlink_to(paths[2])
     (other := tmp_path / "middle").write_bytes(b"a" + middle[:4500] + b"c" + middle[4501:])
-    assert folders.find_copies([*paths, other], [link, paths[4]], "xyzzzzzzz") == (2, 1, 1)
-    assert folders.find_copies([*paths, paths[0], tmp_path / "missing"]) == (0, 1, 0)
+    assert folders.find_copies([*paths, other], [link, paths[4]], "xyzzzzzzz") == (2, 1, 1, 0)
+    assert folders.find_copies([*paths, paths[0], tmp_path / "missing"]) == (0, 1, 0, 0)
     monkeypatch.setattr(folders, "LARGEST", 3)
-    assert folders.find_copies(paths, [link]) == (1, 0, 0)
+    assert folders.find_copies(paths, [link]) == (1, 0, 0, 0)
 
 
 def test_copies_of_classes(tmp_path):

@@ -10,6 +10,7 @@ from sgformer.tasks.classification import sources
 from sgformer.tasks.classification.tables import read_table
 from sgformer.tasks.detection import coco, voc
 from sgformer.tasks.errors import DataError
+from sgformer.tasks.folders import find_copies
 from sgformer.tasks.segmentation.mapping import read_classes, read_mapping
 from sgformer.tasks.segmentation.masks import Coding
 from sgformer.tasks.text import read_names
@@ -158,3 +159,14 @@ def test_lists_of_colours(tmp_path, file, text):
         coding = read(tmp_path / file)
         assert coding.classes == ("background", "tall building")
         assert coding.colours == {(0, 0, 0): 0, (70, 70, 70): 1}
+
+
+def test_variants_of_one_source_are_counted(tmp_path):
+    for number, name in enumerate(
+        ("train/a_jpg.rf.1f.jpg", "val/a_jpg.rf.2c.jpg", "val/b_jpg.rf.3d.jpg", "val/a_jpg.png")
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(bytes(number))
+    found = find_copies(*(sorted((tmp_path / split).iterdir()) for split in ("train", "val")))
+    assert found.variants == 1
+    assert found.notes() == ["1 images of validation are variants of images in training, by their names before .rf."]

@@ -37,6 +37,7 @@ _JUNK |= {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
 _PAGES = re.compile(r"(readme|licen[sc]e)(\.\w+)*\.(txt|md|rst|html|pdf)", re.IGNORECASE)
 # Up to how many files copies, and what is not used, are looked for.
 LARGEST = 100_000
+VARIANTS = "variants of images in training, by their names before .rf."
 _THUMBNAILS = {"thumbnails", "thumbs", "_thumbs"}
 
 
@@ -113,13 +114,14 @@ class Copies(NamedTuple):
     shared: int  # in both splits
     inside: int  # copies of others within the first split
     unlike: int  # of these, those of another class
+    variants: int  # of the second split, made from a source that the first has, too, by Roboflow's names
 
     def notes(self) -> list[str]:
         """List what to say of them, a phrase each."""
         inside = f"{self.inside} images are copies of others" + f", {self.unlike} in another class" * (self.unlike > 0)
-        return [f"{self.shared} images are in training and in validation"] * (self.shared > 0) + [inside] * (
-            self.inside > 0
-        )
+        notes = [f"{self.shared} images are in training and in validation"] * (self.shared > 0)
+        notes += [f"{self.variants} images of validation are {VARIANTS}"] * (self.variants > 0)
+        return notes + [inside] * (self.inside > 0)
 
 
 def find_copies(first: Sequence[Path], second: Sequence[Path] = (), classes: Iterable[Any] = ()) -> Copies:
@@ -127,7 +129,13 @@ def find_copies(first: Sequence[Path], second: Sequence[Path] = (), classes: Ite
     same = alike([*first, *second])
     mine, classes = same[: len(first)], [*classes] or [0] * len(first)
     inside = len({*map(os.path.normpath, first)}) - len({*mine})
-    return Copies(len({*mine} & {*same[len(first) :]}), inside, len({*zip(mine, classes, strict=True)}) - len({*mine}))
+    shared, unlike = {*mine} & {*same[len(first) :]}, len({*zip(mine, classes, strict=True)}) - len({*mine})
+    made = {path.name.split(".rf.")[0] for path in first if ".rf." in path.name}
+    variants = sum(
+        ".rf." in path.name and path.name.split(".rf.")[0] in made and one not in shared
+        for path, one in zip(second, same[len(first) :], strict=True)
+    )
+    return Copies(len(shared), inside, unlike, variants)
 
 
 def alike(paths: Sequence[Path]) -> list[tuple[int, int]]:

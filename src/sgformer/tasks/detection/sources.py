@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import DataError
-from ..folders import Split, find_copies, find_file, is_junk, leftovers
+from ..folders import VARIANTS, Split, find_copies, find_file, is_junk, leftovers
 from . import coco, voc, yolo
 
 Format = Literal["coco", "yolo", "voc"]
@@ -111,6 +111,7 @@ def _note_files(root: Path, contents: list[coco.Content], found: dict[Split, coc
     notes = next(iter(found.values())).notes
     copies = find_copies(*images)
     notes.update({"images that are also in val": copies.shared} if copies.shared else {})
+    notes.update({f"images of val that are {VARIANTS}": copies.variants} if copies.variants else {})
     notes.update({"images that are copies of others": copies.inside} if copies.inside else {})
     used = [file for content in contents for file in (content.path, *content.used)]
     used += [
