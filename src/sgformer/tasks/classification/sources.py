@@ -88,6 +88,9 @@ def folders(root: Path, split: Split, suffixes: Collection[str] = SUFFIXES) -> S
         notes.append(f"the names in {root} are of other folders, such as {next(iter(names))}, and not used")
     elif listing.is_file() and (unlike := names.keys() ^ found.keys()):
         notes.append(f"{listing} and the folders differ; in one alone: {listed(unlike)}")
+    called = Counter(names[name] for name in found if name in names)
+    if alike := [name for name, count in called.items() if count > 1]:
+        notes.append(f"names that several classes have: {listed(alike)}")
     return Samples(tuple(found), items, names, tuple(notes))
 
 
@@ -128,11 +131,14 @@ def imagenet(root: Path, split: Split, val_labels: str | None, suffixes: Collect
     name, separated by a comma or blanks, as in Kaggle's ``LOC_val_solution.csv``; or the class alone, in the order of
     the sorted file names.
     """
-    if split == "train" or any(path.is_dir() for path in _entries(root / split)):
+    below = {path.name for path in _entries(root / split) if path.is_dir()}
+    if split == "train" or (below and not val_labels):
         return folders(root, split, suffixes)
     images, left_out = look_through(root / split, suffixes)
     notes = [f"left out of {split}: {describe_left_out(left_out)}"] if left_out else []
     classes = folders(root, "train", suffixes).classes if (root / "train").is_dir() else None
+    if below & set(classes or ()):
+        raise DataError(f"{root / split} has class folders, so {val_labels} is not read; leave --data.val_labels out")
     if val_labels is None:
         raise DataError(
             f"the images of {root / split} lie beside each other, without class folders; name the list of their "
