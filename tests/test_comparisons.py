@@ -16,6 +16,7 @@ from sgformer.engine import recipe
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import compare_backbones
+import comparison_page
 import training_results
 
 
@@ -28,7 +29,7 @@ def results(tmp_path, monkeypatch):
 
 def done(run, **metrics):
     """Pretends that a run reached these numbers."""
-    run.result.write_text(json.dumps({"epochs": [{"epoch": 1, **metrics}]}))
+    run.result.write_text(json.dumps({"epochs": [{"epoch": 1, "train_loss": 0.25, **metrics}]}))
 
 
 def test_every_run_has_a_recipe_and_a_name_of_its_own(results):
@@ -63,13 +64,18 @@ def test_the_other_seeds_take_the_better_learning_rate(results):
     others = [run for run in compare_backbones.planned() if run.seed > 0]
     assert {(run.table, run.backbone, run.rate) for run in others} == {("classification", "resnet10t", second)}
     done(others[0], val_top1=0.7)
-    assert "## Classification" in compare_backbones.page()
-    assert "## Detection" not in compare_backbones.page()
-    rows = compare_backbones.table("classification", {}).splitlines()[2:]
+    assert "## Classification" in comparison_page.page()
+    assert "## Detection" not in comparison_page.page()
+    rows = comparison_page.table("classification", {}).splitlines()[2:]
     assert len(rows) == 2
     assert "40.0% (one seed)" in rows[0]
     assert "(kept)" in rows[1]
-    assert "60.0% ± 14.1% (2 seeds)" in rows[1]
+    assert "60.0% ± 14.1% (2 seeds) | 0.25 |" in rows[1]
+    assert comparison_page.standing("classification") == ""
+    done(compare_backbones.Run("classification", "sgformer_t", first, 0), val_top1=0.65)
+    assert "reaches 65.0% (Top-1). In percentage points that is 5.0 ahead of `resnet10t`" in comparison_page.standing(
+        "classification"
+    )
 
 
 def test_a_run_that_fails_does_not_stop_the_others_and_none_is_done_twice(results, monkeypatch, tmp_path):

@@ -175,10 +175,15 @@ def test_where_nothing_can_be_evaluated_the_last_epoch_is_kept(tmp_path, capsys)
         evaluate(run, device="cpu")
 
 
-@pytest.mark.parametrize("key", ["heads.channels", "optim.lr", "data.augment.flip", "data.bands.mean"])
+@pytest.mark.parametrize("key", ["heads.channels", "optim.lr", "data.augment.flip"])
 def test_a_key_that_evaluation_does_not_follow_is_refused(run, key):
     with pytest.raises(ValueError, match=rf"--{key} is not followed"):
         evaluate(run, {key: 0.3}, device="cpu")
+
+
+def test_a_key_of_another_task_is_refused_in_evaluation(run):
+    with pytest.raises(ValueError, match=r"unknown recipe key 'data\.bands'"):
+        evaluate(run, {"data.bands.mean": 0.3}, device="cpu")
 
 
 def test_trained_weights_can_find_more_or_fewer(run, root, tmp_path):

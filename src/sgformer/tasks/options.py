@@ -147,7 +147,7 @@ class Recipe:
         for key in keys:
             name = key.removeprefix("data.")
             if {name, name.partition(".")[0]} & {*self.data.TRAINING}:
-                raise ValueError(f"--{key} is of training, and not followed in evaluation: leave it out")
+                raise ValueError(f"--{key} is not followed in evaluation, as it is of training; leave it out")
 
     @property
     def shortcut(self) -> Callable[..., tuple[dict[str, float], str]] | None:
