@@ -111,32 +111,6 @@ def test_imagenet_with_a_list_of_labels(root, tmp_path, style):
         module(source="imagenet", root=str(tmp_path), val_labels=str(labels))
 
 
-def test_imagenet_in_class_folders_refuses_a_list_of_labels(root, tmp_path):
-    labels = tmp_path / "labels.txt"
-    labels.write_text("a.png green\n")
-    module(source="imagenet", root=str(root))
-    with pytest.raises(DataError, match=r"class folders.*leave --data\.val_labels out"):
-        module(source="imagenet", root=str(root), val_labels=str(labels))
-
-
-def test_imagenet_with_its_validation_images_in_a_folder_that_is_no_class(root, tmp_path):
-    (tmp_path / "val" / "images").mkdir(parents=True)
-    (tmp_path / "train").symlink_to(root / "train")
-    lines = []
-    for i, (path, name) in enumerate(make_images(root, "val")):
-        (tmp_path / "val" / "images" / f"val_{i}.png").write_bytes(path.read_bytes())
-        lines.append(f"val_{i}.png\t{name}\t0\t0\t62\t62")
-    (tmp_path / "val" / "val_annotations.txt").write_text("\n".join(lines))
-    labels = str(tmp_path / "val" / "val_annotations.txt")
-    assert_right(module(source="imagenet", root=str(tmp_path), val_labels=labels))
-
-
-def test_names_that_two_classes_have_are_named(root):
-    names = sorted(path.name for path in (root / "train").iterdir())
-    (root / "classes.txt").write_text("\n".join(f"{name} bird" for name in names))
-    assert "names that several classes have: bird" in str(module(source="folders", root=str(root)))
-
-
 def test_lists(root, tmp_path):
     for split in ("train", "val"):
         rows = [f"{path.relative_to(root)},{name}" for path, name in make_images(root, split)]
