@@ -15,7 +15,6 @@ import csv
 import datetime
 import functools
 import json
-import re
 import statistics
 import sys
 import time
@@ -23,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import speed
 import timm
 import torch
 from torch import Tensor, nn
@@ -207,16 +207,6 @@ def table(name: str) -> str:
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines) + f"\n{note}\n"
 
 
-def tables() -> None:
-    """Fills the marks in the page."""
-    marks = r"<!-- deployed:(\w+) -->\n.*?<!-- /deployed:\1 -->"
-    text = PAGE.read_text(encoding="utf-8")
-    filled = re.sub(
-        marks, lambda m: f"<!-- deployed:{m[1]} -->\n{table(m[1])}<!-- /deployed:{m[1]} -->", text, flags=re.DOTALL
-    )
-    PAGE.write_text(filled, encoding="utf-8")
-
-
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["export", folder]:
@@ -226,6 +216,6 @@ if __name__ == "__main__":
         case ["int8"]:
             int8_times()
         case ["tables"]:
-            tables()
+            speed.fill(PAGE, "deployed", table)
         case _:
             sys.exit(__doc__)

@@ -12,6 +12,7 @@ import csv
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -113,14 +114,14 @@ def _protocol(path: Path) -> dict[str, Any]:
     return json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
 
 
-def tables() -> None:
-    """Fills all marks in the page."""
-    marks = r"<!-- speed:(\w+) -->\n.*?<!-- /speed:\1 -->"
-    text = PAGE.read_text(encoding="utf-8")
+def fill(page: Path, kind: str, table: Callable[[str], str]) -> None:
+    """Fills each mark `<!-- kind:NAME -->` of a page with the table of that name."""
+    marks = rf"<!-- {kind}:(\w+) -->\n.*?<!-- /{kind}:\1 -->"
+    text = page.read_text(encoding="utf-8")
     filled = re.sub(
-        marks, lambda m: f"<!-- speed:{m[1]} -->\n{table(m[1])}<!-- /speed:{m[1]} -->", text, flags=re.DOTALL
+        marks, lambda m: f"<!-- {kind}:{m[1]} -->\n{table(m[1])}<!-- /{kind}:{m[1]} -->", text, flags=re.DOTALL
     )
-    PAGE.write_text(filled, encoding="utf-8")
+    page.write_text(filled, encoding="utf-8")
 
 
 if __name__ == "__main__":
@@ -128,6 +129,6 @@ if __name__ == "__main__":
         for run in sys.argv[2:]:
             benchmark(**RUNS[run], out=RESULTS, label=run)
     elif sys.argv[1:] == ["tables"]:
-        tables()
+        fill(PAGE, "speed", table)
     else:
         sys.exit(f"{__doc__}\nnames: {', '.join(RUNS)}")

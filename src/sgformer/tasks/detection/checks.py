@@ -186,13 +186,8 @@ def _notes(said: dict[str, Any], box: tuple[float, ...], size: tuple[int, int]) 
     return notes
 
 
-MARKS = (
-    "ignore",
-    "ignored",
-    "difficult",
-    "deleted",
-    "outside",
-)  # of objects that tools leave out, and that are learned from here
+# Of objects that tools leave out, and that are learned from here.
+MARKS = ("ignore", "ignored", "difficult", "deleted", "outside")
 ANGLES = ("rotation", "angle", "theta", "orientation", "robndbox")
 # What else tools write about objects: what is read, what follows from it, and what is about the annotating.
 _READ = {"id", "image_id", "category_id", "bbox", "bndbox", "area", "iscrowd", "segmentation", "polygon", "name"}
