@@ -324,6 +324,7 @@ TASKS: dict[str, Task] = {
         budget=16,
         steps=1680,
         judged_every=336,
+        lr=1e-3,
     ),
     "digits16": _digits(16),
 }
