@@ -42,7 +42,11 @@ ARMS = (
     ("regions", "significance"),
     ("regions", "uniform"),
 )
-MORE_ARMS = (("ranking", "random"), ("regions", "random"))
+TAUGHT = ("taught", "significance")
+MORE_ARMS = (("ranking", "random"), ("regions", "random"), TAUGHT)
+# What three seeds left open: more of them, for the arms of the paper's merging.
+MORE_SEEDS = (3, 4, 5, 6, 7)
+MORE_SEEDS_OF = {"camvid": (ARMS[0], ARMS[1], MORE_ARMS[0])}
 # What is compared: the metric of the first arm less that of the second, seed by seed.
 DIFFERENCES = {
     "ranking: significance less uniform": (ARMS[0], ARMS[1]),
@@ -51,6 +55,7 @@ DIFFERENCES = {
     "uniform: regions less ranking": (ARMS[3], ARMS[1]),
     "ranking: significance less random": (ARMS[0], MORE_ARMS[0]),
     "regions: significance less random": (ARMS[2], MORE_ARMS[1]),
+    "ranking: taught by gradients less significance": (TAUGHT, ARMS[0]),
 }
 
 
@@ -75,12 +80,16 @@ class Run:
 
 
 def planned() -> Iterator[Run]:
-    """Every run: four arms of each task with a seed, then with the next one, and then random orders."""
+    """Every run: four arms of each task with a seed, then with the next one, then the other arms, then more seeds."""
     for arms in (ARMS, MORE_ARMS):
         for seed in SEEDS:
             for task in TASKS:
                 for merging, order in arms:
                     yield Run(task, merging, order, seed)
+    for seed in MORE_SEEDS:
+        for task, arms in MORE_SEEDS_OF.items():
+            for merging, order in arms:
+                yield Run(task, merging, order, seed)
 
 
 def train(run: Run, data: Path, *, steps: int | None = None) -> dict[str, Any]:
@@ -169,7 +178,7 @@ def value(run: Run, metric: str) -> float | None:
 
 def values(task: str, arm: tuple[str, str], metric: str) -> dict[int, float]:
     """The metric of an arm by seed, of the runs that are done."""
-    found = {seed: value(Run(task, *arm, seed), metric) for seed in SEEDS}
+    found = {seed: value(Run(task, *arm, seed), metric) for seed in (*SEEDS, *MORE_SEEDS)}
     return {seed: known for seed, known in found.items() if known is not None}
 
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import small_digits
+import taught
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -50,7 +51,11 @@ class Task:
     in_chans: ClassVar[int] = 3
 
     def backbone(self, merging: str) -> SGFormer:
-        """A backbone with random weights, whose merging begins with means of either kind."""
+        """A backbone with random weights, whose merging begins with means of either kind.
+
+        Args:
+            merging: `"ranking"`, `"regions"`, or `"taught"`, which is ranking by a map that gradients teach.
+        """
         model = SGFormer(
             in_chans=self.in_chans,
             num_classes=0,
@@ -59,12 +64,14 @@ class Task:
             num_heads=self.num_heads,
             mlp_ratio=2.0,
             token_budget=self.budget,
-            merging=merging,  # pyright: ignore
+            merging="regions" if merging == "regions" else "ranking",
         )
         for module in model.modules():
             if isinstance(module, SelfGuidedAttention):
                 for f in module.merge:
                     nn.init.constant_(f.weight, 1 / f.in_features)
+        if merging == "taught":
+            taught.teach(model)
         return model
 
     def build(self, merging: str) -> nn.Module:
