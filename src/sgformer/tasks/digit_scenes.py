@@ -19,10 +19,11 @@ Example:
 import importlib
 import math
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from types import ModuleType
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -141,6 +142,22 @@ class DigitScenes:
             masks.append(mask)
             labels.append(digit)
         return _scene(canvas, visible, labels)
+
+
+class Made:
+    """Samples of digit scenes, each made once, then kept in memory: what ``take`` gives of a `Scene`."""
+
+    def __init__(self, scenes: DigitScenes, take: Callable[[Scene], Any]) -> None:
+        self.scenes, self.take = scenes, take
+        self.made: dict[int, Any] = {}
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getitem__(self, index: int) -> Any:
+        if index not in self.made:
+            self.made[index] = self.take(self.scenes[index])
+        return self.made[index]
 
 
 def _scene(canvas: NDArray[np.uint8], masks: NDArray[np.bool_], labels: list[int]) -> Scene:

@@ -24,6 +24,9 @@ from .folders import SUFFIXES
 MAX_PIXELS = 200_000_000
 MAX_PIXELS_SETTING = "SGFORMER_MAX_PIXELS"
 
+# What errors call images that are no files.
+NAMELESS = frozenset({"image", "array", "bytes"})
+
 ImageLike = str | os.PathLike | bytes | Image.Image | np.ndarray
 
 # Pillow's own limit is a global, and lower than ours; it is lifted while a header is read.

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, default_collate
 
 from ..engine import devices
-from ..engine.sampling import EpochSampler, TrainLoader
+from ..engine.sampling import Draw, EpochSampler, TrainLoader, drawn
 from .errors import DataError
 from .folders import Split
+from .images import NAMELESS, ImageError
 
 
 class Unreadable(NamedTuple):
@@ -27,6 +28,31 @@ class Batch(NamedTuple):
     images: Any  # (B, 3, height, width), or a list where sizes differ; B is 0 where none could be read
     targets: Any  # class indices (B,), masks (B, height, width), or a list of what is in each image
     unreadable: tuple[Unreadable, ...] = ()
+
+
+class Samples(Dataset[Any]):
+    """Images with their targets, read one by one, and varied for training; `Unreadable` for one that cannot be read.
+
+    ``source`` has a length, and gives a pair by number, or an ImageError. ``vary`` makes a sample of image, target and
+    the seed that all of a batch share; None: the pair is the sample.
+    """
+
+    def __init__(self, source: Any, vary: Callable[[Any, Any, int | None], Any] | None = None) -> None:
+        self.source, self.vary = source, vary
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int | Draw) -> Any:
+        batch_seed = index.batch_seed if isinstance(index, Draw) else None
+        number = drawn(index)
+        try:
+            image, target = self.source[number]
+        except ImageError as error:
+            name = f"number {number}" if error.path in NAMELESS else error.path
+            name = name.encode("utf-8", "backslashreplace").decode()  # whatever bytes are in it
+            return Unreadable(name, error.reason)
+        return self.vary(image, target, batch_seed) if self.vary else (image, target)
 
 
 def collate_listed(samples: list[Any]) -> Batch:

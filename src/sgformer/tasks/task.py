@@ -2,14 +2,14 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from ..engine.optim import OptimOptions, count_steps, create_optimizer, create_schedule
 from .backbones import freeze_batch_norms
@@ -23,9 +23,9 @@ from .options import DataOptions
 
 
 class Data(LightningDataModule):
-    """The images of a task as batches. What a subclass adds: `dataset`, `num_images`, `as_image`, and `__str__`.
+    """The images of a task as batches. What a subclass adds: `dataset`, `contents` and `as_image`.
 
-    ``seed`` is where the order and the variation of training images start.
+    ``splits`` are those that are read, ``seed`` is where the order and the variation of training images start.
 
     Attributes:
         preprocessing: How images are prepared for the model.
@@ -37,25 +37,38 @@ class Data(LightningDataModule):
     options: Any
     preprocessing: Any
     classes: tuple[str, ...]
+    between: ClassVar[str] = "; "  # notes, where all is said in one line
 
-    def __init__(self, options: DataOptions, *, seed: int = 0) -> None:
+    def __init__(self, options: DataOptions, *, splits: tuple[Split, ...] = ("train", "val"), seed: int = 0) -> None:
         super().__init__()
-        self.options, self.seed = options, seed
+        self.options, self.splits, self.seed = options, splits, seed
         self.notes: list[str] = []
         self.weights: list[float] | None = None
 
     @abstractmethod
-    def dataset(self, split: Split) -> Dataset[Any]:
+    def dataset(self, split: Split) -> Any:
         """The images of a split: varied for train, always the same for val.
 
         A sample is an image, its pixels as they were read, and a target; or `Unreadable`. An index is a number, or in
         training what `sampling.drawn` takes apart.
         """
 
-    @property
     @abstractmethod
+    def contents(self, images: str) -> str:
+        """Say in a line what there is: classes, so many ``images``, and what else."""
+
+    @property
+    def lengths(self) -> list[int]:
+        """Numbers of images in the splits that are read, training first; of shards, those of an epoch of training."""
+        return [len(self.dataset(split)) for split in self.splits]
+
+    @property
     def num_images(self) -> int:
         """Training and validation together."""
+        return sum(self.lengths)
+
+    def __str__(self) -> str:
+        return self.between.join([self.contents(f"{' + '.join(map(str, self.lengths))} images"), *self.notes])
 
     @abstractmethod
     def as_image(self, sample: Any) -> Any:
@@ -113,7 +126,7 @@ class Data(LightningDataModule):
 
     def examples(self, num: int = 6) -> list[Any]:
         """A few validation images of one size, to watch a model by."""
-        dataset: Any = self.dataset("val")
+        dataset = self.dataset("val")
         samples = [dataset[i] for i in spread(len(dataset), num)]
         return [self.as_image(sample) for sample in samples if not isinstance(sample, Unreadable)]
 

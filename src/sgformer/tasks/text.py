@@ -123,9 +123,15 @@ def num_alike(names: Iterable[str]) -> int:
 
 
 def enumerate_names(names: Sequence[str], counts: Sequence[int] = ()) -> str:
-    """Say how many classes there are, and the first of their names in order, with their counts if given."""
+    """Say how many classes there are, and the first of their names; with their counts, of many classes the rarest."""
     told = [" ".join(map(str, pair)) for pair in zip(names, *([counts] if len(counts) else []), strict=True)]
-    return f"{len(told)} classes ({', '.join(told[:10] + ['...'] * (len(told) > 10))})"
+    if len(counts) > 20:
+        order = sorted(range(len(told)), key=lambda place: counts[place])
+        rest = f"the others {counts[order[10]]} to {counts[order[-1]]}"
+        told = [told[place] for place in order[:10]] + [rest]
+    elif not len(counts) and len(told) > 10:
+        told = [*told[:10], "..."]
+    return f"{len(names)} classes ({', '.join(told)})"
 
 
 def heads(names: Sequence[str]) -> str:

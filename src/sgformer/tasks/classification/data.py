@@ -13,12 +13,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ...engine import devices
-from ...engine.sampling import Draw, drawn
 from ..bands import Bands
 from ..errors import DataError, listed
 from ..folders import Split, describe_leftovers, find_copies, leftovers
-from ..images import ImageError, ImageLike, Preprocessing, find_odd
-from ..loading import Unreadable, epoch_to_come, share, suitable_workers
+from ..images import ImageLike, Preprocessing, find_odd
+from ..loading import Samples, epoch_to_come, share, suitable_workers
 from ..task import Data
 from ..text import doubtful_names, enumerate_names, read_names
 from . import sources
@@ -31,18 +30,11 @@ LIKE = "train/<class>/ and val/<class>/"
 TABLES = ("val_labels", "train_list", "val_list")
 
 
-class Images(Dataset[Any]):
-    """Prepared images and their classes; an image that cannot be read comes as `Unreadable`.
-
-    ``shorter_side`` is what the transform needs, see `read_image`.
-    """
+class Images:
+    """Prepared images and their classes, by number; ``shorter_side`` is what the transform needs, see `read_image`."""
 
     def __init__(
-        self,
-        items: sources.Items,
-        preprocessing: Preprocessing,
-        transform: Callable[[Any], Tensor],
-        shorter_side: int,
+        self, items: sources.Items, preprocessing: Preprocessing, transform: Callable[[Any], Tensor], shorter_side: int
     ) -> None:
         self.items, self.preprocessing = items, preprocessing
         self.transform, self.shorter_side = transform, shorter_side
@@ -50,15 +42,9 @@ class Images(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, index: int | Draw) -> tuple[Tensor, int] | Unreadable:
-        number = drawn(index)
+    def __getitem__(self, number: int) -> tuple[Tensor, int]:
         image, label = self.items[number]
-        try:
-            return self.transform(self.preprocessing.read(image, shorter_side=self.shorter_side)), label
-        except ImageError as error:
-            name = str(image) if isinstance(image, Path) else f"number {number}"
-            name = name.encode("utf-8", "backslashreplace").decode()  # whatever bytes are in it
-            return Unreadable(name, error.reason)
+        return self.transform(self.preprocessing.read(image, shorter_side=self.shorter_side)), label
 
 
 class PreparedData(Data):
@@ -73,8 +59,8 @@ class PreparedData(Data):
     options: Any
     labelled = True
 
-    def __init__(self, options: SourceOptions, preprocessing: Preprocessing, *, seed: int = 0) -> None:
-        super().__init__(options, seed=seed)
+    def __init__(self, options: SourceOptions, preprocessing: Preprocessing, **more: Any) -> None:
+        super().__init__(options, **more)
         self.preprocessing = preprocessing
 
     def as_image(self, sample: Any) -> Any:
@@ -196,7 +182,7 @@ class ClassificationData(PreparedData):
         seed: int = 0,
         views: int = 1,
     ) -> None:
-        super().__init__(options, preprocessing, seed=seed)
+        super().__init__(options, preprocessing, splits=splits, seed=seed)
         self.views = views
         self.names: dict[str, str] = {}
         self.samples: dict[Split, sources.Samples] = {}
@@ -231,12 +217,10 @@ class ClassificationData(PreparedData):
         if options.balanced and "train" in splits:
             self.draw_evenly(self.train_labels()[:, None] == np.arange(len(self.classes)))
 
-    def __str__(self) -> str:
-        counts = [str(len(samples.items)) for samples in self.samples.values()]
-        notes = "".join(f"; {note}" for note in self.notes)
+    def contents(self, images: str) -> str:
+        """The classes, with their images where these are counted."""
         listed = "train" in self.samples and isinstance(self.samples["train"].items, list)
-        told = enumerate_names(self.classes, self.class_counts().tolist() if listed else [])
-        return f"{told}, {' + '.join(counts) or self.options.num_train} images{notes}"
+        return f"{enumerate_names(self.classes, self.class_counts().tolist() if listed else [])}, {images}"
 
     def files(self, split: Split) -> list[Any]:
         """Images of a split, to be measured."""
@@ -244,9 +228,9 @@ class ClassificationData(PreparedData):
         return [items[i][0] for i in range(len(items))]
 
     @property
-    def num_images(self) -> int:
-        """Training and validation together; of shards, those of an epoch of training."""
-        return sum(len(samples.items) for samples in self.samples.values()) or self.options.num_train
+    def lengths(self) -> list[int]:
+        """Numbers of images in the splits that are read; of shards, those of an epoch of training."""
+        return [len(samples.items) for samples in self.samples.values()] or [self.options.num_train]
 
     def train_labels(self) -> NDArray[np.int64]:
         """The class index of each training image; DataError where they are in shards, which are not looked through."""
@@ -271,7 +255,7 @@ class ClassificationData(PreparedData):
         )
         if self.options.source == "shards":
             return self.shards(split, transform, shorter_side, self.classes)
-        return Images(self._items(split), self.preprocessing, transform, shorter_side)
+        return Samples(Images(self._items(split), self.preprocessing, transform, shorter_side))
 
     def _items(self, split: Split) -> sources.Items:
         names, items = self.samples[split].classes, self.samples[split].items

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from ..errors import DataError
-from ..loading import Unreadable, collate_readable, spread, suitable_workers
+from ..loading import Samples, Unreadable, collate_readable, spread, suitable_workers
 from .data import ClassificationData, Images
 from .model import Classifier
 
@@ -59,9 +59,8 @@ def probe(options: ProbeOptions, data: ClassificationData, model: Classifier) ->
     for split, samples in data.samples.items():
         if options.train and split == "val":
             continue
-        images: Dataset[Any] = Images(
-            samples.items, preprocessing, preprocessing.transform(normalize=False), preprocessing.shorter_side
-        )
+        transform = preprocessing.transform(normalize=False)
+        images: Dataset[Any] = Samples(Images(samples.items, preprocessing, transform, preprocessing.shorter_side))
         if options.train:
             images = Subset(images, spread(len(samples.items), ENOUGH))
         found[split] = _features(model, images, data, split)

@@ -8,12 +8,13 @@ import unicodedata
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from ..digit_scenes import DigitScenes
+from ..digit_scenes import DigitScenes, Made
 from ..errors import DataError, listed
 from ..folders import SUFFIXES, Split, describe_left_out, is_junk, look_through, some
 from ..images import ImageLike
@@ -251,24 +252,7 @@ def torchvision_set(name: str | None, root: Path, split: Split, *, download: boo
 
 def scenes(made_on_demand: DigitScenes) -> Samples:
     """Digit scenes, whose class is the digit, or the one with the largest box."""
-    return Samples(DigitScenes.classes, _Scenes(made_on_demand))
-
-
-class _Scenes:
-    """Digit scenes, made once, then kept in memory."""
-
-    def __init__(self, made_on_demand: DigitScenes) -> None:
-        self.scenes = made_on_demand
-        self.made: dict[int, tuple[ImageLike, int]] = {}
-
-    def __len__(self) -> int:
-        return len(self.scenes)
-
-    def __getitem__(self, index: int) -> tuple[ImageLike, int]:
-        if index not in self.made:
-            scene = self.scenes[index]
-            self.made[index] = scene.image, scene.label
-        return self.made[index]
+    return Samples(DigitScenes.classes, Made(made_on_demand, attrgetter("image", "label")))
 
 
 def compare(found: dict[Split, Samples], root: str | None) -> None:

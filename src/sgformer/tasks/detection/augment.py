@@ -92,7 +92,7 @@ class Augment:
                 left[place] = bool(v2.functional.resize(tv_tensors.Mask(mask[None]), list(new)).any())
         return left
 
-    def __call__(self, image: Tensor, target: Target, *, batch_seed: int | None = None) -> tuple[Tensor, Target]:
+    def __call__(self, image: Tensor, target: Target, batch_seed: int | None = None) -> tuple[Tensor, Target]:
         """Vary an image of 8 bits, (3, height, width).
 
         The target has ``boxes`` (n, 4), ``labels`` and ``iscrowd`` (n,), and ``masks`` (n, height, width) or none; in

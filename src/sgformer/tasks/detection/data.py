@@ -1,7 +1,7 @@
 """Images with boxes and masks, from COCO's format or made on the spot, as batches for a detector."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,16 +9,15 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
-from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
-from ...engine.sampling import Draw, drawn
-from ..digit_scenes import DigitScenes
+from ..digit_scenes import DigitScenes, Made, Scene
 from ..errors import DataError, listed
 from ..folders import Split
 from ..images import ImageError, read_image
-from ..loading import Batch, Unreadable, collate_listed
+from ..loading import Batch, Samples, collate_listed
 from ..task import Data
+from ..text import enumerate_names
 from . import coco, sources
 from .augment import Augment, Target, to_tensor
 from .masks import area, decode
@@ -26,37 +25,17 @@ from .options import DataOptions
 from .sources import SplitOptions
 
 
-class DetectionDataset(Dataset[Any]):
-    """Images as tensors of 8 bits, with what is in them; one that cannot be read comes as `Unreadable`.
+class Records:
+    """Annotated images as tensors of 8 bits, with what is in them; label 0 is torchvision's background."""
 
-    For training ``augment`` resizes and varies them; else they are as they are. They are the records', or the scenes'
-    where there are none. Labels start from 1, since 0 is the background to torchvision.
-    """
-
-    def __init__(
-        self,
-        records: tuple[coco.Annotated, ...] | None,
-        scenes: DigitScenes | None,
-        *,
-        masks: bool,
-        augment: Augment | None,
-    ) -> None:
-        self.records, self.scenes, self.masks, self.augment = records, scenes, masks, augment
-        self.made: dict[int, tuple[Tensor, Target, Tensor]] = {}  # scenes are kept in memory
+    def __init__(self, records: tuple[coco.Annotated, ...], *, masks: bool) -> None:
+        self.records, self.masks = records, masks
 
     def __len__(self) -> int:
-        return len(self.records if self.records is not None else self.scenes or ())
+        return len(self.records)
 
-    def __getitem__(self, index: int | Draw) -> Any:
-        batch_seed = index.batch_seed if isinstance(index, Draw) else None
-        index = drawn(index)
-        try:
-            image, target = self._scene(index) if self.records is None else self._record(self.records[index])
-        except ImageError as error:
-            return Unreadable(str(error.path), error.reason)
-        return self.augment(image, target, batch_seed=batch_seed) if self.augment else (image, target)
-
-    def _record(self, record: coco.Annotated) -> tuple[Tensor, Target]:
+    def __getitem__(self, number: int) -> tuple[Tensor, Target]:
+        record = self.records[number]
         target = {
             "boxes": torch.from_numpy(record.boxes),
             "labels": torch.from_numpy(record.labels) + 1,
@@ -71,35 +50,32 @@ class DetectionDataset(Dataset[Any]):
             raise ImageError(str(record.path), "is no longer as large as its annotations say; start again")
         return image, target
 
-    def _scene(self, index: int) -> tuple[Tensor, Target]:
-        if index not in self.made:
-            assert self.scenes is not None
-            scene = self.scenes[index]
-            # Digits do not share a pixel, so one map of their numbers holds all masks.
-            places = (scene.masks * np.arange(1, len(scene.labels) + 1)[:, None, None]).sum(0)
-            target = {
-                "boxes": torch.from_numpy(scene.boxes),
-                "labels": torch.from_numpy(scene.labels) + 1,
-                "iscrowd": torch.zeros(len(scene.labels), dtype=torch.int64),
-                "area": torch.from_numpy(scene.masks.sum((1, 2)).astype(np.float32)),
-                "image_id": index,
-            }
-            self.made[index] = to_tensor(scene.image), target, torch.from_numpy(places.astype(np.uint8))
-        image, target, places = self.made[index]
-        if not self.masks:
-            return image, target
-        numbers = torch.arange(1, len(target["labels"]) + 1)[:, None, None]
-        return image, {**target, "masks": (places == numbers).to(torch.uint8)}
+
+class Scenes(Made):
+    """Digit scenes likewise. Digits do not share a pixel, so one map of their numbers keeps all masks."""
+
+    def __init__(self, scenes: DigitScenes, *, masks: bool) -> None:
+        super().__init__(scenes, _with_places)
+        self.masks = masks
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Target]:
+        image, target, places = super().__getitem__(index)
+        target = {**target, "image_id": index}
+        if self.masks:
+            numbers = torch.arange(1, len(target["labels"]) + 1)[:, None, None]
+            target["masks"] = (places == numbers).to(torch.uint8)
+        return image, target
 
 
-def _by_class(classes: Sequence[str], counts: Sequence[int]) -> str:
-    """The classes and how many objects each has; of many classes the rarest."""
-    pairs = sorted(zip(classes, counts, strict=True), key=lambda pair: pair[1])
-    told = [f"{name} {count}" for name, count in zip(classes, counts, strict=True)]
-    if len(pairs) > 20:
-        told = [f"{name} {count}" for name, count in pairs[:10]]
-        told.append(f"the others {pairs[10][1]} to {pairs[-1][1]}")
-    return f"{len(pairs)} classes ({', '.join(told)})"
+def _with_places(scene: Scene) -> tuple[Tensor, Target, Tensor]:
+    places = (scene.masks * np.arange(1, len(scene.labels) + 1)[:, None, None]).sum(0)
+    target = {
+        "boxes": torch.from_numpy(scene.boxes),
+        "labels": torch.from_numpy(scene.labels) + 1,
+        "iscrowd": torch.zeros(len(scene.labels), dtype=torch.int64),
+        "area": torch.from_numpy(scene.masks.sum((1, 2)).astype(np.float32)),
+    }
+    return to_tensor(scene.image), target, torch.from_numpy(places.astype(np.uint8))
 
 
 class DetectionData(Data):
@@ -116,6 +92,7 @@ class DetectionData(Data):
     """
 
     options: DataOptions
+    between = ". "
 
     def __init__(
         self,
@@ -127,7 +104,7 @@ class DetectionData(Data):
         seed: int = 0,
         max_detections: int | None = None,
     ) -> None:
-        super().__init__(options, seed=seed)
+        super().__init__(options, splits=splits, seed=seed)
         self.masks = masks
         self.found: dict[Split, coco.Annotations] = {}
         self.max_detections = max_detections
@@ -148,18 +125,16 @@ class DetectionData(Data):
             )
         self.notes = [line for split in self.found for line in self._notes(split)]
 
-    def __str__(self) -> str:
-        if self.options.source == "digit_scenes":
-            scenes = self.options.scenes
-            return f"{len(self.classes)} classes, {scenes.num_train} + {scenes.num_val} images"
+    def contents(self, images: str) -> str:
+        """The classes, with their objects, and how many there are in all."""
+        if not self.found:
+            return f"{len(self.classes)} classes, {images}"
         first, *_ = self.found.values()
-        images = " + ".join(str(len(found.images)) for found in self.found.values())
         objects, crowds = (
             " + ".join(str(sum(found.counts(crowds=crowds))) for found in self.found.values())
             for crowds in (False, True)
         )
-        told = _by_class(self.classes, first.counts())
-        return ". ".join([f"{told}, {images} images, {objects} objects, {crowds} crowds", *self.notes])
+        return f"{enumerate_names(self.classes, first.counts())}, {images}, {objects} objects, {crowds} crowds"
 
     def _notes(self, split: Split) -> list[str]:
         """Say in a sentence what was left out of a split or not read as it stands."""
@@ -179,13 +154,6 @@ class DetectionData(Data):
                 f"set --heads.max_detections {most}"
             )
         return [f"{split}: {'; '.join(said)}"] if said else []
-
-    @property
-    def num_images(self) -> int:
-        """Training and validation images together."""
-        if self.options.source == "digit_scenes":
-            return self.options.scenes.num_train + self.options.scenes.num_val
-        return sum(len(found.images) for found in self.found.values())
 
     def _read(self, splits: tuple[Split, ...], classes: tuple[str, ...] | None) -> dict[Split, coco.Annotations]:
         options = self.options
@@ -231,15 +199,13 @@ class DetectionData(Data):
         options = self.options
         return Augment(options.augment, image_size=options.sides, multiple=options.multiple)
 
-    def dataset(self, split: Split) -> DetectionDataset:
+    def dataset(self, split: Split) -> Samples:
         """The images of a split: varied for train, as they are for val."""
-        made = self.options.source == "digit_scenes"
-        return DetectionDataset(
-            None if made else self.found[split].images,
-            self.options.scenes.make(split) if made else None,
-            masks=self.masks,
-            augment=self.augment if split == "train" else None,
-        )
+        if self.found:
+            source = Records(self.found[split].images, masks=self.masks)
+        else:
+            source = Scenes(self.options.scenes.make(split), masks=self.masks)
+        return Samples(source, self.augment if split == "train" else None)
 
     def as_image(self, sample: Any) -> Image.Image:
         """Cut an image to a square of the shorter side."""

@@ -15,7 +15,7 @@ from ..classification.shards import find_shards
 from ..errors import DataError
 from ..folders import Split, describe_left_out, find_copies, look_through, number
 from ..images import Preprocessing
-from ..loading import spread
+from ..loading import Samples, spread
 
 
 @dataclass(kw_only=True)
@@ -161,17 +161,16 @@ class PretrainData(PreparedData):
         self.parts = [(indices, weight) for indices, weight in parts if indices]
         self.train, self.val = items, [items[i] for i in kept]
 
-    def __str__(self) -> str:
-        notes = "".join(f"; {note}" for note in self.notes)
-        val = f" + {len(self.val)}" if self.val else ""
-        return f"{self.num_images - len(self.val)}{val} images without labels{notes}"
+    def contents(self, images: str) -> str:
+        """Images alone."""
+        return f"{images} without labels"
 
     @property
-    def num_images(self) -> int:
-        """Training and validation together; of shards, those of an epoch of training."""
+    def lengths(self) -> list[int]:
+        """Numbers of images for training and for validation; of shards, those of an epoch of training."""
         if self.options.source == "shards":
-            return self.options.num_train
-        return sum(len(indices) for indices, _ in self.parts) + len(self.val)
+            return [self.options.num_train]
+        return [sum(len(indices) for indices, _ in self.parts), len(self.val)]
 
     def loaded_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) of what a loader gives: the student's size, or the teacher's where that is larger."""
@@ -189,5 +188,5 @@ class PretrainData(PreparedData):
         )
         if options.source == "shards":
             return self.shards(split, transform, shorter_side, ())
-        images = Images(self.train if train else self.val, preprocessing, transform, shorter_side)
+        images = Samples(Images(self.train if train else self.val, preprocessing, transform, shorter_side))
         return Weighted(images, self.parts) if train else images

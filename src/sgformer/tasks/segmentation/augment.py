@@ -1,8 +1,11 @@
 """Augmentation of training images together with their masks."""
 
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
@@ -54,9 +57,13 @@ class Augment:
         # The library's own chances within, so that an image rarely gets all of them.
         self.photometric = v2.RandomApply([v2.RandomPhotometricDistort()], p=options.photometric)
 
-    def __call__(self, image: tv_tensors.Image, mask: tv_tensors.Mask) -> tuple[Tensor, Tensor]:
-        """The varied crop: image (3, height, width) and mask (height, width), uint8."""
-        crop = self._crop(*self._pad(*self._resize(image, mask)))
+    def __call__(self, image: Any, mask: NDArray[np.uint8], batch_seed: int | None = None) -> tuple[Tensor, Tensor]:
+        """The varied crop of an image that was read, (channels, height, width) not normalized, and of its mask.
+
+        Each is drawn by itself; ``batch_seed`` is not used.
+        """
+        sample = tv_tensors.Image(image), tv_tensors.Mask(mask)
+        crop = self._crop(*self._pad(*self._resize(*sample)))
         pixels, indices = self.photometric(*self.flip(*crop))
         return pixels.as_subclass(Tensor), indices.as_subclass(Tensor)
 

@@ -3,25 +3,20 @@
 import contextlib
 import os
 from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from PIL import Image
-from torch import Tensor
-from torch.utils.data import Dataset
-from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
 
-from ...engine.sampling import Draw, drawn
 from ..bands import Bands
-from ..digit_scenes import DigitScenes
+from ..digit_scenes import DigitScenes, Made
 from ..errors import DataError, listed
 from ..folders import Split, find_copies, look_through
 from ..images import ImageError, Preprocessing
-from ..loading import Unreadable, collate_listed, collate_readable
+from ..loading import Samples, collate_listed, collate_readable
 from ..task import Data
 from ..text import doubtful_names, enumerate_names
 from .augment import Augment
@@ -33,8 +28,11 @@ from .options import DataOptions
 NOTED = 0.1
 
 
-class Masked(Dataset[tuple[Any, NDArray[np.uint8]]]):
-    """Images, as they are read for a model, and class maps of their size, from files."""
+CLASSES_OF_SCENES = ("background", *DigitScenes.classes)
+
+
+class Masked:
+    """Images, as they are read for a model, and class maps of their size, by number."""
 
     def __init__(self, samples: list[Sample], coding: Coding, preprocessing: Preprocessing) -> None:
         self.samples, self.coding, self.preprocessing = samples, coding, preprocessing
@@ -42,69 +40,18 @@ class Masked(Dataset[tuple[Any, NDArray[np.uint8]]]):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, index: int) -> tuple[Any, NDArray[np.uint8]]:
-        sample = self.samples[index]
+    def __getitem__(self, number: int) -> tuple[Any, NDArray[np.uint8]]:
+        sample = self.samples[number]
         image = self.preprocessing.read(sample.image)
         height, width = functional.get_size(image)
         bands = isinstance(self.preprocessing, Bands)
-        mask, _ = read_mask(sample, self.coding, (height, width), bands=bands)
-        if mask.shape != (height, width):
-            raise DataError(f"{sample.mask} is no longer as large as its image; start again")
-        return image, mask
-
-
-class MaskedScenes(Dataset[tuple[Image.Image, NDArray[np.uint8]]]):
-    """Digit scenes and their class maps: 0 is background, 1 + digit the digits. Made once, then kept in memory."""
-
-    classes = ("background", *DigitScenes.classes)
-
-    def __init__(self, scenes: DigitScenes) -> None:
-        self.scenes = scenes
-        self.made: dict[int, tuple[Image.Image, NDArray[np.uint8]]] = {}
-
-    def __len__(self) -> int:
-        return len(self.scenes)
-
-    def __getitem__(self, index: int) -> tuple[Image.Image, NDArray[np.uint8]]:
-        if index not in self.made:
-            scene = self.scenes[index]
-            self.made[index] = scene.image, scene.semantic
-        return self.made[index]
-
-
-class Readable(Dataset[Any]):
-    """Images with their class maps; one whose file was damaged or lost since it was checked comes as `Unreadable`."""
-
-    def __init__(self, images: "Masked | MaskedScenes") -> None:
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> Any:
         try:
-            return self.images[index]
-        except ImageError as error:
-            return Unreadable(error.path, error.reason)
-        except DataError as error:
-            assert isinstance(self.images, Masked)
-            return Unreadable(str(self.images.samples[index].mask), str(error))
-
-
-class Varied(Dataset[Any]):
-    """Crops for training: images (channels, height, width), not normalized, and masks (height, width) of indices."""
-
-    def __init__(self, images: Readable, augment: Augment) -> None:
-        self.images, self.augment = images, augment
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int | Draw) -> tuple[Tensor, Tensor] | Unreadable:
-        if isinstance(sample := self.images[drawn(index)], Unreadable):
-            return sample
-        image, mask = sample
-        return self.augment(tv_tensors.Image(image), tv_tensors.Mask(torch.from_numpy(mask)))
+            mask, _ = read_mask(sample, self.coding, (height, width), bands=bands)
+        except DataError as error:  # damaged or lost since it was checked
+            raise ImageError(str(sample.mask), str(error)) from error
+        if mask.shape != (height, width):
+            raise ImageError(str(sample.mask), "is no longer as large as its image; start again")
+        return image, mask
 
 
 class SegmentationData(Data):
@@ -133,15 +80,14 @@ class SegmentationData(Data):
         splits: tuple[Split, ...] = ("train", "val"),
         seed: int = 0,
     ) -> None:
-        super().__init__(options, seed=seed)
+        super().__init__(options, splits=splits, seed=seed)
         self.preprocessing = preprocessing
         self.check_bands("folders")
         self.dropped: dict[str, str] = {}
-        self.splits = splits
         self.samples: dict[Split, list[Sample]] = {}
         self.counts: dict[Split, NDArray[np.int64]] = {}
         if options.source == "digit_scenes":
-            self.coding = Coding.plain(MaskedScenes.classes)
+            self.coding = Coding.plain(CLASSES_OF_SCENES)
         else:
             root = options.folder("images/train/, images/val/, annotations/train/, annotations/val/ and classes.txt")
             layout = _layout(options, root)
@@ -172,11 +118,9 @@ class SegmentationData(Data):
             self.coding = self.coding.reordered(classes)
         self.classes = self.coding.classes
 
-    def __str__(self) -> str:
-        counts = [len(self.images(split)) for split in (self.samples or ("train", "val"))]  # pyright: ignore
-        dropped = f", {len(self.dropped)} dropped" if self.dropped else ""
-        notes = "".join(f"; {note}" for note in self.notes)
-        return f"{enumerate_names(self.classes)}, {' + '.join(map(str, counts))} images{dropped}{notes}"
+    def contents(self, images: str) -> str:
+        """The classes, and how many files were dropped."""
+        return f"{enumerate_names(self.classes)}, {images}" + f", {len(self.dropped)} dropped" * bool(self.dropped)
 
     def _of_others(self, layout: Layout, root: Path) -> set[Path]:
         """The images of a split that is not read."""
@@ -247,10 +191,10 @@ class SegmentationData(Data):
         elif ignored >= NOTED:
             self.notes.append(f"{ignored:.0%} of {split} is ignored")
 
-    def images(self, split: Split) -> Masked | MaskedScenes:
-        """The images of a split with their class maps, as they are."""
+    def images(self, split: Split) -> Masked | Made:
+        """The images of a split with their class maps, as they are; in digit scenes 0 is background."""
         if self.options.source == "digit_scenes":
-            return MaskedScenes(self.options.scenes.make(split))
+            return Made(self.options.scenes.make(split), attrgetter("image", "semantic"))
         return Masked(self.samples[split], self.coding, self.preprocessing)
 
     def files(self, split: Split) -> list[Any]:
@@ -264,13 +208,6 @@ class SegmentationData(Data):
         factor = max(size[0] / height, size[1] / width)
         larger = [max(size[0], round(height * factor)), max(size[1], round(width * factor))]
         return functional.center_crop(functional.resize(sample[0], larger), [*size])
-
-    @property
-    def num_images(self) -> int:
-        """Training and validation images together."""
-        if self.options.source == "digit_scenes":
-            return self.options.scenes.num_train + self.options.scenes.num_val
-        return sum(map(len, self.samples.values()))
 
     def train_counts(self) -> NDArray[np.int64]:
         """Pixels of each class in each training image, (images, classes); scenes made on the spot are a DataError."""
@@ -292,10 +229,9 @@ class SegmentationData(Data):
             fill=tuple(self.preprocessing.full * value for value in self.preprocessing.mean),
         )
 
-    def dataset(self, split: Split) -> Dataset[Any]:
+    def dataset(self, split: Split) -> Samples:
         """Images of a split with their masks: crops for train, as they are for val."""
-        images = Readable(self.images(split))
-        return Varied(images, self.augment()) if split == "train" else images
+        return Samples(self.images(split), self.augment() if split == "train" else None)
 
     def collate(self, split: Split) -> Callable[[list[Any]], Any]:
         """Choose what makes a batch: tensors for train, lists for val."""
