@@ -100,14 +100,8 @@ def _compute(
 ) -> tuple[Tensor, Tensor]:
     """A block, and the significance that it measured, or nothing.
 
-    Args:
-        kind: the kernel.
-        x: the map, contiguous.
-        significance: what a self-guided block ranks tokens by.
-        weights: weight and bias of each layer.
-        numbers: how many heads attend to keys; stride or group sizes, where there are.
-        budget: the most keys.
-        eps: of the norms.
+    The map is contiguous; `significance` is what a self-guided block ranks tokens by. `weights` are those and biases of
+    each layer, `numbers` how many heads attend to keys, and stride or group sizes, `budget` the most keys.
     """
     B, H, W, c = x.shape
     out = torch.empty_like(x)

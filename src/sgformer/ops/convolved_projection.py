@@ -29,14 +29,7 @@ def convolved_projection(
     Written out, it would keep three maps of the hidden width: before and after the convolution, and after GELU. Has no
     second derivative.
 
-    Args:
-        x: hidden map.
-        conv_weight: of the depthwise convolution.
-        conv_bias: of the same.
-        weight: of the projection.
-        bias: of the same.
-        prepare: what makes the hidden map of `x` and `parameters`, if that is to be computed anew, too.
-        parameters: see there.
+    `prepare` makes the hidden map of `x` and `parameters`, where that is to be computed anew, too.
 
     Shape:
         - x: `(B, H, W, hidden)`, or what `prepare` makes that of

@@ -24,12 +24,7 @@ def linear_after(
 ) -> Tensor:
     """`linear(prepare(x, *parameters), weight, bias)`, which keeps `x`. Has no second derivative.
 
-    Args:
-        prepare: as cheap as a norm, without randomness; called once more in the backward pass.
-        x: what it is given.
-        parameters: what else.
-        weight: of the projection.
-        bias: of the same.
+    `prepare` is as cheap as a norm, and without randomness; it is called once more in the backward pass.
 
     Shape:
         - x: any; weight: `(c', c)`; bias: `(c',)`

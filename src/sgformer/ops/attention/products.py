@@ -15,12 +15,7 @@ HAS_TILES = bool(getattr(torch.cpu, "get_capabilities", dict)().get("amx_tile"))
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Softmax attention; PyTorch's softmax computes in float32.
-
-    Shape:
-        - q: `(B, a, N, d)`; k, v: `(B, a, M, d)`
-        - returns: `(B, a, N, d)`
-    """
+    """Compute `reference.attend`; PyTorch's softmax computes in float32."""
     return scaled_products(q, k, q.shape[-1] ** -0.5).softmax(-1) @ v
 
 

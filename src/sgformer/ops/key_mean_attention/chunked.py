@@ -12,7 +12,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from .. import by_heads
 from ..first_order import first_order
-from .reference import attention_weights, num_queries
+from .reference import attention_weights, count_flops, num_queries
 
 # Weights that are computed at a time: 4 MB in float32, which stays in the caches of one core.
 CHUNK_WEIGHTS = 2**20
@@ -127,8 +127,4 @@ def _differentiate(ctx, grad, _grad_of_key_mean):
 
 _forward.register_autograd(first_order(_differentiate), setup_context=_setup_context)
 
-
-@register_flop_formula(torch.ops.sgformer.key_mean_attention_chunked)
-def _count_flops(q_shape, k_shape, *args, **kwargs) -> int:
-    B, a, N, d = q_shape
-    return 2 * 2 * B * a * N * k_shape[2] * d  # two products, a multiplication and an addition each
+register_flop_formula(torch.ops.sgformer.key_mean_attention_chunked)(count_flops)

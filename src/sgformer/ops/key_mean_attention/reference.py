@@ -1,5 +1,7 @@
 """The definition of `key_mean_attention` in plain PyTorch."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -49,3 +51,9 @@ def why_slow(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None)
     if q.device.type == "cpu" and weights > MAX_CACHED_WEIGHTS and mask is None and not needs_weights:
         return f"it would write {weights:,} attention weights to memory and read them again, for no gradient"
     return None
+
+
+def count_flops(q_shape: tuple[int, ...], k_shape: tuple[int, ...], *args: Any, **kwargs: Any) -> int:
+    """Count the operations of the two products, a multiplication and an addition each, whatever a backend does more."""
+    B, a, N, d = q_shape
+    return 2 * 2 * B * a * N * k_shape[2] * d

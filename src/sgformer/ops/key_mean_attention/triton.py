@@ -17,9 +17,10 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from .. import tiles
+from ..by_heads import new_output
 from ..tiles import padded
 from . import kernels
-from .reference import num_queries
+from .reference import count_flops, num_queries
 
 MAX_CHANNELS = 128
 MAX_LISTS = 65535  # of the second dimension of a grid, in CUDA
@@ -67,12 +68,6 @@ def _options(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tens
     return q if mask is None else mask.view(torch.uint8), strides, constants
 
 
-def _new_map(q: Tensor) -> Tensor:
-    """Memory for `(B, a, N, d)` in which the channels of all heads of a query are neighbours, as a map wants them."""
-    B, a, N, d = q.shape
-    return q.new_empty((B, N, a, d)).transpose(1, 2)
-
-
 def _fits(k: Tensor, most: int) -> bool:
     """Whether all keys of a head fit into one tile, of `most` keys at most."""
     return k.shape[2] <= most and padded(k.shape[2]) * padded(k.shape[3]) <= most * 64
@@ -102,7 +97,7 @@ def _forward(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None)
     M = k.shape[2]
     whole, keep = _fits(k, MAX_WHOLE_KEYS), not _fits(k, MAX_WHOLE_GRADIENT_KEYS)
     tiling, blocks = _tiling(q, k, whole=whole)
-    out = _new_map(q)
+    out = new_output(q)
     log_sum = q.new_empty((B, a, N if keep else 0), dtype=torch.float32)
     key_sum = q.new_empty((B, a * blocks, M), dtype=torch.float32)
     pointer, strides, constants = _options(q, k, v, mask)
@@ -116,7 +111,7 @@ def _forward(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None)
 def _fake(q, k, v, scale, mask):
     B, a, N, _ = q.shape
     log_sum = q.new_empty((B, a, 0 if _fits(k, MAX_WHOLE_GRADIENT_KEYS) else N), dtype=torch.float32)
-    return _new_map(q), log_sum, q.new_empty((B, k.shape[2]), dtype=torch.float32)
+    return new_output(q), log_sum, q.new_empty((B, k.shape[2]), dtype=torch.float32)
 
 
 def _backward(
@@ -134,7 +129,7 @@ def _backward(
     B, a, N, _ = q.shape
     M, d = k.shape[2:]
     grad = grad.to(q.dtype)
-    grad_q = _new_map(q)
+    grad_q = new_output(q)
     pointer, strides, constants = _options(q, k, v, mask)
     strides += grad.stride()
     whole = out is None or log_sum is None
@@ -168,7 +163,7 @@ def _backward(
 
 def _fake_backward(grad, out, log_sum, q, k, v, scale, mask, of_q, of_keys):
     shapes = (k.shape, v.shape) if of_keys else (0, 0)
-    return _new_map(q), k.new_empty(shapes[0]), v.new_empty(shapes[1])
+    return new_output(q), k.new_empty(shapes[0]), v.new_empty(shapes[1])
 
 
 def _keep(ctx, inputs, output):
@@ -191,8 +186,4 @@ _apply = tiles.operator(
     "key_mean_attention_triton", _forward, _fake, _backward, _fake_backward, keep=_keep, differentiate=_differentiate
 )
 
-
-@register_flop_formula(torch.ops.sgformer.key_mean_attention_triton)
-def _count_flops(q_shape, k_shape, *args, **kwargs) -> int:
-    B, a, N, d = q_shape
-    return 2 * 2 * B * a * N * k_shape[2] * d  # two products, as the op is defined; the third is this backend's own
+register_flop_formula(torch.ops.sgformer.key_mean_attention_triton)(count_flops)

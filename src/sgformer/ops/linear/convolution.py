@@ -71,12 +71,7 @@ def project(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
-    """The gradient to the matrix, from that of the result.
-
-    Shape:
-        - grad: `(..., c')`; x: `(..., c)`
-        - returns: `(c', c)`
-    """
+    """Compute `reference.weight_gradient` by a convolution's own gradient."""
     weight = grad.new_empty((grad.shape[-1], x.shape[-1], 1, 1))  # nothing but its shape is used
     numbers = [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [False, True, False]
     (grads, grads_rest), (tokens, tokens_rest) = _whole_and_rest(grad), _whole_and_rest(x)

@@ -10,10 +10,5 @@ def project(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
-    """The gradient to the matrix, from that of the result.
-
-    Shape:
-        - grad: `(..., c')`; x: `(..., c)`
-        - returns: `(c', c)`
-    """
+    """Compute `weight_gradient`."""
     return grad.flatten(0, -2).t() @ x.flatten(0, -2)

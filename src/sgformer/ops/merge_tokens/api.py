@@ -72,6 +72,5 @@ def merge_tokens(
     if len(weights) != len(biases):
         raise ValueError(f"got {len(weights)} weights and {len(biases)} biases; each band needs one of both")
     bands = cut_bands(x.shape[1], tuple(weight.numel() for weight in weights))
-    factor = group_factor(bands, token_budget)
-    args = (x, ranking, weights, biases, bands, factor)
+    args = (x, ranking, reference.Merging(weights, biases, bands, group_factor(bands, token_budget)))
     return choose("merge_tokens", BACKENDS, backend, *args).run(*args)

@@ -1,23 +1,15 @@
 """`merge_tokens` with one gather of whole rows for all bands and a matrix product a band."""
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..group_tokens import Band
+from .reference import Merging
 
 
-def merge(
-    x: Tensor,
-    ranking: Tensor,
-    weights: Sequence[Tensor],
-    biases: Sequence[Tensor],
-    bands: Sequence[Band],
-    factor: int,
-) -> Tensor:
+def merge(x: Tensor, ranking: Tensor, by: Merging) -> Tensor:
     """Compute `reference.merge` by gathering tokens."""
+    weights, biases, bands, factor = by
     B, N, c = x.shape
     sizes = [band.num_groups(factor) * band.group_size * factor for band in bands]
     ranks = [

@@ -1,29 +1,17 @@
 """`merge_tokens` by a kernel in C++: tokens are read where they are."""
 
-from collections.abc import Sequence
-from typing import Any
-
 from torch import Tensor
 
 from .. import native
-from ..group_tokens import Band
+from .reference import Merging
 
 
-def why_not(
-    x: Tensor, ranking: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], *counts: Any
-) -> str | None:
+def why_not(x: Tensor, ranking: Tensor, by: Merging) -> str | None:
     """None, or a sentence."""
-    return native.objection((x, *weights, *biases), channels=x.shape[-1])
+    return native.objection((x, *by.weights, *by.biases), channels=x.shape[-1])
 
 
-def merge(
-    x: Tensor,
-    ranking: Tensor,
-    weights: Sequence[Tensor],
-    biases: Sequence[Tensor],
-    bands: Sequence[Band],
-    factor: int,
-) -> Tensor:
+def merge(x: Tensor, ranking: Tensor, by: Merging) -> Tensor:
     """Compute `reference.merge`."""
-    length = sum(band.num_groups(factor) for band in bands)
-    return native.merge_tokens(x, ranking.contiguous(), weights, biases, bands, length, factor)
+    length = sum(band.num_groups(by.factor) for band in by.bands)
+    return native.merge_tokens(x, ranking.contiguous(), *by[:3], length, by.factor)

@@ -17,6 +17,7 @@ from torch import Tensor
 from .. import tiles
 from ..group_tokens import Band
 from ..tiles import jit, padded, tl
+from .reference import Merging
 
 MAX_CHANNELS = 512
 # Members of a group that a program reads at a time, at most; numbers in a tile of the backward pass.
@@ -25,16 +26,9 @@ MIN_PROGRAMS = 1024
 BLOCK_NUMBERS = 4096
 
 
-def why_not(
-    x: Tensor,
-    ranking: Tensor,
-    weights: Sequence[Tensor],
-    biases: Sequence[Tensor],
-    bands: Sequence[Band],
-    factor: int,
-) -> str | None:
+def why_not(x: Tensor, ranking: Tensor, by: Merging) -> str | None:
     """None, or a sentence: no Triton, no GPU, or inputs that the kernels do not know."""
-    if reason := tiles.why_not((x, *weights, *biases)):
+    if reason := tiles.why_not((x, *by.weights, *by.biases)):
         return reason
     if x.shape[-1] > MAX_CHANNELS:
         return f"a token has {x.shape[-1]} channels, more than {MAX_CHANNELS}"
@@ -44,21 +38,10 @@ def why_not(
 why_slow = tiles.why_slow
 
 
-def merge(
-    x: Tensor,
-    ranking: Tensor,
-    weights: Sequence[Tensor],
-    biases: Sequence[Tensor],
-    bands: Sequence[Band],
-    factor: int,
-) -> Tensor:
+def merge(x: Tensor, ranking: Tensor, by: Merging) -> Tensor:
     """Compute `reference.merge` with the Triton kernels of this file."""
-    lengths = [band.length for band in bands]
-    return _apply(x, ranking, torch.cat(list(weights)), torch.cat(list(biases)), lengths, _sizes(weights), factor)
-
-
-def _sizes(weights: Sequence[Tensor]) -> list[int]:
-    return [weight.numel() for weight in weights]
+    lengths, sizes = [band.length for band in by.bands], [weight.numel() for weight in by.weights]
+    return _apply(x, ranking, torch.cat(list(by.weights)), torch.cat(list(by.biases)), lengths, sizes, by.factor)
 
 
 @jit

@@ -23,13 +23,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, scale: float, out: Tensor, key_me
 
 
 def window_attention(qkv: Tensor, num_heads: int, size: int, out: Tensor) -> Tensor:
-    """Writes attention within windows; returns what each token receives.
-
-    Args:
-        qkv: queries, keys and values of a map.
-        num_heads: `a`.
-        size: side of a window.
-        out: where it is written.
+    """Writes attention within windows of `size` to `out`, from queries, keys and values; returns what tokens receive.
 
     Shape:
         - qkv: `(B, H, W, 3c)`; out: `(B, H, W, c)`
@@ -55,16 +49,9 @@ def depthwise_conv(
     above: bool = False,
     below: bool = False,
 ) -> Tensor:
-    """A 3x3 depthwise convolution, plus another map, through GELU where asked for.
+    """A 3x3 depthwise convolution of a map or some of its rows, plus `more`, through GELU where asked for.
 
-    Args:
-        x: the map, or some of its rows.
-        weight: a kernel for each channel.
-        bias: a number for each channel.
-        more: what is added.
-        gelu: whether GELU follows.
-        above: whether there is a row in memory before the first one, that is of the map, too.
-        below: whether there is one after the last.
+    `above` and `below` say whether there is a row of the map in memory before the first and after the last one.
 
     Shape:
         - x, more, returns: `(B, H, W, c)`; weight: `(c, 1, 3, 3)`; bias: `(c,)`
@@ -89,17 +76,7 @@ def merge_tokens(
     """Summary tokens; see the op. `length` is their number."""
     B, N, c = x.shape
     out = torch.empty((B, length, c), dtype=x.dtype)
-    numbers = [
-        x.data_ptr(),
-        ranking.data_ptr(),
-        out.data_ptr(),
-        B,
-        N,
-        c,
-        length,
-        factor,
-        torch.get_num_threads(),
-    ]
+    numbers = [x.data_ptr(), ranking.data_ptr(), out.data_ptr(), B, N, c, length, factor, torch.get_num_threads()]
     numbers += [len(bands), *x.stride()[:2]]
     for band, weight, bias in zip(bands, weights, biases, strict=True):
         numbers += [weight.data_ptr(), bias.data_ptr(), *band]
@@ -133,18 +110,12 @@ def rank_tokens(significance: Tensor) -> Tensor:
 def add_mlp_(
     x: Tensor, above: Tensor, below: Tensor, layers: Sequence[tuple[Tensor, Tensor]], hidden: int, eps: float
 ) -> None:
-    """Adds to some rows of a map the MLP of their norm, by one thread.
+    """Adds to some rows of a map, contiguous, the MLP of their norm, by one thread; the rows are written over.
 
-    Args:
-        x: the rows, contiguous, which are written over.
-        above: the row above them, or none.
-        below: the row below them, or none.
-        layers: weight and bias of norm, first product, depthwise convolution and second product.
-        hidden: channels of the hidden map.
-        eps: of the norm.
+    `layers` are weight and bias of norm, first product, depthwise convolution and second product.
 
     Shape:
-        - x: `(rows, W, c)`; above, below: `(1, W, c)` or `(0, W, c)`
+        - x: `(rows, W, c)`; above, below, the rows there: `(1, W, c)` or `(0, W, c)`
     """
     neighbours = [row.data_ptr() if len(row) else 0 for row in (above, below)]
     addresses = [tensor.data_ptr() for layer in layers for tensor in layer]
@@ -167,18 +138,11 @@ def map_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, *, gelu: bool)
 def cut_regions(
     maps: Sequence[Tensor], strides: Sequence[int], regions: Tensor, levels: Tensor, *, side: int, samples: int
 ) -> Tensor:
-    """Regions of maps, as `torchvision.ops.roi_align` cuts them out.
-
-    Args:
-        maps: of each level.
-        strides: pixels of a token of each.
-        regions: number of the image, left, top, right and bottom in pixels, in float32.
-        levels: of each region, in int64.
-        side: cells along a side.
-        samples: of a cell along a side.
+    """Regions of the maps of each level, as `torchvision.ops.roi_align` cuts them out, `samples` to a cell's side.
 
     Shape:
-        - maps: `(B, H, W, c)` each; regions: `(n, 5)`; levels: `(n,)`
+        - maps: `(B, H, W, c)`; levels, of each region: `(n,)`, in int64
+        - regions: `(n, 5)`, number of the image, left, top, right and bottom in pixels, in float32
         - returns: `(n, c, side, side)`
     """
     regions, levels, c = regions.contiguous(), levels.contiguous(), maps[0].shape[-1]

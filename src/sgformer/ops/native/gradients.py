@@ -16,14 +16,6 @@ def depthwise_gradient(
 ) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
     """Compute what `depthwise_conv` made, anew, where GELU followed; and the gradients of map, kernel and bias.
 
-    Args:
-        grad: that of what it made.
-        x: the map.
-        weight: a kernel for each channel.
-        bias: a number for each channel.
-        residual: whether the map was added.
-        gelu: whether GELU followed.
-
     Shape:
         - all maps: `(B, H, W, c)`; weight: `(c, 1, 3, 3)`; bias: `(c,)`
     """

@@ -113,14 +113,10 @@ def objection(
     opaque: bool = False,
     gradient: bool = False,
 ) -> str | None:
-    """None, or a sentence that says why no kernel takes these tensors.
+    """None, or a sentence that says why no kernel takes these tensors, all of one dtype, the first one a map.
 
-    Args:
-        tensors: all of one dtype, the first one a map.
-        channels: of a head, or of the map.
-        products: whether the kernel has matrix products.
-        opaque: whether the kernel is an operator for `torch.compile`.
-        gradient: whether there is a kernel for its gradient, too.
+    `channels` are those of a head or of the map. The kernel may have matrix `products`, be an operator for
+    `torch.compile` (`opaque`), and have one for its `gradient`.
     """
     compiling = torch.compiler.is_compiling()
     if is_exporting() or torch.jit.is_tracing() or (compiling and not opaque):
@@ -147,13 +143,6 @@ def objection(
 
 
 def run(name: str, dtype: torch.dtype, numbers: Sequence[int], *more: float) -> None:
-    """Runs a kernel.
-
-    Args:
-        name: without the dtype.
-        dtype: of its maps.
-        numbers: addresses, sizes and strides.
-        *more: what else it takes.
-    """
+    """Runs a kernel, by its name without the dtype, on addresses, sizes and strides, and what else it takes."""
     array = (ctypes.c_int64 * len(numbers))(*numbers)
     getattr(_library, f"{name}_{NAMES[dtype]}")(array, *map(ctypes.c_double, more))
