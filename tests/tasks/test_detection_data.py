@@ -100,7 +100,7 @@ def test_digit_scenes_have_boxes_and_masks():
     assert len(images) == len(targets) == 3
     for index in (0, 1, 0):  # made, then kept
         image, target = module.dataset("val")[index]
-        scene = module.dataset("val").scenes[index]
+        scene = module.dataset("val").source.scenes[index]
         assert torch.equal(image, torch.from_numpy(np.array(scene.image)).permute(2, 0, 1))
         assert torch.equal(target["masks"].bool(), torch.from_numpy(scene.masks))
         assert torch.equal(target["labels"], torch.from_numpy(scene.labels) + 1)
@@ -181,7 +181,7 @@ def test_two_images_of_one_id(tmp_path):
         data(root)
     # Of which of the two the objects of image 11 are cannot be told.
     dataset = data(root, invalid="drop").dataset("train")
-    assert [record.path.name for record in dataset.records] == ["train1.png", "train3.png"]
+    assert [record.path.name for record in dataset.source.records] == ["train1.png", "train3.png"]
 
 
 def test_many_faults_are_counted(tmp_path):

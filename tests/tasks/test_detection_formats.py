@@ -210,7 +210,7 @@ def test_two_images_do_not_share_labels(coco, tmp_path):
     Image.open(folder / "train0.png").save(folder / "train0.bmp")
     with pytest.raises(DataError, match=r"images/train/train0\.png has the name of train0\.bmp"):
         data(root, "yolo")
-    records = data(root, "yolo", invalid="drop").dataset("train").records
+    records = data(root, "yolo", invalid="drop").dataset("train").source.records
     assert [record.path.name for record in records] == ["train0.bmp", *(f"train{i}.png" for i in (1, 2, 3))]
 
 
