@@ -34,10 +34,10 @@ def test_files_of_one_size_are_told_apart(tmp_path, monkeypatch):
         path.write_bytes(content)
     (link := tmp_path / "link").hardlink_to(paths[2])
     (other := tmp_path / "middle").write_bytes(b"a" + middle[:4500] + b"c" + middle[4501:])
-    assert folders.find_copies([*paths, other], [link, paths[4]], "xyzzzzzzz") == (2, 1, 1, 0)
-    assert folders.find_copies([*paths, paths[0], tmp_path / "missing"]) == (0, 1, 0, 0)
+    assert folders.find_copies([*paths, other], [link, paths[4]], "xyzzzzzzzzx") == (2, 1, 1, 1, 0)
+    assert folders.find_copies([*paths, paths[0], tmp_path / "missing"]) == (0, 0, 1, 0, 0)
     monkeypatch.setattr(folders, "LARGEST", 3)
-    assert folders.find_copies(paths, [link]) == (1, 0, 0, 0)
+    assert folders.find_copies(paths, [link]) == (1, 0, 0, 0, 0)
 
 
 def test_copies_of_classes(tmp_path):
@@ -53,6 +53,9 @@ def test_copies_of_classes(tmp_path):
     assert BOTH in said()
     shutil.copy(root / "train" / "red" / "0.png", root / "train" / "blue" / "9.png")
     assert f"{INSIDE}, 1 in another class" in said()
+    assert f"{BOTH};" in said()
+    shutil.copy(root / "train" / "green" / "0.png", root / "val" / "red" / "8.png")
+    assert "2 images are in training and in validation, 1 in another class" in said()
 
 
 def test_copies_of_masked_images(tmp_path):

@@ -9,7 +9,7 @@ from sgformer.tasks.classification import sources
 from sgformer.tasks.detection import names
 from sgformer.tasks.errors import DataError
 from sgformer.tasks.segmentation.mapping import read_classes, read_mapping
-from sgformer.tasks.text import enumerate_names, read_lines, read_names, read_text
+from sgformer.tasks.text import enumerate_names, read_lines, read_names, read_plain_names, read_text
 
 TEXT = "red\nbläu 蓝\n"
 
@@ -108,6 +108,44 @@ def test_structure_that_is_no_list_of_classes_is_named(tmp_path, text):
     path.write_text(text)
     with pytest.raises(DataError, match=r"classes\.txt .*write a list of names"):
         read_names(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0. red\n1. on\n2. 010\n",
+        "1 - on\n0 - red\n2 - 010\n",
+        "0) red\n1) on\n2) 010\n",
+        "red 220 30 30\non 1 2 3\n010 0 0 0\n",
+    ],
+)
+def test_numbers_and_colours_beside_names_are_no_names(tmp_path, text):
+    path = tmp_path / "classes.txt"
+    path.write_text(text)
+    assert read_plain_names(path) == ["red", "on", "010"]
+    if "0 -" not in text:
+        assert read_classes(path).classes == ("red", "on", "010")
+
+
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        ("1 red\n2 on\n", None),
+        ("1. red\n2. on\n", None),
+        ("0: red\n1: on\n3: 010\n", None),
+        ("2 doors\n4 doors\n", ["2 doors", "4 doors"]),
+        ("3-wheeler\n4-wheeler\n", ["3-wheeler", "4-wheeler"]),
+        ("1 door\nother\n", ["1 door", "other"]),
+    ],
+)
+def test_numbers_that_are_no_ids(tmp_path, text, known):
+    path = tmp_path / "classes.txt"
+    path.write_text(text)
+    if known:
+        assert read_plain_names(path) == known
+    else:
+        with pytest.raises(DataError, match=r"classes\.txt: the names have numbers, [01]"):
+            read_plain_names(path)
 
 
 def test_names_are_told_in_order():

@@ -112,30 +112,38 @@ class Copies(NamedTuple):
     """Numbers of images that are there more than once, by whatever names or links, or as copies."""
 
     shared: int  # in both splits
+    moved: int  # of these, those of another class in the second
     inside: int  # copies of others within the first split
     unlike: int  # of these, those of another class
     variants: int  # of the second split, made from a source that the first has, too, by Roboflow's names
 
     def notes(self) -> list[str]:
         """List what to say of them, a phrase each."""
-        inside = f"{self.inside} images are copies of others" + f", {self.unlike} in another class" * (self.unlike > 0)
-        notes = [f"{self.shared} images are in training and in validation"] * (self.shared > 0)
+        both = f"{self.shared} images are in training and in validation"
+        inside = f"{self.inside} images are copies of others"
+        notes = [both + f", {self.moved} in another class" * (self.moved > 0)] * (self.shared > 0)
         notes += [f"{self.variants} images of validation are {VARIANTS}"] * (self.variants > 0)
-        return notes + [inside] * (self.inside > 0)
+        return notes + [inside + f", {self.unlike} in another class" * (self.unlike > 0)] * (self.inside > 0)
 
 
 def find_copies(first: Sequence[Path], second: Sequence[Path] = (), classes: Iterable[Any] = ()) -> Copies:
-    """Count the files of two splits that are alike; ``classes`` are those of the first split's files."""
+    """Count the files of two splits that are alike; ``classes`` are those of the first's files, then the second's."""
     same = alike([*first, *second])
-    mine, classes = same[: len(first)], [*classes] or [0] * len(first)
-    inside = len({*map(os.path.normpath, first)}) - len({*mine})
-    shared, unlike = {*mine} & {*same[len(first) :]}, len({*zip(mine, classes, strict=True)}) - len({*mine})
+    mine, other = same[: len(first)], same[len(first) :]
+    labelled = [*zip(same, [*classes] or [0] * len(same), strict=True)]
+    own, theirs = {*labelled[: len(first)]}, {*labelled[len(first) :]}
+    shared = {*mine} & {*other}
     made = {path.name.split(".rf.")[0] for path in first if ".rf." in path.name}
-    variants = sum(
-        ".rf." in path.name and path.name.split(".rf.")[0] in made and one not in shared
-        for path, one in zip(second, same[len(first) :], strict=True)
+    return Copies(
+        shared=len(shared),
+        moved=len({one for one, _ in theirs - own} & shared),
+        inside=len({*map(os.path.normpath, first)}) - len({*mine}),
+        unlike=len(own) - len({*mine}),
+        variants=sum(
+            ".rf." in path.name and path.name.split(".rf.")[0] in made and one not in shared
+            for path, one in zip(second, other, strict=True)
+        ),
     )
-    return Copies(len(shared), inside, unlike, variants)
 
 
 def alike(paths: Sequence[Path]) -> list[tuple[int, int]]:

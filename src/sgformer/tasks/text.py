@@ -20,7 +20,7 @@ _COLOUR_HEADS = (_HEAD, "class_name,class_color", "name,r,g,b")
 _COLOURED = (
     re.compile(r"(?P<name>.+?): *(?P<colour>\d+, *\d+, *\d+|) *:[^:]*:[^:]*"),
     re.compile(r"(?P<colour>\d+ +\d+ +\d+)\s+(?P<name>\D.*)"),
-    re.compile(r"(?P<name>.*[^\s,]), *(?P<colour>\d+[ ,]+\d+[ ,]+\d+)"),
+    re.compile(r"(?P<name>.*[^\s,])(, *| +)(?P<colour>\d+[ ,]+\d+[ ,]+\d+)"),
 )
 # What lines of JSON, YAML and programs look like, and names do not.
 _STRUCTURE = re.compile(r"([\[{]|- |---$|\w+\s*=\s*[\[({]|(names|classes|categories|id2label|label2id)\s*:)|.*[\[{(]$")
@@ -78,6 +78,26 @@ def read_names(path: Path) -> list[str]:
         raise DataError(
             f"{path}: line 1 seems to be a heading, and ids are the numbers of lines; remove or rename "
             "it, or write all as `names: [a, b]`"
+        )
+    return lines
+
+
+def read_plain_names(path: Path) -> list[str]:
+    """Names as `read_names` reads them, without colours beside them, and in the order of the numbers beside them.
+
+    Raises:
+        DataError: The numbers are others than 0, 1, 2 and so on, or all names seem to have one.
+    """
+    lines = read_names(path)
+    if coloured := split_labelmap(lines):
+        return [name for name, _ in coloured]
+    names = dict(numbers := split_numbers(lines))
+    if sorted(names) == [*range(len(lines))]:
+        return [names[number] for number in range(len(lines))]
+    if len(names) == len(numbers) and min(names, default=2) < 2:
+        raise DataError(
+            f"{path}: the names have numbers, {', '.join(str(number) for number, _ in numbers[:3])} and so on, that do "
+            "not count from 0; remove them, or if they belong to the names, write all as `names: [1 cup, 2 cups]`"
         )
     return lines
 
@@ -150,8 +170,8 @@ def split_labelmap(lines: list[str]) -> list[tuple[str, str]]:
     """Names and colours of lines that are all of one form; the colours as ``red,green,blue``.
 
     CVAT's ``labelmap.txt`` has ``label:red,green,blue:parts:actions``, its ``label_colors.txt`` has
-    ``red green blue label``; tables have ``label,red green blue`` or ``label,red,green,blue``. Empty where lines are
-    something else.
+    ``red green blue label``; tables have ``label,red green blue``, ``label,red,green,blue`` or
+    ``label red green blue``. Empty where lines are something else.
     """
     lines = lines[bool(lines) and lines[0].lower().replace(", ", ",").startswith(_COLOUR_HEADS) :]
     for form in _COLOURED:
@@ -161,11 +181,11 @@ def split_labelmap(lines: list[str]) -> list[tuple[str, str]]:
 
 
 def split_numbers(lines: list[str]) -> list[tuple[int, str]]:
-    """Numbers and names of lines such as ``0 cat``, ``0: cat`` and ``0,cat``, or ``cat: 0`` and ``cat,0``.
+    """Numbers and names of lines such as ``0 cat``, ``0: cat``, ``0,cat`` and ``0. cat``, or ``cat: 0`` and ``cat,0``.
 
     Empty where a line is something else.
     """
-    found = [re.fullmatch(r"(?P<id>\d+)(?:\s*[:,;]\s*|\s+)(?P<name>.+)", line) for line in lines]
+    found = [re.fullmatch(r"(?P<id>\d+)(?:\s*[:,;]\s*|\s*[.)-]\s+|\s+)(?P<name>.+)", line) for line in lines]
     if not all(found):
         found = [re.fullmatch(r"(?P<name>.*\S)\s*[:,;=\t]\s*(?P<id>\d+)", line) for line in lines]
     return [(int(one["id"]), one["name"]) for one in found if one] if all(found) else []

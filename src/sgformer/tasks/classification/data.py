@@ -19,7 +19,7 @@ from ..folders import Split, describe_leftovers, find_copies, leftovers
 from ..images import ImageLike, Preprocessing, find_odd
 from ..loading import Samples, epoch_to_come, share, suitable_workers
 from ..task import Data
-from ..text import doubtful_names, enumerate_names, read_names
+from ..text import doubtful_names, enumerate_names, read_plain_names
 from . import sources
 from .augment import image_transform
 from .options import DataOptions, SourceOptions
@@ -204,7 +204,8 @@ class ClassificationData(PreparedData):
         if len(self.samples) > 1:
             sources.compare(self.samples, options.root)
         if lists:
-            self.notes += find_copies(*lists, classes=[label for _, label in self.samples[splits[0]].items]).notes()
+            labels = (one.classes[label] for one in self.samples.values() for _, label in one.items)
+            self.notes += find_copies(*lists, classes=labels).notes()
         self.notes += self.beside(self.samples, ("train", "val"))
         names = self.samples[splits[0]].classes
         if classes is not None and (unknown := set(names) - set(classes)):
@@ -290,4 +291,4 @@ def _several(classes: tuple[str, ...]) -> tuple[str, ...]:
 def _class_list(options: DataOptions) -> tuple[str, ...]:
     if options.classes is None or not Path(options.classes).expanduser().is_file():
         raise DataError("shards do not say what their classes are; name a file with a class a line: --data.classes")
-    return tuple(read_names(Path(options.classes).expanduser()))
+    return tuple(read_plain_names(Path(options.classes).expanduser()))

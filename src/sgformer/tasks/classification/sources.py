@@ -56,7 +56,15 @@ def folders(root: Path, split: Split, suffixes: Collection[str] = SUFFIXES) -> S
     entries = [path for path in sorted(folder.iterdir()) if not is_junk(path.name)]
     names = [path for path in entries if path.is_dir()]
     if not names:
-        raise DataError(f"{folder} has no class folders; expected {folder}/<class>/ with images")
+        table = next(
+            (
+                f"; of {path} write --data.source list --data.{split}_list {path}"
+                for path in entries
+                if path.suffix == ".csv"
+            ),
+            "",
+        )
+        raise DataError(f"{folder} has no class folders; expected {folder}/<class>/ with images{table}")
     if {path.name.lower() for path in names} <= _NO_CLASSES:
         raise DataError(
             f"{folder} has {listed(path.name for path in names)}, as of detection or segmentation, and no classes; "

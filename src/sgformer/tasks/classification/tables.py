@@ -16,6 +16,8 @@ from ..text import read_text
 
 # What spreadsheets and pandas write where there is no value.
 _ERRORS = {"nan", "#n/a", "#ref!", "#value!", "#name?"}
+# What the column of images may be called, as by Hugging Face's image folders; the first that is there.
+_PATHS = ("path", "file_name", "filename")
 # How files of spreadsheets begin, and JSON.
 _OTHERS = (b"PK\3\4", b"\xd0\xcf\x11\xe0", b"[", b"{")
 Pairs = list[tuple[Path, str]]
@@ -31,9 +33,10 @@ def read_table(
 ) -> tuple[Pairs, list[str]]:
     """The images of a table with the columns ``path`` and ``label``, with their labels, and notes.
 
-    The table is CSV with commas, semicolons or tabs, or Parquet (through pandas). Paths in it are relative to ``root``,
-    or to the table's own folder; backslashes are taken for slashes where that finds an image. Up to ``max_missing`` of
-    the images may be missing; they are left out, and counted in the notes.
+    The table is CSV with commas, semicolons, tabs or bars, or Parquet (through pandas); ``path`` may be called
+    ``file_name`` or ``filename``. Paths in it are relative to ``root``, or to the table's own folder; backslashes are
+    taken for slashes where that finds an image. Up to ``max_missing`` of the images may be missing; they are left out,
+    and counted in the notes.
 
     Raises:
         DataError: The table is not like that, contradicts itself, or names images that do not exist.
@@ -130,8 +133,10 @@ class _Folders:
 
 def _csv(table: Path, names: tuple[str, ...]) -> tuple[list[tuple[str, ...]], list[Any]]:
     text = read_text(table)
-    heads = text.split("\n", 1)[0]
-    delimiter = next((mark for mark in ",;\t" if mark in heads), ",")
+    if text.startswith("sep="):  # for Excel
+        text = text.partition("\n")[2]
+    heads = text.partition("\n")[0]
+    delimiter = next((mark for mark in ",;\t|" if mark in heads), ",")
     try:
         reader = csv.DictReader(io.StringIO(text), delimiter=delimiter)
         columns = _columns(reader.fieldnames or (), names, table)
@@ -151,7 +156,11 @@ def _csv(table: Path, names: tuple[str, ...]) -> tuple[list[tuple[str, ...]], li
 def _parquet(table: Path, names: tuple[str, ...]) -> tuple[list[tuple[str, ...]], list[Any]]:
     import pandas
 
-    frame = pandas.read_parquet(table).convert_dtypes()  # whole numbers stay so where some are missing
+    try:
+        frame = pandas.read_parquet(table).convert_dtypes()  # whole numbers stay so where some are missing
+    except (ValueError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{table} is no Parquet file, or damaged ({reason}); write or copy it again") from error
     frame = frame.astype(object).where(frame.notna(), "")
     columns = _columns(list(frame.columns), names, table)
     rows = zip(*(frame[c] for c in columns), strict=True)
@@ -162,6 +171,7 @@ def _columns(heads: Iterable[Any], names: tuple[str, ...], table: Path) -> list[
     """The columns of these names, whatever blanks are around them in the table."""
     heads = [*heads]
     found = {str(head).strip(): head for head in heads}
+    names = (next((name for name in _PATHS if name in found), "path"), *names[1:])
     if len(found) < len(heads) and (twice := [head for head, n in Counter(map(str, heads)).items() if n > 1]):
         raise DataError(f"{table} has the column {twice[0]!r} twice; keep one of them")
     if not set(names) <= found.keys():

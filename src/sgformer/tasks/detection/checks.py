@@ -5,6 +5,7 @@ from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path, PureWindowsPath
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 import numpy as np
 from PIL import Image
@@ -83,11 +84,16 @@ def _unlike(key: str, value: Any, wanted: str) -> str:
 
 @lru_cache(maxsize=4)
 def _elsewhere(folder: Path) -> dict[str, list[str]]:
-    """Where below a folder, or beside it, images of a name are, to hint at."""
+    """Where below a folder, or beside it, images of a name are, as `_loosely` has it, to hint at."""
     found: dict[str, list[str]] = {}
     for path in find_images(folder.parent):
-        found.setdefault(path.name, []).append(str(path))
+        found.setdefault(_loosely(path.name), []).append(str(path))
     return found
+
+
+def _loosely(name: str) -> str:
+    """The name of a file without folders and suffix, in small letters, %20 and the like as what they stand for."""
+    return PureWindowsPath(unquote(name)).stem.casefold()
 
 
 def image_row(row: dict[str, Any], folder: Path) -> ImageRow:
@@ -100,7 +106,7 @@ def image_row(row: dict[str, Any], folder: Path) -> ImageRow:
     width, height = whole(row, "width"), whole(row, "height")
     path = find_file(folder, name)
     if not path.is_file():
-        others = _elsewhere(folder).get(PureWindowsPath(name).name, [])
+        others = _elsewhere(folder).get(_loosely(name), [])
         raise Fault(f"there is no such file in {folder}{', but ' * bool(others)}{' and '.join(others[:2])}")
     try:
         size, turned, odd = _opened(path)

@@ -273,14 +273,17 @@ def _entries(
         name = f"image {masks.shown(row.get('id'))} ({row.get('file_name')})"
         try:
             entry = checks.image_row(row, source.folder)
-            if other := entries.get(entry.image_id):
-                if other.path != entry.path:  # whose the objects are cannot be told
-                    shared[other.image_id] = f"image {masks.shown(other.image_id)} ({other.name})"
+            other = entries.get(entry.image_id)
+            if other and other.path != entry.path:  # whose the objects are cannot be told
+                shared[other.image_id] = f"image {masks.shown(other.image_id)} ({other.name})"
                 raise Fault("another image has this id")
         except Fault as fault:
             found.append(f"{name}: {fault}")
             if isinstance(row.get("id"), int | float | str):
                 aliases.setdefault(row["id"], row["id"])
+            continue
+        if other:
+            notes["images listed twice, read once"] += 1
             continue
         kept = ids.setdefault(os.path.normpath(entry.path), entry.image_id)
         aliases[entry.image_id] = kept
@@ -310,7 +313,9 @@ def _no_image(image_id: int | str, known: Iterable[int | str]) -> str:
 
 def _no_category(category: int, names: dict[int, str]) -> str:
     hint = "; do the ids count from 1, and the names from 0?" * (category == max(names) + 1 and min(names) == 0)
-    return f"unknown category id {category}; there are names for {min(names)} to {max(names)}{hint}"
+    gaps = len(names) <= max(names) - min(names)
+    known = listed(map(str, names)) if gaps else f"{min(names)} to {max(names)}"
+    return f"unknown category id {category}; there are names for {known}{hint}"
 
 
 def _annotated(entry: ImageRow, objects: list[ObjectRow], index: dict[int, int]) -> Annotated:

@@ -144,7 +144,9 @@ class DetectionData(Data):
             said.insert(0, f"{len(found.faults)} faults left out: {coco.first(found.faults)}")
         absent = [name for name, count in zip(found.classes, found.counts(), strict=True) if not count]
         if split == "val" and (why := found.why_nothing()):
-            said.append(f"nothing can be evaluated, {why}; the last epoch's weights are kept")
+            said.append(
+                f"nothing can be evaluated, {why}" + "; the last epoch's weights are kept" * ("train" in self.found)
+            )
         elif absent:
             said.append(f"no object of {listed(absent)}")
         most = max(int((~image.crowds).sum()) for image in found.images)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from ..errors import DataError
-from ..text import read_names, read_text, split_labelmap, split_numbers
+from ..text import read_plain_names, read_text
 
 # Where tools write them.
 LISTS = (
@@ -35,7 +35,7 @@ class Names(NamedTuple):
 
 
 def read(path: Path) -> Names:
-    """Read names from a YAML file, from CVAT's ``labelmap.txt``, or from a list that `read_names` reads.
+    """Read names from a YAML file, or from a list that `read_plain_names` reads.
 
     Raises:
         DataError: There is no such file, or it has no names, or contradicts itself.
@@ -49,12 +49,7 @@ def read(path: Path) -> Names:
             f"--data.val.annotations{hint}"
         )
     if path.suffix in (".txt", ".names", ".labels", ".json"):
-        lines = read_names(path)
-        if labels := split_labelmap(lines):
-            lines = [label for label, _ in labels]
-        elif (numbers := dict(split_numbers(lines))) and sorted(numbers) == [*range(len(lines))]:
-            lines = [numbers[number] for number in range(len(lines))]
-        return Names(path, dict(enumerate(lines)), {})
+        return Names(path, dict(enumerate(read_plain_names(path))), {})
     try:
         content = yaml.load(read_text(path), _Loader)
     except yaml.YAMLError as error:

@@ -140,6 +140,9 @@ def read(
                 faults.append(f"{where}: unknown class {label!r}" if label else f"{where} has no name")
                 continue
             left, top, right, bottom = (edge or 0.0 for edge in edges)
+            if max(left, top, right, bottom) <= 1 and (right % 1 or bottom % 1):
+                faults.append(f"{where}: its edges are less than a pixel; write pixels, not shares of the image")
+                continue
             box = [
                 left - first_pixel,
                 top - first_pixel,

@@ -8,6 +8,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..errors import DataError
 from ..folders import SUFFIXES, find_file, find_images, lies_in_junk
 from ..text import read_lines, read_text
@@ -135,6 +137,8 @@ def read(root: Path, split: str, *, images: str | None, names: str) -> Content:
         notes["lines that may be a box and its keypoints (then write kpt_shape), read as polygons"] = alike
     elif alike := _results(lines):
         notes["lines that may be a box, its score and a number, read as polygons"] = alike
+    elif turned := _turned(lines):
+        notes["lines of four corners, as of rotated boxes (OBB), read as polygons whose boxes are upright"] = turned
     for beside in labels.values():
         for file in sorted(beside.rglob("*.txt")):
             if file not in named and not _is_list(file) and not lies_in_junk(file, beside):
@@ -273,6 +277,16 @@ def _results(lines: list[list[str]]) -> int:
     if not all(len(line) == 7 and line[6].isdecimal() and all(map(_NUMBER.fullmatch, line)) for line in longer):
         return 0
     return len(longer) if all(_holds(*map(float, line[1:5])) for line in longer) else 0
+
+
+def _turned(lines: list[list[str]]) -> int:
+    """Count the lines of four corners that are no upright box, where all that are longer than a box have four."""
+    longer = [line for line in lines if len(line) > 5]
+    if not all(len(line) == 9 and all(map(_NUMBER.fullmatch, line)) for line in longer):
+        return 0
+    corners = np.array([line[1:] for line in longer], np.float64).reshape(-1, 4, 2)
+    inside = np.minimum(corners - corners.min(1, keepdims=True), corners.max(1, keepdims=True) - corners)
+    return int((inside > 0.002).any((1, 2)).sum())
 
 
 def _holds(x: float, y: float, w: float, h: float, *points: float) -> bool:

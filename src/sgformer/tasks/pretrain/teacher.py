@@ -17,7 +17,7 @@ from ...engine import devices, weights
 from ...engine.recipe import Plain
 from ..backbones import create_backbone, preprocessing_of
 from ..images import Preprocessing, pair
-from ..text import read_names
+from ..text import read_plain_names
 from .model import Signals, signals
 
 PACKAGE = "package:"
@@ -191,7 +191,7 @@ def _classes(
     if num_classes < 2:
         raise ValueError(f"the teacher {options.name} has no classes; choose one with a head")
     if options.classes:
-        known = tuple(read_names(Path(options.classes).expanduser()))
+        known = tuple(read_plain_names(Path(options.classes).expanduser()))
         if len(known) != num_classes or len(set(known)) != num_classes:
             raise ValueError(
                 f"teacher.classes {options.classes} names {len(set(known))} classes, the teacher {options.name} has "

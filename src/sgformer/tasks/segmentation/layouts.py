@@ -25,7 +25,7 @@ from ..folders import (
     some,
 )
 from ..images import ImageError, Preprocessing
-from ..text import read_lines
+from ..text import read_lines, split_labelmap
 from .mapping import read_classes, read_mapping
 from .masks import IGNORE, Coding, header_of, palette_of, turned_like
 
@@ -80,6 +80,7 @@ class Layout:
     known: tuple[str, ...] = ()  # what ends the names of other files in a set as released
     # The file with the names of the classes; each split may have its own, which has to agree.
     listed: Path | None = None
+    released: Mapping[int, str] = field(default_factory=dict)  # names of ids, with which a list of CVAT has to agree
 
     def find(
         self, root: Path, split: Split, suffixes: Collection[str] = SUFFIXES
@@ -163,8 +164,8 @@ class Layout:
 
     def _lists(self, *folders: Path) -> list[Path]:
         """Find the lists of classes in folders."""
-        name = self.listed.name if self.listed else "labelmap.txt"
-        return [file for file in dict.fromkeys(one / name for one in folders) if file.is_file()]
+        names = (self.listed.name,) if self.listed else ("labelmap.txt", "label_colors.txt")
+        return [file for file in dict.fromkeys(one / name for one in folders for name in names) if file.is_file()]
 
     def _check_lists(self, *folders: Path) -> list[Path]:
         """Find the lists of classes in folders, and raise DataError where one says something else."""
@@ -180,14 +181,20 @@ class Layout:
         return found
 
     def _check_colours(self, file: Path) -> None:
-        """Raise DataError where CVAT's list beside masks gives a colour to another class than the mapping."""
-        other, own = read_mapping(file), self.coding
-        for colour, index in (own.colours or {}).items():
-            name = other.classes[other.colours[colour]] if other.colours and colour in other.colours else None
+        """Raise DataError where CVAT's list beside masks calls a colour, or an id, another class than is read."""
+        own = self.coding
+        for place, (name, colour) in enumerate(split_labelmap(read_lines(file))):
+            if (known := self.released.get(place, name)).replace(" ", "") != name.replace(" ", ""):
+                raise DataError(
+                    f"{file} calls id {place} {name}, and it is read as {known}; export the masks as CVAT's "
+                    '"Segmentation mask", for --data.source folders, or remove the list'
+                )
+            values: Any = [*map(int, filter(None, colour.split(",")))]
+            index = (own.colours or {}).get(tuple(values), IGNORE)
             if index != IGNORE and name in own.classes and name != own.classes[index]:
                 raise DataError(
-                    f"{file} gives {list(colour)} to {name}, and --data.mapping to {own.classes[index]}; make them "
-                    "alike, or export both splits together"
+                    f"{file} gives {values} to {name}, and --data.mapping to {own.classes[index]}; make them alike, "
+                    "or export both splits together"
                 )
 
 
@@ -245,6 +252,7 @@ def cityscapes() -> Layout:
         coding=Coding(classes=tuple(CITYSCAPES), ids=ids),
         image_ending="_leftImg8bit",
         mask_ending="_gtFine_labelIds",
+        released={id_: name for name, id_ in CITYSCAPES.items()},
         known=tuple(f"_gtFine_{end}" for end in CITYSCAPES_OTHERS),
     )
 

@@ -201,7 +201,9 @@ def _values(values: NDArray[Any], bits: int, path: Path) -> NDArray[Any]:
         channels, alpha = values.shape[2], values[..., -1]
         if channels in (2, 4):
             if (alpha != 255).any():
-                raise DataError(f"{path} is transparent in part; save the mask in gray, a value for each class")
+                raise DataError(
+                    f"{path} is transparent in part, or has a band for each class; save it in gray, a value for each"
+                )
             values = values[..., :-1]
         if (values != values[..., :1]).any():
             raise DataError(
@@ -264,7 +266,9 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     except ImageError as error:
         raise DataError(str(error)) from error
     except UnidentifiedImageError as error:
-        raise DataError(f"{path} is no image; copy or download it again, or remove it") from error
+        raise DataError(
+            f"{path} is no image, or of a kind that Pillow cannot read, as TIFF of 64 bits or in planes; save it as PNG"
+        ) from error
     except Exception as error:  # a broken file can raise anything
         reason = " ".join(str(error).split())
         raise DataError(f"{path} cannot be read ({reason}); copy or download it again") from error

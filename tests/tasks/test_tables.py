@@ -1,0 +1,55 @@
+"""Tables of images as other tools write them: their columns, marks and damage."""
+
+import pytest
+from PIL import Image
+
+from sgformer.tasks.classification.sources import folders, listing
+from sgformer.tasks.errors import DataError
+
+
+@pytest.fixture
+def images(tmp_path):
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "file_name,label\na.png,cat\nb.png,dog\n",
+        "label,filename\ncat,a.png\ndog,b.png\n",
+        "path|label\na.png|cat\nb.png|dog\n",
+        "sep=;\npath;label\na.png;cat\nb.png;dog\n",
+        "\ufeffsep=,\r\nfile_name,label\r\na.png,cat\r\nb.png,dog\r\n",
+    ],
+)
+def test_columns_and_marks(images, text):
+    table = images / "metadata.csv"
+    table.write_text(text)
+    found = listing(str(table), "train", None, None)
+    assert [(path.name, found.classes[label]) for path, label in found.items] == [("a.png", "cat"), ("b.png", "dog")]
+    assert found.notes == ()
+
+
+def test_of_two_columns_of_images_the_other_is_named(images):
+    table = images / "t.csv"
+    table.write_text("file_name,path,label\nx,a.png,cat\ny,b.png,dog\n")
+    found = listing(str(table), "train", None, None)
+    assert [path.name for path, _ in found.items] == ["a.png", "b.png"]
+    assert found.notes == (f"columns of {table} not used: file_name",)
+
+
+def test_a_folder_with_a_table_is_a_list(images):
+    (images / "train").mkdir()
+    (images / "train" / "metadata.csv").write_text("file_name,label\n")
+    with pytest.raises(DataError, match=r"no class folders.*--data\.train_list .*metadata\.csv"):
+        folders(images, "train")
+
+
+def test_a_damaged_parquet_file_is_named(tmp_path):
+    pytest.importorskip("pyarrow")
+    (tmp_path / "t.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(DataError, match=r"t\.parquet is no Parquet file, or damaged") as error:
+        listing(str(tmp_path / "t.parquet"), "train", None, None)
+    assert "\n" not in str(error.value)

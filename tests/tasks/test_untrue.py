@@ -1,0 +1,112 @@
+"""What is wrong is called what it is, and what nobody would see is named."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("pycocotools", reason="COCO's format needs pycocotools")
+
+from coco_files import change, make_rectangles, read
+from sgformer.tasks.detection import voc
+from sgformer.tasks.errors import DataError
+from sgformer.tasks.images import Preprocessing
+from sgformer.tasks.segmentation.data import SegmentationData
+from sgformer.tasks.segmentation.layouts import CITYSCAPES
+from sgformer.tasks.segmentation.masks import Coding
+from sgformer.tasks.segmentation.options import DataOptions
+
+
+@pytest.fixture
+def root(tmp_path):
+    return make_rectangles(tmp_path / "set")
+
+
+ROTATED = "0 .3 .1 .5 .3 .3 .5 .1 .3\n"
+UPRIGHT = "1 .2 .2 .6 .2 .6 .8 .2 .8\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [(ROTATED + UPRIGHT, 4), (UPRIGHT + "0 .5 .5 .2 .2\n", 0), (ROTATED + "1 .2 .2 .6 .2 .6 .8 .4 .9 .2 .8\n", 0)],
+)
+def test_rotated_boxes_of_yolo_are_counted(root, text, number):
+    for path in (root / "labels" / "train").glob("*.txt"):
+        path.write_text(text)
+    note = "lines of four corners, as of rotated boxes (OBB), read as polygons whose boxes are upright"
+    assert (f"{note}: {number}" in str(read(root, "yolo"))) == (number > 0)
+
+
+def test_names_of_yolo_with_a_gap(root):
+    (root / "data.yaml").write_text("names: {0: red, 1: blue, 3: cup}\n")
+    (root / "labels/train/0.txt").write_text("2 .5 .5 .2 .2\n")
+    with pytest.raises(DataError, match="unknown category id 2; there are names for 0, 1, 3"):
+        read(root, "yolo")
+
+
+def test_one_row_for_an_image_twice_is_no_other_image(root):
+    change(root, lambda c: c["images"].append(c["images"][0]))
+    assert "train: images listed twice, read once: 1" in str(read(root))
+
+
+@pytest.mark.parametrize("name", ["train/a%20b.jpg", "train/A b.JPG", "a b.jpeg"])
+def test_an_image_of_nearly_the_name_is_hinted_at(root, name):
+    (root / "images/train/0.jpg").rename(root / "images/train/a b.jpg")
+    change(root, lambda c: c["images"][0].update(file_name=name))
+    with pytest.raises(DataError, match=r"no such file in .*, but .*images/train/a b\.jpg"):
+        read(root)
+
+
+def test_evaluation_keeps_no_weights(root):
+    change(root, lambda c: c.update(annotations=[]), "val")
+    said = {splits: str(read(root, splits=splits)) for splits in (("val",), ("train", "val"))}
+    assert all("nothing can be evaluated" in one for one in said.values())
+    assert ["weights are kept" in one for one in said.values()] == [False, True]
+
+
+@pytest.mark.parametrize("first_pixel", [0, 1])
+@pytest.mark.parametrize(("edges", "shares"), [((0.1, 0.2, 0.5, 0.75), True), ((1, 1, 1, 1), False)])
+def test_voc_boxes_as_shares(root, first_pixel, edges, shares):
+    box = "".join(
+        f"<{edge}>{value}</{edge}>" for edge, value in zip(("xmin", "ymin", "xmax", "ymax"), edges, strict=True)
+    )
+    thing = f"<object><name>red</name><bndbox>{box}</bndbox></object>"
+    (root / "a.xml").write_text(f"<annotation><filename>0.jpg</filename>{thing}</annotation>")
+    found = voc.read(root, [root / "a.xml"], root, images="images/train", names=["red"], first_pixel=first_pixel)
+    assert [("write pixels" in fault) for fault in found.faults] == [True] * shares
+
+
+def masks(root, ids, names):
+    """A set in the layout of Cityscapes, with CVAT's list of colours."""
+    for split in ("train", "val"):
+        for kind, end in (("leftImg8bit", "leftImg8bit"), ("gtFine", "gtFine_labelIds")):
+            (root / kind / split).mkdir(parents=True)
+            values = np.resize(np.array(ids, np.uint8), (8, 9)) if kind == "gtFine" else np.zeros((8, 9, 3), np.uint8)
+            values[0] += split == "val" and kind != "gtFine"
+            Image.fromarray(values).save(root / kind / split / f"a_{end}.png")
+    lines = [f"{place} {place} 0 {name}\n" for place, name in enumerate(names)]
+    (root / "label_colors.txt").write_text("".join(lines))
+    options = DataOptions(root=str(root), source="cityscapes", image_size=32, workers=0)
+    return SegmentationData(options, Preprocessing(image_size=(32, 32)))
+
+
+def test_own_ids_in_the_layout_of_cityscapes(tmp_path):
+    with pytest.raises(DataError, match=r"label_colors\.txt calls id 7 l7, and it is read as road"):
+        masks(tmp_path / "own", (7, 8), [f"l{place}" for place in range(10)])
+    known = {id_: name.replace(" ", "") for name, id_ in CITYSCAPES.items()}
+    right = masks(tmp_path / "right", (7, 8), [known.get(place, f"other{place}") for place in range(34)])
+    assert "label_colors" not in str(right)
+
+
+def test_masks_that_pillow_cannot_read_are_no_broken_images(tmp_path):
+    tifffile = pytest.importorskip("tifffile", reason="writes TIFF of other kinds")
+    coding = Coding.plain(["a", "b"])
+    for name, values, message in (
+        ("a.tif", np.ones((4, 5), np.int64), "of a kind that Pillow cannot read"),
+        ("b.tif", np.ones((4, 5), np.float64), "of a kind that Pillow cannot read"),
+    ):
+        tifffile.imwrite(tmp_path / name, values)
+        with pytest.raises(DataError, match=message):
+            coding.read(tmp_path / name)
+    Image.fromarray(np.ones((4, 5, 4), np.uint8)).save(tmp_path / "c.png")
+    with pytest.raises(DataError, match="a band for each class"):
+        coding.read(tmp_path / "c.png")
