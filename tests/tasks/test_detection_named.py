@@ -358,11 +358,11 @@ def test_what_an_xml_file_says_of_its_image(root):
     assert note in str(read_object(root, f"<name>red</name>{BOX}{said}<name>blue</name>{BOX}"))
 
 
-def test_shares_in_place_of_pixels_leave_nothing(root):
+def test_shares_in_place_of_pixels_are_named(root):
     shares = BOX
     for number in ("11", "13", "30", "36"):
         shares = shares.replace(f">{number}<", f">0.{number}<")
-    with pytest.raises(DataError, match=r"nothing to learn from: .*4 objects left out, of which nothing is left"):
+    with pytest.raises(DataError, match=r"object 1: its edges are less than a pixel; write pixels, not shares.*1 more"):
         read_object(root, f"<name>red</name>{shares}")
 
 
