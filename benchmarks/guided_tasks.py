@@ -91,35 +91,51 @@ class Task:
         raise NotImplementedError
 
 
-class AtPoints(nn.Module):
-    """A backbone of three stages, asked at points of the image."""
+class Finder(nn.Module):
+    """A backbone of three stages that names a digit at each token of the last two, and others at points of the image."""
 
-    def __init__(self, backbone: SGFormer, channels: int) -> None:
+    def __init__(self, backbone: SGFormer, channels: tuple[int, ...]) -> None:
         super().__init__()
         backbone.prune_intermediate_layers([1, 2])
         self.backbone = backbone
-        self.label = nn.Linear(channels, 10)
-        self.others = nn.Sequential(nn.Linear(channels, 64), nn.GELU(), nn.Linear(64, 10))
+        self.names = nn.ModuleList(nn.Linear(c, 11) for c in channels[1:3])
+        self.others = nn.Sequential(nn.Linear(channels[2], 64), nn.GELU(), nn.Linear(64, 10))
 
-    def forward(self, x: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
-        """Answers at each centre: which digit, and which others."""
-        grid = (centres.flip(-1) / x.shape[-1] * 2 - 1).unsqueeze(2)  # (B, n, 1, 2)
+    def forward(self, x: Tensor, centres: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Which digit each token holds, or none, `(B, h, w, 11)` of two stages; which others there are, at each centre."""
         maps = self.backbone.forward_intermediates(x, indices=[1, 2], intermediates_only=True)
-        sampled = [F.grid_sample(of_stage, grid, align_corners=False).squeeze(-1).mT for of_stage in maps]
-        features = torch.cat(sampled, -1)  # (B, n, c)
-        return self.label(features), self.others(features)
+        grid = (centres.flip(-1) / x.shape[-1] * 2 - 1).unsqueeze(2)  # (B, n, 1, 2)
+        sampled = F.grid_sample(maps[-1], grid, align_corners=False).squeeze(-1).mT  # (B, n, c)
+        return [f(of_stage.permute(0, 2, 3, 1)) for f, of_stage in zip(self.names, maps, strict=True)], self.others(
+            sampled
+        )
+
+
+NO_DIGIT = 10
+
+
+def held_by_tokens(centres: Tensor, labels: Tensor, side: int) -> Tensor:
+    """The digit whose centre lies in each token of a map of `side`, or `NO_DIGIT`: `(B, side, side)`."""
+    held = torch.full((len(labels), side, side), NO_DIGIT)
+    row, column = (centres * side / small_digits.SIZE).long().clamp(max=side - 1).unbind(-1)  # (B, n) each
+    held[torch.arange(len(labels)).unsqueeze(1), row, column] = labels
+    return held
 
 
 @dataclass(frozen=True)
 class SmallDigits(Task):
-    """Digits of 4 to 8 % of the side: which one is it, and which others are there?"""
+    """Digits of 4 to 8 % of the side: which one is it, and which others are there?
+
+    The second can be learned once the first is. So that digits differ from the rest of the image early on, each token
+    of stages 2 and 3 is asked which digit it holds, or none.
+    """
 
     in_chans: ClassVar[int] = 1
     num_judged: ClassVar[int] = 512
 
     def build(self, merging: str) -> nn.Module:
-        """A backbone of three stages, asked at the digits."""
-        return AtPoints(self.backbone(merging), self.channels[1] + self.channels[2])
+        """A backbone of three stages, asked at each token and at the digits."""
+        return Finder(self.backbone(merging), self.channels)
 
     def batches(self, data: Path, seed: int) -> Iterator[Batch]:
         """New scenes for each step."""
@@ -129,21 +145,27 @@ class SmallDigits(Task):
             yield (x, target["centres"]), target  # pyright: ignore
 
     def loss(self, output: Any, target: Any) -> Tensor:
-        """Both questions, the second twice."""
-        label, others = output
-        of_others = F.binary_cross_entropy_with_logits(others, target["others"].float())
-        return F.cross_entropy(label.flatten(0, 1), target["labels"].flatten()) + 2 * of_others
+        """Both questions, the second twice; all tokens without a digit weigh twice what those with one do."""
+        names, others = output
+        total = 2 * F.binary_cross_entropy_with_logits(others, target["others"].float())
+        for of_stage in names:
+            side, weight = of_stage.shape[1], torch.ones(11)
+            weight[NO_DIGIT] = 2 * small_digits.NUM_DIGITS / side**2
+            held = held_by_tokens(target["centres"], target["labels"], side)
+            total = total + F.cross_entropy(of_stage.flatten(0, 2), held.flatten(), weight)
+        return total
 
     def judge(self, model: nn.Module, data: Path) -> dict[str, float]:
-        """Top-1 of the first question, and ROC areas of the second."""
+        """Top-1 of the first question in stage 3, and ROC areas of the second."""
         rng, found = np.random.default_rng(0), []
         for _ in range(self.num_judged // 32):
             x, target = small_digits.scenes("val", 32, rng)
-            label, others = model(x, target["centres"])
-            own = target["labels"].unsqueeze(-1)
+            names, others = model(x, target["centres"])
+            held = held_by_tokens(target["centres"], target["labels"], names[-1].shape[1])
+            named, own = names[-1][..., :NO_DIGIT].argmax(-1), target["labels"].unsqueeze(-1)
             found.append(
                 (
-                    label.argmax(-1) == target["labels"],
+                    (named == held)[held != NO_DIGIT],
                     others.sigmoid(),
                     target["others"],
                     others.gather(-1, own),
@@ -307,8 +329,10 @@ def _digits(budget: int) -> SmallDigits:
             "top1": "Which digit, top-1",
         },
         budget=budget,
-        steps=600,
-        judged_every=200,
+        steps=1500,
+        judged_every=300,
+        batch_size=8,
+        lr=2e-3,
         channels=(16, 32, 64, 64),
         num_heads=(2, 2, 4, 4),
     )

@@ -22,7 +22,7 @@ from sgformer.tasks.digit_scenes import NUM_TRAIN_DIGITS, PHOTOGRAPHS, Split
 
 SIZE = 224
 HEIGHTS = range(10, 19)  # pixels: 4.5 to 8 % of the side
-NUM_DIGITS = 6
+NUM_DIGITS = 4
 NUM_DISTRACTORS = 4
 GAP = 20  # pixels between centres, at least
 
