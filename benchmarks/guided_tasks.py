@@ -92,7 +92,7 @@ class Task:
 
 
 class Finder(nn.Module):
-    """A backbone of three stages that names a digit at each token of the last two, and others at points of the image."""
+    """A backbone of three stages, asked for a digit at each token of the last two, and for others at points."""
 
     def __init__(self, backbone: SGFormer, channels: tuple[int, ...]) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class Finder(nn.Module):
         self.others = nn.Sequential(nn.Linear(channels[2], 64), nn.GELU(), nn.Linear(64, 10))
 
     def forward(self, x: Tensor, centres: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Which digit each token holds, or none, `(B, h, w, 11)` of two stages; which others there are, at each centre."""
+        """Which digit each token of two stages holds, or none, `(B, h, w, 11)`; which others, at each centre."""
         maps = self.backbone.forward_intermediates(x, indices=[1, 2], intermediates_only=True)
         grid = (centres.flip(-1) / x.shape[-1] * 2 - 1).unsqueeze(2)  # (B, n, 1, 2)
         sampled = F.grid_sample(maps[-1], grid, align_corners=False).squeeze(-1).mT  # (B, n, c)
