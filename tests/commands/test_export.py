@@ -47,6 +47,13 @@ def exported(weights):
     return export.export(weights, weights.with_suffix(".onnx"), size=96)
 
 
+def assert_each_node_has_a_name_of_its_own(graph):
+    """Converters make names of tensors from it."""
+    names = [node.name for node in graph.node]
+    assert "" not in names
+    assert len(set(names)) == len(names)
+
+
 def verify(path, weights, **options):
     part = parts.part_of(Classifier.from_weights(weights))
     return check.verify(path, part, fixed=(96, 96), largest=(96, 96), **options)
@@ -125,6 +132,7 @@ def test_an_onnx_file_refuses_sizes_outside_its_range(tmp_path):
         "sizes": {"smallest": smallest, "largest": largest},
     }
     onnx_file.write(tmp_path / "conv.onnx", program, about)
+    assert_each_node_has_a_name_of_its_own(onnx.load(str(tmp_path / "conv.onnx")).graph)
     run = formats.open_exported(tmp_path / "conv.onnx")
     for size in [(128, 140), (512, 512), (200, 300)]:
         x = torch.randn(2, 3, *size)
@@ -171,6 +179,7 @@ def test_no_file_names_the_machine_that_made_it(tmp_path, suffix):
 def test_an_onnx_file_suits_other_runtimes(exported):
     """What lies between is not described, and no GELU is named, which MNN computes by an approximation."""
     graph = onnx.load(str(exported)).graph
+    assert_each_node_has_a_name_of_its_own(graph)
     assert not graph.value_info
     assert "Erf" in {node.op_type for node in graph.node}
     assert "Gelu" not in {node.op_type for node in graph.node}

@@ -105,7 +105,7 @@ def _write_out_gelu(model: Any) -> None:
             ("Add", [f"{y}/erf", "gelu_one"], f"{y}/share"),
             ("Mul", [f"{y}/half", f"{y}/share"], y),
         ]
-        nodes += [helper.make_node(kind, inputs, [output]) for kind, inputs, output in steps]
+        nodes += [helper.make_node(kind, inputs, [output], name=output) for kind, inputs, output in steps]
     for name, value in {"half": 0.5, "one": 1.0, "root": math.sqrt(2)}.items():
         model.graph.initializer.append(helper.make_tensor(f"gelu_{name}", TensorProto.FLOAT, [], [value]))
     del model.graph.node[:]
@@ -190,7 +190,7 @@ def _check_sizes(model: Any, smallest: Sequence[int], largest: Sequence[int]) ->
             kind,
             inputs,
             [f"sizes_{output}"],
-            name=refusal if kind == "Gather" else "",
+            name=refusal if kind == "Gather" else f"sizes_{output}",
             **more.get(output, {}),
         )
         for kind, inputs, output in steps
