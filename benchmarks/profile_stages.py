@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
 import sgformer  # noqa: F401  registers the models
-from sgformer.commands.benchmark import parse_size
+from sgformer.commands.inputs import parse_size
 
 RESULTS = Path(__file__).parent / "results"
 WARM_UP, PASSES = 3, 3  # until the allocator has the memory of a pass

@@ -9,7 +9,8 @@ import torch
 
 from sgformer.benchmark import company, measure, parity, turns, worker
 from sgformer.benchmark.measure import Case
-from sgformer.commands.benchmark import COLUMNS, benchmark, parse_size
+from sgformer.commands.benchmark import COLUMNS, benchmark
+from sgformer.commands.inputs import parse_size
 from sgformer.ops import float32
 from sgformer_cli import run
 

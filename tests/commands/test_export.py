@@ -267,7 +267,7 @@ def test_a_budget_is_exported_for_one_size(tmp_path, capsys):
     ("arguments", "message"),
     [
         (["model.pth"], "must end in .onnx"),
-        (["model.onnx", "--size", "big"], "--size big is no size"),
+        (["model.onnx", "--size", "big"], "--size 'big' is neither a number nor HEIGHTxWIDTH"),
         (["model.onnx", "--size", "31x64"], "--size 31x64 is too small"),
         (["model.onnx", "--max-size", "200"], "--max-size 200 must be at least 256"),
         (["model.pt2", "--int8"], "--int8 is for .onnx files alone"),

@@ -7,7 +7,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from sgformer.engine import weights
+from sgformer.engine import files, weights
 from sgformer.engine.weights import WeightsError
 
 METADATA = {"task": "classification", "classes": ["a", "b"]}
@@ -111,14 +111,14 @@ def test_fill_names_every_kind_of_misfit_and_changes_nothing(tmp_path):
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     path = tmp_path / "w.safetensors"
-    weights.write_atomically(path, b"old")
+    files.write_atomically(path, b"old")
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        weights.write_atomically(path, b"new")
+        files.write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert [file.name for file in tmp_path.iterdir()] == ["w.safetensors"]
 
@@ -151,6 +151,6 @@ def test_what_is_written_takes_the_place_of_no_input_and_no_annotations(tmp_path
     inputs = [tmp_path / "missing.jpg", image]
     for outputs in ([annotations], [None, image], [image.parent / ".." / "images" / "0.jpg"], [found, found]):
         with pytest.raises(ValueError, match=outputs[-1].name):
-            weights.check_writable(*outputs, inputs=inputs)
-    weights.check_writable(found, tmp_path / "0.jpg", tmp_path / "missing.jpg", None, inputs=inputs)
+            files.check_writable(*outputs, inputs=inputs)
+    files.check_writable(found, tmp_path / "0.jpg", tmp_path / "missing.jpg", None, inputs=inputs)
     assert image.read_bytes() == b"image"

@@ -14,7 +14,6 @@ Examples:
       --dtype float32 bfloat16 --compile both
 """
 
-import csv
 import datetime
 import itertools
 import json
@@ -22,6 +21,8 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from .inputs import parse_size
 
 if TYPE_CHECKING:
     from ..benchmark.measure import Case
@@ -95,6 +96,7 @@ def benchmark(
     import sgformer
 
     from ..benchmark import company, measure, parity, turns
+    from ..engine.files import numbered, to_csv, write_atomically
     from . import console
 
     if threads is not None:
@@ -144,11 +146,8 @@ def benchmark(
     version = torch.__version__.split("+")[0]
     today = datetime.date.today().isoformat()
     stem = f"{label}_{kind}_{torch.get_num_threads()}threads_torch{version}_{today}"
-    path = _free(Path(out), stem)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    path = next(path for name in numbered(stem) if not (path := Path(out) / f"{name}.csv").exists())
+    write_atomically(path, to_csv(rows, COLUMNS).encode())
     protocol = _protocol(where, rounds=rounds) | {
         "neighbours": neighbours,
         "busy_cores_before": None if busy is None else round(busy, 2),
@@ -175,19 +174,6 @@ def _without_fast(float32: str, objection: str) -> Literal["default"]:
         warnings.warn(f"float32 products as PyTorch has them: {objection}", stacklevel=3)
         return "default"
     raise ValueError(f"--float32 both needs two ways, and here {objection}; take --float32 default")
-
-
-def parse_size(text: str | int) -> tuple[int, int]:
-    """Height and width.
-
-    Example:
-        >>> parse_size("224"), parse_size("800x1333")
-        ((224, 224), (800, 1333))
-    """
-    parts = str(text).lower().split("x")
-    if len(parts) > 2 or not all(part.isdigit() and int(part) for part in parts):
-        raise ValueError(f"size {text!r} is neither a number nor HEIGHTxWIDTH, such as 800x1333")
-    return int(parts[0]), int(parts[-1])
 
 
 def _refuse_if(failures: list[str]) -> None:
@@ -249,13 +235,6 @@ def _protocol(device: str, *, rounds: int) -> dict[str, Any]:
         "memory": f"MB of 2^20 bytes; {memory}",
         "parity": "checked before, in float64 and in the dtypes measured",
     }
-
-
-def _free(folder: Path, stem: str) -> Path:
-    """A path for the CSV that no earlier run has taken."""
-    folder.mkdir(parents=True, exist_ok=True)
-    names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
-    return next(path for name in names if not (path := folder / f"{name}.csv").exists())
 
 
 def _plot(rows: Sequence[dict[str, Any]], path: Path) -> None:

@@ -5,7 +5,6 @@ Examples:
   sgformer embed runs/finetune "photos/**/*.jpg" --out features.npz
 """
 
-import csv
 import io
 import sys
 from pathlib import Path
@@ -49,7 +48,7 @@ def embed(
     import numpy as np
 
     from .. import tasks
-    from ..engine.weights import check_writable, write_atomically
+    from ..engine.files import check_writable, to_csv, write_atomically
     from ..tasks.images import ImageError
     from . import console
     from .inputs import find, printable, readable
@@ -79,9 +78,8 @@ def embed(
         np.savez(content, path=np.array(names), features=features)
     elif out.suffix == ".csv":
         heads = ["path", *(f"feature{i}" for i in range(features.shape[1]))]
-        rows = ([name, *map(repr, row.tolist())] for name, row in zip(names, features, strict=True))
-        text = io.TextIOWrapper(content, "utf-8", newline="", write_through=True)
-        csv.writer(text, lineterminator="\n").writerows([heads, *rows])
+        rows = ([name, *row.tolist()] for name, row in zip(names, features, strict=True))
+        content.write(to_csv((dict(zip(heads, row, strict=True)) for row in rows), heads).encode())
     else:
         import pyarrow
 

@@ -45,7 +45,8 @@ def evaluate(
     """
     from .. import tasks
     from ..engine import recipe as recipes
-    from ..engine.weights import check_writable, locate, write_atomically
+    from ..engine.files import check_writable, write_atomically
+    from ..engine.weights import locate
     from . import console
 
     overrides = dict(overrides or {})

@@ -61,7 +61,7 @@ def explain(
     from PIL import Image
 
     from .. import tasks
-    from ..engine.weights import write_atomically
+    from ..engine.files import numbered, write_atomically
     from ..explanations import write_page
     from ..tasks.images import ImageError
     from . import console
@@ -85,7 +85,7 @@ def explain(
         return _explain_frames(model, paths, folder / f"{name}.mp4", fps=fps, size=size)
     failed, taken = 0, {}
     for path in videos:
-        taken[name := _unused(path.stem, taken)] = path
+        taken[name := next(each for each in numbered(path.stem) if each not in taken)] = path
         failed += _explain_video(model, path, folder / f"{name}.mp4", size=size)
     explanations: dict[str, Explanation] = {}
     notes: dict[str, str] = {}
@@ -96,7 +96,7 @@ def explain(
         except (ImageError, OSError) as error:
             print(f"sgformer: skipped: {error}", file=sys.stderr)
             continue
-        name = _unused(path.stem, explanations)
+        name = next(each for each in numbered(path.stem) if each not in explanations)
         explanations[name] = explanation
         prediction = model.predict(image)
         notes[name] = prediction.summary()
@@ -192,10 +192,3 @@ def save(explanation: Explanation, folder: Path) -> None:
             written += [pool.submit(draw, pair, view) for pair in pairs for view in VIEWS]
         for each in written:
             each.result()  # raises what went wrong
-
-
-def _unused(stem: str, taken: dict) -> str:
-    name, number = stem, 2
-    while name in taken:
-        name, number = f"{stem}-{number}", number + 1
-    return name

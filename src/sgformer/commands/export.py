@@ -15,11 +15,12 @@ Examples:
 """
 
 import os
-import re
 import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+
+from .inputs import parse_size
 
 MAX_SIZE = 1024
 STEP = 512  # torch.export stumbles over some upper ends, such as 420; over multiples of this it does not
@@ -71,7 +72,7 @@ def export(
         raise ValueError(f"--half is for .onnx and .pt2 files, not for {out.suffix}")
     if max_size is not None and not kind.open_sizes:
         raise ValueError(f"{out.suffix} files take images of one size; give --size in place of --max-size")
-    fixed = parse_size(size)
+    fixed = None if size is None else parse_size(size, least=32)
 
     from .. import tasks
     from ..exporters.check import checked_on, verify
@@ -155,26 +156,6 @@ def _keep(folder: Path, out: Path) -> None:
         if place.is_dir():
             shutil.rmtree(place)
         os.replace(made, place)
-
-
-def parse_size(size: str | int | tuple[int, int] | None) -> tuple[int, int] | None:
-    """(height, width) of what is given as `--size`.
-
-    Example:
-        >>> parse_size("160x208"), parse_size("224"), parse_size(None)
-        ((160, 208), (224, 224), None)
-    """
-    if size is None:
-        return None
-    numbers = re.fullmatch(r"(\d+)(?:x(\d+))?", size) if isinstance(size, str) else None
-    if isinstance(size, str) and numbers is None:
-        raise ValueError(f"--size {size} is no size; give height and width, such as 224 or 160x208")
-    if numbers:
-        size = int(numbers[1]), int(numbers[2] or numbers[1])
-    height, width = map(int, (size, size) if isinstance(size, int) else size)
-    if min(height, width) < 32:
-        raise ValueError(f"--size {height}x{width} is too small; SG-Former needs at least 32x32")
-    return height, width
 
 
 def _range(fixed: tuple[int, int] | None, max_size: int, min_size: int) -> tuple[tuple[int, int], tuple[int, int]]:

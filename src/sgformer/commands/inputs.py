@@ -75,3 +75,19 @@ def free_names(folder: Path, paths: list[Path]) -> dict[Path, Path]:
         taken.add(name.casefold())
         names[path] = folder / name
     return names
+
+
+def parse_size(size: str | int | tuple[int, int], *, least: int = 1) -> tuple[int, int]:
+    """(height, width) of a number, of ``HEIGHTxWIDTH``, or of both.
+
+    Example:
+        >>> parse_size("224"), parse_size("800x1333")
+        ((224, 224), (800, 1333))
+    """
+    sides = str(size).lower().split("x") if isinstance(size, str | int) else size
+    if len(sides) > 2 or not all(str(side).isdecimal() and int(side) for side in sides):
+        raise ValueError(f"--size {size!r} is neither a number nor HEIGHTxWIDTH, such as 800x1333")
+    height, width = int(sides[0]), int(sides[-1])
+    if min(height, width) < least:
+        raise ValueError(f"--size {height}x{width} is too small; SG-Former needs at least {least}x{least}")
+    return height, width

@@ -12,8 +12,6 @@ Examples:
       predict best.safetensors corpus/ --csv names.csv
 """
 
-import csv as csv_
-import io
 import json as json_
 import os
 import sys
@@ -93,7 +91,7 @@ def predict(
     rank, num_processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
     from .. import tasks
-    from ..engine.weights import check_writable, write_atomically
+    from ..engine.files import check_writable, write_atomically
     from . import console
 
     folders = {"draw": Path(draw) if draw else None, "maps": Path(maps) if maps else None}
@@ -149,13 +147,10 @@ def _check(model: Any, settings: dict[str, Any], **files: Any) -> None:
 
 def _table(results: Sequence[dict[str, Any]], cells: Sequence[dict[str, Any]]) -> str:
     """The results as CSV: images, what the task says of each, and what was wrong with one."""
-    table = io.StringIO()
-    heads = dict.fromkeys(head for row in cells for head in row)
-    writer = csv_.DictWriter(table, ["image", *heads, "error"], lineterminator="\n")
-    writer.writeheader()
-    for result, row in zip(results, cells, strict=True):
-        writer.writerow({"image": result["image"], **row, "error": result.get("error", "")})
-    return table.getvalue()
+    from ..engine.files import to_csv
+
+    rows = [{"image": r["image"], **row, "error": r.get("error", "")} for r, row in zip(results, cells, strict=True)]
+    return to_csv(rows, ["image", *dict.fromkeys(head for row in cells for head in row), "error"])
 
 
 def _predict_all(

@@ -46,7 +46,8 @@ def report(run: str | Path, *, device: str = "auto") -> Path:
     from .. import report as pages
     from .. import tasks
     from ..engine import recipe as recipes
-    from ..engine.weights import locate, write_atomically
+    from ..engine.files import write_atomically
+    from ..engine.weights import locate
     from . import console
 
     path = locate(folder)

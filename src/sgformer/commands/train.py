@@ -162,8 +162,7 @@ def _watchers(parsed: Recipe, model: Kept, data: Data, folder: Path, *, resume: 
 
 def _fit_at_once(parsed: Recipe, model: Kept, data: Data, folder: Path) -> Path:
     """Fit the head alone, by regression, and leave in the run folder what training would."""
-    from ..engine.run_folder import to_csv
-    from ..engine.weights import write_atomically
+    from ..engine.files import to_csv, write_atomically
 
     assert parsed.shortcut
     start = time.perf_counter()

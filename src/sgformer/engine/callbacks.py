@@ -1,8 +1,6 @@
 """Callbacks beside the training loop: averaged weights, the stop at a NaN, images that cannot be read."""
 
 import contextlib
-import csv
-import io
 import math
 from pathlib import Path
 from typing import Any, cast
@@ -15,8 +13,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from . import devices
 from .checkpoints import tensors_in
+from .files import to_csv, write_atomically
 from .run_folder import say
-from .weights import write_atomically
 
 # So many training images in a row that cannot be read are no accident: a disk is gone, say.
 MAX_IN_A_ROW = 8
@@ -187,9 +185,8 @@ class CountUnreadable(Callback):
             return
         self.found |= new
         name = self._name(trainer)
-        table = io.StringIO()
-        csv.writer(table, lineterminator="\n").writerows([("path", "reason"), *sorted(self.found.items())])
-        write_atomically(self.folder / name, table.getvalue().encode())
+        rows = [{"path": path, "reason": reason} for path, reason in sorted(self.found.items())]
+        write_atomically(self.folder / name, to_csv(rows).encode())
         for path, reason in new.items():
             say(f"left out: {path}: {reason}")
         # Images are shared out anew in every epoch, so that each process may come to see all of them.

@@ -14,8 +14,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor, nn
 
+from .files import replacing
 from .sampling import fold, seed_all
-from .weights import read_metadata, replacing
+from .weights import read_metadata
 
 CHECKPOINT = "last.ckpt"
 # Whether it is time for a checkpoint is asked every so many batches, because all processes must agree on it.

@@ -25,10 +25,10 @@ from torch import Tensor, nn
 from . import devices
 from .callbacks import AveragedWeights, StopAtNaN, ValidateEvery
 from .checkpoints import CHECKPOINT, AtomicCheckpointIO, Checkpoints, SeededSteps
+from .files import numbered, write_atomically
 from .progress import RunProgress
 from .quiet import errors_only
 from .run_folder import RunFolder
-from .weights import write_atomically
 
 _PACKAGES = "sgformer torch torchvision timm lightning torchmetrics safetensors pillow numpy".split()  # noqa: SIM905
 
@@ -121,16 +121,15 @@ def is_first_process() -> bool:
 
 def new_folder(out: str | Path, name: str) -> Path:
     """Make the folder of a new run: ``out/name``, else ``out/name-2`` and so on; never an existing one."""
-    number = 1
-    while True:
-        folder = Path(out) / (name if number == 1 else f"{name}-{number}")
+    for folder in (Path(out) / each for each in numbered(name)):
         try:
             folder.mkdir(parents=True)
-            return folder
         except FileExistsError:
             if not folder.is_dir():
                 raise
-            number += 1
+        else:
+            return folder
+    raise AssertionError("there is always another name")
 
 
 # What Lightning says of devices, worker counts and its other products; a person can act on none of it.

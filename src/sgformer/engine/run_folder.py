@@ -1,7 +1,5 @@
 """Files of a run folder, written after every epoch."""
 
-import csv
-import io
 import math
 import time
 from collections.abc import Callable
@@ -12,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich import get_console
 from torch import nn
 
-from .weights import write_atomically
+from .files import to_csv, write_atomically
 
 
 def say(line: str) -> None:
@@ -115,12 +113,3 @@ class RunFolder(Callback):
 def _known(row: dict[str, float]) -> dict[str, float | None]:
     """A row for JSON, which has no word for what is not finite."""
     return {name: value if math.isfinite(value) else None for name, value in row.items()}
-
-
-def to_csv(rows: list[dict[str, float]]) -> str:
-    """A table with the columns of all rows, in the order in which they first appear."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

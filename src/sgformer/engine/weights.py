@@ -12,19 +12,17 @@ Reading one never runs code from it. The metadata is one JSON object under the k
 ========================= =======================================================================
 """
 
-import contextlib
-import errno
 import json
-import os
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+
+from .files import write_atomically
 
 FORMAT = 1
 FOLDER = Path(__file__).parent.parent / "weights"  # those that ship with the package
@@ -36,71 +34,6 @@ _PICKLE = tuple(b"\x80" + bytes([protocol]) for protocol in range(2, 6))
 
 class WeightsError(ValueError):
     """A weights file that cannot be used, with the reason and the remedy."""
-
-
-def write_atomically(path: str | Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new; the folder is made if needed."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with replacing(path) as file:
-            file.write(content)
-    except OSError as error:
-        if error.errno:  # a failed write does not say to which file
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        raise
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes the place of another once it is whole; an error leaves the old one, and no other file."""
-    # In the same folder, because a rename is atomic only within one file system.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-
-
-def check_writable(*paths: str | Path | None, inputs: Iterable[str | Path] = ()) -> None:
-    """Make sure that files can be written before what goes into them is worked out.
-
-    Raises:
-        OSError: One cannot be written, with the reason.
-        ValueError: One would take the place of another, of an input, or of annotations that people made.
-    """
-    outputs = [Path(path) for path in paths if path]
-    for number, path in enumerate(outputs):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if path.is_dir():
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            with tempfile.TemporaryFile(dir=path.parent):
-                pass
-        except OSError as error:  # which may name another file
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        if path.absolute() in [other.absolute() for other in outputs[:number]]:
-            raise ValueError(f"{path} is named twice, and can hold one thing only; name another file")
-        alike = [Path(file) for file in inputs if os.path.basename(file) == path.name]
-        is_input = path.is_file() and any(file.is_file() and file.samefile(path) for file in alike)
-        if is_input or _holds_annotations(path):
-            what = "is read here" if is_input else "holds annotations"
-            raise ValueError(f"that would overwrite {path}, which {what}; name another file")
-
-
-def _holds_annotations(path: Path) -> bool:
-    """Whether a file is in COCO's format, and not of detections, which have scores."""
-    try:
-        content = json.loads(path.read_bytes()) if path.is_file() else {}
-        return any("score" not in row for row in content["annotations"]) and "images" in content
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return False
 
 
 def save(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], *, half: bool = False) -> None:

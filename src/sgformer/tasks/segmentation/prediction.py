@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from ...engine.weights import write_atomically
+from ...engine.files import write_atomically
 from ...lettering import font_for, written
 from ..images import ImageLike, read_image
 from ..kept import Prediction
