@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from compare_backbones import BACKBONES, SEEDS, TABLES, Run, better_rate, last_loss, measured_costs, planned, value
+from pages import markdown, spread
 
 INTRODUCTION = """# Beside other backbones
 
@@ -14,15 +15,6 @@ none of them. The first seed of each is to be trained with two learning rates, t
 few steps, a table shows how fast a backbone learns as much as how far it would get; so the loss on the training images
 in the last epoch stands beside it. `benchmarks/compare_backbones.py` makes the runs and this page.
 """
-
-
-def spread(values: list[float]) -> str:
-    """Mean and standard deviation over seeds."""
-    if not values:
-        return ""
-    if len(values) == 1:
-        return f"{values[0]:.1%} (one seed)"
-    return f"{statistics.mean(values):.1%} ± {statistics.stdev(values):.1%} ({len(values)} seeds)"
 
 
 def standing(name: str, ours: str = "sgformer_t") -> str:
@@ -56,7 +48,7 @@ def table(name: str, known: dict[str, Any]) -> str:
         *about.shown.values(),
         "Training loss",
     ]
-    lines = [f"| {' | '.join(heads)} |", f"{'|---' * len(heads)}|"]
+    rows = []
     for backbone in BACKBONES:
         cost = known.get(backbone)
         cells = (
@@ -76,8 +68,8 @@ def table(name: str, known: dict[str, Any]) -> str:
             losses = [loss for run in runs if (loss := last_loss(run)) is not None]
             shown.append(f"{statistics.mean(losses):.2f}")
             mark = " (kept)" if rate == best else ""
-            lines.append(f"| {' | '.join([f'`{backbone}`', *cells, f'{rate:g}{mark}', *shown])} |")
-    return "\n".join(lines) + "\n"
+            rows.append([f"`{backbone}`", *cells, f"{rate:g}{mark}", *shown])
+    return markdown(heads, rows)
 
 
 def plot(name: str, known: dict[str, Any], path: Path) -> None:

@@ -22,9 +22,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import speed
 import timm
 import torch
+from pages import fill
 from torch import Tensor, nn
 
 import sgformer
@@ -216,6 +216,6 @@ if __name__ == "__main__":
         case ["int8"]:
             int8_times()
         case ["tables"]:
-            speed.fill(PAGE, "deployed", table)
+            fill(PAGE, r"deployed:(\w+)", table)
         case _:
             sys.exit(__doc__)

@@ -25,6 +25,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from pages import fill, markdown
+
+from sgformer.engine.files import to_csv
+
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "detection.md"
 SIZE = (800, 1333)
@@ -163,10 +167,7 @@ def padding(folder: Path) -> None:
 
 
 def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    path.write_text(to_csv(rows), encoding="utf-8")
     print(path)
 
 
@@ -177,16 +178,15 @@ def _read(path: Path) -> list[dict[str, str]]:
 
 def _cost_table() -> str:
     paths = sorted(RESULTS.glob("detection_cost_*.csv"), key=lambda path: _machine(path)["date"])
-    lines = ["Backbone", "Products", "Pixels", "Parameters", "Seconds", "Seconds of the backbone", "Peak memory, GiB"]
-    lines = [f"| {' | '.join(lines)} |", "|---" * len(lines) + "|"]
+    heads = ["Backbone", "Products", "Pixels", "Parameters", "Seconds", "Seconds of the backbone", "Peak memory, GiB"]
+    lines = []
     for row in _read(paths[-1]):
         size = f"{row['height']}x{row['width']}"
         cells = [f"`{row['model']}`", row.get("products", "default"), size, f"{row['mparams']}M"]
-        cells += [*_seconds(row), row["peak_gib"]]
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append([*cells, *_seconds(row), row["peak_gib"]])
     machine = _machine(paths[-1])
-    lines += ["", f"`{paths[-1].name}`: {machine['processor']}, threads: {machine['num_threads']}."]
-    return "\n".join(lines)
+    note = f"`{paths[-1].name}`: {machine['processor']}, threads: {machine['num_threads']}."
+    return f"{markdown(heads, lines)}\n{note}\n"
 
 
 def _seconds(row: dict[str, str]) -> list[str]:
@@ -198,22 +198,18 @@ def _machine(path: Path) -> dict[str, Any]:
 
 
 def _padding_table() -> str:
-    lines = ["| Recipe | Batches | Padding | Passes of the backbone a batch |", "|---|---|---|---|"]
+    lines = []
     for row in _read(RESULTS / "detection_padding.csv"):
         how = "like images together" if row["like_together"] == "True" else "in any order"
         share, passes = f"{float(row['padding']):.1%}", f"{float(row['passes_of_backbone']):.2f}"
-        lines.append(f"| `{row['recipe']}` | of {row['batch_size']}, {how} | {share} | {passes} |")
-    return "\n".join(lines)
+        lines.append([f"`{row['recipe']}`", f"of {row['batch_size']}, {how}", share, passes])
+    return markdown(["Recipe", "Batches", "Padding", "Passes of the backbone a batch"], lines)
 
 
 def tables() -> None:
     """Fills the marks in the page."""
-    text = PAGE.read_text(encoding="utf-8")
-    for name, table in (("run", _cost_table), ("padding", _padding_table)):
-        start, end = f"<!-- detection_cost:{name} -->", f"<!-- /detection_cost:{name} -->"
-        before, rest = text.split(start)
-        text = f"{before}{start}\n{table()}\n{end}{rest.split(end, 1)[1]}"
-    PAGE.write_text(text, encoding="utf-8")
+    fill(PAGE, "detection_cost:run", _cost_table())
+    fill(PAGE, "detection_cost:padding", _padding_table())
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+from pages import markdown
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "ecosystem.json"
 PAGE = ROOT / "docs" / "ecosystem.md"
@@ -116,6 +118,7 @@ json.dump(config, open(folder + "/config.json", "w"))""", "tuple(m(x).logits.sha
         "from torchvision.models.feature_extraction import create_feature_extractor", "{name: tuple(y.shape) for name, y in m(x).items()}"),
     Row("EfficientDet", "effdet", "m = effdet.EfficientDet(config, pretrained_backbone=False)", """
 import effdet
+from pages import markdown
 config = effdet.get_efficientdet_config("tf_efficientdet_d0")
 config.backbone_name, config.backbone_args, config.backbone_indices = "sgformer_test", {}, (1, 2, 3)
 config.image_size = 128, 128""", "[tuple(y.shape[-2:]) for y in m.eval()(torch.randn(1, 3, 128, 128))[0]]"),
@@ -176,13 +179,12 @@ def run(row: Row) -> dict[str, str | bool]:
 
 def table(results: dict[str, dict]) -> str:
     """The table of the page, from what was run."""
-    lines = ["| package | what | | line | seen |", "|---|---|---|---|---|"]
+    lines = []
     for row in ROWS:
         if (found := results.get(f"{row.package}: {row.name}")) is not None:
             package, runs = f"{row.package} {found['version']}", "runs" if found["runs"] else "**fails**"
-            cells = (package, row.name, runs, f"`{row.line}`", found["seen"].replace("|", r"\|"))
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+            lines.append((package, row.name, runs, f"`{row.line}`", found["seen"].replace("|", r"\|")))
+    return markdown(("package", "what", "outcome", "line", "seen"), lines)
 
 
 def main(names: list[str]) -> None:

@@ -18,6 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from pages import fill, markdown
 from pretraining import PAGE, TRANSFER, load
 from training_results import add
 
@@ -143,7 +144,7 @@ def mean_and_deviation(scores: list[float]) -> str:
     return f"{statistics.mean(scores):.1%}" + (f" ± {100 * statistics.stdev(scores):.1f}" if len(scores) > 1 else "")
 
 
-def rows_of(folder: Path, names: list[str], sets: tuple[str, ...]) -> list[str]:
+def rows_of(folder: Path, names: list[str], sets: tuple[str, ...]) -> list[list[str]]:
     """A line of a table for each of the rows: what the seeds reached, and minutes a run; nothing where no run is."""
     lines = []
     for name in names:
@@ -157,13 +158,12 @@ def rows_of(folder: Path, names: list[str], sets: tuple[str, ...]) -> list[str]:
         cells = [mean_and_deviation(found) for found in scores]
         seeds = " to ".join(dict.fromkeys(str(n) for n in sorted({len(found) for found in paths if found})))
         minutes = sum(epoch["seconds"] for run in runs for epoch in run["epochs"]) / len(runs) / 60
-        lines.append(f"| {' | '.join([name, *cells, seeds, f'{minutes:.1f}'])} |")
+        lines.append([name, *cells, seeds, f"{minutes:.1f}"])
     return lines
 
 
 def table() -> None:
     """Write the tables in docs/pretraining.md from the result files."""
-    text = PAGE.read_text(encoding="utf-8")
     for mark, folder, sets in (
         ("finetuning", RESULTS, TRANSFER),
         ("settings", RESULTS / "settings", TRANSFER),
@@ -173,13 +173,9 @@ def table() -> None:
         names = [name for name in SETTINGS if name in found] if mark == "settings" else []
         names += sorted(found - set(names))
         columns = ["Setting" if mark == "settings" else "Start", *sets, *["mean"] * (len(sets) > 1)]
-        heads = f"| {' | '.join([*columns, 'seeds', 'minutes a run'])} |\n{'|---' * (len(columns) + 2)}|"
-        start, end = f"<!-- results:{mark} -->\n", f"<!-- /results:{mark} -->"
-        before, _, rest = text.partition(start)
-        if rest:
-            lines = "\n".join([heads, *rows_of(folder, names, sets)])
-            text = before + start + lines + "\n" + end + rest.partition(end)[2]
-    PAGE.write_text(text, encoding="utf-8")
+        heads = [*columns, "seeds", "minutes a run"]
+        if f"<!-- results:{mark} -->" in PAGE.read_text(encoding="utf-8"):
+            fill(PAGE, f"results:{mark}", markdown(heads, rows_of(folder, names, sets)))
 
 
 def main() -> None:

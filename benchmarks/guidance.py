@@ -18,7 +18,6 @@ import datetime
 import json
 import os
 import platform
-import re
 import statistics
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from typing import Any
 import orders
 import torch
 from guided_tasks import TASKS
+from pages import fill, markdown, spread
 from torch import nn
 
 ROOT = Path(__file__).parents[1]
@@ -182,15 +182,6 @@ def values(task: str, arm: tuple[str, str], metric: str) -> dict[int, float]:
     return {seed: known for seed, known in found.items() if known is not None}
 
 
-def spread(known: list[float]) -> str:
-    """The mean, the standard deviation, and of how many."""
-    if not known:
-        return ""
-    if len(known) == 1:
-        return f"{known[0]:.3f} (one seed)"
-    return f"{statistics.mean(known):.3f} ± {statistics.stdev(known):.3f} ({len(known)} seeds)"
-
-
 def difference(task: str, first: tuple[str, str], second: tuple[str, str]) -> str | None:
     """The mean difference of two arms over the seeds that both have, with its standard error; None without a seed."""
     metric = TASKS[task].metric
@@ -207,27 +198,21 @@ def difference(task: str, first: tuple[str, str], second: tuple[str, str]) -> st
 def table(name: str) -> str:
     """A task's arms, and their differences seed by seed."""
     task = TASKS[name]
-    lines = [f"*{task.title}*", "", f"| Merging | Order | {' | '.join(task.shown.values())} |"]
-    lines.append("|---" * (2 + len(task.shown)) + "|")
+    arms = []
     for arm in (*ARMS, *MORE_ARMS):
-        cells = [spread(list(values(name, arm, metric).values())) for metric in task.shown]
+        cells = [spread([*values(name, arm, metric).values()], ".3f") for metric in task.shown]
         if any(cells):
-            lines.append(f"| {' | '.join([*arm, *cells])} |")
-    lines += ["", f"| Difference | {task.shown[task.metric]} |", "|---|---|"]
-    for what, pair in DIFFERENCES.items():
-        if (found := difference(name, *pair)) is not None:
-            lines.append(f"| {what} | {found} |")
-    return "\n".join(lines)
+            arms.append([*arm, *cells])
+    known = [(what, found) for what, pair in DIFFERENCES.items() if (found := difference(name, *pair)) is not None]
+    of_arms = markdown(["Merging", "Order", *task.shown.values()], arms)
+    return f"*{task.title}*\n\n{of_arms}\n{markdown(['Difference', task.shown[task.metric]], known)}"
 
 
 def tables() -> None:
     """Fills the mark in the page with the tables of tasks that have runs."""
     done = [name for name in TASKS if any(run.task == name and run.result.is_file() for run in planned())]
-    filled = "\n\n".join(table(name) for name in done) or "There are no such runs yet."
-    text = PAGE.read_text(encoding="utf-8")
-    mark = r"<!-- trained -->\n.*?<!-- /trained -->"
-    text = re.sub(mark, lambda _: f"<!-- trained -->\n\n{filled}\n\n<!-- /trained -->", text, flags=re.DOTALL)
-    PAGE.write_text(text, encoding="utf-8")
+    filled = "\n".join(table(name) for name in done) or "There are no such runs yet.\n"
+    fill(PAGE, "trained", f"\n{filled}\n")
 
 
 def main() -> None:

@@ -12,7 +12,6 @@ significance. The results are in `benchmarks/results/guidance_frozen.json`.
 import argparse
 import contextlib
 import json
-import re
 import sys
 import time
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 import orders
 import timm
 import torch
+from pages import fill, markdown
 from PIL import Image
 from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor, nn
@@ -153,8 +153,7 @@ def table() -> str:
     for size in dict.fromkeys(size for size, _, _ in settings):
         of_size = [setting for setting in settings if setting[0] == size]
         heads = [f"budget {budget}" if budget else "no budget" for _, budget, _ in of_size]
-        lines = [f"*{size}x{size}, {of_size[0][2]} images*", "", f"| Merging | Order | {' | '.join(heads)} |"]
-        lines.append("|---" * (2 + len(heads)) + "|")
+        rows = []
         for merging, order in WAYS:
             cells = []
             for _, budget, _ in of_size:
@@ -163,9 +162,10 @@ def table() -> str:
                 if (merging, order) != WAYS[0]:
                     cell += f" ({100 * row['top1_less_first']:+.1f} ± {100 * row['top1_error']:.1f})"
                 cells.append(cell)
-            lines.append(f"| {merging} | {order} | {' | '.join(cells)} |")
-        parts.append("\n".join(lines))
-    return "\n\n".join(parts)
+            rows.append([merging, order, *cells])
+        made = markdown(["Merging", "Order", *heads], rows)
+        parts.append(f"*{size}x{size}, {of_size[0][2]} images*\n\n{made}")
+    return "\n".join(parts)
 
 
 def main() -> None:
@@ -179,10 +179,7 @@ def main() -> None:
     if arguments.verb == "run":
         run(arguments.data, arguments.hours)
         return
-    text = PAGE.read_text(encoding="utf-8")
-    mark = r"<!-- frozen -->\n.*?<!-- /frozen -->"
-    filled = f"<!-- frozen -->\n\n{table()}\n\n<!-- /frozen -->"
-    PAGE.write_text(re.sub(mark, lambda _: filled, text, flags=re.DOTALL), encoding="utf-8")
+    fill(PAGE, "frozen", f"\n{table()}\n")
 
 
 if __name__ == "__main__":

@@ -9,13 +9,13 @@ line is the median of three epochs over 1,200 images, after one that warms up.
 import dataclasses
 import json
 import os
-import re
 import statistics
 import sys
 import time
 from pathlib import Path
 
 import torch
+from pages import fill, markdown
 
 import sgformer  # noqa: F401
 from sgformer.engine import recipe as recipes
@@ -55,13 +55,10 @@ def main(root: str) -> None:
     machine = json.loads(describe_environment())
     result = {"machine": f"{os.cpu_count()} cores, {machine['processor']}", "rows": rows}
     (ROOT / "benchmarks" / "results" / "input_pipeline.json").write_text(json.dumps(result, indent=1) + "\n")
-    lines = ["| Recipe | Workers | Images per second |", "|---|---|---|"]
-    lines += [f"| `{row['recipe']}` | {row['workers']} | {row['images_per_second']} |" for row in rows]
-    page = ROOT / "docs" / "training.md"
-    marks = r"(<!-- input_pipeline -->\n).*?(<!-- /input_pipeline -->)"
-    table = "\n".join([*lines, "", f"{result['machine']}; images of 160x160 pixels.", ""])
-    text = re.sub(marks, rf"\g<1>{table}\g<2>", page.read_text(encoding="utf-8"), flags=re.DOTALL)
-    page.write_text(text, encoding="utf-8")
+    lines = [[f"`{row['recipe']}`", str(row["workers"]), str(row["images_per_second"])] for row in rows]
+    made = markdown(["Recipe", "Workers", "Images per second"], lines)
+    table = f"{made}\n{result['machine']}; images of 160x160 pixels.\n"
+    fill(ROOT / "docs" / "training.md", "input_pipeline", table)
     print(table)
 
 

@@ -9,7 +9,6 @@ step, so that many kills hit a save.
 
 import json
 import random
-import re
 import shutil
 import signal
 import subprocess
@@ -19,6 +18,7 @@ import time
 from pathlib import Path
 
 import torch
+from pages import fill
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = {
@@ -93,10 +93,7 @@ def main(num_kills: int) -> None:
         f"{result['kills']} kills, {half_saves} of them within a save; {len(differing)} of {len(expected)} tensors "
         "(current and averaged weights, state of the optimizer) differ from those of the undisturbed run."
     )
-    page = ROOT / "docs" / "training.md"
-    text = page.read_text(encoding="utf-8")
-    marks = r"(<!-- kill_test -->\n).*?(<!-- /kill_test -->)"
-    page.write_text(re.sub(marks, rf"\g<1>{sentence}\n\g<2>", text, flags=re.DOTALL), encoding="utf-8")
+    fill(ROOT / "docs" / "training.md", "kill_test", f"{sentence}\n")
     print(sentence)
     sys.exit(bool(differing))
 

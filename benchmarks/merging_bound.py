@@ -26,13 +26,13 @@ import datetime
 import functools
 import heapq
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pages import fill, markdown
 from torch import Tensor
 
 import sgformer
@@ -267,13 +267,14 @@ def table() -> str:
         }
         columns = [c for c in num_keys if c[1] == "none" or num_keys[c] != num_keys[c[0], "none"]]  # where it binds
         heads = (f"{stage}, {'no budget' if budget == 'none' else f'budget {budget}'}" for stage, budget in columns)
-        lines += [f"| Keys from | {' | '.join(heads)} |", "|---" * (len(columns) + 1) + "|"]
+        rows = []
         for way, note in WAYS.items():
             cells = []
             for column in columns:
                 row = next(r for r in result["rows"] if (r["stage"], r["budget"], r["way"]) == (*column, way))
                 cells.append(f"{row['map_error']:.3f}, {row['output_error']:.3f} ({row['num_keys']:.0f})")
-            lines.append(f"| {way}{f' ({note})' if note else ''} | {' | '.join(cells)} |")
+            rows.append([way + f" ({note})" * bool(note), *cells])
+        lines.append(markdown(["Keys from", *heads], rows).rstrip())
     return "\n".join(lines).strip() + "\n"
 
 
@@ -289,14 +290,7 @@ def main() -> None:
     if arguments.verb == "run":
         print(run(arguments.weights, arguments.images, arguments.num, arguments.budget, arguments.size))
         return
-    page = ROOT / "docs" / "significance.md"
-    text = re.sub(
-        r"<!-- merging -->\n.*?<!-- /merging -->",
-        lambda _: f"<!-- merging -->\n\n{table()}\n<!-- /merging -->",
-        page.read_text(encoding="utf-8"),
-        flags=re.DOTALL,
-    )
-    page.write_text(text, encoding="utf-8")
+    fill(ROOT / "docs" / "significance.md", "merging", f"\n{table()}\n")
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from typing import Any
 import timm
 import torch
 from lightning.pytorch import Callback
+from pages import fill, markdown
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torchmetrics.classification import MulticlassCalibrationError
@@ -150,19 +151,14 @@ def measure(data: Path, names: list[str], size: int, out: Path, label: str | Non
 def table() -> None:
     """Write the table in docs/pretraining.md from the result files."""
     rows = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))]
-    lines = [
-        "| Weights | pixels | 1,000 classes: top-1 | top-5 | food | textures | aerial | mean of the three |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    lines = []
     for row in sorted(rows, key=lambda row: (row["size"], row["probe"]["mean"])):
         photos = row.get("photos1000")
         named = [f"{photos[key]:.1%}" if photos else "" for key in ("top1", "top5")]
         probes = [f"{row['probe'][key]:.1%}" for key in (*TRANSFER, "mean")]
-        lines.append("| " + " | ".join([row["weights"], str(row["size"]), *named, *probes]) + " |")
-    text = PAGE.read_text(encoding="utf-8")
-    start, end = "<!-- results:pretraining -->\n", "<!-- /results:pretraining -->"
-    before, _, rest = text.partition(start)
-    PAGE.write_text(before + start + "\n".join(lines) + "\n" + end + rest.partition(end)[2], encoding="utf-8")
+        lines.append([row["weights"], str(row["size"]), *named, *probes])
+    heads = ["Weights", "pixels", "1,000 classes: top-1", "top-5", "food", "textures", "aerial", "mean of the three"]
+    fill(PAGE, "results:pretraining", markdown(heads, lines))
 
 
 @torch.inference_mode()

@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 import torch
 from export_speed import machine
+from pages import markdown
 from PIL import Image
 
 import sgformer
@@ -296,7 +297,7 @@ def table(results: dict[str, dict]) -> str:
     if missing := [name for name in RUNTIMES if not is_whole(results.get(name))]:
         raise SystemExit(f"no table: {', '.join(missing)} must be run (anew, where a result without records is there)")
     heads = ["runtime", "file", *(f"held, {h}x{w} | same class | of the sure" for h, w in SIZES), "seconds, 224x224"]
-    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * (3 + 3 * len(SIZES))]
+    lines = []
     for name, found in results.items():
         version = found["package"].rsplit(" ", 1)[1]
         kind = "open" if RUNTIMES[name].open_file else "a file a size"
@@ -319,8 +320,8 @@ def table(results: dict[str, dict]) -> str:
         cells.append(
             f"{found['alone']:.4f}" if "alone" in found else f"({first['seconds']:.4f})" if "seconds" in first else ""
         )
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        lines.append(cells)
+    return markdown(" | ".join(heads).split(" | "), lines)
 
 
 def write_page() -> None:

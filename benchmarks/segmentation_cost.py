@@ -13,7 +13,6 @@ goes through `sgformer predict`, which also writes the class map, the drawing an
 import csv
 import datetime
 import json
-import re
 import resource
 import statistics
 import subprocess
@@ -22,6 +21,10 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from pages import fill, markdown
+
+from sgformer.engine.files import to_csv
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "segmentation.md"
@@ -148,20 +151,13 @@ def run() -> None:
 
     version = torch.__version__.split("+")[0]
     protocol = f"cpu_{torch.get_num_threads()}threads_torch{version}_{datetime.date.today()}"
-    _write(RESULTS / f"photograph_{protocol}.csv", [case("photograph")])
-    _write(RESULTS / f"segmentation_cost_{protocol}.csv", [case(number) for number in range(len(CASES))])
-
-
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    (RESULTS / f"photograph_{protocol}.csv").write_text(to_csv([case("photograph")]), encoding="utf-8")
+    costs = to_csv(case(number) for number in range(len(CASES)))
+    (RESULTS / f"segmentation_cost_{protocol}.csv").write_text(costs, encoding="utf-8")
 
 
 def tables() -> None:
     """Fills the marks of the page from the newest result files."""
-    text = PAGE.read_text(encoding="utf-8")
     for name, columns in {
         "segmentation_cost": {
             "Head": "`{head}`",
@@ -180,17 +176,14 @@ def tables() -> None:
         },
     }.items():
         path = max(RESULTS.glob(f"{name}_*.csv"), key=lambda path: path.stem[-10:])
-        lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+        lines = []
         with path.open(encoding="utf-8") as file:
             for row in csv.DictReader(file):
                 row["kwargs"] = "" if row.get("kwargs") in (None, "{}") else f"`{row['kwargs']}`"
                 if "parameters" in row:
                     row["parameters"] = f"{int(row['parameters']) / 1e6:.1f}M"
-                lines.append("| " + " | ".join(cell.format(**row).strip() for cell in columns.values()) + " |")
-        content = "\n".join([*lines, "", f"`{path.name}`", ""])
-        marks = rf"(<!-- cost:{name} -->\n).*?(<!-- /cost:{name} -->)"
-        text = re.sub(marks, lambda found, new=content: found[1] + new + found[2], text, flags=re.DOTALL)
-    PAGE.write_text(text, encoding="utf-8")
+                lines.append([cell.format(**row).strip() for cell in columns.values()])
+        fill(PAGE, f"cost:{name}", f"{markdown(list(columns), lines)}\n`{path.name}`\n")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ environment variable SGFORMER_DATA names. Result files go to
 import datetime
 import json
 import os
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -25,11 +24,11 @@ import numpy as np
 import orders
 import torch
 from map_measures import deletion_and_insertion, points_at_object, roc_auc
+from pages import fill
 from PIL import Image
 
 import sgformer
 from sgformer import tasks
-from sgformer.commands.explain import prepare
 from sgformer.engine.recipe import parse
 from sgformer.engine.weights import locate, read_metadata
 from sgformer.explanations import explain_image
@@ -83,7 +82,7 @@ def measure_masks(model: Any, name: str) -> dict[str, Any]:
     """ROC area and pointing game of each pair's map, of all together, and of two maps without a model."""
     areas, rows = [], {}
     for image, mask in images_with_masks(name):
-        explanation = explain_image(model, image, prepare(model, image))
+        explanation = explain_image(model, image, model.prepare(image))
         maps = {pair.name: (pair.significance, pair.covered) for pair in explanation.pairs}
         last = explanation.pairs[0]
         together = np.mean([resample(pair, last) for pair in explanation.pairs], 0)
@@ -260,13 +259,9 @@ def table(what: str, files: list[Path]) -> str:
 
 
 def tables() -> None:
-    page = ROOT / "docs" / "significance.md"
-    text = page.read_text(encoding="utf-8")
     for what in ("masks", "curves", "guidance"):
         filled = table(what, sorted(RESULTS.glob(f"{what}_*.json")))
-        marks = rf"<!-- {what} -->\n.*?<!-- /{what} -->"
-        text = re.sub(marks, f"<!-- {what} -->\n\n{filled}\n<!-- /{what} -->", text, flags=re.DOTALL)
-    page.write_text(text, encoding="utf-8")
+        fill(ROOT / "docs" / "significance.md", what, f"\n{filled}\n")
 
 
 if __name__ == "__main__":

@@ -10,11 +10,11 @@ machine and protocol are in the JSON file next to it. A mark is a pair of commen
 
 import csv
 import json
-import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from pages import fill
 
 from sgformer.commands.benchmark import benchmark
 
@@ -114,21 +114,11 @@ def _protocol(path: Path) -> dict[str, Any]:
     return json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
 
 
-def fill(page: Path, kind: str, table: Callable[[str], str]) -> None:
-    """Fills each mark `<!-- kind:NAME -->` of a page with the table of that name."""
-    marks = rf"<!-- {kind}:(\w+) -->\n.*?<!-- /{kind}:\1 -->"
-    text = page.read_text(encoding="utf-8")
-    filled = re.sub(
-        marks, lambda m: f"<!-- {kind}:{m[1]} -->\n{table(m[1])}<!-- /{kind}:{m[1]} -->", text, flags=re.DOTALL
-    )
-    page.write_text(filled, encoding="utf-8")
-
-
 if __name__ == "__main__":
     if sys.argv[1:2] == ["run"] and sys.argv[2:] and set(sys.argv[2:]) <= RUNS.keys():
         for run in sys.argv[2:]:
             benchmark(**RUNS[run], out=RESULTS, label=run)
     elif sys.argv[1:] == ["tables"]:
-        fill(PAGE, "speed", table)
+        fill(PAGE, r"speed:(\w+)", table)
     else:
         sys.exit(f"{__doc__}\nnames: {', '.join(RUNS)}")

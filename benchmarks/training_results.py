@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pages import fill, markdown
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "training"
@@ -76,11 +77,8 @@ def table(paths: list[Path]) -> str:
     shown = COLUMNS[next(iter(runs.values()))["recipe"]["task"]]
     heads = ["Run", "Model", *["Parameters"] * detailed, "Pixels, training and evaluation", "Epochs"]
     heads += [*["Steps"] * detailed, "Minutes", *(head for head, _, _ in shown)]
-    lines = [f"| {' | '.join(heads)} |", f"{'|---' * len(heads)}|"]
-    for group, names in groups.items():
-        lines.append(f"| {' | '.join(_cells(group, names, [runs[name] for name in names], detailed))} |")
-    note = _machines(list(runs.values())) if detailed else ""
-    return "\n".join(lines) + "\n" + note
+    rows = [_cells(group, names, [runs[name] for name in names], detailed) for group, names in groups.items()]
+    return markdown(heads, rows) + (_machines(list(runs.values())) if detailed else "")
 
 
 def _cells(group: str, names: list[str], runs: list[dict[str, Any]], detailed: bool) -> list[str]:
@@ -147,15 +145,8 @@ def _machines(runs: list[dict[str, Any]]) -> str:
 
 def tables() -> None:
     """Fills all marks in the pages."""
-    for page in (ROOT / name for name in PAGES):
-        text = page.read_text(encoding="utf-8")
-
-        def fill(found: re.Match[str]) -> str:
-            filled = table(list(RESULTS.glob(f"{found[1]}*.json")))
-            return f"<!-- results:{found[1]} -->\n{filled}<!-- /results:{found[1]} -->"
-
-        marks = r"<!-- results:(\w+) -->\n.*?<!-- /results:\1 -->"
-        page.write_text(re.sub(marks, fill, text, flags=re.DOTALL), encoding="utf-8")
+    for page in PAGES:
+        fill(ROOT / page, r"results:(\w+)", lambda prefix: table(list(RESULTS.glob(f"{prefix}*.json"))))
 
 
 if __name__ == "__main__":
