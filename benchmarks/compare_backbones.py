@@ -208,12 +208,7 @@ def train(run: Run, data: Path, out: Path, threads: int) -> None:
     place.mkdir(parents=True, exist_ok=True)
     with (place / "log.txt").open("a", encoding="utf-8") as log:
         subprocess.run(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment, check=True)
-    more = {
-        "table": run.table,
-        "backbone": run.backbone,
-        "commit": commit(folder),
-        **judge(run, folder, data),
-    }
+    more = {"table": run.table, "backbone": run.backbone, "commit": commit(folder), **judge(run, folder, data)}
     add(folder, run.name, folder=RESULTS, more=more)
     (folder / "last.ckpt").unlink(missing_ok=True)
 

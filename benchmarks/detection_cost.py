@@ -142,11 +142,7 @@ def padding(folder: Path) -> None:
     rows = []
     for name in PADDED:
         for together in (False, True):
-            changes = {
-                "data.root": str(folder / name),
-                "data.like_together": together,
-                "data.augment.crop": None,
-            }
+            changes = {"data.root": str(folder / name), "data.like_together": together, "data.augment.crop": None}
             recipe = recipes.parse(recipes.find(name), Recipe, {**changes, "heads.masks": False})
             batches = [images for images, _ in DetectionData(recipe.data, masks=False).train_dataloader()]
             sizes = [[image.shape[1:] for image in images] for images in batches]

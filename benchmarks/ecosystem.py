@@ -159,13 +159,7 @@ def run(row: Row) -> dict[str, str | bool]:
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         model = timm.create_model("sgformer_test", num_classes=3).eval()
-        space = {
-            "torch": torch,
-            "timm": timm,
-            "x": torch.randn(2, 3, 64, 96),
-            "folder": folder,
-            "model": model,
-        }
+        space = {"torch": torch, "timm": timm, "x": torch.randn(2, 3, 64, 96), "folder": folder, "model": model}
         try:
             exec(row.before, space)
             exec(row.line, space)

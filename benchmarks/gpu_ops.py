@@ -30,16 +30,7 @@ MLPS = [(128, 56, 56, 256), (128, 28, 28, 512), (128, 14, 14, 1024), (8, 256, 25
 NORMS = [(128, 112, 112, 64), (128, 56, 56, 128), (8, 512, 512, 64)]
 WINDOWS = [(128, 56, 56, 1), (128, 28, 28, 2), (8, 256, 256, 1)]
 
-HEAD = [
-    "op",
-    "shape",
-    "forward_us",
-    "forward_plain_us",
-    "both_us",
-    "both_plain_us",
-    "forward_ratio",
-    "both_ratio",
-]
+HEAD = ["op", "shape", "forward_us", "forward_plain_us", "both_us", "both_plain_us", "forward_ratio", "both_ratio"]
 
 Step = Callable[[], Tensor]
 

@@ -36,12 +36,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "guidance"
 PAGE = ROOT / "docs" / "significance.md"
 SEEDS = (0, 1, 2)
-ARMS = (
-    ("ranking", "significance"),
-    ("ranking", "uniform"),
-    ("regions", "significance"),
-    ("regions", "uniform"),
-)
+ARMS = (("ranking", "significance"), ("ranking", "uniform"), ("regions", "significance"), ("regions", "uniform"))
 TAUGHT = ("taught", "significance")
 MORE_ARMS = (("ranking", "random"), ("regions", "random"), TAUGHT)
 # What three seeds left open: more of them, for the arms of the paper's merging.
@@ -131,11 +126,7 @@ def train(run: Run, data: Path, *, steps: int | None = None) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "commit": commit(),
         "date": datetime.date.today().isoformat(),
-        "machine": {
-            "processor": platform.machine(),
-            "threads": torch.get_num_threads(),
-            "cpus": os.cpu_count(),
-        },
+        "machine": {"processor": platform.machine(), "threads": torch.get_num_threads(), "cpus": os.cpu_count()},
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
         "judged": judged,
     }

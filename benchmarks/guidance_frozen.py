@@ -31,11 +31,7 @@ ROOT = Path(__file__).parents[1]
 RESULT = Path(__file__).parent / "results" / "guidance_frozen.json"
 PAGE = ROOT / "docs" / "significance.md"
 NUM_IMAGES = {144: 600, 224: 300, 448: 100}  # by size in pixels
-BUDGETS = {
-    144: (16, 48, None),
-    224: (16, 48, None),
-    448: (16, 48, 196, None),
-}  # 196 binds in large images only
+BUDGETS = {144: (16, 48, None), 224: (16, 48, None), 448: (16, 48, 196, None)}  # 196 binds in large images only
 # Merging and order.
 WAYS = (
     ("ranking", "significance"),
@@ -127,10 +123,7 @@ def run(data: Path, hours: float) -> None:
                 right = (scores.argmax(1) == labels).float()
                 of_label = scores.gather(1, labels[:, None]).squeeze(1)
                 rows.append((merging, order, right, of_label))
-                print(
-                    f"{size}, {budget}, {merging}, {order}: {right.mean():.3f}, {of_label.mean():.3f}",
-                    flush=True,
-                )
+                print(f"{size}, {budget}, {merging}, {order}: {right.mean():.3f}, {of_label.mean():.3f}", flush=True)
             _, _, *first = rows[0]
             for merging, order, *judged in rows:
                 row: dict[str, Any] = {"size": size, "budget": budget, "num_images": number}

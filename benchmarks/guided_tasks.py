@@ -173,11 +173,7 @@ class SmallDigits(Task):
                 )
             )
         right, others, are, same, are_same = (torch.cat(values).numpy() for values in zip(*found, strict=True))
-        return {
-            "top1": float(right.mean()),
-            "others_auc": auc(others, are),
-            "same_auc": auc(same, are_same),
-        }
+        return {"top1": float(right.mean()), "others_auc": auc(others, are), "same_auc": auc(same, are_same)}
 
 
 def auc(scores: np.ndarray, truth: np.ndarray) -> float:

@@ -79,11 +79,7 @@ def outputs(model: Classifier, paths: list[Path], size: int) -> tuple[Tensor, Te
     """Pooled features and logits of images at one size, whole ones: the shorter side becomes `size`."""
     own = model.preprocessing
     preprocessing = Preprocessing(
-        image_size=(size, size),
-        crop_fraction=1.0,
-        interpolation=own.interpolation,
-        mean=own.mean,
-        std=own.std,
+        image_size=(size, size), crop_fraction=1.0, interpolation=own.interpolation, mean=own.mean, std=own.std
     )
     transform, backbone = preprocessing.transform(), model.backbone
     found: list[tuple[Tensor, Tensor]] = []
@@ -137,11 +133,7 @@ def measure(data: Path, names: list[str], size: int, out: Path, label: str | Non
         result["seconds"] = round(time.perf_counter() - start, 1)
         if Path(name).exists():
             result["metrics"] = read_metadata(name)["metrics"]
-        result["versions"] = {
-            "torch": torch.__version__,
-            "timm": timm.__version__,
-            "machine": platform.machine(),
-        }
+        result["versions"] = {"torch": torch.__version__, "timm": timm.__version__, "machine": platform.machine()}
         print(json.dumps(result))
         out.mkdir(parents=True, exist_ok=True)
         path = out / f"{result['weights']}_{size}.json"

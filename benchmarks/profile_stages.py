@@ -98,10 +98,7 @@ def main(label: str, sizes: list[str]) -> None:
                     of_part[kind] += ms if part in (p, "all") else 0
                 total = of_part.total()
                 cells = {kind: f"{of_part[kind]:.1f}" for kind in [*KINDS, "depthwise", "other"]}
-                cells |= {
-                    "total_ms": f"{total:.1f}",
-                    "share_of_products": f"{of_part['products'] / total:.2f}",
-                }
+                cells |= {"total_ms": f"{total:.1f}", "share_of_products": f"{of_part['products'] / total:.2f}"}
                 rows.append(case | {"part": part} | cells)
                 print(*rows[-1].values(), sep="\t")
     RESULTS.mkdir(exist_ok=True)

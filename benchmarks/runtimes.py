@@ -117,10 +117,7 @@ def iree(path: Path, size: tuple[int, int]) -> Run:
     onnx.save(model, str(alone))
     importer.main(importer.parse_arguments([str(alone), "-o", str(imported)]))
     compiled = iree.compiler.compile_file(
-        str(imported),
-        input_type="onnx",
-        target_backends=["llvm-cpu"],
-        extra_args=["--iree-llvmcpu-target-cpu=host"],
+        str(imported), input_type="onnx", target_backends=["llvm-cpu"], extra_args=["--iree-llvmcpu-target-cpu=host"]
     )
     runs = iree.runtime.load_vm_flatbuffer(compiled, driver="local-sync")
     name = onnx.load(str(path), load_external_data=False).graph.name

@@ -104,16 +104,7 @@ def photograph(folder: Path) -> dict[str, Any]:
     colours = np.random.default_rng(0).integers(0, 256, (height // 60, width // 60, 3), np.uint8)
     Image.fromarray(colours).resize((width, height), Image.Resampling.BICUBIC).save(folder / "photograph.jpg")
     segmenter(*CASES[0]).save(folder / "w.safetensors")
-    command = [
-        sys.executable,
-        "-m",
-        "sgformer",
-        "predict",
-        "w.safetensors",
-        "photograph.jpg",
-        "--device",
-        "cpu",
-    ]
+    command = [sys.executable, "-m", "sgformer", "predict", "w.safetensors", "photograph.jpg", "--device", "cpu"]
     command += ["--maps", "maps", "--draw", "drawn", "--json", "shares.json"]
     start = time.perf_counter()
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)

@@ -60,11 +60,7 @@ def row(cells: dict[str, str], fair: float | None) -> str:
     spread = f"{cells['seconds_median']} ({cells['seconds_q25']} to {cells['seconds_q75']})"
     how = f"{cells['mode']}, {cells['dtype']}" + (", compiled" if cells["compiled"] == "True" else "")
     line = [f"`{cells['model']}`", f"{cells['batch_size']} of {cells['height']}x{cells['width']}", how]
-    line += [
-        cells.get("float32", "default"),
-        spread if cells["seconds_median"] else "",
-        cells["images_per_second"],
-    ]
+    line += [cells.get("float32", "default"), spread if cells["seconds_median"] else "", cells["images_per_second"]]
     line += [f"{fair / float(cells['seconds_median']):.2f}" if fair and cells["seconds_median"] else ""]
     return f"| {' | '.join([*line, cells['peak_memory_mb'], cells['gmacs'], cells['mparams'] + 'M'])} |\n"
 

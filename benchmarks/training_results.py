@@ -22,18 +22,10 @@ from pages import fill, markdown
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "training"
-PAGES = (
-    "docs/initialisation.md",
-    "docs/training.md",
-    "docs/detection.md",
-    "docs/segmentation.md",
-)
+PAGES = ("docs/initialisation.md", "docs/training.md", "docs/detection.md", "docs/segmentation.md")
 # What a task's table shows beside run, model, pixels, epochs and minutes: head, metric, and of which epoch.
 COLUMNS = {
-    "classification": (
-        ("Top-1, best epoch", "val_top1", "best"),
-        ("Top-1, last epoch", "val_top1", "last"),
-    ),
+    "classification": (("Top-1, best epoch", "val_top1", "best"), ("Top-1, last epoch", "val_top1", "last")),
     "detection": (
         ("Box AP, best epoch", "val_box_ap", "best"),
         ("Box AP50", "val_box_ap50", "best"),

@@ -47,13 +47,7 @@ def make_coco(root: Path, *, num_train: int = 4, num_val: int = 3) -> Path:
                 pixels[36:44, 10:50] = 80, 255, 80
                 square = [8, 10, 28, 10, 28, 30, 8, 30]
                 annotations.append(
-                    {
-                        **common,
-                        "category_id": 3,
-                        "bbox": [8, 10, 20, 20],
-                        "segmentation": [square],
-                        "area": 400,
-                    }
+                    {**common, "category_id": 3, "bbox": [8, 10, 20, 20], "segmentation": [square], "area": 400}
                 )
                 bar = np.zeros((height, width), np.uint8)
                 bar[36:44, 10:50] = 1

@@ -11,10 +11,7 @@ from PIL import Image
 
 NAMES = ["a", "b", "c"]
 # Of each format a few random sets, and 300 where time is no matter.
-SEEDS = [
-    pytest.param(range(15), id="few"),
-    pytest.param(range(15, 315), id="many", marks=pytest.mark.exhaustive),
-]
+SEEDS = [pytest.param(range(15), id="few"), pytest.param(range(15, 315), id="many", marks=pytest.mark.exhaustive)]
 
 
 class Right(NamedTuple):
@@ -115,14 +112,7 @@ class Maker:
             for x, y, w, h in self._boxes(width, height):
                 label = self.random.randrange(3)
                 values = [(x + w / 2) / width, (y + h / 2) / height, w / width, h / height]
-                polygon = [
-                    x / width,
-                    y / height,
-                    (x + w) / width,
-                    y / height,
-                    (x + w) / width,
-                    (y + h) / height,
-                ]
+                polygon = [x / width, y / height, (x + w) / width, y / height, (x + w) / width, (y + h) / height]
                 words = [str(label), *map(str, self.random.choice([values, polygon]))]
                 if self.random.random() < 0.15:
                     words = self.random.choice(YOLO_FAULTS)(words)

@@ -68,8 +68,5 @@ def serve(home: Path) -> Iterator[tuple[dict[str, bytes], dict[str, str]]]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}"
     with server:
-        yield (
-            files,
-            {"HF_ENDPOINT": address, "HF_HOME": str(home), "HF_TOKEN": "hf_none", "NO_PROXY": "127.0.0.1"},
-        )
+        yield (files, {"HF_ENDPOINT": address, "HF_HOME": str(home), "HF_TOKEN": "hf_none", "NO_PROXY": "127.0.0.1"})
         server.shutdown()

@@ -125,11 +125,7 @@ def test_the_command_line_imports_python_s_own_modules_only():
 
 def test_python_m_is_the_same(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "sgformer", "--version"],
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=120,
+        [sys.executable, "-m", "sgformer", "--version"], check=True, capture_output=True, text=True, timeout=120
     )
     assert done.stdout == f"sgformer {sgformer.__version__}\n"
 

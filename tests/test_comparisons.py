@@ -99,12 +99,7 @@ def test_a_run_that_fails_does_not_stop_the_others_and_none_is_done_twice(result
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_and_ends_in_a_result_file(results, monkeypatch, tmp_path):
-    settings = {
-        **OVERRIDES,
-        "trainer.report": False,
-        "trainer.tensorboard": False,
-        "trainer.significance": False,
-    }
+    settings = {**OVERRIDES, "trainer.report": False, "trainer.tensorboard": False, "trainer.significance": False}
     smoke = dataclasses.replace(
         compare_backbones.TABLES["classification"], recipe="classification/smoke", settings=settings
     )
@@ -146,12 +141,7 @@ def test_seeds_share_a_row_and_a_run_that_was_stopped_says_so(tmp_path):
             "machine": {"gpus": ["GPU"], "processor": "", "num_threads": 1},
             "versions": {"torch": "2.11.0+cu130"},
             "epochs": [
-                {
-                    "epoch": i + 1,
-                    "step": 10 * (i + 1),
-                    "seconds": 30,
-                    **({"val_top1": s} if s is not None else {}),
-                }
+                {"epoch": i + 1, "step": 10 * (i + 1), "seconds": 30, **({"val_top1": s} if s is not None else {})}
                 for i, s in enumerate(scores)
             ],
         }

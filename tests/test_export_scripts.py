@@ -47,16 +47,7 @@ def make(kind, path):
 
 
 KINDS = [f"turned {n}" for n in (2, 3, 6, 8)]
-KINDS += [
-    "RGB",
-    "gray",
-    "bits",
-    "16 bits",
-    "transparent",
-    "transparent gray",
-    "palette",
-    "transparent palette",
-]
+KINDS += ["RGB", "gray", "bits", "16 bits", "transparent", "transparent gray", "palette", "transparent palette"]
 KINDS += ["float", "float of 255", "CMYK"]
 
 

@@ -9,8 +9,7 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["load", "train", "evaluate", "predict", "export", "explain", "SGFormer", "hold_significance", "plain"],
+    "name", ["load", "train", "evaluate", "predict", "export", "explain", "SGFormer", "hold_significance", "plain"]
 )
 def test_names_at_the_top_are_there_and_what_they_say(name):
     import sgformer

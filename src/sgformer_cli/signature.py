@@ -79,9 +79,7 @@ def declare(parser: argparse.ArgumentParser, parameter: Parameter) -> None:
     settings: dict[str, Any] = {"help": text, "default": default}
     if kind == "bool":
         parser.add_argument(
-            option(name),
-            action="store_true" if default is False else argparse.BooleanOptionalAction,
-            **settings,
+            option(name), action="store_true" if default is False else argparse.BooleanOptionalAction, **settings
         )
         return
     if choices := re.search(r"Literal\[(.*?)\]", kind):

@@ -23,11 +23,7 @@ def results(model, x, maps):
     with hold_significance(model, [m.to(x.device) for m in maps]):
         out = model(x)
         out.float().square().sum().backward()
-    names = (
-        "stem.conv1.weight",
-        "stages.0.blocks.0.mlp.conv.weight",
-        "stages.0.blocks.1.attn.merge.0.weight",
-    )
+    names = ("stem.conv1.weight", "stages.0.blocks.0.mlp.conv.weight", "stages.0.blocks.1.attn.merge.0.weight")
     parameters = dict(model.named_parameters())
     return [out.detach().double(), *(parameters[name].grad.double() for name in names)]
 

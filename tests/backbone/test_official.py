@@ -105,10 +105,7 @@ WRONG = [
     (shaped("block1.2.norm1.weight", 16), r"depths \(3, 2, 2, 1\)"),
     (shaped("block5.0.norm1.weight", 16), r"depths \(2, 2, 2, 1, 1\)"),
     (shaped("pos_embed", 1, 3136, 17), "17 channels"),
-    (
-        shaped("norm3.bias", 5),
-        r"norm3.bias of these weights of sgformer_test has shape \[5\] in place of \[48\]",
-    ),
+    (shaped("norm3.bias", 5), r"norm3.bias of these weights of sgformer_test has shape \[5\] in place of \[48\]"),
     (shaped("head.weight", 10, 65), r"head.weight .* \[10, 65\] in place of \[10, 64\]"),
     (shaped("block1.0.attn.kv1.weight", 16, 8), r"attn.kv1.weight .* \[16, 8\] in place of \[16, 16\]"),
     (shaped("pos_embed", 3136, 16), r"pos_embed .* \[3136, 16\] in place of \[1, 3136, 16\]"),
@@ -226,12 +223,9 @@ def test_a_file_that_is_cut_off(tmp_path, zipped, keep):
 def test_a_file_of_another_kind(tmp_path, damage):
     path = tmp_path / "other.pth"
     path.write_bytes(
-        {
-            "text": b"not found\n",
-            "json": b'{"a": 1}',
-            "jpeg": b"\xff\xd8\xff\xe0" * 30,
-            "html": b"<html>" * 9,
-        }.get(damage, b"\0" * 500)
+        {"text": b"not found\n", "json": b'{"a": 1}', "jpeg": b"\xff\xd8\xff\xe0" * 30, "html": b"<html>" * 9}.get(
+            damage, b"\0" * 500
+        )
     )
     if damage.startswith("zip"):
         with zipfile.ZipFile(path, "w") as archive:

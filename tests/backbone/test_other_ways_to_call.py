@@ -55,21 +55,13 @@ def test_one_image_at_a_time_by_vmap(model, x):
 
 REPLACED = {
     "a bias": ("stem.conv2", nn.Conv2d(16, 16, 3, padding=1), (64, 80)),
-    "other padding": (
-        "stem.conv2",
-        nn.Conv2d(16, 16, 3, padding=1, bias=False, padding_mode="reflect"),
-        (64, 80),
-    ),
+    "other padding": ("stem.conv2", nn.Conv2d(16, 16, 3, padding=1, bias=False, padding_mode="reflect"), (64, 80)),
     "another norm": ("stem.norm3", nn.GroupNorm(4, 16), (800, 800)),
     "no norm": (f"{CONV}.norm2", nn.Identity(), (800, 800)),
     "no bias": (f"{CONV}.mlp.fc2", nn.Linear(32, 16, bias=False), (64, 80)),
     "more than one layer": (f"{CONV}.mlp.fc2", nn.Sequential(nn.Linear(32, 16), nn.Tanh()), (64, 80)),
     "no MLP": (f"{CONV}.mlp", nn.Identity(), (64, 80)),
-    "other coarse tokens": (
-        f"{CONV}.attn.coarse",
-        nn.Sequential(nn.Conv2d(16, 16, 8, 8), nn.Tanh()),
-        (64, 80),
-    ),
+    "other coarse tokens": (f"{CONV}.attn.coarse", nn.Sequential(nn.Conv2d(16, 16, 8, 8), nn.Tanh()), (64, 80)),
 }
 
 

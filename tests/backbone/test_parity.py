@@ -46,9 +46,7 @@ def backend(request, monkeypatch):
     if reason := chosen.why_not(q, q, q, 1.0, None):
         pytest.skip(reason)
     monkeypatch.setattr(
-        api,
-        "BACKENDS",
-        {request.param: chosen._replace(why_slow=never), "chunked": api.BACKENDS["chunked"]},
+        api, "BACKENDS", {request.param: chosen._replace(why_slow=never), "chunked": api.BACKENDS["chunked"]}
     )
     return request.param
 
@@ -132,9 +130,7 @@ def near(actual, expected, tolerance=TOLERANCE):
     ("name", "backend"),
     [
         pytest.param(
-            name,
-            backend,
-            marks=[] if backend == "reference" or name in IN_EVERY_BACKEND else pytest.mark.exhaustive,
+            name, backend, marks=[] if backend == "reference" or name in IN_EVERY_BACKEND else pytest.mark.exhaustive
         )
         for name in SHARED_CASES
         for backend in api.BACKENDS
@@ -231,10 +227,7 @@ def test_no_worse_than_plain_code_in_the_same_precision(height, width, budget, d
     (logits, stages, maps), simple = plain_results(height, width, budget, dtype)
     model = stored_model(budget, dtype)
     with hold_significance(model, maps):
-        ours = [
-            model(image.to(dtype)),
-            *model.forward_intermediates(image.to(dtype), intermediates_only=True),
-        ]
+        ours = [model(image.to(dtype)), *model.forward_intermediates(image.to(dtype), intermediates_only=True)]
         ours += model.forward_significance(image.to(dtype))
     ours[1:5] = [stage.flatten(2).mT for stage in ours[1:5]]
     for a, b, exact in zip(ours, [simple[0], *simple[1], *simple[2]], [logits, *stages, *maps], strict=True):
@@ -250,10 +243,7 @@ def test_holding_significance():
     with hold_significance(model, [-m for m in maps]):
         assert not torch.allclose(model(image), free)
     assert torch.equal(model(image), free)  # nothing stays behind
-    with (
-        pytest.raises(ValueError, match="2 significance maps for 3 pairs"),
-        hold_significance(model, maps[:2]),
-    ):
+    with pytest.raises(ValueError, match="2 significance maps for 3 pairs"), hold_significance(model, maps[:2]):
         pass
     with (
         pytest.raises(ValueError, match=r"\(2, 16, 16\), the model's own \(1, 16, 16\)"),

@@ -259,9 +259,7 @@ def test_no_attention_has_more_keys_than_the_budget(budget, size, monkeypatch):
 
     monkeypatch.setattr(attention, "key_mean_attention", counting(attention.key_mean_attention))
     monkeypatch.setattr(
-        attention.F,
-        "scaled_dot_product_attention",
-        counting(torch.nn.functional.scaled_dot_product_attention),
+        attention.F, "scaled_dot_product_attention", counting(torch.nn.functional.scaled_dot_product_attention)
     )
     model = timm.create_model("sgformer_test", token_budget=budget, device="meta")
     model(torch.empty(1, 3, *size, device="meta"))
@@ -312,18 +310,11 @@ def test_images_below_32_are_refused(size):
 
 @torch.no_grad()
 def test_copies_answer_alike():
-    model, x = (
-        fill.model("sgformer_test", token_budget=20, img_size=(64, 96)),
-        fill.image("copy", 1, 97, 64),
-    )
+    model, x = (fill.model("sgformer_test", token_budget=20, img_size=(64, 96)), fill.image("copy", 1, 97, 64))
     buffer = io.BytesIO()
     torch.save(model, buffer)
     buffer.seek(0)
-    for twin in (
-        copy.deepcopy(model),
-        pickle.loads(pickle.dumps(model)),
-        torch.load(buffer, weights_only=False),
-    ):
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), torch.load(buffer, weights_only=False)):
         assert torch.equal(twin(x), model(x))
     fresh = timm.create_model("sgformer_test", token_budget=20, img_size=(64, 96)).double().eval()
     fresh.load_state_dict(model.state_dict(), strict=True)
@@ -331,13 +322,7 @@ def test_copies_answer_alike():
 
 
 @pytest.mark.parametrize(
-    "options",
-    [
-        {"token_budget": 20},
-        {"drop_path_rate": 0.2},
-        {"drop_rate": 0.1},
-        {"global_pool": "max"},
-    ],
+    "options", [{"token_budget": 20}, {"drop_path_rate": 0.2}, {"drop_rate": 0.1}, {"global_pool": "max"}]
 )
 def test_options_change_no_name(options):
     names = {key: t.shape for key, t in timm.create_model("sgformer_test", device="meta").state_dict().items()}

@@ -65,8 +65,7 @@ def test_classifier(name):
 
 
 @pytest.mark.parametrize(
-    ("pool", "shape"),
-    [("avg", (64,)), ("max", (64,)), ("avgmax", (64,)), ("catavgmax", (128,)), ("", (64, 2, 3))],
+    ("pool", "shape"), [("avg", (64,)), ("max", (64,)), ("avgmax", (64,)), ("catavgmax", (128,)), ("", (64, 2, 3))]
 )
 @torch.no_grad()
 def test_global_pool(pool, shape):

@@ -31,14 +31,7 @@ def _hasty(monkeypatch):
 
 def test_files_hold_a_row_for_each_model_and_their_protocol(tmp_path):
     names = ["sgformer_test@3", "resnet10t"]
-    path = benchmark(
-        names,
-        size=["64", "33x47"],
-        memory=False,
-        rounds=2,
-        device="cpu",
-        out=tmp_path,
-    )
+    path = benchmark(names, size=["64", "33x47"], memory=False, rounds=2, device="cpu", out=tmp_path)
     rows = list(csv.DictReader(path.open()))
     assert list(rows[0]) == list(COLUMNS)
     assert [row["model"] for row in rows] == names * 2

@@ -74,22 +74,14 @@ def test_arrays_from_python(weights):
 
 
 def test_a_budget_shows(weights, images, tmp_path):
-    arguments = [
-        "explain",
-        str(weights),
-        str(images / "one.png"),
-        "--out",
-        str(tmp_path / "out"),
-        "--device=cpu",
-    ]
+    arguments = ["explain", str(weights), str(images / "one.png"), "--out", str(tmp_path / "out"), "--device=cpu"]
     assert run([*arguments, "--token_budget", "5", "--size", "96"]) == 0
     page = (tmp_path / "out" / "index.html").read_text("utf-8")
     assert "1,296 tokens, 5 keys" in page  # 24 x 54
 
 
 @pytest.mark.parametrize(
-    ("extra", "message"),
-    [(["--size", "20"], "size 20 is too small"), (["--token_budget", "2"], "token_budget is 2")],
+    ("extra", "message"), [(["--size", "20"], "size 20 is too small"), (["--token_budget", "2"], "token_budget is 2")]
 )
 def test_what_is_refused(weights, images, tmp_path, capsys, extra, message):
     arguments = ["explain", str(weights), str(images), "--out", str(tmp_path / "out"), "--device=cpu"]

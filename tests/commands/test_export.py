@@ -126,11 +126,7 @@ def test_an_onnx_file_refuses_sizes_outside_its_range(tmp_path):
     module = torch.nn.Conv2d(3, 2, 3, padding=1)
     smallest, largest = (128, 140), (512, 512)
     program = tracing.trace(module, 3, fixed=None, smallest=smallest, largest=largest)
-    about = {
-        "outputs": ["logits"],
-        "precision": "float32",
-        "sizes": {"smallest": smallest, "largest": largest},
-    }
+    about = {"outputs": ["logits"], "precision": "float32", "sizes": {"smallest": smallest, "largest": largest}}
     onnx_file.write(tmp_path / "conv.onnx", program, about)
     assert_each_node_has_a_name_of_its_own(onnx.load(str(tmp_path / "conv.onnx")).graph)
     run = formats.open_exported(tmp_path / "conv.onnx")
@@ -159,11 +155,7 @@ def test_metadata_travels_in_the_file(weights, exported):
 @pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
 def test_no_file_names_the_machine_that_made_it(tmp_path, suffix):
     program = tracing.trace(torch.nn.Conv2d(3, 2, 3), 3, fixed=(32, 32), smallest=(32, 32), largest=(32, 32))
-    about = {
-        "outputs": ["logits"],
-        "precision": "float32",
-        "sizes": {"smallest": (32, 32), "largest": (32, 32)},
-    }
+    about = {"outputs": ["logits"], "precision": "float32", "sizes": {"smallest": (32, 32), "largest": (32, 32)}}
     write = onnx_file.write if suffix == ".onnx" else torch_program.write
     write(tmp_path / f"conv{suffix}", program, about)
     path = tmp_path / f"conv{suffix}"

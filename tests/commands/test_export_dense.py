@@ -66,9 +66,7 @@ def test_the_exported_form_computes_what_the_model_computes(name):
         assert given[0].std() > 1e-2
         for difference, scale in check.differences(part, x, given).values():
             assert difference < 1e-6 * max(1, scale)  # a segmenter's logits are float32
-    expected = {
-        "detector": ["stride4", "stride8", "stride16", "stride32", "stride64"],
-    }.get(name, ["logits"])
+    expected = {"detector": ["stride4", "stride8", "stride16", "stride32", "stride64"]}.get(name, ["logits"])
     assert part.names == [*expected, "significance1", "significance2"]
 
 

@@ -33,11 +33,7 @@ def make(kind="mask", classes=CLASSES, **options):
     heads = HeadOptions(**{"channels": 32, "box_channels": 32, "num_proposals": 200, **KINDS[kind], **options})
     preprocessing = Preprocessing.of("sgformer_test", (160, 208))
     model = Detector(
-        "sgformer_test",
-        classes=classes,
-        preprocessing=preprocessing,
-        kwargs={"depths": [2, 0, 2, 1]},
-        heads=heads,
+        "sgformer_test", classes=classes, preprocessing=preprocessing, kwargs={"depths": [2, 0, 2, 1]}, heads=heads
     )
     fill.fill_(model.backbone)
     for name, parameter in model.named_parameters():
@@ -143,12 +139,7 @@ def test_a_file_finds_what_the_model_finds(exported):
         for name, (difference, scale) in check.differences(part, x, given).items():
             assert difference < 1e-4 * max(1, scale), name
     about = formats.about_exported(path)
-    assert (about["task"], about["part"], about["batch"], about["max_detections"]) == (
-        "detection",
-        "objects",
-        1,
-        100,
-    )
+    assert (about["task"], about["part"], about["batch"], about["max_detections"]) == ("detection", "objects", 1, 100)
     assert about["outputs"][:4] == ["boxes", "labels", "scores", "masks"]
     with pytest.raises(Exception, match="images must be 128x128 to 512x512"):
         run(torch.zeros(1, 3, 127, 200))

@@ -140,10 +140,7 @@ def test_resize_matrix_is_pytorchs_bicubic_resize(old, new):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("suffix", "budget"),
-    [
-        (".onnx", 20),
-        *(pytest.param(*case, marks=pytest.mark.exhaustive) for case in [(".pt2", 20), (".onnx", None)]),
-    ],
+    [(".onnx", 20), *(pytest.param(*case, marks=pytest.mark.exhaustive) for case in [(".pt2", 20), (".onnx", None)])],
 )
 def test_one_file_takes_every_size_of_its_range(tmp_path, suffix, budget):
     pytest.importorskip("onnxruntime", reason="what runs the files")

@@ -56,12 +56,7 @@ def num_open():
     """Processes of ours, threads, open files, and pieces of memory that processes share."""
     gc.collect()
     shared = len(os.listdir("/dev/shm")) if Path("/dev/shm").exists() else 0
-    return (
-        len(multiprocessing.active_children()),
-        threading.active_count(),
-        len(os.listdir("/proc/self/fd")),
-        shared,
-    )
+    return (len(multiprocessing.active_children()), threading.active_count(), len(os.listdir("/proc/self/fd")), shared)
 
 
 @pytest.mark.slow
@@ -87,11 +82,7 @@ def test_a_hundred_epochs_end_and_leave_nothing_open(tmp_path):
     [
         (
             "classification",
-            {
-                "train_list": "/elsewhere/train.csv",
-                "val_shards": r"C:\data\a.tar",
-                "classes": "names.txt",
-            },
+            {"train_list": "/elsewhere/train.csv", "val_shards": r"C:\data\a.tar", "classes": "names.txt"},
             {"train_list": None, "val_shards": None, "classes": "names.txt"},
         ),
         (
@@ -102,10 +93,7 @@ def test_a_hundred_epochs_end_and_leave_nothing_open(tmp_path):
         (
             "detection",
             {"train.images": "/elsewhere/photos", "val.annotations": "val.json"},
-            {
-                "train": {"images": None, "annotations": None},
-                "val": {"images": None, "annotations": "val.json"},
-            },
+            {"train": {"images": None, "annotations": None}, "val": {"images": None, "annotations": "val.json"}},
         ),
     ],
 )

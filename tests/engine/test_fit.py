@@ -119,8 +119,7 @@ def test_devices_that_are_not_there_are_said_at_once(monkeypatch, num, settings,
 
 
 @pytest.mark.parametrize(
-    ("able", "precision"),
-    [({"amx_bf16": True}, "bf16-mixed"), ({"avx512_f": True}, "32-true"), ({}, "32-true")],
+    ("able", "precision"), [({"amx_bf16": True}, "bf16-mixed"), ({"avx512_f": True}, "32-true"), ({}, "32-true")]
 )
 def test_bfloat16_where_a_processor_has_it(monkeypatch, able, precision):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -191,11 +191,7 @@ def test_a_checkpoint_that_does_not_belong_to_the_run_changes_nothing(tmp_path, 
     # Whoever edits the run's own recipe, or its data, is told by the checkpoint.
     recipe_yaml = (folder / "recipe.yaml").read_text()
     for old, new, message in [
-        (
-            "name: sgformer_test",
-            "name: test_resnet",
-            r"another model, .* differ\); resume it as it was begun",
-        ),
+        ("name: sgformer_test", "name: test_resnet", r"another model, .* differ\); resume it as it was begun"),
         ("ema_decay: 0.9", "ema_decay: null", r"made with trainer\.ema_decay"),
     ]:
         (folder / "recipe.yaml").write_text(recipe_yaml.replace(old, new))

@@ -182,7 +182,4 @@ def test_a_resume_that_fails_leaves_the_recipe_as_it_was(tmp_path, monkeypatch):
             train(resume=folder, overrides={"trainer.max_epochs": 2})
     assert contents(folder) == before
     with pytest.raises(ValueError, match=r"trainer\.max_epochs 1: epoch 2 .* has begun"):
-        train(
-            resume=train(resume=folder, overrides={"trainer.max_epochs": 2}),
-            overrides={"trainer.max_epochs": 1},
-        )
+        train(resume=train(resume=folder, overrides={"trainer.max_epochs": 2}), overrides={"trainer.max_epochs": 1})

@@ -6,16 +6,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from sgformer.engine.sampling import (
-    POOL,
-    Draw,
-    EpochSampler,
-    TrainLoader,
-    drawn,
-    fold,
-    seed_all,
-    seed_sample,
-)
+from sgformer.engine.sampling import POOL, Draw, EpochSampler, TrainLoader, drawn, fold, seed_all, seed_sample
 
 
 class Noise(Dataset):

@@ -55,11 +55,7 @@ def detection(kind: str) -> tuple[Any, list[Any]]:
     return DetectionTask(model, Recipe()), [list(torch.rand(2, 3, 64, 64) * 255), targets]
 
 
-CASES = {
-    "segmentation": segmentation,
-    "rcnn": lambda: detection("rcnn"),
-    "retinanet": lambda: detection("retinanet"),
-}
+CASES = {"segmentation": segmentation, "rcnn": lambda: detection("rcnn"), "retinanet": lambda: detection("retinanet")}
 
 
 def gradients(case: str, part: slice = slice(None)) -> dict[str, torch.Tensor]:

@@ -15,12 +15,7 @@ from sgformer.fast import conditions, explain_ways
 from sgformer.ops import dispatch
 
 # Private names of other libraries for which there is no public one that serves as well.
-GUARDED = {
-    "timm.models._input",
-    "torch._subclasses",
-    "torch.nn.modules.module._has_any_global_hook",
-    "torch._C",
-}
+GUARDED = {"timm.models._input", "torch._subclasses", "torch.nn.modules.module._has_any_global_hook", "torch._C"}
 PUBLIC = {"torch._check"}  # in PyTorch's documentation of torch.export
 PACKAGE = Path(recorded.__file__).parents[1]
 

@@ -237,10 +237,7 @@ def test_a_subclass_begins_without_ways(kind):
 
 
 def test_what_has_to_see_each_step_gets_the_plain_way():
-    model, x = (
-        fill.model("sgformer_test", depths=(2, 0, 0, 1), num_classes=5),
-        torch.randn(2, 3, 64, 64).double(),
-    )
+    model, x = (fill.model("sgformer_test", depths=(2, 0, 0, 1), num_classes=5), torch.randn(2, 3, 64, 64).double())
 
     def ways():
         return {taken.way for taken in explain_ways(model, x)}

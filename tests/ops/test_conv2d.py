@@ -28,8 +28,7 @@ def test_both_ways_compute_the_same(c_in, c_out, kernel, stride, padding, groups
     for y in (conv2d(x, weight, None, stride=stride, padding=padding, groups=groups), hidden):
         torch.testing.assert_close(y, expected)
         for a, b in zip(
-            *(torch.autograd.grad(t, (x, weight), grad, retain_graph=True) for t in (y, expected)),
-            strict=True,
+            *(torch.autograd.grad(t, (x, weight), grad, retain_graph=True) for t in (y, expected)), strict=True
         ):
             torch.testing.assert_close(a, b)
 

@@ -18,11 +18,7 @@ SHARES = [FILES[::2], FILES[1::2]]  # each process has to load PyTorch first, so
 @pytest.mark.parametrize("files", SHARES, ids=lambda files: ", ".join(file.stem for file in files))
 def test_kernels_in_the_interpreter(files):
     """The variable must be set before triton is imported for the first time, so it takes a fresh process."""
-    environment = {
-        **os.environ,
-        "TRITON_INTERPRET": "1",
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-    }
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--tb=line", *map(str, files)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]

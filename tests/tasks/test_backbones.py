@@ -12,13 +12,7 @@ from sgformer.tasks.images import Preprocessing
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [
-        ((64, 32), (32, 64)),
-        ((64, 64), (64, 64)),
-        ((64, 64), (32, 128)),
-        ((33, 47), (225, 61)),
-        (None, (48, 48)),
-    ],
+    [((64, 32), (32, 64)), ((64, 64), (64, 64)), ((64, 64), (32, 128)), ((33, 47), (225, 61)), (None, (48, 48))],
 )
 def test_positions_are_resized_from_any_grid_to_any(tmp_path, old, new):
     classifier = Classifier(
@@ -39,10 +33,7 @@ def test_positions_are_resized_from_any_grid_to_any(tmp_path, old, new):
 
 def test_positions_that_are_no_grid_are_refused(tmp_path):
     classifier = Classifier(
-        "test_vit",
-        classes=["a", "b"],
-        preprocessing=Preprocessing(image_size=(64, 64)),
-        kwargs={"img_size": 64},
+        "test_vit", classes=["a", "b"], preprocessing=Preprocessing(image_size=(64, 64)), kwargs={"img_size": 64}
     )
     classifier.save(tmp_path / "w.safetensors")
     pyramid = Pyramid("test_vit", {"img_size": 96}, strides=(16,))

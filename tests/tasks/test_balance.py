@@ -118,8 +118,7 @@ def prepared(root, **data):
 def test_segmentation(tmp_path):
     task, data = prepared(masks(tmp_path), balanced=True)
     pixels = np.bincount(
-        np.concatenate([mask.ravel() for _, mask in (data.images("train")[i] for i in range(6))]),
-        minlength=256,
+        np.concatenate([mask.ravel() for _, mask in (data.images("train")[i] for i in range(6))]), minlength=256
     )[:3]
     assert task.weights is not None
     assert task.weights.tolist() == pytest.approx((pixels.sum() / (3 * pixels)).tolist())

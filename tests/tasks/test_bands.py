@@ -223,12 +223,7 @@ def classes(tmp_path_factory):
                 values = pixels(i + 100 * place + 1000 * (split == "val"), size=(40 + i, 36))
                 values[4] = values[4] // 8 + 3000 * place
                 WAYS["planar" if i % 2 else "a band a page"](folder / f"{i}.tif", values)
-    own = {
-        "data.source": "folders",
-        "data.root": str(root / "set"),
-        "data.image_size": 32,
-        "model.in_chans": N,
-    }
+    own = {"data.source": "folders", "data.root": str(root / "set"), "data.image_size": 32, "model.in_chans": N}
     overrides = COMMON | own
     return (
         root,

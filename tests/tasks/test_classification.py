@@ -115,10 +115,7 @@ def remove(folder):
         (lambda root: [path.unlink() for path in root.glob("train/*/*")], "there are no images"),
         (lambda root: [path.unlink() for path in root.glob("train/red/*")], "no images in .*train for red"),
         (lambda root: remove(root / "val" / "red"), "only in train: red"),
-        (
-            lambda root: (root / "val" / "red").rename(root / "val" / "pink"),
-            "only in train: red; only in val: pink",
-        ),
+        (lambda root: (root / "val" / "red").rename(root / "val" / "pink"), "only in train: red; only in val: pink"),
     ],
 )
 def test_spoilt_folders(tmp_path, spoil, message):
@@ -240,11 +237,7 @@ def test_weights_file_gives_the_same_model_back(tmp_path, name):
     model.save(tmp_path / "w.safetensors", metrics={"val_top1": 0.5})
     again = tasks.load(tmp_path / "w.safetensors")
     assert not again.training
-    assert (again.name, again.classes, again.preprocessing) == (
-        model.name,
-        model.classes,
-        model.preprocessing,
-    )
+    assert (again.name, again.classes, again.preprocessing) == (model.name, model.classes, model.preprocessing)
     x = torch.randn(2, 3, 32, 32)
     assert torch.equal(model(x), again(x))
 

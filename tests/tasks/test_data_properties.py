@@ -25,15 +25,7 @@ from sgformer.tasks.segmentation.masks import IGNORE
 from sgformer.tasks.segmentation.options import DataOptions as MaskOptions
 
 PREPROCESSING = Preprocessing(image_size=(32, 32), mean=(0, 0, 0), std=(1, 1, 1))
-KINDS = {
-    ".png": "PNG",
-    ".JPG": "JPEG",
-    ".jpeg": "JPEG",
-    ".mpo": "MPO",
-    ".tif": "TIFF",
-    ".webp": "WEBP",
-    ".bmp": "BMP",
-}
+KINDS = {".png": "PNG", ".JPG": "JPEG", ".jpeg": "JPEG", ".mpo": "MPO", ".tif": "TIFF", ".webp": "WEBP", ".bmp": "BMP"}
 OTHER = (".heic", ".txt", ".json", ".xml", ".CR2", "")
 JUNK = ("Thumbs.db", ".DS_Store", "desktop.ini", "@eaDir/x.png", "__MACOSX/x.jpg", "._x.png", ".cache/x.png")
 
@@ -188,22 +180,14 @@ def test_shards(tmp_path, seeds):
                     label = int(rng.integers(len(names)))
                     suffix = str(rng.choice([".png", ".JPG", ".webp"]))
                     text = names[label] if by_name else str(label)
-                    for ending, content in (
-                        (suffix, BYTES[suffix]),
-                        (".cls", text.encode()),
-                        (".json", b"{}"),
-                    ):
+                    for ending, content in ((suffix, BYTES[suffix]), (".cls", text.encode()), (".json", b"{}")):
                         entry = tarfile.TarInfo(f"{number}_{i}{ending}")
                         entry.size = len(content)
                         tar.addfile(entry, io.BytesIO(content))
                     expected.append(label)
         pattern = str(tmp_path / f"s{seed}-*.tar")
         options = DataOptions(
-            source="shards",
-            val_shards=pattern,
-            classes=str(tmp_path / "classes.txt"),
-            image_size=32,
-            workers=0,
+            source="shards", val_shards=pattern, classes=str(tmp_path / "classes.txt"), image_size=32, workers=0
         )
         data = ClassificationData(options, PREPROCESSING, splits=("val",))
         assert data.classes == names

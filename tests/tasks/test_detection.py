@@ -195,11 +195,7 @@ def test_starting_from_a_classifier(tmp_path):
 
 def test_starting_from_a_detector_of_other_classes(tmp_path):
     lively(detector()).save(tmp_path / "w.safetensors")
-    same, other, boxes = (
-        detector(),
-        detector(classes=("a", "b", "c")),
-        detector(heads=replace(HEADS, masks=False)),
-    )
+    same, other, boxes = (detector(), detector(classes=("a", "b", "c")), detector(heads=replace(HEADS, masks=False)))
     for model in (same, other, boxes):
         torch.nn.init.zeros_(model.roi_heads.box_head.fc6.weight)
         before = model.roi_heads.box_predictor.cls_score.weight.clone()

@@ -124,10 +124,7 @@ FAULTS = {
     "not a number": ({"bbox": [1, 2, 3, float("nan")]}, "annotation 100 .*is not"),
     "category": ({"category_id": 99}, "annotation 100 .*unknown category id 99"),
     "image": ({"image_id": 999}, "annotation 100: there is no image of id 999"),
-    "no mask": (
-        {"segmentation": []},
-        r"annotation 100 .*has no mask; for boxes alone set --heads\.masks false",
-    ),
+    "no mask": ({"segmentation": []}, r"annotation 100 .*has no mask; for boxes alone set --heads\.masks false"),
     "a line": ({"segmentation": [[1, 2, 3, 4]]}, "annotation 100 .*a polygon needs three points"),
     "no counts": ({"segmentation": {"size": [48, 64]}}, "annotation 100 .*its RLE mask cannot be read"),
     "mask size": (
@@ -155,10 +152,7 @@ def test_a_fault_is_named_by_file_and_id_and_can_be_left_out(tmp_path, fault):
     ("spoil", "message"),
     [
         (lambda path: path.unlink(), r"image 11 \(train0\.png\): there is no such file"),
-        (
-            lambda path: Image.new("RGB", (9, 48)).save(path),
-            r"image 11 .*has 9x48 pixels, the annotations 64x48",
-        ),
+        (lambda path: Image.new("RGB", (9, 48)).save(path), r"image 11 .*has 9x48 pixels, the annotations 64x48"),
         (lambda path: path.write_bytes(b"hello"), r"image 11 \(train0\.png\): is no image"),
     ],
 )

@@ -41,10 +41,7 @@ AREA = "annotation 1 of image 1 .*: area"
 
 REFUSED = {
     "crowds": (each(iscrowd=1), "nothing to learn from: all 8 annotations are crowds.*--data.crowds objects"),
-    "no objects": (
-        lambda c: c["annotations"].clear(),
-        "nothing to learn from: there are 4 images and no objects",
-    ),
+    "no objects": (lambda c: c["annotations"].clear(), "nothing to learn from: there are 4 images and no objects"),
     "few counts": (each(segmentation=FEW), "annotation 1 of image 1 .*150 of 6144 pixels.*and 5 more"),
     "few compressed": (first(segmentation=SHORT), "annotation 1 of image 1 .*150 of 6144 pixels"),
     "negative counts": (first(segmentation={"size": [64, 96], "counts": [-5, 6149]}), "negative"),
@@ -225,10 +222,7 @@ def corners(content):
         (first(bbox=[77, 12, 20, 24]), "boxes cut at the edge of the image: 1"),
         (first(bbox=[10, 12, 60, 50]), "boxes that do not fit their masks"),
         (lambda c: c["annotations"].pop(0) and c["annotations"].pop(0), "images without objects: 1"),
-        (
-            corners,
-            "boxes that are [left, top, right, bottom] by their areas; a box is [left, top, width, height]: 8",
-        ),
+        (corners, "boxes that are [left, top, right, bottom] by their areas; a box is [left, top, width, height]: 8"),
         (lambda c: c["categories"][1].update(name="Red "), "names of classes that differ in capitals"),
     ],
 )

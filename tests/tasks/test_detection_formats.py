@@ -187,11 +187,7 @@ def test_a_fault_in_yolos_format_is_named_by_file_and_line(coco, tmp_path, line,
         ("<name>bar</name>", "<name>bar</name", r"Annotations/train0\.xml is no XML file.*line"),
         ("<xmin>11", "<xmin>left", r"Annotations/train0\.xml, object 2: bndbox needs numbers"),
         ("<xmin>11", "<xmin>99", r"Annotations/train0\.xml, object 2 of image 1 .*has no width"),
-        (
-            "<width>64",
-            "<width>63",
-            r"image 1 \(train0\.png\): the file has 64x48 pixels, the annotations 63x48",
-        ),
+        ("<width>64", "<width>63", r"image 1 \(train0\.png\): the file has 64x48 pixels, the annotations 63x48"),
     ],
 )
 def test_a_fault_in_vocs_format_is_named_by_file_and_object(coco, tmp_path, old, new, message):

@@ -23,12 +23,7 @@ from sgformer.tasks.detection.heads import STRIDES, HeadOptions, RegionPooling, 
 from sgformer.tasks.detection.model import Preprocessing
 
 HEADS = HeadOptions(
-    masks=False,
-    channels=16,
-    box_channels=32,
-    anchor_sizes=(16, 24, 32, 64, 128),
-    num_proposals=50,
-    num_sampled=32,
+    masks=False, channels=16, box_channels=32, anchor_sizes=(16, 24, 32, 64, 128), num_proposals=50, num_sampled=32
 )
 RETINA = replace(HEADS, kind="retinanet")
 NO_BOXES = torch.zeros(0, 4)
@@ -47,12 +42,7 @@ def root(tmp_path_factory):
 
 def options(root):
     return DataOptions(
-        root=str(root),
-        shorter_side=48,
-        max_side=96,
-        workers=0,
-        batch_size=2,
-        augment=AugmentOptions(flip=0.0),
+        root=str(root), shorter_side=48, max_side=96, workers=0, batch_size=2, augment=AugmentOptions(flip=0.0)
     )
 
 

@@ -81,14 +81,7 @@ def lively(run, folder):
 def test_pycocotools_takes_what_predict_and_evaluate_write(root, run, tmp_path):
     weights, file = lively(run, tmp_path), root / "annotations" / "instances_val.json"
     truth = COCO(str(file))
-    arguments = [
-        "predict",
-        weights,
-        root / "images" / "val",
-        "--coco",
-        tmp_path / "found.json",
-        "--device=cpu",
-    ]
+    arguments = ["predict", weights, root / "images" / "val", "--coco", tmp_path / "found.json", "--device=cpu"]
     arguments += ["--annotations", file, "--score-threshold", "0.05"]
     assert cli.run([str(argument) for argument in arguments]) == 0
     found = json.loads((tmp_path / "found.json").read_text())
@@ -146,11 +139,7 @@ def test_annotations_that_lack_something_are_refused_before_anything_is_found(ro
 
 
 def test_nothing_is_written_where_data_are_refused(root, tmp_path):
-    settings = {
-        **SETTINGS,
-        "data.root": str(root),
-        "data.train.annotations": "annotations/instances_val.json",
-    }
+    settings = {**SETTINGS, "data.root": str(root), "data.train.annotations": "annotations/instances_val.json"}
     content = json.loads((root / "annotations" / "instances_val.json").read_text())
     content["images"][0]["width"] = "96"
     (root / "annotations" / "broken.json").write_text(json.dumps(content))

@@ -108,10 +108,7 @@ def guesses(target, rng):
     """Objects moved a little, some left out, some named wrongly, some that are not there."""
     height, width = target["masks"].shape[1:]
     boxes, labels, scores, masks = [], [], [], []
-    for box, label in [
-        *zip(target["boxes"].tolist(), target["labels"].tolist(), strict=True),
-        ([5, 5, 30, 20], 1),
-    ]:
+    for box, label in [*zip(target["boxes"].tolist(), target["labels"].tolist(), strict=True), ([5, 5, 30, 20], 1)]:
         for _ in range(rng.integers(0, 3)):
             left, top, right, bottom = (np.array(box) + rng.integers(-3, 4, 4)).tolist()
             left, top, right, bottom = max(left, 0), max(top, 0), min(right, width), min(bottom, height)

@@ -177,11 +177,7 @@ def test_find_images_leaves_out_hidden_and_other_files(tmp_path):
     for name in ("b.JPG", "a/c.png", ".hidden.png", ".cache/d.png", "notes.txt", "a/e.webp"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert [str(path.relative_to(tmp_path)) for path in find_images(tmp_path)] == [
-        "a/c.png",
-        "a/e.webp",
-        "b.JPG",
-    ]
+    assert [str(path.relative_to(tmp_path)) for path in find_images(tmp_path)] == ["a/c.png", "a/e.webp", "b.JPG"]
 
 
 @pytest.mark.parametrize("size", [(32, 32), (64, 96), (96, 64), (33, 200)])

@@ -36,12 +36,7 @@ def test_each_validation_sample_is_judged_once(num_processes):
     seen = []
     for rank in range(num_processes):
         loader = make_loader(
-            Numbers(7),
-            "val",
-            batch_size=2,
-            workers=0,
-            trainer=Trainer(rank, num_processes),
-            collate=collate_readable,
+            Numbers(7), "val", batch_size=2, workers=0, trainer=Trainer(rank, num_processes), collate=collate_readable
         )
         seen += [int(x) for batch in loader for x in batch.images]
     assert sorted(seen) == list(range(7))

@@ -65,12 +65,7 @@ def teacher(tmp_path_factory):
 
 
 def start(teacher, photos, out, **overrides):
-    given = {
-        **SHORT,
-        "teacher.name": "test_resnet",
-        "teacher.weights": str(teacher),
-        "data.root": str(photos),
-    }
+    given = {**SHORT, "teacher.name": "test_resnet", "teacher.weights": str(teacher), "data.root": str(photos)}
     return train("pretrain/smoke", {**given, **{k.replace("__", "."): v for k, v in overrides.items()}}, out=out)
 
 
@@ -217,10 +212,7 @@ def test_tensors_of_other_names_are_taken_in_order(tmp_path):
     ("change", "words"),
     [
         ({"teacher__weights": None}, "teacher.weights"),
-        (
-            {"teacher__weights": "package:no_such_package/a.pth", "teacher__install": "x==1"},
-            "pip install x==1",
-        ),
+        ({"teacher__weights": "package:no_such_package/a.pth", "teacher__install": "x==1"}, "pip install x==1"),
         ({"teacher__weights": "package:timm/a.pth"}, "no file a.pth"),
         ({"teacher__weights": "nowhere.safetensors"}, "nowhere"),
         ({"teacher__name": "resnet18"}, "teacher.name test_resnet"),

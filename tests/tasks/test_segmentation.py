@@ -221,9 +221,7 @@ def random_counts(num_classes=5, num_pixels=4000, absent=()):
     known = torch.tensor([i for i in range(num_classes) if i not in absent])
     true = known[torch.randint(len(known), (num_pixels,), generator=generator)]
     given = torch.where(
-        torch.rand(num_pixels, generator=generator) < 0.6,
-        true,
-        known[torch.randint(len(known), (num_pixels,))],
+        torch.rand(num_pixels, generator=generator) < 0.6, true, known[torch.randint(len(known), (num_pixels,))]
     )
     true[::7] = IGNORE
     return given, true

@@ -88,14 +88,7 @@ def test_the_page_of_a_run(folder):
 
 
 def test_predict_writes_maps_drawings_and_shares(root, folder, tmp_path, capsys):
-    arguments = [
-        "predict",
-        str(folder),
-        str(root / "images/val"),
-        "--device=cpu",
-        "--json",
-        str(tmp_path / "p.json"),
-    ]
+    arguments = ["predict", str(folder), str(root / "images/val"), "--device=cpu", "--json", str(tmp_path / "p.json")]
     arguments += ["--maps", str(tmp_path / "maps"), "--draw", str(tmp_path / "drawn")]
     assert run([*arguments, "--window", "32", "--scales", "0.75,1.5", "--flip"]) == 0
     assert "sky" in capsys.readouterr().out
@@ -131,11 +124,7 @@ def test_predict_shows_how_far_a_large_image_is(root, folder, monkeypatch):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [
-        (["--window", "8"], "window 8 is too small"),
-        (["--scales", "0"], "scales"),
-        (["--scales", "x"], "--scales"),
-    ],
+    [(["--window", "8"], "window 8 is too small"), (["--scales", "0"], "scales"), (["--scales", "x"], "--scales")],
 )
 def test_settings_of_predict_that_mean_nothing(root, folder, capsys, arguments, message):
     try:

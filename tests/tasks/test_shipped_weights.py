@@ -39,10 +39,7 @@ def test_other_heads_sizes_and_channels_start_from_them(shipped, images):
 def test_feature_maps_are_theirs(shipped, images):
     model = timm.create_model("sgformer_t", pretrained=True, features_only=True, img_size=112).eval()
     with torch.no_grad():
-        maps, expected = (
-            model(images),
-            shipped.backbone.forward_intermediates(images, intermediates_only=True),
-        )
+        maps, expected = (model(images), shipped.backbone.forward_intermediates(images, intermediates_only=True))
     assert all(torch.equal(a, b) for a, b in zip(maps, expected, strict=True))
 
 

@@ -134,10 +134,7 @@ def test_lists(root, tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (
-            lambda rows: [*rows, "train/red/0.png,blue"],
-            r"calls .*red/0\.png both red and blue; .* remove a line",
-        ),
+        (lambda rows: [*rows, "train/red/0.png,blue"], r"calls .*red/0\.png both red and blue; .* remove a line"),
         (lambda rows: [rows[0].split(",")[0] + ",", *rows[1:]], r"row 1 of .*train\.csv has no label"),
         (lambda rows: [*rows, ",red"], r"row 13 of .*train\.csv has no path"),
         (lambda rows: [f"elsewhere/{row}" for row in rows], r"do not exist, such as .*set --data\.root"),
@@ -203,10 +200,7 @@ def test_tables_out_of_spreadsheets(root, tmp_path):
     data = module(source="list", root=str(root), train_list=str(table), val_list=str(table))
     assert len(data.samples["train"].items) == 12
     assert "4 names of classes differ in capitals or blanks alone" in str(data)
-    for text, message in (
-        ("path,label,label\na,b,c", "'label' twice"),
-        (f"path,label\n{images[0]},#N/A", "row 1"),
-    ):
+    for text, message in (("path,label,label\na,b,c", "'label' twice"), (f"path,label\n{images[0]},#N/A", "row 1")):
         table.write_text(text)
         with pytest.raises(DataError, match=message):
             listing(str(table), "train", root, None)
@@ -234,8 +228,7 @@ def test_parquet_lists(root, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("labels", "classes"),
-    [([0, 1], ("0", "1")), ([0.0, 1.0], ("0", "1")), (["cat", None], None), ([1, None], None)],
+    ("labels", "classes"), [([0, 1], ("0", "1")), ([0.0, 1.0], ("0", "1")), (["cat", None], None), ([1, None], None)]
 )
 def test_labels_of_parquet_lists(root, tmp_path, labels, classes):
     pandas = pytest.importorskip("pandas")

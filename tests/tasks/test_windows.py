@@ -118,15 +118,7 @@ def test_windows_are_averaged(monkeypatch, overlap, window, at_once):
 
 @pytest.mark.parametrize(
     ("length", "window", "overlap"),
-    [
-        (100, 32, 0.25),
-        (33, 32, 0.0),
-        (150, 50, 0.0),
-        (6000, 512, 0.25),
-        (64, 32, 0.0),
-        (101, 64, 0.9),
-        (90, 90, 0.5),
-    ],
+    [(100, 32, 0.25), (33, 32, 0.0), (150, 50, 0.0), (6000, 512, 0.25), (64, 32, 0.0), (101, 64, 0.9), (90, 90, 0.5)],
 )
 def test_windows_cover_evenly(length, window, overlap):
     parts = windows._parts(length, window, overlap)

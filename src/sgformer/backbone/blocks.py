@@ -20,10 +20,7 @@ from .segment import Segment
 from .stem import Downsample
 
 Merging = Literal["ranking", "regions"]
-SELF_GUIDED: dict[str, type[SelfGuidedAttention]] = {
-    "ranking": SelfGuidedAttention,
-    "regions": RegionalAttention,
-}
+SELF_GUIDED: dict[str, type[SelfGuidedAttention]] = {"ranking": SelfGuidedAttention, "regions": RegionalAttention}
 
 
 class Block(Segment):
@@ -37,14 +34,7 @@ class Block(Segment):
     """
 
     def __init__(
-        self,
-        channels: int,
-        attention: nn.Module,
-        *,
-        mlp_ratio: float,
-        drop_path: float,
-        device=None,
-        dtype=None,
+        self, channels: int, attention: nn.Module, *, mlp_ratio: float, drop_path: float, device=None, dtype=None
     ) -> None:
         super().__init__()
         dd: dict[str, Any] = {"device": device, "dtype": dtype}

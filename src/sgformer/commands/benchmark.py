@@ -128,11 +128,7 @@ def benchmark(
     if complaint := company.warning(busy):
         warnings.warn(complaint, stacklevel=2)
     measured = turns.measure_in_turns(
-        groups,
-        rounds=rounds if time else 0,
-        threads=torch.get_num_threads(),
-        together=together,
-        neighbours=neighbours,
+        groups, rounds=rounds if time else 0, threads=torch.get_num_threads(), together=together, neighbours=neighbours
     )
     rows: list[dict[str, Any]] = []
     for cases, counts_of_group, results in zip(groups, counts, measured, strict=True):

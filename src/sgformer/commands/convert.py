@@ -15,12 +15,7 @@ from typing import Any
 
 
 def convert(
-    source: str | Path,
-    out: str | Path,
-    *,
-    ema: bool = True,
-    names: str | Path | None = None,
-    half: bool = False,
+    source: str | Path, out: str | Path, *, ema: bool = True, names: str | Path | None = None, half: bool = False
 ) -> Path:
     """Turn released SG-Former weights, or those of a run, into a weights file to keep and to pass on.
 

@@ -11,13 +11,7 @@ from functools import partial
 from typing import Any, Literal, cast
 
 import torch
-from timm.optim import (
-    create_optimizer_v2,
-    list_optimizers,
-    muon,
-    param_groups_layer_decay,
-    param_groups_weight_decay,
-)
+from timm.optim import create_optimizer_v2, list_optimizers, muon, param_groups_layer_decay, param_groups_weight_decay
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -164,11 +158,7 @@ class Schedule(LambdaLR):
         self.last_epoch = state_dict["last_epoch"]
         groups = self.optimizer.param_groups
         for group, lr, decay in zip(groups, self.base_lrs, self.decays, strict=True):
-            group |= {
-                "initial_lr": lr,
-                "lr": lr * self.factor(self.last_epoch),
-                "weight_decay": decay,
-            }
+            group |= {"initial_lr": lr, "lr": lr * self.factor(self.last_epoch), "weight_decay": decay}
 
 
 def create_schedule(optimizer: Optimizer, options: OptimOptions, *, num_steps: int, num_epochs: int) -> Schedule:

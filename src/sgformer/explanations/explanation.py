@@ -91,12 +91,7 @@ class Explanation:
         image = _reduced(self.image, cell_size)
         rows = [[Cell(pair.draw(image, view), _caption(pair, view)) for view in VIEWS] for pair in pairs]
         return contact_sheet(
-            rows,
-            title=f"Stage {stage}: {H} x {W} tokens",
-            headings=VIEWS,
-            cell_size=cell_size,
-            legend=True,
-            note=_NOTE,
+            rows, title=f"Stage {stage}: {H} x {W} tokens", headings=VIEWS, cell_size=cell_size, legend=True, note=_NOTE
         )
 
     def summary(self, *, cell_size: int = 300) -> Image.Image:
@@ -106,10 +101,7 @@ class Explanation:
         above = [Cell(p.draw(image, "significance"), p.name) for p in last]
         below = [Cell(p.draw(image, "spending"), _bands(p)) for p in last]
         together = replace(self, image=image).combined()
-        rows = [
-            [Cell(image, "the image"), *above],
-            [Cell(together, "significance,\nall pairs together"), *below],
-        ]
+        rows = [[Cell(image, "the image"), *above], [Cell(together, "significance,\nall pairs together"), *below]]
         return contact_sheet(rows, cell_size=cell_size, legend=True, note=_NOTE)
 
 

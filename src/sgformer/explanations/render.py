@@ -32,11 +32,7 @@ _LEAST, _MOST, _BAR = "significance: least", "most (each map on its own scale)",
 
 
 def overlay(
-    image: ImageLike,
-    significance: ArrayLike,
-    *,
-    opacity: float = 0.85,
-    covered: tuple[float, float] = (1.0, 1.0),
+    image: ImageLike, significance: ArrayLike, *, opacity: float = 0.85, covered: tuple[float, float] = (1.0, 1.0)
 ) -> NDArray[np.uint8]:
     """Lay a significance map over the image it was measured on.
 
@@ -70,10 +66,7 @@ def overlay(
 
 
 def combine(
-    maps: Sequence[ArrayLike],
-    size: tuple[int, int],
-    *,
-    covered: Sequence[tuple[float, float]] | None = None,
+    maps: Sequence[ArrayLike], size: tuple[int, int], *, covered: Sequence[tuple[float, float]] | None = None
 ) -> NDArray[np.float32]:
     """Average maps of unlike grids, each stretched to its own range first: every pair counts the same.
 

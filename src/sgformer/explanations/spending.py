@@ -25,11 +25,7 @@ def band_colours(group_size: ArrayLike) -> dict[int, tuple[int, int, int]]:
 
 
 def spending_image(
-    image: ImageLike,
-    group_size: ArrayLike,
-    *,
-    opacity: float = 0.6,
-    covered: tuple[float, float] = (1.0, 1.0),
+    image: ImageLike, group_size: ArrayLike, *, opacity: float = 0.6, covered: tuple[float, float] = (1.0, 1.0)
 ) -> NDArray[np.uint8]:
     """Lay over an image which tokens are merged in groups of what size.
 

@@ -13,14 +13,7 @@ from ..backbone.attention import WINDOW_SIZE, GlobalAttention, HybridScaleAttent
 from ..backbone.blocks import Block
 from ..ops import cut_bands, group_factor, native, rank_tokens
 from ..ops.pool_keys import cell_side
-from .conditions import (
-    is_drop_path,
-    is_layer_norm,
-    layer_objection,
-    layers_objection,
-    mode_objection,
-    unobserved,
-)
+from .conditions import is_drop_path, is_layer_norm, layer_objection, layers_objection, mode_objection, unobserved
 
 # Of larger hidden maps a strip at a time is as fast, and takes less memory: 16 MB.
 MAX_HIDDEN = 2**22

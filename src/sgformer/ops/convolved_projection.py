@@ -89,13 +89,7 @@ class _ConvolvedProjection(torch.autograd.Function):
 
 
 def _gradients(
-    ctx: Any,
-    grad: Tensor,
-    x: Tensor,
-    conv_weight: Tensor,
-    conv_bias: Tensor,
-    weight: Tensor,
-    *parameters: Tensor,
+    ctx: Any, grad: Tensor, x: Tensor, conv_weight: Tensor, conv_bias: Tensor, weight: Tensor, *parameters: Tensor
 ) -> tuple[Tensor | None, ...]:
     """Compute gradients for some images: of `x` and of all parameters, in the order of the arguments of `forward`."""
     _, of_x, *of_conv, of_weight, of_bias = ctx.needs_input_grad[:6]

@@ -86,10 +86,7 @@ def _error() -> float:
     """The largest relative error of some products under the setting. Only called while nothing is set."""
     generator = torch.Generator().manual_seed(0)
     pairs = [
-        (
-            torch.randn(batch, rows, inner, generator=generator),
-            torch.randn(batch, columns, inner, generator=generator),
-        )
+        (torch.randn(batch, rows, inner, generator=generator), torch.randn(batch, columns, inner, generator=generator))
         for batch, rows, inner, columns in SHAPES
     ]
     torch.set_float32_matmul_precision("medium")

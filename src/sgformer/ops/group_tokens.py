@@ -56,12 +56,7 @@ def group_factor(bands: list[Band], budget: int | None) -> int:
 
 
 def group_tokens(
-    x: Tensor,
-    ranking: Tensor,
-    group_sizes: tuple[int, ...],
-    *,
-    token_budget: int | None = None,
-    backend: str = "auto",
+    x: Tensor, ranking: Tensor, group_sizes: tuple[int, ...], *, token_budget: int | None = None, backend: str = "auto"
 ) -> list[Tensor]:
     """The members of each group of tokens that is merged into one, band by band.
 
@@ -177,7 +172,4 @@ def as_size(number: Tensor) -> Any:
 
 
 # The most preferred first.
-BACKENDS = {
-    "exportable": Backend(_of_open_size, never, unless_exporting),
-    "reference": Backend(_groups, never, never),
-}
+BACKENDS = {"exportable": Backend(_of_open_size, never, unless_exporting), "reference": Backend(_groups, never, never)}

@@ -84,7 +84,4 @@ def _cells(length: Any, cells: Any, side: Tensor, *, like: Tensor) -> Tensor:
 
 
 # The most preferred first.
-BACKENDS = {
-    "exportable": Backend(_of_open_size, never, unless_exporting),
-    "reference": Backend(_pooled, never, never),
-}
+BACKENDS = {"exportable": Backend(_of_open_size, never, unless_exporting), "reference": Backend(_pooled, never, never)}

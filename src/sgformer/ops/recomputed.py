@@ -40,14 +40,7 @@ def linear_after(
 
 
 def conv_after(
-    prepare: Prepare,
-    x: Tensor,
-    parameters: Sequence[Tensor],
-    weight: Tensor,
-    *,
-    stride: int,
-    padding: int,
-    groups: int,
+    prepare: Prepare, x: Tensor, parameters: Sequence[Tensor], weight: Tensor, *, stride: int, padding: int, groups: int
 ) -> Tensor:
     """`conv2d(prepare(x, *parameters), weight)`, which keeps `x`. Has no second derivative.
 
@@ -126,12 +119,7 @@ class _LinearAfter(torch.autograd.Function):
 class _ConvAfter(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        prepare: Prepare,
-        numbers: tuple[int, int, int],
-        x: Tensor,
-        weight: Tensor,
-        *parameters: Tensor,
+        ctx: Any, prepare: Prepare, numbers: tuple[int, int, int], x: Tensor, weight: Tensor, *parameters: Tensor
     ) -> Tensor:
         ctx.save_for_backward(x, weight, *parameters)
         ctx.prepared, ctx.numbers = Prepared(prepare, x.device.type), numbers

@@ -34,10 +34,7 @@ from .folders import Split
 # Functions of skimage.data whose file lies inside the wheel (0.24 to 0.26) and states a free licence; the
 # stereo motorcycle states none. The gray ones are textures: busy, even backgrounds.
 PHOTOGRAPHS: dict[Split, tuple[str, ...]] = {
-    "train": (
-        *("astronaut", "coffee", "hubble_deep_field", "immunohistochemistry"),
-        *("camera", "brick", "gravel"),
-    ),
+    "train": (*("astronaut", "coffee", "hubble_deep_field", "immunohistochemistry"), *("camera", "brick", "gravel")),
     "val": ("chelsea", "rocket", "retina", "grass"),
 }
 NUM_TRAIN_DIGITS = 1437  # of 1,797; the other 360 are the last of the list
@@ -235,10 +232,7 @@ def _draw(writing: Image.Image, height: float, rng: np.random.Generator) -> NDAr
     (a, b), (d, e) = back
     values = np.asarray(
         writing.transform(
-            (side, side),
-            Image.Transform.AFFINE,
-            (a, b, origin[0], d, e, origin[1]),
-            Image.Resampling.BICUBIC,
+            (side, side), Image.Transform.AFFINE, (a, b, origin[0], d, e, origin[1]), Image.Resampling.BICUBIC
         ),
         np.float32,
     )

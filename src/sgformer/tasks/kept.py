@@ -102,12 +102,7 @@ class Kept(nn.Module):
     std: Tensor
 
     def __init__(
-        self,
-        name: str,
-        *,
-        classes: Sequence[str],
-        preprocessing: Any,
-        kwargs: Mapping[str, Any] | None = None,
+        self, name: str, *, classes: Sequence[str], preprocessing: Any, kwargs: Mapping[str, Any] | None = None
     ) -> None:
         super().__init__()
         self.name, self.kwargs, self.classes = name, dict(kwargs or {}), tuple(classes)

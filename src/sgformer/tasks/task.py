@@ -208,9 +208,6 @@ class Task(LightningModule):
         """The recipe's optimizer and learning-rate schedule, per step."""
         optimizer = create_optimizer(self.learned, self.optim)
         schedule = create_schedule(
-            optimizer,
-            self.optim,
-            num_steps=count_steps(self.trainer),
-            num_epochs=self.trainer.max_epochs or 1,
+            optimizer, self.optim, num_steps=count_steps(self.trainer), num_epochs=self.trainer.max_epochs or 1
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

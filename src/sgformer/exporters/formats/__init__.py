@@ -98,16 +98,11 @@ FORMATS = {
         open_sizes=True,
     ),
     ".tflite": Format(
-        module="litert",
-        packages={"litert-torch": "litert_torch", "ai-edge-litert": "ai_edge_litert"},
-        extra="litert",
+        module="litert", packages={"litert-torch": "litert_torch", "ai-edge-litert": "ai_edge_litert"}, extra="litert"
     ),
     ".pte": Format(module="executorch_program", packages={"executorch": "executorch"}, extra="executorch"),
     ".mlpackage": Format(
-        module="coreml",
-        packages={"coremltools": "coremltools"},
-        extra="coreml",
-        runs_here=sys.platform == "darwin",
+        module="coreml", packages={"coremltools": "coremltools"}, extra="coreml", runs_here=sys.platform == "darwin"
     ),
 }
 

@@ -14,13 +14,7 @@ BACKENDS = {
 
 
 def depthwise_conv(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    *,
-    residual: bool = False,
-    gelu: bool = False,
-    backend: str = "auto",
+    x: Tensor, weight: Tensor, bias: Tensor, *, residual: bool = False, gelu: bool = False, backend: str = "auto"
 ) -> Tensor:
     """A 3x3 depthwise convolution of a map with channels last, padded with zeros.
 

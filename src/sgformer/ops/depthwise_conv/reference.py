@@ -44,8 +44,4 @@ def gradients(
     if wanted[0]:
         of_x = of_x.permute(0, 2, 3, 1)
         of_x = of_x + grad if residual and not folded else of_x
-    return (
-        of_x,
-        of_weight.to(weight.dtype) if wanted[1] else None,
-        of_bias.to(weight.dtype) if wanted[2] else None,
-    )
+    return (of_x, of_weight.to(weight.dtype) if wanted[1] else None, of_bias.to(weight.dtype) if wanted[2] else None)

@@ -18,13 +18,7 @@ BACKENDS = {
 
 
 def key_mean_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    *,
-    scale: float | None = None,
-    mask: Tensor | None = None,
-    backend: str = "auto",
+    q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None, mask: Tensor | None = None, backend: str = "auto"
 ) -> tuple[Tensor, Tensor]:
     """Attention that also reports the mean weight that each key receives, over all heads and queries.
 

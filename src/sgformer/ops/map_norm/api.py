@@ -14,13 +14,7 @@ BACKENDS = {
 
 
 def map_norm(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    *,
-    eps: float = 1e-5,
-    gelu: bool = False,
-    backend: str = "auto",
+    x: Tensor, weight: Tensor, bias: Tensor, *, eps: float = 1e-5, gelu: bool = False, backend: str = "auto"
 ) -> Tensor:
     """A norm over all tokens and channels of each map: `torch.nn.GroupNorm` of one group, with channels last.
 

@@ -126,13 +126,7 @@ def _groups(lengths: Sequence[int], sizes: Sequence[int], factor: int) -> list[i
 
 
 def _merge(
-    x: Tensor,
-    ranking: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    lengths: Sequence[int],
-    sizes: Sequence[int],
-    factor: int,
+    x: Tensor, ranking: Tensor, weight: Tensor, bias: Tensor, lengths: Sequence[int], sizes: Sequence[int], factor: int
 ) -> Tensor:
     B, N, c = x.shape
     groups = _groups(lengths, sizes, factor)

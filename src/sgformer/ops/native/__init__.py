@@ -11,13 +11,7 @@ from .calls import (
     rank_tokens,
     window_attention,
 )
-from .gradients import (
-    attention_gradient,
-    dense,
-    depthwise_gradient,
-    map_norm_gradient,
-    window_gradient,
-)
+from .gradients import attention_gradient, dense, depthwise_gradient, map_norm_gradient, window_gradient
 from .library import INNER, objection, run, use_kernels
 
 HEAD_SIZES = (16, 32)

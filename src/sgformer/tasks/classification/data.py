@@ -135,11 +135,7 @@ class PreparedData(Data):
         return pattern
 
     def shards(
-        self,
-        split: Split,
-        transform: Callable[[Any], Tensor],
-        shorter_side: int,
-        classes: tuple[str, ...],
+        self, split: Split, transform: Callable[[Any], Tensor], shorter_side: int, classes: tuple[str, ...]
     ) -> Shards:
         """Read a split from shards: this process's share of it, see `Shards`."""
         train, options = split == "train", self.options

@@ -6,11 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics.classification import (
-    MulticlassAccuracy,
-    MulticlassCalibrationError,
-    MulticlassConfusionMatrix,
-)
+from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError, MulticlassConfusionMatrix
 
 from ..errors import DataError
 from ..judging import BaseReport, Mistake, Worst, taken_for

@@ -115,8 +115,7 @@ class Classifier(Kept):
         """
         empty = torch.empty(0, cast(Any, self.backbone).num_features)
         return self.of_each(
-            images,
-            lambda images: torch.cat([empty, *self._batches(images, batch_size, self.features)]).float(),
+            images, lambda images: torch.cat([empty, *self._batches(images, batch_size, self.features)]).float()
         )
 
     def features(self, images: Tensor) -> Tensor:

@@ -24,12 +24,7 @@ Pairs = list[tuple[Path, str]]
 
 
 def read_table(
-    path: str | None,
-    split: str,
-    root: Path | None,
-    *,
-    max_missing: float = 0.0,
-    labelled: bool = True,
+    path: str | None, split: str, root: Path | None, *, max_missing: float = 0.0, labelled: bool = True
 ) -> tuple[Pairs, list[str]]:
     """The images of a table with the columns ``path`` and ``label``, with their labels, and notes.
 

@@ -18,6 +18,5 @@ Kept = Detector
 
 # What needs the training libraries is imported when it is asked for.
 __getattr__ = lazily(
-    __name__,
-    {"data": "DetectionData", "evaluation": "Report evaluate", "task": "DetectionTask Recipe build"},
+    __name__, {"data": "DetectionData", "evaluation": "Report evaluate", "task": "DetectionTask Recipe build"}
 )

@@ -9,15 +9,7 @@ from PIL import Image, ImageDraw
 from ...lettering import Font, font_for
 
 # Told apart by any eye (Okabe and Ito's), without black.
-COLOURS = (
-    (230, 159, 0),
-    (86, 180, 233),
-    (0, 158, 115),
-    (240, 228, 66),
-    (0, 114, 178),
-    (213, 94, 0),
-    (204, 121, 167),
-)
+COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
 # An image whose longer side is below this is enlarged before anything is drawn into it.
 LONGER_SIDE = 720
 OPACITY = 0.45

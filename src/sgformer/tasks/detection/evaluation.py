@@ -220,10 +220,7 @@ class CocoMetric:
             for row in found:
                 row = {**row, "image_id": image_id, "category_id": category_ids[row["category_id"] - 1]}
                 if "segmentation" in row:
-                    row["segmentation"] = {
-                        **row["segmentation"],
-                        "counts": row["segmentation"]["counts"].decode(),
-                    }
+                    row["segmentation"] = {**row["segmentation"], "counts": row["segmentation"]["counts"].decode()}
                 rows.append(row)
         return tuple(rows)
 

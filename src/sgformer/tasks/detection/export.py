@@ -253,12 +253,7 @@ def reference(model: Detector, x: Tensor) -> list[Tensor]:
 
 
 def compare(
-    given: Sequence[Tensor],
-    expected: Sequence[Tensor],
-    *,
-    names: Sequence[str],
-    least: float,
-    share: float = 0.95,
+    given: Sequence[Tensor], expected: Sequence[Tensor], *, names: Sequence[str], least: float, share: float = 0.95
 ) -> dict[str, tuple[float, float]]:
     """Compare two lists of objects: for each name the largest difference, and the largest value.
 

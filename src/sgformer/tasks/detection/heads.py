@@ -88,8 +88,7 @@ class Anchors(AnchorGenerator):
 def in_crowd(boxes: Tensor, crowds: Tensor) -> Tensor:
     """Tell which of the boxes (n, 4) lie by half of their area or more in one of the crowds (m, 4): bool (n,)."""
     edges = torch.cat(
-        [torch.maximum(boxes[:, None, :2], crowds[:, :2]), torch.minimum(boxes[:, None, 2:], crowds[:, 2:])],
-        2,
+        [torch.maximum(boxes[:, None, :2], crowds[:, :2]), torch.minimum(boxes[:, None, 2:], crowds[:, 2:])], 2
     )
     shared = (edges[..., 2:] - edges[..., :2]).clamp(min=0).prod(2)  # (n, m)
     return (shared >= IN_CROWD * box_area(boxes)[:, None].clamp(min=1e-6)).any(1)

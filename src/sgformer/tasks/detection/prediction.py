@@ -131,12 +131,7 @@ def to_coco(
         if "objects" not in one:
             continue
         images.append(
-            {
-                "id": len(images) + 1,
-                "file_name": one["image"],
-                "height": one["height"],
-                "width": one["width"],
-            }
+            {"id": len(images) + 1, "file_name": one["image"], "height": one["height"], "width": one["width"]}
         )
         for row in one["objects"]:
             left = {key: value for key, value in row.items() if key != "label"}

@@ -21,16 +21,7 @@ DEFAULTS = {
     "voc": ("JPEGImages", "ImageSets/Main/{split}.txt"),
 }
 # What tools put beside images, in lower case.
-_KNOWN = {
-    "data.yaml",
-    "dataset.yaml",
-    "classes.txt",
-    "obj.names",
-    "obj.data",
-    "notes.json",
-    "labelmap.txt",
-    "runs",
-}
+_KNOWN = {"data.yaml", "dataset.yaml", "classes.txt", "obj.names", "obj.data", "notes.json", "labelmap.txt", "runs"}
 
 
 @dataclass(kw_only=True)
@@ -93,11 +84,7 @@ def read(
         coco.note_ids(list(contents.values()), classes or ())
     found: dict[Split, coco.Annotations] = {
         split: coco.check(
-            content,
-            with_masks=masks,
-            faults=invalid,
-            crowds=crowds,
-            learned=learned if split == "train" else None,
+            content, with_masks=masks, faults=invalid, crowds=crowds, learned=learned if split == "train" else None
         )
         for split, content in contents.items()
     }

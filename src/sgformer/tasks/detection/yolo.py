@@ -22,18 +22,7 @@ from .names import Names, within
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 # What data.yaml may say that is not about what is learned from.
 _KNOWN = {"path", "names", "nc", "kpt_shape", "flip_idx", "kpt_names"}
-_KNOWN |= {
-    "skeleton",
-    "roboflow",
-    "download",
-    "license",
-    "author",
-    "date",
-    "version",
-    "task",
-    "stride",
-    "channels",
-}
+_KNOWN |= {"skeleton", "roboflow", "download", "license", "author", "date", "version", "task", "stride", "channels"}
 _SPLITS = {"train": ("train",), "val": ("val", "valid", "validation")}
 
 

@@ -17,10 +17,5 @@ Kept = Classifier
 
 # What needs the training libraries is imported when it is asked for.
 __getattr__ = lazily(
-    __name__,
-    {
-        "data": "PretrainData",
-        "task": "PretrainTask Recipe build evaluate",
-        "teacher": "Teacher",
-    },
+    __name__, {"data": "PretrainData", "task": "PretrainTask Recipe build evaluate", "teacher": "Teacher"}
 )

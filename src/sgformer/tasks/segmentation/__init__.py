@@ -18,6 +18,5 @@ Kept = Segmenter
 
 # What needs the training libraries is imported when it is asked for.
 __getattr__ = lazily(
-    __name__,
-    {"data": "SegmentationData", "evaluation": "Report evaluate", "task": "Recipe SegmentationTask build"},
+    __name__, {"data": "SegmentationData", "evaluation": "Report evaluate", "task": "Recipe SegmentationTask build"}
 )

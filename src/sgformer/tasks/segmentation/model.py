@@ -162,9 +162,7 @@ class Segmenter(Kept):
             images,
             lambda images: [
                 SemanticMap(
-                    self.indices(self.preprocessing.read(image), options, progress=progress),
-                    self.classes,
-                    self.palette,
+                    self.indices(self.preprocessing.read(image), options, progress=progress), self.classes, self.palette
                 )
                 for image in images
             ],
@@ -184,11 +182,7 @@ class Segmenter(Kept):
 
     def describe(self) -> dict[str, Any]:
         """The head, how images go through it, and the colours."""
-        return {
-            "head": asdict(self.options),
-            "inference": asdict(self.inference),
-            "palette": self.palette,
-        }
+        return {"head": asdict(self.options), "inference": asdict(self.inference), "palette": self.palette}
 
     @classmethod
     def described(cls, metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -61,11 +61,7 @@ class SemanticMap(Prediction):
     def to_dict(self) -> dict[str, Any]:
         """For JSON: size and shares; the map itself is what `save` writes."""
         height, width = self.indices.shape
-        return {
-            "height": height,
-            "width": width,
-            "shares": {name: round(s, 6) for name, s in self.shares.items()},
-        }
+        return {"height": height, "width": width, "shares": {name: round(s, 6) for name, s in self.shares.items()}}
 
     def to_image(self) -> Image.Image:
         """The map as an image whose values are the indices, with the classes' colours as its palette."""
