@@ -202,6 +202,7 @@ def test_processes_share_the_images_and_the_first_writes_them_in_order(trained, 
     assert [result["image"] for result in together] == names
     assert [result["label"] for result in together] == [result["label"] for result in alone]
     assert len(list(drawn.iterdir())) == len(names)
+    assert {result["drawn"] for result in together} == {str(path) for path in drawn.iterdir()}
 
 
 def test_patterns_do_not_follow_links_that_lead_in_circles(root, tmp_path):

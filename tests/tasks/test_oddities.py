@@ -33,6 +33,17 @@ def save(path, size, kind):
         exif[0x0112] = kind
         Image.new("RGB", size, (9, 90, kind)).save(path, exif=exif)
         return
+    if kind in ("colour", "clear"):
+        tifffile = pytest.importorskip("tifffile", reason="writes TIFF of 16 bits a channel")
+        shape, more = (
+            ((*size[::-1], 3), {}) if kind == "colour" else ((*size[::-1], 4), {"extrasamples": ["unassalpha"]})
+        )
+        values = np.full(shape, 200, np.uint16 if kind == "colour" else np.uint8)
+        if path.suffix == ".png":
+            Image.fromarray(values).save(path)
+        else:
+            tifffile.imwrite(path, values, photometric="rgb", **more)
+        return
     values = np.full(size[::-1], 200, kind)
     if path.suffix == ".tif":
         values[0, 0] = 400 if kind == np.int32 else 201
@@ -44,6 +55,9 @@ KINDS = [
     (np.uint16, ".tif", images.DEEP),
     (np.int32, ".tif", images.WIDE),
     (np.float32, ".tif", images.WIDE),
+    ("colour", ".tif", images.DEEP),
+    ("clear", ".tif", images.CLEAR),
+    ("clear", ".png", images.CLEAR),
 ]
 TURNS = [(orientation, ".png", images.TURNED) for orientation in (2, 3, 4)]
 

@@ -6,8 +6,13 @@ from PIL import Image
 
 pytest.importorskip("pycocotools", reason="COCO's format needs pycocotools")
 
+from class_folders import make_class_folders
 from coco_files import change, make_rectangles, read
+from mask_folders import make_mask_folders
+from sgformer.tasks.classification.sources import folders
 from sgformer.tasks.detection import voc
+from sgformer.tasks.detection.data import DataOptions as ObjectOptions
+from sgformer.tasks.detection.data import DetectionData
 from sgformer.tasks.errors import DataError
 from sgformer.tasks.images import Preprocessing
 from sgformer.tasks.segmentation.data import SegmentationData
@@ -110,3 +115,83 @@ def test_masks_that_pillow_cannot_read_are_no_broken_images(tmp_path):
     Image.fromarray(np.ones((4, 5, 4), np.uint8)).save(tmp_path / "c.png")
     with pytest.raises(DataError, match="a band for each class"):
         coding.read(tmp_path / "c.png")
+
+
+def test_masks_beside_images_of_a_class_are_counted(tmp_path):
+    root = make_class_folders(tmp_path, num_train=2, num_val=1)
+    assert folders(root, "train").notes == ()
+    for name in ("0_mask.png", "1_mask_1.png", "1-Segmentation.png", "mask.png", "9_mask.png"):
+        (root / "train" / "red" / name).write_bytes((root / "train" / "red" / "0.png").read_bytes())
+    (note,) = folders(root, "train").notes
+    assert note.startswith("3 images are called like others and may be their masks")
+
+
+@pytest.mark.parametrize("inner", [[14, 16, 20, 16, 20, 26, 14, 26], [34, 16, 40, 16, 40, 26, 34, 26], None])
+def test_holes_written_as_polygons_are_counted(root, inner):
+    def edit(content):
+        one = content["annotations"][0]
+        one["segmentation"].append(inner or one["segmentation"][0])
+
+    change(root, edit)
+    hole = inner is None or inner[0] == 14
+    assert ("objects with a polygon inside another, as of a hole, which is filled: 1" in str(read(root))) == hole
+    assert "hole" not in str(read(root, masks=False))
+
+
+@pytest.mark.parametrize(("groups", "number"), [((5, 5), 2), ((5, 6), 0), ((None, None), 0), ((0, 0), 0)])
+def test_objects_of_one_group_are_counted(root, groups, number):
+    def edit(content):
+        one, other = content["annotations"][:2]
+        one["group_id"], other["category_id"] = groups[0], one["category_id"]
+        other["attributes"] = {"group_id": groups[1]}
+
+    change(root, edit)
+    note = "objects that share a group_id with others of their class and image, all kept"
+    assert (f"{note}: {number}" in str(read(root))) == (number > 0)
+
+
+@pytest.mark.parametrize(("limit", "said"), [(1, True), (2, False), (None, False)])
+def test_more_objects_than_regions_are_told(root, limit, said):
+    read(root)
+    options = ObjectOptions(root=str(root), source="yolo", workers=0, shorter_side=64, max_side=96)
+    told = str(DetectionData(options, masks=False, num_proposals=limit))
+    assert ("at most 1 can be found; set --heads.num_proposals 2" in told) == said
+
+
+def test_names_with_dots_in_a_list_of_voc(tmp_path):
+    for name in ("train", "train.0", "a"):
+        (tmp_path / "Annotations").mkdir(exist_ok=True)
+        (tmp_path / "Annotations" / f"{name}.xml").write_text("<annotation/>")
+    (tmp_path / "list.txt").write_text("train.0  1\ntrain.0.xml\nsome/a.jpg\nC:\\b\\a.png 1\n")
+    assert [path.stem for path in voc.find(tmp_path, "list.txt")] == ["train.0", "train.0", "a", "a"]
+    (tmp_path / "list.txt").write_text("train.1\n")
+    with pytest.raises(DataError, match=r"line 1: train\.1 has no"):
+        voc.find(tmp_path, "list.txt")
+
+
+def test_a_gray_among_colours_of_a_palette_is_a_number(tmp_path):
+    names = [str(number) for number in range(150)]
+    palette = [0, 0, 0, 128, 128, 128, 90, 0, 0]
+    mask = Image.fromarray(np.array([[0, 1, 1]], np.uint8), "P")
+    for colours, ids in ((palette, [[0, 1, 1]]), (palette[:6], [[0, 128, 128]])):
+        mask.putpalette(colours)
+        mask.save(tmp_path / "m.png")
+        assert Coding.plain(names).read(tmp_path / "m.png").tolist() == ids
+
+
+def test_an_id_of_a_geotiff_that_is_no_value_is_told(tmp_path):
+    tifffile = pytest.importorskip("tifffile", reason="writes tags")
+    root = make_mask_folders(tmp_path)
+
+    def said(nothing):
+        for path in sorted((root / "annotations" / "val").iterdir())[:2]:
+            ids = np.asarray(Image.open(path)) if path.suffix == ".png" else tifffile.imread(path)
+            path.unlink()
+            tags = [(42113, 2, len(nothing) + 1, nothing, True)]
+            tifffile.imwrite(path.with_suffix(".tif"), ids, extratags=tags)
+        options = DataOptions(root=str(root), image_size=32, workers=0)
+        return str(SegmentationData(options, Preprocessing(image_size=(32, 32))))
+
+    assert "2 masks say that 2 is no value, and it is learned as brick" in said("2")
+    assert "no value" not in said("255")
+    assert "no value" not in said("-9999")

@@ -102,6 +102,15 @@ def predict(
 
     paths, files = _from_first(plan, rank, num_processes)
     if rank == 0:
+        numbered = [
+            name for one in files.values() if one for path, name in one.items() if name.stem != printable(path.stem)
+        ]
+        if numbered:
+            print(
+                f"sgformer: {len(numbered)} files have a number in their names, such as {printable(numbered[0])}, as "
+                "others have these names; --json says which is whose",
+                file=sys.stderr,
+            )
         check_writable(json, csv, coco, inputs=[*paths, weights, *filter(None, [annotations])])
     name = console.device(device)
     if name == "cuda" and num_processes > 1:
@@ -182,8 +191,10 @@ def _predict_all(
             result |= {**prediction.to_dict(), "summary": prediction.summary(), "cells": prediction.cells()}
             if draw:
                 prediction.draw(model.preprocessing.show(image)).save(draw[path])
+                result["drawn"] = printable(draw[path])
             if maps:
                 prediction.save(maps[path])
+                result["map"] = printable(maps[path])
         batch.clear()
 
     with Progress(transient=True, disable=not console.is_terminal()) as bar:

@@ -22,7 +22,7 @@ from .images import ImageError, ImageLike, Preprocessing, check_size
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _NPY = b"\x93NUM"
 # Tags of TIFF: which way up, and the value that GDAL writes where there is nothing.
-_ORIENTATION, _NODATA = 274, 42113
+_ORIENTATION, NODATA = 274, 42113
 # From which share on places without a value are mentioned.
 _NOTED = 0.001
 
@@ -275,7 +275,7 @@ def _in_tiff(tiff: Any, num_bands: int, name: str) -> _File:
         raise BandsError(name, "is turned by its tag Orientation; save it upright")
     height, width = (side for i, side in enumerate(shape) if i != place)
     check_size((width, height), name)
-    nothing = page.tags.get(_NODATA)
+    nothing = page.tags.get(NODATA)
     masks = [other for other in others if other.keyframe.is_mask]
 
     def read() -> Tensor:

@@ -38,6 +38,10 @@ _PAGES = re.compile(r"(readme|licen[sc]e)(\.\w+)*\.(txt|md|rst|html|pdf)", re.IG
 # Up to how many files copies, and what is not used, are looked for.
 LARGEST = 100_000
 VARIANTS = "variants of images in training, by their names before .rf."
+# What ends the names of masks beside images, before the suffix.
+_MASK = re.compile(
+    r"[ _-](mask|seg|segmentation|label|gt|groundtruth|ground_truth|annotation)s?([ _-]?\d+)?$", re.IGNORECASE
+)
 _THUMBNAILS = {"thumbnails", "thumbs", "_thumbs"}
 
 
@@ -106,6 +110,14 @@ def find_file(folder: Path, name: str) -> Path:
     path = folder / name.replace("\\", "/")
     tries = (folder / unicodedata.normalize(form, name.replace("\\", "/")) for form in ("NFC", "NFD"))
     return path if path.is_file() else next((other for other in tries if other.is_file()), path)
+
+
+def note_masks(paths: Iterable[Path]) -> list[str]:
+    """A note on images that are called like another beside them with _mask or the like behind; else nothing."""
+    names = {path.with_suffix("") for path in paths}
+    alike = [name for name in names if name.with_name(_MASK.sub("", name.name)) in names - {name}]
+    shown = f"{len(alike)} images are called like others and may be their masks, such as {min(alike, default='')}"
+    return [shown] * (len(alike) > 0)
 
 
 class Copies(NamedTuple):

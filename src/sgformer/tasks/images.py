@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -288,20 +289,32 @@ def num_pages(image: Image.Image) -> int:
 
 # What of images is not read as it stands in their files.
 PAGES = "files of several pages or frames, of which the first is read"
-DEEP = "gray with 16 bits, of which 65535 is white"
+DEEP = "of 16 bits a value, of which 65535 is white"
+CLEAR = "with a band for transparency, laid over white by it; if it is another band, set --model.in_chans"
 WIDE = "gray with 32 bits, whose white each image's largest value decides"
 TURNED = "turned or mirrored by EXIF data within their size; annotations are taken as of the image so turned"
 
 
 def oddities(image: Image.Image) -> list[str]:
-    """List what of an opened file is not read as it stands in it, by its header."""
-    found = [PAGES] * (num_pages(image) > 1)
-    if image.mode[0] in "IF":
-        found.append(DEEP if ";" in image.mode or image.format == "PNG" else WIDE)
+    """List what of an opened file that is not decoded is not read as it stands in it, by its header."""
+    bits, found = num_bits(image), [PAGES] * (num_pages(image) > 1)
+    if image.mode[0] in "IF" and not (";" in image.mode or image.format == "PNG"):
+        found.append(WIDE)
+    elif bits > 8:
+        found.append(DEEP)
+    found += [CLEAR] * image.has_transparency_data
     orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     if orientation in (2, 3, 4) or (orientation in (5, 6, 7, 8) and image.width == image.height):
         found.append(TURNED)
     return found
+
+
+def num_bits(image: Any) -> int:
+    """Bits of a value in an opened TIFF or PNG that is not decoded; Pillow spreads 2 and 4, and cuts colours to 8."""
+    if image.format == "TIFF":
+        return int(np.atleast_1d(image.tag_v2.get(258, 8))[0])
+    found = re.search(r";(\d+)", str(image.tile[0][3])) if image.format == "PNG" and image.tile else None
+    return int(found[1]) if found else 8
 
 
 def find_odd(paths: Iterable[Path]) -> dict[str, list[Path]]:
@@ -321,7 +334,8 @@ def _may_be_odd(path: Path) -> bool:
         return path.suffix.lower() in (".tif", ".tiff", ".gif", ".webp")
     with contextlib.suppress(OSError), path.open("rb") as file:
         head = file.read(4096)
-        return b"acTL" in head or head[24:26] == b"\x10\x00"
+        # Frames, a colour that is transparent, 16 bits, or a band for transparency.
+        return b"acTL" in head or b"tRNS" in head or head[24:25] == b"\x10" or head[25:26] in b"\x04\x06"
     return False
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..digit_scenes import DigitScenes, Made
 from ..errors import DataError, listed
-from ..folders import SUFFIXES, Split, describe_left_out, is_junk, look_through, some
+from ..folders import SUFFIXES, Split, describe_left_out, is_junk, look_through, note_masks, some
 from ..images import ImageLike
 from ..text import read_lines
 from .tables import check_labels, read_table
@@ -84,6 +84,7 @@ def folders(root: Path, split: Split, suffixes: Collection[str] = SUFFIXES) -> S
         raise DataError(f"no images in {folder} for {listed(empty)}{there}; add some, or remove the folders")
     items = [(path, index) for index, one in enumerate(found.values()) for path in one.images]
     notes = [f"left out of {split}: {describe_left_out(left_out)}"] if left_out else []
+    notes += note_masks(path for path, _ in items)
     notes += _doubtful(folder, {name: one.images for name, one in zip(names, found.values(), strict=True)})
     if beside := Counter(path.suffix.lower() or path.name for path in entries if path not in names):
         notes.append(f"left out, in no class folder of {split}: {describe_left_out(beside)}")

@@ -21,7 +21,6 @@ _KINDS = {str: "text", bool: "true or false", list: "a list", dict: "an object"}
 
 AREAS = "areas that are not in pixels by masks or boxes, whose own are taken"
 UNREAD = "masks that cannot be read or cover no pixel, and that boxes alone do not need"
-STRAYS = "polygons of which parts with fewer than three points are left out"
 
 
 class Fault(ValueError):
@@ -47,6 +46,7 @@ class ObjectRow(NamedTuple):
     area: float  # in pixels: as annotated, else its mask's, else its box's
     mask: masks.Rle | None  # None also for a crowd without one
     notes: tuple[str, ...]  # what of it was not read as it stands
+    group: str  # which parts of one object share; empty: none
     unused: tuple[str, ...]  # its entries and attributes that say something, and that nothing is made of
 
 
@@ -134,8 +134,9 @@ def _opened(path: Path) -> tuple[tuple[int, int], bool, list[str]]:
         image = Image.open(path)
     with image:
         check_size(image.size, str(path))
+        odd = oddities(image)  # before EXIF data of PNG are looked for, which decodes it
         size = upright_size(image)
-        return size, size != (image.height, image.width), oddities(image)
+        return size, size != (image.height, image.width), odd
 
 
 def object_row(row: dict[str, Any], size: tuple[int, int], *, with_mask: bool) -> ObjectRow:
@@ -161,8 +162,8 @@ def object_row(row: dict[str, Any], size: tuple[int, int], *, with_mask: bool) -
         raise Fault("has no mask; for boxes alone set --heads.masks false")
     if segmentation:
         try:
-            mask, strays = masks.to_rle(segmentation, size)
-            notes += [STRAYS] * (strays > 0 and with_mask)
+            mask, said_of_mask = masks.to_rle(segmentation, size)
+            notes += said_of_mask * with_mask
         except masks.MaskError as error:
             if with_mask:
                 raise Fault(str(error)) from error
@@ -180,7 +181,17 @@ def object_row(row: dict[str, Any], size: tuple[int, int], *, with_mask: bool) -
         notes.append(AREAS)
         area = 0
     area = area or covered or whole_box
-    return ObjectRow(category, box, bool(crowd), area, mask if with_mask else None, tuple(notes), entries(said, _KNOWN))
+    group = _plain(said.get("group_id", said.get("group")))
+    return ObjectRow(
+        category_id=category,
+        box=box,
+        crowd=bool(crowd),
+        area=area,
+        mask=mask if with_mask else None,
+        notes=tuple(notes),
+        group="" if group in _NOTHING else group,
+        unused=entries(said, _KNOWN),
+    )
 
 
 def _notes(said: dict[str, Any], box: tuple[float, ...], size: tuple[int, int]) -> list[str]:

@@ -18,6 +18,7 @@ from . import checks, doubts, masks
 from .checks import Fault, ImageRow, ObjectRow
 
 VANISHED = "objects left out, of which nothing is left at the size of training"
+GROUPS = "objects that share a group_id with others of their class and image, all kept"
 Faults = Literal["error", "drop"]
 Crowds = Literal["ignore", "objects"]
 
@@ -224,6 +225,7 @@ def check(
         unused[one.unused] += 1
         objects[kept].append(one)
         where[kept].append(row.get("id"))
+    notes[GROUPS] = doubts.num_grouped(objects)
     doubts.note_corners([one for rows in objects.values() for one in rows], notes)
     doubts.take_areas(objects, notes)
     images, vanished = [], []

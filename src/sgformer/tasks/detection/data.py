@@ -82,7 +82,8 @@ class DetectionData(Data):
     """Batches of (images [(3, height, width)], targets [{boxes, labels, masks, ...}]).
 
     Annotations are looked through at once, so that mistakes show before anything is trained. Their classes must be
-    those of a model, where there is one, which can find up to ``max_detections`` objects in an image.
+    those of a model, where there is one, which can find up to ``max_detections`` objects in an image, in
+    ``num_proposals`` regions.
 
     Attributes:
         category_ids: The ids that the annotations give the classes; labels count these from 1 on.
@@ -103,11 +104,12 @@ class DetectionData(Data):
         splits: tuple[Split, ...] = ("train", "val"),
         seed: int = 0,
         max_detections: int | None = None,
+        num_proposals: int | None = None,
     ) -> None:
         super().__init__(options, splits=splits, seed=seed)
         self.masks = masks
         self.found: dict[Split, coco.Annotations] = {}
-        self.max_detections = max_detections
+        self.limits = {"max_detections": max_detections, "num_proposals": num_proposals}
         if options.source == "digit_scenes":
             self.classes: tuple[str, ...] = DigitScenes.classes
             self.category_ids: tuple[int, ...] = tuple(range(1, 11))
@@ -150,11 +152,11 @@ class DetectionData(Data):
         elif absent:
             said.append(f"no object of {listed(absent)}")
         most = max(int((~image.crowds).sum()) for image in found.images)
-        if self.max_detections is not None and most > self.max_detections:
-            said.append(
-                f"up to {most} objects an image, of which at most {self.max_detections} can be found; "
-                f"set --heads.max_detections {most}"
-            )
+        said += [
+            f"up to {most} objects an image, of which at most {limit} can be found; set --heads.{key} {most}"
+            for key, limit in self.limits.items()
+            if limit is not None and most > limit
+        ]
         return [f"{split}: {'; '.join(said)}"] if said else []
 
     def _read(self, splits: tuple[Split, ...], classes: tuple[str, ...] | None) -> dict[Split, coco.Annotations]:

@@ -1,7 +1,7 @@
 """Doubts about annotations that are no faults of their own: noted, or read as they must be meant."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 
 import numpy as np
@@ -62,6 +62,14 @@ def note_overlaps(images: Iterable[tuple[NDArray[np.float32], NDArray[np.int64]]
         notes["objects whose boxes are nearly those of others, all kept; are they of several annotators?"] += int(
             near.any(1).sum()
         )
+
+
+def num_grouped(objects: Mapping[int | str, Sequence[ObjectRow]]) -> int:
+    """Count the objects that may be parts of one, as their image, class and group are the same."""
+    groups = Counter(
+        (image_id, one.category_id, one.group) for image_id, some in objects.items() for one in some if one.group
+    )
+    return sum(count for count in groups.values() if count > 1)
 
 
 def note_crowds(objects: Sequence[ObjectRow], notes: Counter[str]) -> None:

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from torchvision.models.detection.roi_heads import expand_boxes, expand_masks, paste_mask_in_image
 
 Rle = dict[str, Any]
+STRAYS = "polygons of which parts with fewer than three points are left out"
+HOLES = "objects with a polygon inside another, as of a hole, which is filled"
 # How far a polygon may reach outside its image, in sides of the image: pycocotools walks along it in small steps.
 _MAX_REACH = 4
 
@@ -27,17 +29,17 @@ class MaskError(ValueError):
     """A mask that cannot be read."""
 
 
-def to_rle(segmentation: Any, size: tuple[int, int]) -> tuple[Rle, int]:
+def to_rle(segmentation: Any, size: tuple[int, int]) -> tuple[Rle, list[str]]:
     """Read a mask from a COCO file, for an image of (height, width).
 
-    It may be polygons, one flat polygon as VIA writes it, or RLE with its counts as a list or compressed. Also gives
-    how many parts of fewer than three points were left out.
+    It may be polygons, one flat polygon as VIA writes it, or RLE with its counts as a list or compressed. Also notes
+    what of it was not read as it may be meant.
 
     Raises:
         MaskError: It is none of these, or its counts do not fill the image.
     """
     if isinstance(segmentation, dict):
-        return _from_counts(segmentation, size), 0
+        return _from_counts(segmentation, size), []
     if not isinstance(segmentation, list):
         raise MaskError(f"segmentation {shown(segmentation)} is neither a list of polygons nor RLE")
     parts = segmentation if all(isinstance(part, list) for part in segmentation) else [segmentation]
@@ -49,7 +51,12 @@ def to_rle(segmentation: Any, size: tuple[int, int]) -> tuple[Rle, int]:
     polygons = [part for part in parts if len(part) >= 6]
     if not polygons:
         raise MaskError("a polygon needs three points or more, as [x, y, x, y, x, y, ...]")
-    return _coco().merge(_coco().frPyObjects(polygons, *size)), len(parts) - len(polygons)
+    rles = _coco().frPyObjects(polygons, *size)
+    notes = [STRAYS] * (len(polygons) < len(parts))
+    if len(rles) > 1:  # the share of each that lies in each
+        shares = _coco().iou(rles, rles, [1] * len(rles))
+        notes += [HOLES] * bool((shares - np.eye(len(rles)) >= 1).any())
+    return _coco().merge(rles), notes
 
 
 def _from_counts(segmentation: dict[str, Any], size: tuple[int, int]) -> Rle:

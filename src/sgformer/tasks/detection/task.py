@@ -81,6 +81,7 @@ def build(recipe: Recipe) -> tuple[DetectionTask, DetectionData]:
         masks=recipe.heads.masks,
         seed=recipe.seed,
         max_detections=recipe.heads.max_detections,
+        num_proposals=recipe.heads.num_proposals if recipe.heads.kind == "rcnn" else None,
     )
     model = create_detector(recipe, classes=data.classes, category_ids=data.category_ids)
     if recipe.model.weights:

@@ -9,7 +9,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from ..errors import DataError
-from ..folders import find_file, find_images, lies_in_junk
+from ..folders import SUFFIXES, find_file, find_images, lies_in_junk
 from ..text import read_text
 from .checks import ANGLES, image_size
 from .coco import Content
@@ -18,6 +18,8 @@ from .coco import Content
 ANNOTATIONS = "Annotations"
 # What a file says of its image that is read, or is about where it comes from.
 _ABOUT = {"filename", "folder", "object", "objects", "owner", "path", "segmented", "size", "source"}
+# How the names of images and their files in a list may end.
+_FILES = {*SUFFIXES, ".xml"}
 _EDGES = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -55,7 +57,8 @@ def _listed(root: Path, line: str) -> str:
     likely = re.sub(r"\s+(-1|0|1)$", "", whole)
     for name in (whole, likely, whole.split()[0]):
         path = PureWindowsPath(name)
-        for stem in (name, path.with_suffix("").as_posix(), path.stem):
+        path = path.with_suffix("") if path.suffix.lower() in _FILES else path
+        for stem in (name, path.as_posix(), path.name):
             if (root / ANNOTATIONS / f"{stem}.xml").is_file():
                 return stem
     return likely

@@ -13,7 +13,7 @@ from ..classification.data import Images, PreparedData
 from ..classification.options import SourceOptions
 from ..classification.shards import find_shards
 from ..errors import DataError
-from ..folders import Split, describe_left_out, find_copies, look_through, number
+from ..folders import Split, describe_left_out, find_copies, look_through, note_masks, number
 from ..images import Preprocessing
 from ..loading import Samples, spread
 
@@ -148,7 +148,7 @@ class PretrainData(PreparedData):
     def _keep(self, items: sources.Items) -> None:
         """Keep some images from training."""
         num, paths = self.options.num_val, [image for image, _ in items] if isinstance(items, list) else []
-        self.notes += [*self.odd(paths), *find_copies(paths).notes()]
+        self.notes += [*self.odd(paths), *find_copies(paths).notes(), *note_masks(paths)]
         if len(items) < 2:
             raise DataError("there is one image alone; name a folder or a list with more")
         kept = dict.fromkeys(spread(len(items), num))

@@ -27,7 +27,7 @@ from ..folders import (
 from ..images import ImageError, Preprocessing
 from ..text import read_lines, split_labelmap
 from .mapping import read_classes, read_mapping
-from .masks import IGNORE, Coding, header_of, palette_of, turned_like
+from .masks import IGNORE, Coding, header_of, nodata_of, palette_of, turned_like
 
 # Of Cityscapes' 34 ids, the 19 that are judged, in the order of its own training ids.
 CITYSCAPES = {
@@ -292,6 +292,7 @@ def check(samples: list[Sample], coding: Coding, preprocessing: Preprocessing) -
         try:
             size, odd = (bands.size_of(sample.image), []) if bands else header_of(sample.image)
             mask, turned = read_mask(sample, coding, size, bands=bands is not None)
+            nothing = nodata_of(sample.mask)
         except (DataError, ImageError) as error:
             reason, ours = str(error), f"{sample.mask} "
             return reason.removeprefix(ours) if reason.startswith(ours) else f"is of no use: {reason}", []
@@ -304,6 +305,9 @@ def check(samples: list[Sample], coding: Coding, preprocessing: Preprocessing) -
             return f"is the same file as its image {sample.image}; copy the mask", []
         counts = np.bincount(mask.ravel(), minlength=IGNORE + 1)
         notes = ["masks are turned as the EXIF data of their images say"] * turned
+        index: int = IGNORE if coding.colours or nothing is None else coding.ids.get(nothing, IGNORE)  # pyright: ignore
+        if index != IGNORE and (mask == index).any():
+            notes.append(f"masks say that {nothing:g} is no value, and it is learned as {coding.classes[index]}")
         return np.append(counts[: len(coding.classes)], counts[IGNORE]), notes + [f"images are {what}" for what in odd]
 
     looked, notes = Looked(), Counter[str]()

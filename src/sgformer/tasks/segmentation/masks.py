@@ -2,7 +2,7 @@
 
 import colorsys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from ..bands import NODATA
 from ..errors import DataError, listed
-from ..images import ImageError, any_size, check_size, num_pages, oddities, upright_size
+from ..images import ImageError, any_size, check_size, num_bits, num_pages, oddities, upright_size
 
 # A class map is uint8: indices from 0, and this where nobody said what is there.
 IGNORE = 255
@@ -86,7 +87,7 @@ class Coding:
                 raise DataError(f"{path} has {number} pages; save the one that is the mask by itself")
             if (white := _white(image)) != 255:
                 raise DataError(f"{path} has {white} as white, and values are not read as shares of it; save it as PNG")
-            bits = _bits(path, image)
+            bits = num_bits(image)
             if bits > 8 and len(image.getbands()) > 1:
                 raise DataError(f"{path} has channels of {bits} bits, which are not read; save it with 8, or in gray")
             image.load()
@@ -115,7 +116,7 @@ class Coding:
         places = np.asarray(image)
         used = np.unique(places)
         colours = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
-        if used[-1] < len(colours) and (colours[used] == colours[used, :1]).all():
+        if used[-1] < len(colours) and (colours == colours[:, :1]).all():
             grays = colours[used, 0]
             classes = [self.ids[id_] != IGNORE for id_ in grays[grays > 0].tolist() if id_ in self.ids]
             if self._known(grays).all() and any(classes):
@@ -129,12 +130,12 @@ class Coding:
             found, places = np.unique(ids, return_inverse=True)
         if (wrong := found[~self._known(found)]).size:
             classes = sorted(id_ for id_, index in self.ids.items() if index != IGNORE)
-            hint = ""
+            hint, ignored = "", f", and {IGNORE} is ignored" * (IGNORE in self.ids)
             if classes == list(range(len(classes))) and int(wrong.max()) == len(classes):
                 hint = "; ids begin at 0: is a class such as background missing?"
             raise DataError(
                 f"{path} holds the ids {', '.join(map(str, wrong[:5]))}, which are no classes; the "
-                f"{len(self.classes)} classes have {classes[0]} to {classes[-1]}, and {IGNORE} is ignored{hint}"
+                f"{len(self.classes)} classes have {classes[0]} to {classes[-1]}{ignored}{hint}"
             )
         indices = np.array([self.ids[id_] for id_ in found.tolist()], np.uint8)
         if places is not ids:
@@ -185,16 +186,6 @@ def _white(image: Image.Image) -> int:
     return 255 if white == 65535 and image.mode == "I" else int(white)
 
 
-def _bits(path: Path, image: Image.Image) -> int:
-    """Bits of a value in the file; Pillow spreads gray of 2 and 4 bits over 0 to 255, and cuts colours to 8."""
-    if image.format == "TIFF":
-        return int(image.tag_v2.get(258, (8,))[0])  # pyright: ignore[reportAttributeAccessIssue]
-    if image.format == "PNG":
-        with path.open("rb") as file:
-            return file.read(25)[24]
-    return 8
-
-
 def _values(values: NDArray[Any], bits: int, path: Path) -> NDArray[Any]:
     """Ids (H, W) from the values of an image in gray, or of one whose channels are all the same."""
     if values.ndim == 3:
@@ -226,6 +217,14 @@ def palette_of(path: Path, number: int) -> tuple[Colour, ...]:
     return tuple(zip(values[::3], values[1::3], values[2::3], strict=True))
 
 
+def nodata_of(path: Path) -> float | None:
+    """The id of which a TIFF says, by GDAL's tag, that it is no value."""
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        return None
+    with _opened(path) as image, suppress(ValueError):
+        return float(str(getattr(image, "tag_v2", {}).get(NODATA)))
+
+
 def turned_like(image: Path, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A mask of an image's raw pixels, turned and mirrored as the EXIF data of the image say."""
     with _opened(image) as opened:
@@ -250,7 +249,8 @@ def colours_for(num_classes: int) -> tuple[Colour, ...]:
 def header_of(path: Path) -> tuple[tuple[int, int], list[str]]:
     """(height, width) of an image the right way up, and what of it is not read as it stands; DataError: none."""
     with _opened(path) as image:
-        return upright_size(image), oddities(image)
+        odd = oddities(image)  # before EXIF data of PNG are looked for, which decodes it
+        return upright_size(image), odd
 
 
 @contextmanager
