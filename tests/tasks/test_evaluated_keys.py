@@ -75,3 +75,26 @@ def test_each_key_is_read_or_refused(tmp_path, task, own):
 def check(options, key):
     options.check_given([key])
     options.check_evaluated([key])
+
+
+IDLE = [
+    ("smoke", "data.bands.mean", "[1, 2, 3]", {"model.in_chans": 3}, {}),
+    ("smoke", "optim.step_epochs", "[8, 11]", {}, {"optim.schedule": "steps"}),
+    ("smoke", "optim.decay_epochs", "2", {}, {"optim.schedule": "constant"}),
+    ("smoke", "optim.final_lr", "0", {"optim.schedule": "steps"}, {"optim.schedule": "linear"}),
+    ("smoke", "optim.warmup_lr", "0", {"optim.warmup_epochs": 0}, {"optim.warmup_epochs": 1}),
+    ("smoke", "data.augment.mix_epochs", "2", {}, {"data.augment.cutmix": 0.5}),
+    ("segmentation/smoke", "loss.auxiliary", "0.1", {"head.auxiliary": 0}, {"head.auxiliary": 8}),
+    ("segmentation/smoke", "data.classes", "a.txt", {"data.source": "folders", "data.mapping": "m.yaml"}, None),
+    ("detection/smoke", "heads.num_sampled", "64", {"heads.kind": "retinanet", "heads.masks": False}, {}),
+]
+
+
+@pytest.mark.parametrize(("name", "key", "value", "without", "effective"), IDLE, ids=lambda part: str(part)[:25])
+def test_a_key_without_an_effect_is_refused(name, key, value, without, effective):
+    module = tasks.get(name.partition("/")[0] if "/" in name else "classification")
+    with pytest.raises(recipe.RecipeError, match=rf"{key} has no effect where"):
+        recipe.parse(recipe.find(name), module.Recipe, {**without, key: value})
+    recipe.parse(recipe.find(name), module.Recipe, without)
+    if effective is not None:
+        recipe.parse(recipe.find(name), module.Recipe, {**effective, key: value})

@@ -119,6 +119,14 @@ class Recipe:
     FOLLOWED: ClassVar[tuple[str, ...]] = tuple(
         "model.drop_path_rate data.root data.workers data.max_unreadable data.augment.*".split()  # noqa: SIM905
     )
+    # Keys, and sections, that have no effect where another has some value: which, in words, and whether it has.
+    IDLE: ClassVar[dict[str, tuple[str, Callable[[Any], bool]]]] = {
+        "data.bands": ("model.in_chans is 3", lambda recipe: recipe.model.in_chans == 3),
+        "optim.step_epochs": ("optim.schedule is not steps", lambda recipe: recipe.optim.schedule != "steps"),
+        "optim.decay_epochs": ("optim.schedule is not constant", lambda recipe: recipe.optim.schedule != "constant"),
+        "optim.final_lr": ("optim.schedule is steps", lambda recipe: recipe.optim.schedule == "steps"),
+        "optim.warmup_lr": ("optim.warmup_epochs is 0", lambda recipe: not recipe.optim.warmup_epochs),
+    }
     task: str = ""
     seed: int = 0
     model: ModelOptions = field(default_factory=ModelOptions)
@@ -127,9 +135,12 @@ class Recipe:
     trainer: TrainerOptions = field(default_factory=TrainerOptions)
 
     def check_given(self, keys: Collection[str]) -> None:
-        """Raise ValueError for a key, given in person, that the source of the data does not read."""
+        """Raise ValueError for a key, given in person, that the source of the data does not read, or nothing does."""
         source = self.data.source
         for key in keys:
+            idle = [self.IDLE[start] for start in self.IDLE if f"{key}.".startswith(f"{start}.")]
+            if idle and idle[0][1](self):
+                raise ValueError(f"{key} has no effect where {idle[0][0]}: change that, or leave it out")
             section, _, name = key.partition(".")
             named = [one for one in (name, name.partition(".")[0]) if one in self.data.READ_BY]
             if section != "data" or not named:

@@ -46,6 +46,16 @@ class Recipe(options.Recipe):
     """
 
     FOLLOWED: ClassVar = (*options.Recipe.FOLLOWED, *FOLLOWED, "data.views", "loss.*")
+    IDLE: ClassVar = {
+        **options.Recipe.IDLE,
+        **dict.fromkeys(
+            ("data.augment.mix_prob", "data.augment.mix_epochs"),
+            (
+                "data.augment.mixup and cutmix are 0",
+                lambda recipe: not recipe.data.augment.mixup and not recipe.data.augment.cutmix,
+            ),
+        ),
+    }
     task: str = "classification"
     data: DataOptions = field(default_factory=DataOptions)
     probe: ProbeOptions = field(default_factory=ProbeOptions)

@@ -31,6 +31,13 @@ class Recipe(options.Recipe):
         *("data.train.*", "data.val.*", "data.invalid"),
         *("heads.num_proposals", "heads.num_sampled", "heads.max_detections"),
     )
+    IDLE: ClassVar = {
+        **options.Recipe.IDLE,
+        **dict.fromkeys(
+            ("heads.num_sampled", "heads.box_channels"),
+            ("heads.kind is retinanet", lambda recipe: recipe.heads.kind == "retinanet"),
+        ),
+    }
     task: str = "detection"
     heads: HeadOptions = field(default_factory=HeadOptions)
     data: DataOptions = field(default_factory=DataOptions)

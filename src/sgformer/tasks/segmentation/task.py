@@ -52,6 +52,11 @@ class Recipe(options.Recipe):
         *options.Recipe.FOLLOWED,
         *("data.images", "data.masks", "data.faults", "data.inference.*", "head.dropout", "loss.*"),
     )
+    IDLE: ClassVar = {
+        **options.Recipe.IDLE,
+        "loss.auxiliary": ("head.auxiliary is 0", lambda recipe: not recipe.head.auxiliary),
+        "data.classes": ("data.mapping names the classes", lambda recipe: recipe.data.mapping),
+    }
     task: str = "segmentation"
     head: HeadOptions = field(default_factory=HeadOptions)
     data: DataOptions = field(default_factory=DataOptions)
