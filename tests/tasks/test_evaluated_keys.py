@@ -78,7 +78,7 @@ def check(options, key):
 
 
 IDLE = [
-    ("smoke", "data.bands.mean", "[1, 2, 3]", {"model.in_chans": 3}, {}),
+    ("smoke", "data.bands.mean", "[1, 2, 3]", {}, {"model.in_chans": 4}),
     ("smoke", "optim.step_epochs", "[8, 11]", {}, {"optim.schedule": "steps"}),
     ("smoke", "optim.decay_epochs", "2", {}, {"optim.schedule": "constant"}),
     ("smoke", "optim.final_lr", "0", {"optim.schedule": "steps"}, {"optim.schedule": "linear"}),

@@ -365,7 +365,7 @@ def test_masks_beside_their_images(tmp_path):
             )
         write(tmp_path / split / "_classes.csv", "Pixel Value, Class\n0, background\n1, cat\n")
     module = data(tmp_path, images="{split}", masks="{split}", mask_ending="_mask", classes="train/_classes.csv")
-    assert str(module).startswith("2 classes (background, cat), 2 + 2 images")
+    assert str(module).startswith("2 classes (background 50.8%, cat 49.2%), 2 + 2 images")
     assert set(np.unique(module.images("val")[1][1])) == {0, 1}
 
 

@@ -65,7 +65,7 @@ def roboflow(root, val="0, background\n1, cat\n"):
 
 def test_the_list_of_each_split_has_to_agree(tmp_path):
     options = roboflow(tmp_path / "a")
-    assert str(data(tmp_path / "a", **options)) == "2 classes (background, cat), 2 + 2 images"
+    assert str(data(tmp_path / "a", **options)) == "2 classes (background 50.8%, cat 49.2%), 2 + 2 images"
     options = roboflow(tmp_path / "b", "0, cat\n1, background\n")
     with pytest.raises(DataError, match=r"val/_classes\.csv has the classes cat, background, and .*train/_classes"):
         data(tmp_path / "b", **options)
@@ -127,7 +127,7 @@ def test_accents_of_a_mac(tmp_path):
     root = make_mask_folders(tmp_path)
     for path, form in ((root / "images/train/0.png", "NFD"), (root / "annotations/train/0.png", "NFC")):
         path.rename(path.with_name(unicodedata.normalize(form, "\u00e9.png")))
-    assert str(data(root)).startswith("3 classes (sky, grass, brick), 6 + 3 images")
+    assert str(data(root)).startswith("3 classes (sky 32.8%, grass 33.9%, brick 33.3%), 6 + 3 images")
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_a_list_above_the_masks_of_a_split_has_to_agree(tmp_path):
     with pytest.raises(DataError, match=r"val/names\.txt has the classes cat, background"):
         data(root, **options)
     write(root / "val" / "names.txt", "background\ncat\n")
-    assert str(data(root, **options)).startswith("2 classes (background, cat), 1 + 1 images")
+    assert str(data(root, **options)).startswith("2 classes (background 50.8%, cat 49.2%), 1 + 1 images")
 
 
 def test_palettes_of_the_splits_are_compared(tmp_path):

@@ -33,7 +33,7 @@ def data(root, **kwargs):
 def test_batches_of_folders(root):
     module = data(root)
     assert module.classes == CLASSES
-    assert str(module) == "3 classes (sky, grass, brick), 6 + 3 images"
+    assert str(module) == "3 classes (sky 32.8%, grass 33.9%, brick 33.3%), 6 + 3 images"
     images, masks, _ = next(iter(module.train_dataloader()))
     assert images.shape == (4, 3, 32, 32)
     assert images.dtype == torch.uint8

@@ -195,3 +195,17 @@ def test_an_id_of_a_geotiff_that_is_no_value_is_told(tmp_path):
     assert "2 masks say that 2 is no value, and it is learned as brick" in said("2")
     assert "no value" not in said("255")
     assert "no value" not in said("-9999")
+
+
+def test_inverted_masks_of_a_split_are_told(tmp_path):
+    root = make_mask_folders(tmp_path)
+    (root / "classes.txt").write_text("background\nobject\n")
+    for split, value in (("train", 0), ("val", 1)):
+        for path in (root / "annotations" / split).iterdir():
+            ids = np.full_like(np.asarray(Image.open(path)), value)
+            ids[: len(ids) // 5] = 1 - value
+            Image.fromarray(ids).save(path)
+    options = DataOptions(root=str(root), image_size=32, workers=0)
+    said = str(SegmentationData(options, Preprocessing(image_size=(32, 32))))
+    assert said.startswith("2 classes (background 80.8%, object 19.2%), 6 + 3 images")
+    assert "background is 80.8% of train and 19.3% of val; object is 19.2% of train and 80.7% of val" in said

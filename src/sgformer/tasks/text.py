@@ -4,7 +4,7 @@ import codecs
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -142,12 +142,12 @@ def num_alike(names: Iterable[str]) -> int:
     return sum(count for count in alike.values() if count > 1)
 
 
-def enumerate_names(names: Sequence[str], counts: Sequence[int] = ()) -> str:
+def enumerate_names(names: Sequence[str], counts: Sequence[float] = (), shown: Callable[[float], str] = str) -> str:
     """Say how many classes there are, and the first of their names; with their counts, of many classes the rarest."""
-    told = [" ".join(map(str, pair)) for pair in zip(names, *([counts] if len(counts) else []), strict=True)]
+    told = [f"{name} {shown(count)}" for name, count in zip(names, counts, strict=True)] if len(counts) else [*names]
     if len(counts) > 20:
         order = sorted(range(len(told)), key=lambda place: counts[place])
-        rest = f"the others {counts[order[10]]} to {counts[order[-1]]}"
+        rest = f"the others {shown(counts[order[10]])} to {shown(counts[order[-1]])}"
         told = [told[place] for place in order[:10]] + [rest]
     elif not len(counts) and len(told) > 10:
         told = [*told[:10], "..."]

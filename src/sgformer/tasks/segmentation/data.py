@@ -26,6 +26,8 @@ from .options import DataOptions
 
 # From which share on ignored pixels are mentioned.
 NOTED = 0.1
+# From which difference on the share of a class in training and in validation is mentioned.
+UNLIKE = 0.5
 
 
 CLASSES_OF_SCENES = ("background", *DigitScenes.classes)
@@ -110,6 +112,13 @@ class SegmentationData(Data):
                     self.notes.append(f"{len(rest)} images of {folder} have no mask in any split")
             self.notes += layout.beside(root, *([Path(options.mapping)] if options.mapping else []))
         self.classes = self.coding.classes
+        self.shares: dict[Split, dict[str, float]] = {
+            split: self._shares(counts) for split, counts in self.counts.items()
+        }
+        if len(self.shares) > 1:
+            for name, share in self.shares["train"].items():
+                if abs(share - (other := self.shares["val"][name])) >= UNLIKE:
+                    self.notes.append(f"{name} is {_percent(share)} of train and {_percent(other)} of val")
         self.notes += doubtful_names(self.classes)
         if options.balanced and "train" in splits:
             self.draw_evenly(self.train_counts())
@@ -119,8 +128,15 @@ class SegmentationData(Data):
         self.classes = self.coding.classes
 
     def contents(self, images: str) -> str:
-        """The classes, and how many files were dropped."""
-        return f"{enumerate_names(self.classes)}, {images}" + f", {len(self.dropped)} dropped" * bool(self.dropped)
+        """The classes with their shares of all pixels that are not ignored, and how many files were dropped."""
+        shares = next(iter(self.shares.values()), {})
+        told = enumerate_names(self.classes, [shares.get(name, 0) for name in self.classes] if shares else [], _percent)
+        return f"{told}, {images}" + f", {len(self.dropped)} dropped" * bool(self.dropped)
+
+    def _shares(self, counts: NDArray[np.int64]) -> dict[str, float]:
+        """The share of each class in the pixels of a split that are not ignored."""
+        total = counts[:, :-1].sum(0)
+        return dict(zip(self.coding.classes, (total / total.sum()).tolist(), strict=True))
 
     def _of_others(self, layout: Layout, root: Path) -> set[Path]:
         """The images of a split that is not read."""
@@ -236,6 +252,10 @@ class SegmentationData(Data):
     def collate(self, split: Split) -> Callable[[list[Any]], Any]:
         """Choose what makes a batch: tensors for train, lists for val."""
         return collate_readable if split == "train" else collate_listed
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g}%"
 
 
 def _with_object(coding: Coding, absent: list[str]) -> dict[str, int]:
