@@ -153,18 +153,7 @@ def test_predictions_as_csv_and_drawn_from_a_list_on_standard_input(trained, roo
     (tmp_path / "bad.png").write_bytes(b"")
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join([*names, str(tmp_path / "bad.png")]) + "\n"))
     table, drawn = tmp_path / "names.csv", tmp_path / "drawn"
-    arguments = [
-        "predict",
-        trained,
-        "-",
-        "--csv",
-        table,
-        "--draw",
-        drawn,
-        "--batch_size",
-        "5",
-        "--device=cpu",
-    ]
+    arguments = ["predict", trained, "-", "--csv", table, "--draw", drawn, "--batch_size", "5", "--device=cpu"]
     assert run(list(map(str, arguments))) == 1
     rows = list(csv.DictReader(table.open()))
     assert [row["image"] for row in rows] == [*names, str(tmp_path / "bad.png")]
