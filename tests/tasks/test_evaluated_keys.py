@@ -84,6 +84,8 @@ IDLE = [
     ("smoke", "optim.final_lr", "0", {"optim.schedule": "steps"}, {"optim.schedule": "linear"}),
     ("smoke", "optim.warmup_lr", "0", {"optim.warmup_epochs": 0}, {"optim.warmup_epochs": 1}),
     ("smoke", "data.augment.mix_epochs", "2", {}, {"data.augment.cutmix": 0.5}),
+    ("probe", "loss.weights", "balanced", {}, {"probe.train": True}),
+    ("probe", "data.augment.flip", "0", {}, {"probe.penalties": "[]"}),
     ("segmentation/smoke", "loss.auxiliary", "0.1", {"head.auxiliary": 0}, {"head.auxiliary": 8}),
     ("segmentation/smoke", "data.classes", "a.txt", {"data.source": "folders", "data.mapping": "m.yaml"}, None),
     ("detection/smoke", "heads.num_sampled", "64", {"heads.kind": "retinanet", "heads.masks": False}, {}),

@@ -1,6 +1,7 @@
 """What of images and of annotation files is not read as it stands is named with its number, in every task."""
 
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from PIL import Image
 
 from class_folders import make_class_folders
 from mask_folders import make_mask_folders
-from sgformer.commands import predict
+from sgformer.commands import inputs, predict
 from sgformer.tasks import images
 from sgformer.tasks.classification.data import ClassificationData
 from sgformer.tasks.classification.options import DataOptions
@@ -69,8 +70,9 @@ def test_classification_and_predict(tmp_path, capsys, kind, suffix, what):
     save(path, (40, 40), kind)
     data = ClassificationData(DataOptions(root=str(root), workers=0), PREPROCESSING)
     assert data.notes == [f"1 images are {what}"]
-    predict.predict("sgformer_t", [str(path)])
-    assert f"1 images are {what}, such as {path}" in capsys.readouterr().err
+    for command in (partial(predict.predict, "sgformer_t"), inputs.find):
+        command([str(path)])
+        assert f"1 images are {what}, such as {path}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("kind", "suffix", "what"), [*KINDS, *TURNS])

@@ -306,7 +306,9 @@ def test_a_set_of_torchvision_with_named_splits(root, tmp_path):
     (tmp_path / "country211").mkdir()
     for split, name in (("train", "train"), ("val", "test")):
         (tmp_path / "country211" / name).symlink_to(root / split, target_is_directory=True)
-    assert_right(module(source="torchvision", dataset="Country211", root=str(tmp_path)))
+    data = module(source="torchvision", dataset="Country211", root=str(tmp_path))
+    assert_right(data)
+    assert "val is the split test of Country211" in data.notes
 
 
 def shards(folder, split, samples, num_shards):
@@ -332,7 +334,10 @@ def test_shards(root, tmp_path):
         "classes": str(tmp_path / "classes.txt"),
         "num_train": 16,  # more than there are: a second pass begins
     }
-    assert_right(module(**settings), num_train=16)
+    assert_right(data := module(**settings), num_train=16)
+    assert str(data).startswith(
+        "3 classes (blue, green, red), 16 images an epoch; 12 images in shards of train; 6 images"
+    )
     loader = module(**settings).train_dataloader()
     first, second = (torch.cat([batch.images for batch in loader]) for _ in range(2))
     assert not torch.equal(first, second)  # epochs differ

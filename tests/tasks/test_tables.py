@@ -1,8 +1,12 @@
 """Tables of images as other tools write them: their columns, marks and damage."""
 
+import io
+import tarfile
+
 import pytest
 from PIL import Image
 
+from sgformer.tasks.classification.shards import note_shards
 from sgformer.tasks.classification.sources import folders, listing
 from sgformer.tasks.errors import DataError
 
@@ -53,3 +57,25 @@ def test_a_damaged_parquet_file_is_named(tmp_path):
     with pytest.raises(DataError, match=r"t\.parquet is no Parquet file, or damaged") as error:
         listing(str(tmp_path / "t.parquet"), "train", None, None)
     assert "\n" not in str(error.value)
+
+
+def test_what_shards_hold_is_told(images):
+    for name, samples in (("train", [("0", "1"), ("1", "2")]), ("val", [("2", "dog")])):
+        with tarfile.open(images / f"{name}-0.tar", "w") as tar:
+            for key, label in samples:
+                parts = {"png": (images / "a.png").read_bytes(), "cls": label.encode(), "mask.png": b"x", "json": b"{}"}
+                for suffix, content in parts.items():
+                    info = tarfile.TarInfo(f"{key}.{suffix}")
+                    info.size = len(content)
+                    tar.addfile(info, io.BytesIO(content))
+    train, val = [str(images / "train-0.tar")], [str(images / "val-0.tar")]
+    assert note_shards({"train": train, "val": val}, ("car", "dog", "cup")) == [
+        "2 images in shards of train, where not used: 2 .json, 2 .mask.png",
+        "not in train: car",
+        "1 images in shards of val, where not used: 1 .json, 1 .mask.png",
+        "not in val: car, cup",
+    ]
+    assert note_shards({"train": train, "val": [*train, *val]}, ())[0] == "1 shards are in training and in validation"
+    assert note_shards({"val": ["https://a/b.tar"]}, ("car", "dog")) == []
+    (images / "val-0.tar").write_bytes(b"none")
+    assert note_shards({"val": val}, ("car", "dog")) == []

@@ -1,5 +1,7 @@
 """What is wrong is called what it is, and what nobody would see is named."""
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,10 +11,14 @@ pytest.importorskip("pycocotools", reason="COCO's format needs pycocotools")
 from class_folders import make_class_folders
 from coco_files import change, make_rectangles, read
 from mask_folders import make_mask_folders
+from sgformer.engine import recipe
+from sgformer.tasks.classification.data import ClassificationData
+from sgformer.tasks.classification.options import DataOptions as ClassOptions
 from sgformer.tasks.classification.sources import folders
 from sgformer.tasks.detection import voc
 from sgformer.tasks.detection.data import DataOptions as ObjectOptions
 from sgformer.tasks.detection.data import DetectionData
+from sgformer.tasks.detection.sources import SplitOptions
 from sgformer.tasks.errors import DataError
 from sgformer.tasks.images import Preprocessing
 from sgformer.tasks.segmentation.data import SegmentationData
@@ -209,3 +215,92 @@ def test_inverted_masks_of_a_split_are_told(tmp_path):
     said = str(SegmentationData(options, Preprocessing(image_size=(32, 32))))
     assert said.startswith("2 classes (background 80.8%, object 19.2%), 6 + 3 images")
     assert "background is 80.8% of train and 19.3% of val; object is 19.2% of train and 80.7% of val" in said
+
+
+def test_folders_outside_of_the_root_are_told(root, tmp_path):
+    assert "outside" not in str(read(root))
+    other = shutil.copytree(root, tmp_path / "other")
+    places = {"train": {"images": str(other / "images")}, "val": {"images": str(root / "images")}}
+    options = {split: SplitOptions(**place) for split, place in places.items()}
+    assert f"train: images in {other}/images, outside of data.root {root}: 4" in str(read(root, **options))
+    sets = make_mask_folders(tmp_path / "masks")
+    options = DataOptions(root=str(root), image_size=32, workers=0, images=str(sets / "images/{split}"))
+    options.masks, options.classes = str(sets / "annotations/{split}"), str(sets / "classes.txt")
+    said = str(SegmentationData(options, Preprocessing(image_size=(32, 32))))
+    assert f"images or masks lie outside of data.root {root}: {sets}/annotations/train, " in said
+
+
+@pytest.mark.parametrize("source", ["yolo", "voc", "coco"])
+def test_images_that_exif_data_turn_are_told_where_annotations_do_not_say_their_size(root, source):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for path in (root / "images/train/0.jpg", root / "images/val/1.jpg"):
+        Image.open(path).save(path, exif=exif)
+    turned = "images whose sides EXIF data exchange; annotations are taken as of the image so turned: 1"
+    if source == "coco":
+        for split, place in (("train", 0), ("val", 1)):
+            change(root, lambda c, place=place: c["images"][place].update(width=64, height=96), split)
+            change(
+                root,
+                lambda c, place=place: c.update(
+                    annotations=[a for a in c["annotations"] if a["image_id"] != place + 1]
+                ),
+                split,
+            )
+        assert "EXIF" not in str(read(root))
+    elif source == "yolo":
+        assert f"train: {turned}. val: {turned}" in str(read(root, "yolo"))
+    else:
+        thing = (
+            "<object><name>red</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object>"
+        )
+        (root / "a.xml").write_text(f"<annotation><filename>0.jpg</filename>{thing}</annotation>")
+        notes = voc.read(root, [root / "a.xml"], root, images="images/train", names=["red"]).notes
+        assert notes == {turned.rpartition(":")[0]: 1}
+
+
+@pytest.mark.parametrize("flip", [0.5, 0.0])
+def test_mirrored_images_of_left_and_right_are_told(root, tmp_path, flip):
+    change(
+        root,
+        lambda c: [
+            one.update(name=f"Turn {side}") for one, side in zip(c["categories"], ("left", "right"), strict=True)
+        ],
+    )
+    change(
+        root,
+        lambda c: [
+            one.update(name=f"Turn {side}") for one, side in zip(c["categories"], ("left", "right"), strict=True)
+        ],
+        "val",
+    )
+    objects = ObjectOptions(root=str(root), workers=0, shorter_side=64, max_side=96)
+    objects.augment.flip = flip
+    folders = make_class_folders(tmp_path / "set", num_train=2, num_val=1)
+    for split in ("train", "val"):
+        for old, new in (("red", "hand left"), ("blue", "hand right")):
+            (folders / split / old).rename(folders / split / new)
+    classes = ClassOptions(root=str(folders), workers=0)
+    classes.augment.flip = flip
+    masks = make_mask_folders(tmp_path / "masks")
+    (masks / "classes.txt").write_text("sky\nlane (links)\nlane (rechts)\n")
+    stripes = DataOptions(root=str(masks), workers=0)
+    stripes.augment.flip = flip
+    preprocessing = Preprocessing(image_size=(32, 32))
+    made = (
+        DetectionData(objects, masks=True),
+        ClassificationData(classes, preprocessing),
+        SegmentationData(stripes, preprocessing),
+    )
+    assert [("--data.augment.flip 0" in str(data)) for data in made] == [flip > 0] * 3
+
+
+@pytest.mark.parametrize(
+    "text", ["optim:\n  lr: 0.1\n  lr: 0.2\n", "optim: {lr: 0.1}\nseed: 1\noptim: {weight_decay: 0}\n"]
+)
+def test_a_key_of_a_recipe_that_is_there_twice(tmp_path, text):
+    from sgformer.tasks.classification import Recipe
+
+    (tmp_path / "own.yaml").write_text(text)
+    with pytest.raises(recipe.RecipeError, match=r"own\.yaml .*the key (lr|optim) is there twice"):
+        recipe.parse(tmp_path / "own.yaml", Recipe)

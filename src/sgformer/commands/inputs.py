@@ -12,7 +12,8 @@ from ..tasks.folders import SUFFIXES, describe_left_out, look_through, some
 def find(images: list[str], suffixes: Collection[str] = SUFFIXES) -> list[Path]:
     """The files that names, folders and patterns stand for, each once, in order; ``-`` reads standard input.
 
-    Of a folder, files with these suffixes are images; a folder or a pattern without any is a ValueError.
+    Of a folder, files with these suffixes are images; a folder or a pattern without any is a ValueError. What of images
+    is not read as it stands is told, where they are read as RGB.
     """
     paths: dict[Path, None] = {}
     names = [line.rstrip("\n") for name in images for line in (sys.stdin if name == "-" else [name])]
@@ -32,6 +33,11 @@ def find(images: list[str], suffixes: Collection[str] = SUFFIXES) -> list[Path]:
         paths |= dict.fromkeys(found)
     if not paths:
         raise ValueError("no images: standard input names none")
+    if suffixes is SUFFIXES:
+        from ..tasks.images import find_odd  # which needs torch
+
+        for what, files in find_odd(paths).items():
+            print(f"sgformer: {len(files)} images are {what}, such as {printable(files[0])}", file=sys.stderr)
     return list(paths)
 
 

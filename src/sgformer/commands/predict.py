@@ -175,13 +175,9 @@ def _predict_all(
     from rich.progress import Progress
     from torchvision.transforms.v2.functional import get_size
 
-    from ..tasks.bands import Bands
-    from ..tasks.images import ImageError, find_odd
+    from ..tasks.images import ImageError
     from . import console
 
-    rgb = not isinstance(model.preprocessing, Bands)
-    for what, files in find_odd(paths).items() if rgb else ():
-        print(f"sgformer: {len(files)} images are {what}, such as {printable(files[0])}", file=sys.stderr)
     results: list[dict[str, Any]] = []
     batch: list[tuple[dict[str, Any], Path, Any]] = []
 

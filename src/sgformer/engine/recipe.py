@@ -19,8 +19,22 @@ R = TypeVar("R")
 FOLDER = Path(__file__).parent.parent / "recipes"
 
 
+def check_keys(node: yaml.MappingNode) -> None:
+    """Raise yaml.YAMLError where a key is no word, or is there twice, of which PyYAML by itself takes the last."""
+    seen = set[str]()
+    for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode) or key.value in seen:
+            told = f"the key {key.value} is there twice" if isinstance(key, yaml.ScalarNode) else "a key is no word"
+            raise yaml.constructor.ConstructorError(None, None, told, key.start_mark)
+        seen.add(key.value)
+
+
 class _Loader(yaml.SafeLoader):
     """YAML whose numbers are those of YAML 1.2: `1e-5` is one, for which PyYAML alone wants a point."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        check_keys(node)
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(

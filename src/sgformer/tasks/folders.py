@@ -199,6 +199,11 @@ def is_junk(name: str) -> bool:
     return name.startswith(".") or name.lower() in _JUNK or bool(_PAGES.fullmatch(name))
 
 
+def lies_in(path: Path, folder: Path) -> bool:
+    """Whether a path is that of a folder, or in it, by their names."""
+    return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))
+
+
 def lies_in_junk(file: Path, folder: Path) -> bool:
     """Whether a file below a folder is hidden or junk, or lies in a folder that is."""
     return any(is_junk(part) for part in file.relative_to(folder).parts)

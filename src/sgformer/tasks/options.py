@@ -138,9 +138,9 @@ class Recipe:
         """Raise ValueError for a key, given in person, that the source of the data does not read, or nothing does."""
         source = self.data.source
         for key in keys:
-            idle = [self.IDLE[start] for start in self.IDLE if f"{key}.".startswith(f"{start}.")]
-            if idle and idle[0][1](self):
-                raise ValueError(f"{key} has no effect where {idle[0][0]}: change that, or leave it out")
+            for start, (words, idle) in self.IDLE.items():
+                if f"{key}.".startswith(f"{start}.") and idle(self):
+                    raise ValueError(f"{key} has no effect where {words}: change that, or leave it out")
             section, _, name = key.partition(".")
             named = [one for one in (name, name.partition(".")[0]) if one in self.data.READ_BY]
             if section != "data" or not named:

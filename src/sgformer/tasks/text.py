@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from ..engine.recipe import check_keys
 from .errors import DataError
 
 _FLOAT = re.compile(r"[-+]?\d+\.?\d*(e[-+]?\d+)?", re.ASCII)
@@ -160,6 +161,15 @@ def heads(names: Sequence[str]) -> str:
     return f"the class {names[0]!r}, perhaps a heading" if any(marked[:1]) and not all(marked) else ""
 
 
+def note_mirrored(names: Iterable[str], flip: float) -> list[str]:
+    """A note where images are mirrored, and names of classes differ in left and right alone; else nothing."""
+    there = {name.casefold() for name in names}
+    sides = (("left", "right"), ("links", "rechts"), ("gauche", "droite"), ("izquierda", "derecha"))
+    pairs = [(name, name.replace(*side)) for name in sorted(there) for side in sides if side[0] in name]
+    alike = [f"{one} and {other}" for one, other in pairs if flip > 0 and other in there]
+    return [f"images are mirrored and keep their class, {alike[0]} too; set --data.augment.flip 0"] if alike else []
+
+
 def doubtful_names(names: Sequence[str]) -> list[str]:
     """Notes on names of classes that may be meant as one, or as a heading."""
     notes = [f"{number} names of classes differ in capitals or blanks alone"] if (number := num_alike(names)) else []
@@ -211,16 +221,8 @@ class _Words(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         del deep
-        content: dict[Any, Any] = {}
-        for key, value in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(None, None, "a key is no word", key.start_mark)
-            if key.value in content:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key.value} is there twice", key.start_mark
-                )
-            content[key.value] = self.construct_object(value, deep=True)
-        return content
+        check_keys(node)
+        return {key.value: self.construct_object(value, deep=True) for key, value in node.value}
 
 
 _Words.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?(?:0|[1-9][0-9]*)\Z"), list("-+0123456789"))

@@ -19,11 +19,11 @@ from ..folders import Split, describe_leftovers, find_copies, leftovers
 from ..images import ImageLike, Preprocessing, find_odd
 from ..loading import Samples, epoch_to_come, share, suitable_workers
 from ..task import Data
-from ..text import doubtful_names, enumerate_names, read_plain_names
+from ..text import doubtful_names, enumerate_names, note_mirrored, read_plain_names
 from . import sources
 from .augment import image_transform
 from .options import DataOptions, SourceOptions
-from .shards import Shards, find_shards
+from .shards import Shards, find_shards, note_shards
 
 LIKE = "train/<class>/ and val/<class>/"
 # Keys that name files with labels.
@@ -187,8 +187,7 @@ class ClassificationData(PreparedData):
             self.classes = _several(classes or _class_list(options))
             if options.balanced and "train" in splits:
                 self.train_labels()
-            for split in splits:
-                find_shards(self.pattern(split))
+            self.notes += note_shards({split: find_shards(self.pattern(split)) for split in splits}, self.classes)
             return
         for split in splits:
             known = self.samples["train"].classes if "train" in self.samples else None
@@ -211,11 +210,13 @@ class ClassificationData(PreparedData):
             )
         self.classes = _several(classes or names)
         self.notes += doubtful_names(self.classes)
+        self.notes += note_mirrored(self.classes, options.augment.flip if "train" in splits else 0)
         if options.balanced and "train" in splits:
             self.draw_evenly(self.train_labels()[:, None] == np.arange(len(self.classes)))
 
     def contents(self, images: str) -> str:
         """The classes, with their images where these are counted."""
+        images += " an epoch" * (self.options.source == "shards")
         listed = "train" in self.samples and isinstance(self.samples["train"].items, list)
         return f"{enumerate_names(self.classes, self.class_counts().tolist() if listed else [])}, {images}"
 

@@ -1,10 +1,12 @@
 """WebDataset shards: tar files with images and labels, for clusters whose file systems dislike small files."""
 
+import contextlib
 import glob
 import random
 import re
 import tarfile
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,13 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from ...engine.sampling import fold, seed_sample
 from ..errors import DataError, listed
-from ..folders import SUFFIXES
+from ..folders import SUFFIXES, Split, describe_left_out, number
 from ..images import ImageError, read_image
 from ..loading import Unreadable
 
 _ADDRESS = re.compile(r"(https?|s3|gs)://[\w.~:/?#@!&()*+,;=%-]+")
+# Up to how many samples are looked at before a run.
+LOOKED = 20_000
 # Samples that are held back to be mixed with those of the next ones in a shard.
 SHUFFLE = 2000
 
@@ -119,14 +123,14 @@ class Shards(IterableDataset[Any]):
         stages: list[Any] = [wds.SimpleShardList(urls), wds.tarfile_to_samples()]
         if seed is not None:
             stages.append(wds.shuffle(SHUFFLE, rng=random.Random(seed)))
-        for number, sample in enumerate(_whole(wds.DataPipeline(*stages))):
+        for place, sample in enumerate(_whole(wds.DataPipeline(*stages))):
             name = f"{sample['__url__']}:{sample['__key__']}"
             content = next((sample[key] for key in sample if f".{key.lower()}" in SUFFIXES), None)
             if content is None or (self.index and "cls" not in sample):
                 raise DataError(f"{name} has no image or no .cls beside it; see the WebDataset format")
             label = self._label(sample["cls"].decode().strip(), name) if self.index else 0
             if seed is not None:
-                seed_sample(fold(seed, number))
+                seed_sample(fold(seed, place))
             try:
                 image = read_image(content, shorter_side=self.shorter_side)
             except ImageError as error:
@@ -135,12 +139,52 @@ class Shards(IterableDataset[Any]):
             yield self.transform(image), torch.tensor(label)
 
     def _label(self, text: str, name: str) -> int:
-        # Where classes are called by numbers, labels are names.
-        named = text in self.index or any(name.isdigit() for name in self.index)
-        label = self.index.get(text, -1) if named else int(text) if text.isdigit() else -1
-        if not 0 <= label < len(self.index):
+        if not 0 <= (label := _place(text, self.index)) < len(self.index):
             raise DataError(f"{name} has the label {text!r}, which is none of the {len(self.index)} classes")
         return label
+
+
+def _place(text: str, index: Mapping[str, int]) -> int:
+    """The class index that a label stands for: a name, as always where classes are called by numbers, or a number."""
+    named = text in index or any(name.isdigit() for name in index)
+    return index.get(text, -1) if named else int(text) if text.isdigit() else -1
+
+
+def note_shards(shards: Mapping[Split, Sequence[str]], classes: Sequence[str]) -> list[str]:
+    """Notes on the shards of splits: those of both, and what the first samples of files on this machine hold."""
+    both = [{number(url) for url in urls if "://" not in url} for urls in shards.values()]
+    notes = [f"{len(set.intersection(*both))} shards are in training and in validation"]
+    notes *= len(both) > 1 and not both[0].isdisjoint(both[1])
+    index = {name: place for place, name in enumerate(classes)}
+    for split, urls in shards.items():
+        samples, left_out, labels = 0, Counter[str](), Counter[int]()
+        for suffix, content in _parts(urls):
+            samples += suffix in SUFFIXES
+            if suffix == ".cls":
+                labels[_place(content.decode(errors="replace").strip(), index)] += 1
+            elif suffix not in SUFFIXES:
+                left_out[suffix] += 1
+            if samples == LOOKED:
+                break
+        found = f"{samples} images in shards of {split}" + ", and more" * (samples == LOOKED)
+        notes += [found + f", where not used: {describe_left_out(left_out)}" * bool(left_out)] * (samples > 0)
+        absent = [name for name, place in index.items() if not labels[place]]
+        notes += [f"not in {split}: {listed(absent)}"] * (0 < samples < LOOKED and bool(absent))
+    return notes
+
+
+def _parts(urls: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    """The suffixes of all files in shards on this machine, and what stands in labels; none where others are elsewhere.
+
+    A damaged shard ends early: who reads it in the run says what is wrong.
+    """
+    for url in urls if all("://" not in url for url in urls) else ():
+        with contextlib.suppress(tarfile.TarError, OSError), tarfile.open(url) as tar:
+            for member in tar:
+                suffix = "." + Path(member.name).name.partition(".")[2].lower()
+                content: Any = tar.extractfile(member)  # None of a folder
+                if content:
+                    yield suffix, content.read() if suffix == ".cls" else b""
 
 
 def _whole(samples: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:

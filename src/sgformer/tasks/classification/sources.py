@@ -256,7 +256,9 @@ def torchvision_set(name: str | None, root: Path, split: Split, *, download: boo
     classes = getattr(dataset, "classes", None)
     if classes is None:
         raise DataError(f"torchvision's {name} does not say what its classes are; choose another")
-    return Samples(tuple(map(str, classes)), dataset)
+    names = tuple(", ".join(name) if isinstance(name, tuple) else str(name) for name in classes)  # of several words
+    used = kwargs.get("split")  # pyright: ignore[reportPossiblyUnboundVariable]
+    return Samples(names, dataset, notes=(f"{split} is the split {used} of {name}",) * (used not in (None, split)))
 
 
 def scenes(made_on_demand: DigitScenes) -> Samples:

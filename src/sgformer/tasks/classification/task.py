@@ -49,6 +49,10 @@ class Recipe(options.Recipe):
     IDLE: ClassVar = {
         **options.Recipe.IDLE,
         **dict.fromkeys(
+            ("loss", "optim", "data.balanced", "data.augment", "trainer.max_epochs", "trainer.ema_decay"),
+            ("probe.penalties are set without probe.train", lambda recipe: recipe.shortcut),
+        ),
+        **dict.fromkeys(
             ("data.augment.mix_prob", "data.augment.mix_epochs"),
             (
                 "data.augment.mixup and cutmix are 0",

@@ -1,6 +1,7 @@
 """Checks of each value of an annotation file; all formats come here as COCO's rows."""
 
 import re
+from collections import Counter
 from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path, PureWindowsPath
@@ -20,6 +21,7 @@ _KINDS = {str: "text", bool: "true or false", list: "a list", dict: "an object"}
 
 
 AREAS = "areas that are not in pixels by masks or boxes, whose own are taken"
+SIDEWAYS = "images whose sides EXIF data exchange; annotations are taken as of the image so turned"
 UNREAD = "masks that cannot be read or cover no pixel, and that boxes alone do not need"
 
 
@@ -120,12 +122,15 @@ def image_row(row: dict[str, Any], folder: Path) -> ImageRow:
     return ImageRow(image_id, name, path, size, odd)
 
 
-def image_size(path: Path) -> tuple[int, int] | None:
-    """(height, width) of an image, turned as its EXIF data say; None where it cannot be read."""
+def image_size(path: Path, notes: Counter[str] | None = None) -> tuple[int, int] | None:
+    """(height, width) of an image, turned as its EXIF data say, which is noted; None where it cannot be read."""
     try:
-        return _opened(path)[0]
+        size, turned, _ = _opened(path)
     except Exception:  # a broken header can raise anything
         return None
+    if notes is not None:
+        notes[SIDEWAYS] += turned
+    return size
 
 
 def _opened(path: Path) -> tuple[tuple[int, int], bool, list[str]]:

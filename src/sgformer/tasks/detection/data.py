@@ -17,7 +17,7 @@ from ..folders import Split
 from ..images import ImageError, read_image
 from ..loading import Batch, Samples, collate_listed
 from ..task import Data
-from ..text import enumerate_names
+from ..text import enumerate_names, note_mirrored
 from . import coco, sources
 from .augment import Augment, Target, to_tensor
 from .masks import area, decode
@@ -126,6 +126,7 @@ class DetectionData(Data):
                 + ". Name data with the model's own classes, in the same order of ids"
             )
         self.notes = [line for split in self.found for line in self._notes(split)]
+        self.notes += note_mirrored(self.classes, options.augment.flip if "train" in splits else 0)
 
     def contents(self, images: str) -> str:
         """The classes, with their objects, and how many there are in all."""

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from ...engine.recipe import check_keys
 from ..errors import DataError
 from ..text import read_plain_names, read_text
 
@@ -77,9 +78,7 @@ class _Loader(yaml.BaseLoader):
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         """Construct a mapping; a key that is there twice is an error."""
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        if twice := [key for key, count in Counter(map(str, keys)).items() if count > 1]:
-            raise yaml.YAMLError(f"the key {twice[0]} is there twice")
+        check_keys(node)
         return super().construct_mapping(node, deep)
 
 

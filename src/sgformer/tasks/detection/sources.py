@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import DataError
-from ..folders import VARIANTS, Split, find_copies, find_file, is_junk, leftovers
+from ..folders import VARIANTS, Split, find_copies, find_file, is_junk, leftovers, lies_in
 from . import coco, voc, yolo
 
 Format = Literal["coco", "yolo", "voc"]
@@ -88,6 +88,9 @@ def read(
         )
         for split, content in contents.items()
     }
+    for split, each in contents.items():
+        if not lies_in(each.folder, root):
+            found[split].notes[f"images in {each.folder}, outside of data.root {root}"] = len(found[split].images)
     _note_files(root, [*contents.values(), *others], found)
     return found
 

@@ -127,7 +127,7 @@ def read(
             faults.append(f"{short} has two {twice}; keep one")
             continue
         sides = [_number(tree, f"size/{side}") for side in ("height", "width")]
-        size: Sequence[Any] = sides if all(sides) else image_size(folder / name) or (1, 1)
+        size: Sequence[Any] = sides if all(sides) else image_size(folder / name, notes) or (1, 1)
         others = {tag.tag: _text(tag, ".") or "1" * len(tag) for tag in tree if tag.tag not in _ABOUT}
         rows["images"].append({**others, "id": image_id, "file_name": name, "height": size[0], "width": size[1]})
         for number, thing in enumerate(tree.iter("object"), 1):

@@ -88,7 +88,7 @@ def read(root: Path, split: str, *, images: str | None, names: str) -> Content:
             faults.append(f"{within(path, root)} has the name of {other.name}, whose labels these are")
             continue
         # What is wrong with an image is said by who checks all.
-        height, width = image_size(path) or (1, 1)
+        height, width = image_size(path, notes) or (1, 1)
         name = os.path.relpath(path, folder) if path.is_relative_to(folder) else str(path)
         rows["images"].append({"id": image_id, "file_name": name, "height": height, "width": width})
         if file.is_file():

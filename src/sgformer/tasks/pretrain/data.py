@@ -11,7 +11,7 @@ from ..classification import sources
 from ..classification.augment import image_transform
 from ..classification.data import Images, PreparedData
 from ..classification.options import SourceOptions
-from ..classification.shards import find_shards
+from ..classification.shards import find_shards, note_shards
 from ..errors import DataError
 from ..folders import Split, describe_left_out, find_copies, look_through, note_masks, number
 from ..images import Preprocessing
@@ -110,8 +110,9 @@ class PretrainData(PreparedData):
         match options.source:
             case "shards":
                 self.train = self.val = []
-                for split in ("train", "val"):
-                    find_shards(self.pattern(split))
+                self.notes += note_shards(
+                    {"train": find_shards(self.pattern("train")), "val": find_shards(self.pattern("val"))}, ()
+                )
             case "digit_scenes":
                 self.train, self.val = self.find("train").items, self.find("val").items
                 self.parts = [(list(range(len(self.train))), 1.0)]

@@ -18,7 +18,7 @@ from ..folders import Split, find_copies, look_through
 from ..images import ImageError, Preprocessing
 from ..loading import Samples, collate_listed, collate_readable
 from ..task import Data
-from ..text import doubtful_names, enumerate_names
+from ..text import doubtful_names, enumerate_names, note_mirrored
 from .augment import Augment
 from .layouts import Layout, Sample, ade20k, check, cityscapes, folders, num_rearranged, read_mask
 from .masks import IGNORE, Coding
@@ -120,6 +120,7 @@ class SegmentationData(Data):
                 if abs(share - (other := self.shares["val"][name])) >= UNLIKE:
                     self.notes.append(f"{name} is {_percent(share)} of train and {_percent(other)} of val")
         self.notes += doubtful_names(self.classes)
+        self.notes += note_mirrored(self.classes, options.augment.flip if "train" in splits else 0)
         if options.balanced and "train" in splits:
             self.draw_evenly(self.train_counts())
         self.palette = self.coding.palette

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bands import Bands
-from ..errors import DataError
+from ..errors import DataError, listed
 from ..folders import (
     SUFFIXES,
     Split,
@@ -21,6 +21,7 @@ from ..folders import (
     describe_leftovers,
     is_junk,
     leftovers,
+    lies_in,
     look_through,
     some,
 )
@@ -160,7 +161,9 @@ class Layout:
         lists = self._lists(*[place for folder in folders for place in (folder, folder.parent)], root)
         used = [*lists, *others, *([self.listed] if self.listed else [])]
         found = leftovers(root, used, aside=folders, known=lambda name: is_junk(name) or name.endswith(self.known))
-        return describe_leftovers(root, found)
+        outside = sorted({str(folder) for folder in folders if not lies_in(folder, root)})
+        notes = [f"images or masks lie outside of data.root {root}: {listed(outside)}"] * bool(outside)
+        return notes + describe_leftovers(root, found)
 
     def _lists(self, *folders: Path) -> list[Path]:
         """Find the lists of classes in folders."""
