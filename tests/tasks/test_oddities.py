@@ -181,3 +181,11 @@ def test_decimal_points_in_voc_files(root, edge, number):
 def test_a_folder_without_xml_files_is_named(root):
     with pytest.raises(DataError, match=r"no XML files in .*/images"):
         voc.find(root, "images")
+
+
+def test_files_of_names_that_were_taken_are_told(tmp_path, capsys):
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    for number in range(2):
+        predict.predict("sgformer_t", [str(tmp_path / "a.png")], draw=str(tmp_path / "drawn"))
+        said = "1 files have a number in their names, such as" in capsys.readouterr().err
+        assert said == (number == 1)

@@ -113,7 +113,7 @@ def evaluate(model: Classifier, data: DataOptions, *, num_worst: int = 0, progre
         calibration_error=calibration.compute().item(),
         confusion=tuple(map(tuple, counts.tolist())),
         classes=tuple(rows),
-        notes=tuple(module.notes),
+        notes=(*module.notes, *(f"left out: {path}: {reason}" for path, reason in left_out)),
         worst=worst.sorted(),
     )
 
