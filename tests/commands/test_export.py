@@ -65,6 +65,15 @@ def test_a_file_of_one_size_computes_what_the_model_computes(weights, exported):
     assert not torch.allclose(*formats.open_exported(exported)(x)[0][:2], atol=1e-3)
 
 
+def test_nothing_is_reshaped_twice_in_a_row(exported):
+    graph = onnx.load(str(exported)).graph
+    reshaped = {name for node in graph.node if node.op_type == "Reshape" for name in node.output}
+    fixed = {tensor.name for tensor in graph.initializer if (onnx.numpy_helper.to_array(tensor) != 0).all()}
+    again = [node for node in graph.node if node.op_type == "Reshape" and node.input[0] in reshaped]
+    assert reshaped
+    assert not [node.name for node in again if node.input[1] in fixed]
+
+
 def test_a_file_that_computes_something_else_is_not_kept(weights, exported, tmp_path, monkeypatch):
     other = Classifier.from_weights(weights)
     part = parts.part_of(other)

@@ -84,7 +84,7 @@ def test_what_a_budget_asks_for_is_counted_as_it_is_searched(budget):
         torch.testing.assert_close(pool_cells(keys, counted), expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("size", [(32, 32), (33, 47), (97, 130)])
+@pytest.mark.parametrize("size", [(32, 32), (33, 47), (97, 130), (112, 112)])  # in the last one windows fill a map
 @pytest.mark.parametrize("budget", [None, 20])
 @torch.no_grad()
 def test_one_size_computes_what_the_model_computes(size, budget, as_exported):
@@ -96,8 +96,8 @@ def test_one_size_computes_what_the_model_computes(size, budget, as_exported):
 def test_equal_significance_is_ranked_in_row_major_order():
     """By whole numbers that no two tokens share, so that no runtime can break ties in its own way."""
     generator = torch.Generator().manual_seed(0)
-    for few in (1, 3, 400):
-        significance = torch.randint(few, (2, 30, 40), generator=generator).float()
+    for few, size in ((1, (30, 40)), (3, (30, 40)), (400, (30, 40)), (1, (70, 80)), (400, (70, 80))):
+        significance = torch.randint(few, (2, *size), generator=generator).float()
         assert torch.equal(rank_tokens(significance, backend="exportable"), rank_tokens(significance))
 
 

@@ -5,8 +5,14 @@ import torch
 
 import sgformer
 from backbone import fill
+from sgformer.fast import recomputed
 
 SIZES = [(64, 96), (97, 130)]
+
+
+@pytest.fixture(autouse=True)
+def _small_maps_too(monkeypatch):
+    monkeypatch.setattr(recomputed, "SMALL", 0)
 
 
 def gradients(model, x, *, autocast=False):

@@ -1,6 +1,7 @@
 """Every fast way of every segment: the numbers of the plain way, and no layer that it leaves out unasked."""
 
 import copy
+import re
 
 import pytest
 import torch
@@ -15,12 +16,12 @@ from sgformer.backbone.mlp import ConvMlp
 from sgformer.backbone.regional import RegionalAttention
 from sgformer.backbone.segment import Segment
 from sgformer.backbone.stem import Downsample, Stem
-from sgformer.fast import conv_strips, explain_ways, exported
+from sgformer.fast import conv_strips, explain_ways, exported, recomputed
 from sgformer.fast.conditions import LAYERS
 from sgformer.ops import dispatch, pieces
 
 # From this size on maps and batches are large: set to 0, so that what is for large ones takes small ones.
-SIZES = [(pieces, "MAX_WHOLE"), (pieces, "MAX_BATCH"), (conv_strips, "MIN_SIZE")]
+SIZES = [(pieces, "MAX_WHOLE"), (pieces, "MAX_BATCH"), (conv_strips, "MIN_SIZE"), (recomputed, "SMALL")]
 TAKE_SIGNIFICANCE = (SelfGuidedAttention, RegionalAttention, SelfGuidedBlock)
 MODES = ["inference", "training", "gradient"]
 
@@ -236,7 +237,17 @@ def test_a_subclass_begins_without_ways(kind):
     assert kind.ways
 
 
-def test_what_has_to_see_each_step_gets_the_plain_way():
+def test_without_kernels_a_small_map_is_kept_and_a_large_one_computed_anew():
+    model, x = fill.model("sgformer_test", depths=(2, 0, 0, 1), num_classes=5).float(), torch.zeros(1, 3, 64, 64)
+    for size, way in {2**40: "plain", 0: "recomputed"}.items():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(recomputed, "SMALL", size)
+            taken = {taken.way for taken in explain_ways(model, x) if re.search(r"blocks\.\d+$", taken.segment)}
+        assert taken == {way}
+
+
+def test_what_has_to_see_each_step_gets_the_plain_way(monkeypatch):
+    monkeypatch.setattr(recomputed, "SMALL", 0)
     model, x = (fill.model("sgformer_test", depths=(2, 0, 0, 1), num_classes=5), torch.randn(2, 3, 64, 64).double())
 
     def ways():

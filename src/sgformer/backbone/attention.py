@@ -233,5 +233,5 @@ def split_heads(q: Tensor, num_heads: int) -> Tensor:
 
 def keys_and_values(kv: Tensor, num_heads: int) -> tuple[Tensor, Tensor]:
     """Keys and values `(B, ..., 2c)` by head: `(B, a, M, d)` each."""
-    k, v = kv.flatten(1, -2).unflatten(-1, (2, num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+    k, v = kv.flatten(1, -2).unflatten(-1, (2 * num_heads, -1)).transpose(1, 2).chunk(2, 1)
     return k, v

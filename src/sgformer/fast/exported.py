@@ -102,8 +102,8 @@ def summary_tokens(attn: SelfGuidedAttention, x: Tensor, ranking: Tensor) -> Ten
     """
     groups = group_tokens(x, ranking, attn.group_sizes, token_budget=attn.token_budget)
     layers: Any = attn.merge
-    merged = [(f.weight @ members).squeeze(2) + f.bias for f, members in zip(layers, groups, strict=True)]
-    return torch.cat(merged, 1)
+    merged = [f.weight @ members + f.bias for f, members in zip(layers, groups, strict=True)]
+    return torch.cat(merged, 1).flatten(1, 2)
 
 
 def mlp(mlp: ConvMlp, x: Tensor) -> Tensor:
@@ -140,5 +140,5 @@ def chain(segment: Stem | Downsample, x: Tensor) -> Tensor:
 
 def _normed(norm: nn.GroupNorm, x: Tensor) -> Tensor:
     """The norm, with scale and shift as a convolution, after which the map lies as the next one takes it."""
-    y = F.instance_norm(x.flatten(1).unsqueeze(1), eps=norm.eps).view_as(x)
+    y = F.instance_norm(x.reshape(x.shape[0], 1, -1), eps=norm.eps).view_as(x)
     return F.conv2d(y, norm.weight[:, None, None, None], norm.bias, groups=x.shape[1])

@@ -9,19 +9,31 @@ from torch import Tensor
 
 from ..backbone.blocks import Block
 from ..backbone.mlp import ConvMlp
-from ..ops import convolved_projection, linear, linear_after
+from ..ops import convolved_projection, linear, linear_after, native
 from .conditions import layers_objection, mode_objection, training_objection
 from .fused import Instead, project
 
-# Up to so many channels the hidden map of an MLP is computed once more for its gradient.
-MAX_CHANNELS_ANEW = 256
+# Up to so many numbers in the hidden map of an MLP, and without kernels, all is kept: there is little to save.
+SMALL = 2**20
+# Up to so many the hidden map is kept, and only what is made of it is computed once more for the gradient.
+MAX_KEPT = 2**21
 
 
 def why_not_mlp(mlp: ConvMlp, x: Tensor) -> str | None:
     """None, or a sentence."""
     if not torch.is_grad_enabled():
         return "no gradient is wanted"
-    return mode_objection() or layers_objection(mlp)
+    return mode_objection() or _small(mlp, x) or layers_objection(mlp)
+
+
+def _small(mlp: ConvMlp, x: Tensor) -> str | None:
+    if torch.compiler.is_compiling() or x.device.type != "cpu" or _hidden_numbers(mlp, x) > SMALL:
+        return None
+    return "the map is small" if native.objection((x,), gradient=True) else None
+
+
+def _hidden_numbers(mlp: ConvMlp, x: Tensor) -> int:
+    return x[..., 0].numel() * mlp.fc1.out_features
 
 
 def mlp(mlp: ConvMlp, x: Tensor) -> Tensor:
@@ -33,7 +45,7 @@ def mlp(mlp: ConvMlp, x: Tensor) -> Tensor:
 
 def why_not_block(block: Block, *inputs: Tensor) -> str | None:
     """None, or a sentence."""
-    return training_objection() or layers_objection(block)
+    return training_objection() or _small(block.mlp, inputs[0]) or layers_objection(block)
 
 
 def block(block: Block, *inputs: Tensor) -> Any:
@@ -53,7 +65,7 @@ def _mlp_of_normed(block: Block, x: Tensor) -> Tensor:
     of_norm = norm.weight, norm.bias
     assert mlp.conv.bias is not None
     rest = mlp.conv.weight, mlp.conv.bias, mlp.fc2.weight, mlp.fc2.bias
-    if x.shape[-1] > MAX_CHANNELS_ANEW:
+    if _hidden_numbers(mlp, x) <= MAX_KEPT:
         hidden = linear_after(prepare, x, of_norm, mlp.fc1.weight, mlp.fc1.bias)
         return convolved_projection(hidden, *rest)
     parameters = (*of_norm, mlp.fc1.weight, mlp.fc1.bias)

@@ -124,6 +124,7 @@ def _simplify(model: Any) -> None:
     passes.InlinePass()(model)
     # Rows of weights too, however many: eight bits are for weights that stand in the file.
     optimizer.fold_constants(model, should_fold=lambda node: True if node.op_type == "Slice" else None)
+    _join_reshapes(model)
     for simplify in (
         passes.RemoveUnusedNodesPass(),
         passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
@@ -136,6 +137,15 @@ def _simplify(model: Any) -> None:
         passes.NameFixPass(),
     ):
         simplify(model)
+
+
+def _join_reshapes(model: Any) -> None:
+    """Reshapes at once what is reshaped twice, where the second shape tells all."""
+    for node in model.graph:
+        if node.op_type != "Reshape" or (shape := node.inputs[1].const_value) is None or 0 in shape.numpy():
+            continue
+        while (before := node.inputs[0].producer()) and before.op_type in ("Reshape", "Squeeze", "Unsqueeze"):
+            node.replace_input_with(0, before.inputs[0])
 
 
 def _name_sizes(model: Any) -> None:

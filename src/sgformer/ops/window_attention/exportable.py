@@ -8,24 +8,57 @@ from torch import Tensor
 
 
 def attend(qkv: Tensor, num_heads: int, size: int) -> tuple[Tensor, Tensor]:
-    """Compute `reference.attend`, always padded and masked, in at most five dimensions.
+    """Compute `reference.attend` in at most five dimensions.
 
-    Windows are cut and joined by index: `torch.export` cannot see that an unknown size divides.
+    Where windows fill the map, they are cut and joined by turning it. Elsewhere they are by index, padded and masked:
+    `torch.export` cannot see that an unknown size divides.
     """
-    q, k, v = qkv.chunk(3, -1)  # (B, H, W, c) each
-    _, H, W, c = q.shape
-    row, rows_exist = _sides(H, size, q)  # (h, size) each
-    column, columns_exist = _sides(W, size, q)
-    place = _grid(row * W, column, torch.add)  # (h * w, size * size): which token of the map stands there
-    exists = _grid(rows_exist, columns_exist, torch.mul)[:, None, None].to(q.dtype)  # (h * w, 1, 1, size * size)
-    q, k, v = (_cut(x, place, num_heads) for x in (q * (c // num_heads) ** -0.5, k, v))
-    scores = q @ k.mT  # (B, h * w, a, size * size, size * size)
-    # Adding, since some runtimes compare no floats: a score loses all weight, or nothing at all.
-    scores = scores + (exists - 1) * (-torch.finfo(scores.dtype).min / 2)
+    B, H, W, channels = qkv.shape
+    whole = isinstance(H, int) and isinstance(W, int) and not (H % size or W % size)
+    windows = _cut(qkv, size) if whole else _cut_by_index(qkv, size)  # (B, h * w, size * size, 3c)
+    heads = windows.unflatten(3, (3 * num_heads, channels // (3 * num_heads))).transpose(2, 3)
+    q, k, v = heads.flatten(0, 1).chunk(3, 1)  # (B * h * w, a, size * size, d) each
+    scores = (q * q.shape[-1] ** -0.5) @ k.mT
+    exists = qkv.new_ones(1, 1, size * size) if whole else _exists(qkv, size)
+    if not whole:
+        # Adding, since some runtimes compare no floats: a score loses all weight, or nothing at all.
+        scores = scores + (exists.unsqueeze(1) - 1) * (-torch.finfo(scores.dtype).min / 2)
     weights = scores.to(torch.promote_types(scores.dtype, torch.float32)).softmax(-1)
-    received = (exists.to(weights.dtype) @ weights).mean(2)  # (B, h * w, 1, size * size)
-    out = (weights.to(v.dtype) @ v).transpose(2, 3).flatten(3)  # (B, h * w, size * size, c)
-    return _join(out, H, W, size), _join(received.transpose(2, 3), H, W, size).squeeze(-1)
+    share = exists.to(weights.dtype).repeat(1, 1, num_heads) / num_heads
+    received = share @ weights.flatten(1, 2)  # (B * h * w, 1, size * size)
+    out = (weights.to(v.dtype) @ v).transpose(1, 2).flatten(2)  # (B * h * w, size * size, c)
+    join = _join if whole else _join_by_index
+    return join(out, B, H, W, size), join(received.reshape(-1, size * size, 1), B, H, W, size).flatten(2)
+
+
+def _cut(x: Tensor, size: int) -> Tensor:
+    """Windows `(B, h * w, size * size, c)` of a map `(B, H, W, c)` that they fill."""
+    B, H, W, c = x.shape
+    rows = x.reshape(B * (H // size), size, W // size, size * c).transpose(1, 2)
+    return rows.reshape(B, -1, size * size, c)
+
+
+def _join(windows: Tensor, batch: Any, height: int, width: int, size: int) -> Tensor:
+    """The map `(batch, height, width, c)` from which `_cut` cut windows."""
+    c = windows.shape[-1]
+    rows = windows.reshape(batch * (height // size), width // size, size, size * c).transpose(1, 2)
+    return rows.reshape(batch, height, width, c)
+
+
+def _cut_by_index(x: Tensor, size: int) -> Tensor:
+    """Windows `(B, h * w, size * size, c)` of a map `(B, H, W, c)`, filled up with tokens of its edges."""
+    B, H, W, c = x.shape
+    (row, _), (column, _) = _sides(H, size, x), _sides(W, size, x)  # (h, size), (w, size)
+    place = _grid(row * W, column, torch.add)  # (h * w, size * size): which token of the map stands there
+    first = torch.arange(B, device=x.device)[:, None, None] * (H * W)
+    return F.embedding(place + first, x.reshape(B * H * W, c))
+
+
+def _exists(x: Tensor, size: int) -> Tensor:
+    """1 where a window of a map `(B, H, W, c)` holds a token, else 0: `(B * h * w, 1, size * size)`."""
+    B, H, W, _ = x.shape
+    (_, rows), (_, columns) = _sides(H, size, x), _sides(W, size, x)
+    return _grid(rows, columns, torch.mul).unsqueeze(1).to(x.dtype).repeat(B, 1, 1)
 
 
 def _sides(length: Any, size: int, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -41,18 +74,11 @@ def _grid(rows: Tensor, columns: Tensor, combine: Any) -> Tensor:
     return combine(rows[:, None, :, None], columns[None, :, None, :]).flatten(2, 3).flatten(0, 1)
 
 
-def _cut(x: Tensor, place: Tensor, num_heads: int) -> Tensor:
-    """Windows `(B, h * w, a, size * size, d)` of a map `(B, H, W, a * d)`."""
-    B, H, W, c = x.shape
-    first = torch.arange(B, device=x.device)[:, None, None] * (H * W)
-    windows = F.embedding(place + first, x.reshape(B * H * W, c))
-    return windows.unflatten(3, (num_heads, c // num_heads)).transpose(2, 3)
-
-
-def _join(windows: Tensor, height: Any, width: Any, size: int) -> Tensor:
-    """The map `(B, height, width, c)` from whose windows `(B, h * w, size * size, c)` came."""
+def _join_by_index(windows: Tensor, batch: Any, height: Any, width: Any, size: int) -> Tensor:
+    """The map `(batch, height, width, c)` from whose windows `(batch * h * w, size * size, c)` came."""
     row = torch.arange(height, device=windows.device).unsqueeze(1)
     column = torch.arange(width, device=windows.device)
     window = row // size * ((width + size - 1) // size) + column // size
     place = window * size**2 + row % size * size + column % size
-    return windows.flatten(1, 2).index_select(1, place.flatten()).unflatten(1, (height, width))
+    tokens = windows.unflatten(0, (batch, -1)).flatten(1, 2)
+    return tokens.index_select(1, place.flatten()).unflatten(1, (height, width))
