@@ -59,6 +59,18 @@ def test_it_lists_what_the_heads_find(kind, size):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9, msg=lambda text, name=name: f"{name}: {text}")
 
 
+def test_few_proposals_of_which_every_class_is_likely_lose_none():
+    """As after a first epoch: each proposal is a box of ten classes, far more than twice the proposals."""
+    model = make("box", classes=list("abcdefghij"), num_proposals=20)
+    with torch.no_grad():
+        model.roi_heads.box_predictor.cls_score.weight *= 0.01
+        model.roi_heads.box_predictor.cls_score.bias *= 0
+    _, given, expected = lists(model.double(), check.make_images(1, 3, 160, 208).double())
+    assert (expected[2] > 0).sum() > 40
+    for ours, theirs in zip(given, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9)
+
+
 def test_one_class_and_places_that_stay_empty():
     model = make(classes=["a"], max_detections=90)
     with torch.no_grad():  # a few regions are objects

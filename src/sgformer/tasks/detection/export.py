@@ -21,8 +21,9 @@ from ..part import InHalf, Part
 from .model import Detector
 
 NOTHING = -1.0  # the score of an empty place
-# Boxes of one class that is likely enough are kept until overlaps are suppressed, this many times the proposals.
-MAX_CANDIDATES = 2
+# Boxes of one class that is likely enough are kept until overlaps are suppressed, this many times the proposals, or so
+# many where proposals are few, of which early in training all classes may be likely.
+MAX_CANDIDATES, FEW_CANDIDATES = 2, 2000
 MIN_OVERLAP = 0.9  # of two boxes that are taken for the same object; see `compare`
 
 
@@ -121,7 +122,8 @@ class RegionBoxes(nn.Module):
         boxes = box_ops.clip_boxes_to_image(boxes[:, 1:].flatten(0, 1), size)
         labels = torch.arange(1, logits.shape[1], device=boxes.device).repeat(len(proposals))
         likely = _unless(likely > heads.score_thresh, likely)
-        likely, place = likely.topk(min(len(likely), MAX_CANDIDATES * self.num_proposals))
+        most = max(MAX_CANDIDATES * self.num_proposals, FEW_CANDIDATES)
+        likely, place = likely.topk(min(len(likely), most))
         boxes, labels = boxes[place], labels[place]
         likely = _suppress(_large_enough(boxes, likely, 1e-2), boxes, heads.nms_thresh, groups=labels)
         likely, place = likely.topk(min(len(likely), heads.detections_per_img))
