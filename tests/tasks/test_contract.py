@@ -311,3 +311,18 @@ def test_each_task_exports_itself(name, run, tmp_path):
     pytest.importorskip("onnxruntime", reason="an exported file is checked in ONNX Runtime")
     out = sgformer.export(run, tmp_path / "model.onnx", size=64)
     assert out.stat().st_size > 1000
+
+
+TAMPERED = [
+    *({"model": {"name": "sgformer_test"}}, {"model": None}, {"classes": ["one"]}, {"task": "cooking"}),
+    *({"preprocessing": {}}, {"preprocessing": {"image_size": [8, 8]}}, {"heads": {"foo": 1}}, {"heads": None}),
+]
+
+
+def test_tampered_metadata_is_refused(run, tmp_path):
+    tensors, metadata = weights.read(run)
+    for change in (change for change in TAMPERED if change.keys() <= metadata.keys()):
+        weights.save(tmp_path / "w.safetensors", tensors, {**metadata, **change})
+        with pytest.raises(ValueError, match=r".") as error:
+            tasks.load(tmp_path / "w.safetensors")
+        assert "\n" not in str(error.value)
