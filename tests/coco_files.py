@@ -74,13 +74,15 @@ def read(root, source="coco", *, masks=None, classes=None, splits=("train", "val
     options = DataOptions(root=str(root), source=source, workers=0, **options)
     masks = source == "coco" if masks is None else masks
     root = Path(root).resolve()
-    other = {"coco": root / "labels", "yolo": root / "annotations"}.get(source, root / "none")
-    hidden = other.rename(root / f".{other.name}") if alone and other.is_dir() else other
+    others = {"coco": ("labels", "data.yaml"), "yolo": ("annotations",)}.get(source, ())
+    hidden = [root / name for name in others if alone and (root / name).exists()]
+    for path in hidden:
+        path.rename(root / f".{path.name}")
     try:
         return DetectionData(options, masks=masks, max_detections=100, classes=classes, splits=splits)
     finally:
-        if hidden != other:
-            hidden.rename(other)
+        for path in hidden:
+            (root / f".{path.name}").rename(path)
 
 
 def make_rectangles(root: Path) -> Path:

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import random
+import shutil
 import typing
 import warnings
 from typing import Any, Literal
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from class_folders import make_class_folders
 from engine.killed_runs import OVERRIDES
 from sgformer import tasks
 from sgformer.commands.train import train
@@ -183,3 +185,16 @@ def test_a_resume_that_fails_leaves_the_recipe_as_it_was(tmp_path, monkeypatch):
     assert contents(folder) == before
     with pytest.raises(ValueError, match=r"trainer\.max_epochs 1: epoch 2 .* has begun"):
         train(resume=train(resume=folder, overrides={"trainer.max_epochs": 2}), overrides={"trainer.max_epochs": 1})
+
+
+def test_data_that_changed_are_told(tmp_path, capsys):
+    root = make_class_folders(tmp_path / "set", num_train=4, num_val=2)
+    own = {key: value for key, value in SETTINGS.items() if "scenes" not in key}
+    folder = train("smoke", {**own, "data.source": "folders", "data.root": str(root)}, out=tmp_path)
+    train(resume=folder)
+    assert "not those of the run" not in capsys.readouterr().out
+    shutil.copy(root / "val" / "red" / "0.png", root / "train" / "red" / "9.png")
+    for said in (True, False):
+        train(resume=folder, overrides={"trainer.max_epochs": 3 - said})
+        told = "the data are not those of the run, which were: 3 classes (blue 4, green 4, red 4), 12 + 6 images"
+        assert (told in capsys.readouterr().out) == said

@@ -304,3 +304,12 @@ def test_a_key_of_a_recipe_that_is_there_twice(tmp_path, text):
     (tmp_path / "own.yaml").write_text(text)
     with pytest.raises(recipe.RecipeError, match=r"own\.yaml .*the key (lr|optim) is there twice"):
         recipe.parse(tmp_path / "own.yaml", Recipe)
+
+
+@pytest.mark.parametrize("name", ["data.yaml", "classes.txt", "notes.json", "labelmap.txt", "obj.names", "more.cache"])
+def test_lists_of_another_format_beside_a_set_are_named(root, name):
+    shutil.rmtree(root / "labels")
+    (root / "data.yaml").unlink()
+    (root / name).write_text("x")
+    suffix = "." + name.partition(".")[2]
+    assert f"{suffix} files in set/ not used: 1" in str(read(root, alone=False))

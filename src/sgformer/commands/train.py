@@ -76,6 +76,8 @@ def train(
     num_parameters = sum(parameter.numel() for parameter in task.model.parameters())
     model = f"{parsed.model.name} · {num_parameters / 1e6:.1f}M parameters, {_start(parsed.model, resume)}"
     say(f"{model} · {data} -> {folder}")
+    if resume and (before := fit.data_of(folder)) not in (None, str(data)):
+        say(f"the data are not those of the run, which were: {before}")
     if resume and (num_epochs := _num_epochs(folder)) >= parsed.trainer.max_epochs:
         say(f"all {num_epochs} epochs are over; to train on: --trainer.max_epochs {num_epochs + 1} or more")
     if parsed.shortcut:
@@ -154,9 +156,9 @@ def _watchers(parsed: Recipe, model: Kept, data: Data, folder: Path, *, resume: 
     if not fit.is_first_process():
         get_console().quiet = True
     elif resume:
-        watchers.append(fit.Describe(folder, recipes.to_yaml(parsed)))
+        watchers.append(fit.Describe(folder, recipes.to_yaml(parsed), str(data)))
     else:
-        fit.write_description(folder, recipes.to_yaml(parsed))
+        fit.write_description(folder, recipes.to_yaml(parsed), str(data))
     return watchers + (_significance(model, data, folder) if parsed.trainer.significance else [])
 
 

@@ -286,8 +286,8 @@ def _logger(folder: Path) -> Any:
     return TensorBoardLogger(folder, name="", version="tensorboard")
 
 
-def describe_environment() -> str:
-    """Describe what a run ran on, as JSON: versions, machine, git commit of the working directory, command."""
+def describe_environment(**more: str) -> str:
+    """Describe what a run ran on, as JSON: versions, machine, git commit, command; and more."""
     versions = {}
     for package in _PACKAGES:
         try:
@@ -306,25 +306,37 @@ def describe_environment() -> str:
         "num_threads": torch.get_num_threads(),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "versions": versions,
+        **more,
     }
     return json.dumps(environment, indent=2) + "\n"
 
 
-def write_description(folder: Path, recipe_yaml: str) -> None:
-    """Leave in the run folder what it takes to repeat the run: ``recipe.yaml`` and ``environment.json``."""
+def write_description(folder: Path, recipe_yaml: str, data: str) -> None:
+    """Leave in the run folder what it takes to repeat the run: ``recipe.yaml`` and ``environment.json``.
+
+    The latter also holds what ``data``, in words, the run learns from; see `data_of`.
+    """
     write_atomically(folder / "recipe.yaml", recipe_yaml.encode())
-    write_atomically(folder / "environment.json", describe_environment().encode())
+    write_atomically(folder / "environment.json", describe_environment(data=data).encode())
+
+
+def data_of(folder: Path) -> str | None:
+    """What data, in words, a run learned from last; None where it does not say."""
+    try:
+        return json.loads((folder / "environment.json").read_text(encoding="utf-8")).get("data")
+    except (OSError, ValueError):
+        return None
 
 
 class Describe(Callback):
     """Writes the description of a resumed run once its checkpoint was taken up; a failure leaves the old one."""
 
-    def __init__(self, folder: Path, recipe_yaml: str) -> None:
-        self.folder, self.recipe_yaml = folder, recipe_yaml
+    def __init__(self, folder: Path, recipe_yaml: str, data: str) -> None:
+        self.folder, self.recipe_yaml, self.data = folder, recipe_yaml, data
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes it."""
-        write_description(self.folder, self.recipe_yaml)
+        write_description(self.folder, self.recipe_yaml, self.data)
 
 
 def _processor() -> str:

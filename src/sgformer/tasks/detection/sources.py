@@ -5,6 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,8 +21,12 @@ DEFAULTS = {
     "yolo": (None, "data.yaml"),
     "voc": ("JPEGImages", "ImageSets/Main/{split}.txt"),
 }
-# What tools put beside images, in lower case.
-_KNOWN = {"data.yaml", "dataset.yaml", "classes.txt", "obj.names", "obj.data", "notes.json", "labelmap.txt", "runs"}
+# What tools put beside images in each format, in small letters; and the folder of runs.
+_KNOWN = {
+    "coco": {"runs"},
+    "yolo": {"runs", "data.yaml", "dataset.yaml", "classes.txt", "obj.names", "obj.data", "notes.json"},
+    "voc": {"runs", "labelmap.txt"},
+}
 
 
 @dataclass(kw_only=True)
@@ -91,11 +96,11 @@ def read(
     for split, each in contents.items():
         if not lies_in(each.folder, root):
             found[split].notes[f"images in {each.folder}, outside of data.root {root}"] = len(found[split].images)
-    _note_files(root, [*contents.values(), *others], found)
+    _note_files(root, source, [*contents.values(), *others], found)
     return found
 
 
-def _note_files(root: Path, contents: list[coco.Content], found: dict[Split, coco.Annotations]) -> None:
+def _note_files(root: Path, source: Format, contents: list[coco.Content], found: dict[Split, coco.Annotations]) -> None:
     """Count the images that are in both splits, and the files in the folders that are in none."""
     images = [[image.path for image in annotations.images] for annotations in found.values()]
     notes = next(iter(found.values())).notes
@@ -111,15 +116,15 @@ def _note_files(root: Path, contents: list[coco.Content], found: dict[Split, coc
         if isinstance(row.get("file_name"), str)
     ]
     places = [place for content in contents for place in content.places]
-    for place, files in leftovers(root, used, places, known=_is_known).items():
+    for place, files in leftovers(root, used, places, known=partial(_is_known, source=source)).items():
         shown = Path(os.path.abspath(root)).name if place == "." else place
         counts = Counter(path.suffix.lower() or "other" for path in files)
         notes.update({f"{suffix} files in {shown}/ not used": number for suffix, number in counts.items()})
 
 
-def _is_known(name: str) -> bool:
+def _is_known(name: str, source: Format) -> bool:
     name = name.lower()
-    return is_junk(name) or name in _KNOWN or name.endswith(".cache")
+    return is_junk(name) or name in _KNOWN[source] or (source == "yolo" and name.endswith(".cache"))
 
 
 def file(source: Format, split: Split) -> str:
