@@ -321,7 +321,7 @@ def write_description(folder: Path, recipe_yaml: str, data: str) -> None:
 
 
 def data_of(folder: Path) -> str | None:
-    """What data, in words, a run learned from last; None where it does not say."""
+    """Give in words the data that a run learned from last; None where it does not say."""
     try:
         return json.loads((folder / "environment.json").read_text(encoding="utf-8")).get("data")
     except (OSError, ValueError):
