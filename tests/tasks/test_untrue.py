@@ -47,6 +47,20 @@ def test_rotated_boxes_of_yolo_are_counted(root, text, number):
     assert (f"{note}: {number}" in str(read(root, "yolo"))) == (number > 0)
 
 
+def test_boxes_among_polygons_are_counted(root):
+    """Some tools write a mask by its two corners, which is a line of four numbers."""
+    note = "boxes among polygons, which may be two corners of a mask"
+    assert note not in str(read(root, "yolo"))
+    (root / "labels" / "train" / "0.txt").write_text(UPRIGHT + "0 .4 .4 .6 .6\n")
+    assert f"train: {note}: 7" in str(read(root, "yolo"))
+
+
+def test_ids_that_count_from_nought_beside_names_that_count_from_one(root):
+    change(root, lambda c: [one.update(category_id=one["category_id"] - 1) for one in c["annotations"]])
+    with pytest.raises(DataError, match=r"unknown category id 0.*ids count from 0, and the names from 1"):
+        read(root)
+
+
 def test_names_of_yolo_with_a_gap(root):
     (root / "data.yaml").write_text("names: {0: red, 1: blue, 3: cup}\n")
     (root / "labels/train/0.txt").write_text("2 .5 .5 .2 .2\n")

@@ -314,7 +314,8 @@ def _no_image(image_id: int | str, known: Iterable[int | str]) -> str:
 
 
 def _no_category(category: int, names: dict[int, str]) -> str:
-    hint = "; do the ids count from 1, and the names from 0?" * (category == max(names) + 1 and min(names) == 0)
+    counts = {(max(names) + 1, 0): (1, 0), (0, 1): (0, 1)}.get((category, min(names)))
+    hint = "; do the ids count from {}, and the names from {}?".format(*counts) if counts else ""
     gaps = len(names) <= max(names) - min(names)
     known = listed(map(str, names)) if gaps else f"{min(names)} to {max(names)}"
     return f"unknown category id {category}; there are names for {known}{hint}"

@@ -128,6 +128,8 @@ def read(root: Path, split: str, *, images: str | None, names: str) -> Content:
         notes["lines that may be a box, its score and a number, read as polygons"] = alike
     elif turned := _turned(lines):
         notes["lines of four corners, as of rotated boxes (OBB), read as polygons whose boxes are upright"] = turned
+    if not about.keypoints and any(len(line) > 5 for line in lines):
+        notes["boxes among polygons, which may be two corners of a mask"] = sum(len(line) == 5 for line in lines)
     for beside in labels.values():
         for file in sorted(beside.rglob("*.txt")):
             if file not in named and not _is_list(file) and not lies_in_junk(file, beside):
