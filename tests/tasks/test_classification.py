@@ -337,8 +337,8 @@ def test_report_counts_what_is_right(folders):
     assert report.num_images == len(files) == 12
     assert report.top1 == pytest.approx(np.mean(right))
     assert report.top5 == 1
-    assert [row[0] for row in report.classes] == ["blue", "green", "red"]
-    assert sum(row[1] * row[2] for row in report.classes) == pytest.approx(sum(right))
+    assert [row.name for row in report.classes] == ["blue", "green", "red"]
+    assert sum(row.num_images * row.top1 for row in report.classes) == pytest.approx(sum(right))
     json.dumps(report.to_dict())
     heads, rows = report.to_table()
     assert all(len(row) == len(heads) for row in rows)

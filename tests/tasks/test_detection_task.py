@@ -156,7 +156,7 @@ def test_numbers_are_those_of_pycocotools(tmp_path, masks):
         assert [ours[name] for name in NUMBERS] == expected
         classes = precision.mean((0, 1))
         assert [getattr(row, column) for row in report.classes] == pytest.approx(classes.tolist(), abs=1e-6)
-        curves = report.precision["Boxes" if kind == "bbox" else "Masks"]
+        curves = report.curves["Boxes" if kind == "bbox" else "Masks"]
         assert list(curves)[::5] == ["IoU 0.50", "IoU 0.75"]
         np.testing.assert_allclose(np.array(list(curves.values())), precision.mean(2), atol=1e-6)
 

@@ -258,7 +258,7 @@ def test_evaluation_does_not_depend_on_batches_nor_processes(root, trained):
     reports = [evaluate(model, options(root, batch_size=size)) for size in (1, 2, 3)]
     assert reports[0] == reports[1] == reports[2]
     assert reports[0].num_images == 3
-    assert min(sum(column) for column in zip(*reports[0].counts, strict=True)) > 0  # all classes are given
+    assert min(sum(column) for column in zip(*reports[0].confusion, strict=True)) > 0  # all classes are given
     module = SegmentationData(options(root), PREPROCESSING, classes=CLASSES, splits=("val",))
     counts = torch.zeros(3, 3, dtype=torch.long)
     for rank in range(2):
@@ -269,7 +269,7 @@ def test_evaluation_does_not_depend_on_batches_nor_processes(root, trained):
         ):
             count(model, Batch([image], [mask]), confusion)
         counts += confusion.compute()
-    assert counts.tolist() == [list(row) for row in reports[0].counts]
+    assert counts.tolist() == [list(row) for row in reports[0].confusion]
 
 
 def test_images_that_are_ignored_altogether(tmp_path):
@@ -283,7 +283,7 @@ def test_images_that_are_ignored_altogether(tmp_path):
     Image.fromarray(np.full_like(np.asarray(Image.open(mask)), IGNORE)).save(mask)
     report = evaluate(model, options(root))
     assert report.num_images == 3
-    assert (torch.tensor(report.counts) == torch.tensor(whole.counts) - counts.compute()).all()
+    assert (torch.tensor(report.confusion) == torch.tensor(whole.confusion) - counts.compute()).all()
 
 
 def test_the_worst_images_and_why(root, trained):
@@ -321,8 +321,8 @@ def test_how_images_go_through_can_be_changed(root, trained):
     assert model.inference == inference
     whole = evaluate(model, options(root))
     assert model.inference == InferenceOptions()
-    assert sum(map(sum, report.counts)) == sum(map(sum, whole.counts))
-    assert report.counts != whole.counts
+    assert sum(map(sum, report.confusion)) == sum(map(sum, whole.confusion))
+    assert report.confusion != whole.confusion
 
 
 def test_the_recipe_keeps_what_training_needs(root):

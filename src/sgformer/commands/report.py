@@ -85,11 +85,11 @@ def _judged(model: Kept, judged: BaseReport) -> list[Any]:
 
     lines = pages.lines(judged.to_lines())
     sections = [pages.Section("How the best weights do", pages.table(*judged.to_table()) + lines)]
-    if (confusion := judged.confusion_matrix()) is not None:
+    if confusion := judged.confusion:
         # All of them: some may have no validation images.
         names = list(map(model.name_of, range(len(confusion))))
         sections.append(pages.Section("What is taken for what", pages.matrix(confusion, names)))
-    if curves := judged.precision_recall():
+    if curves := judged.curves:
         sections.append(pages.Section("Precision and recall", pages.precision_recall(curves)))
     if judged.worst:
         # Where colours mean classes, which is which.

@@ -2,12 +2,15 @@
 
 import heapq
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, is_dataclass
+from typing import Any, ClassVar, NamedTuple
 
 from PIL import Image
 from torch import Tensor
+
+from .errors import DataError
+from .loading import Batch, Unreadable
 
 
 class Mistake(NamedTuple):
@@ -43,14 +46,20 @@ class Worst:
 class BaseReport(ABC):
     """Report on how good a model is."""
 
+    PICTURES: ClassVar = ("curves", "worst", "results")
+
     num_images: int
+    num_unreadable: int = 0  # which count nowhere
     notes: tuple[str, ...] = ()  # what was left out of the data, or is unusual, a line each
+    confusion: tuple[tuple[int, ...], ...] | None = None  # counts by true class (rows) and given class (columns)
+    # By name of a figure, by name of a curve, the precision at 101 recalls from 0 to 1.
+    curves: dict[str, dict[str, tuple[float, ...]]] | None = None
     worst: tuple[Mistake, ...] = ()  # if they were asked for
     results: tuple[dict[str, Any], ...] | None = None  # as pycocotools takes them, where the data have ids for that
 
-    @abstractmethod
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """For JSON: all but the pictures, shares to six places."""
+        return _plain({name: value for name, value in vars(self).items() if name not in self.PICTURES})
 
     @abstractmethod
     def to_table(self) -> tuple[Sequence[str], list[Sequence[str]]]:
@@ -58,15 +67,20 @@ class BaseReport(ABC):
 
     def to_lines(self) -> list[str]:
         """Lines below the table."""
-        return list(self.notes)
+        return [*([f"unreadable images: {self.num_unreadable}"] if self.num_unreadable else []), *self.notes]
 
-    def confusion_matrix(self) -> Sequence[Sequence[int]] | None:
-        """Counts by true class (rows) and given class (columns), for tasks that have such."""
-        return None
 
-    def precision_recall(self) -> Any:
-        """By name of a figure, by name of a curve, the precision at 101 recalls from 0 to 1; None without such."""
-        return None
+def readable(batches: Iterable[Batch], left_out: list[Unreadable]) -> Iterator[Batch]:
+    """Yield what can be read, and list the rest; DataError where that is all."""
+    nothing = True
+    for batch in batches:
+        left_out += batch.unreadable
+        if len(batch.images):
+            nothing = False
+            yield batch
+    if nothing and left_out:
+        path, reason = left_out[0]
+        raise DataError(f"none of {len(left_out)} images can be read, such as {path}: {reason}")
 
 
 def taken_for(counts: Tensor, names: Sequence[str]) -> list[str | None]:
@@ -75,11 +89,17 @@ def taken_for(counts: Tensor, names: Sequence[str]) -> list[str | None]:
     return [names[int(row.argmax())] if row.any() else None for row in wrong]
 
 
-def rounded(value: float | None) -> float | None:
-    """A share for JSON."""
-    return None if value is None else round(value, 6)
-
-
 def percent(value: float | None) -> str:
     """A share for people."""
     return "" if value is None else f"{value:.1%}"
+
+
+def _plain(value: Any) -> Any:
+    """A value for JSON; what is said of a class begins with its name."""
+    if is_dataclass(value):
+        return {"class" if name == "name" else name: _plain(each) for name, each in vars(value).items()}
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, tuple):
+        return list(map(_plain, value))
+    return round(value, 6) if isinstance(value, float) else value

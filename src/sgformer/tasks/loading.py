@@ -21,6 +21,9 @@ class Unreadable(NamedTuple):
     path: str
     reason: str
 
+    def __str__(self) -> str:
+        return f"left out: {self.path}: {self.reason}"
+
 
 class Batch(NamedTuple):
     """Images with what is in them, and those left out, which `engine.callbacks.CountUnreadable` names and counts."""

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError, MulticlassConfusionMatrix
 
-from ..errors import DataError
-from ..judging import BaseReport, Mistake, Worst, taken_for
+from ..judging import BaseReport, Mistake, Worst, readable, taken_for
 from ..loading import Unreadable
 from .data import ClassificationData
 from .model import Classifier
@@ -17,53 +16,39 @@ from .options import DataOptions
 
 
 @dataclass(frozen=True)
+class ClassRow:
+    """Quality of a classifier at one class."""
+
+    name: str
+    num_images: int
+    top1: float  # share of them named right
+    most_often_taken_for: str | None  # what the others are
+
+
+@dataclass(frozen=True)
 class Report(BaseReport):
-    """Report on a classifier's quality."""
+    """Report on a classifier's quality; its confusion matrix counts images."""
 
     top1: float  # share of images whose class is named first
     top5: float  # share of images whose class is among the first five
-    num_unreadable: int  # which count nowhere
     calibration_error: float  # mean distance between how sure it is and how often it is right, in 15 bins
-    confusion: tuple[tuple[int, ...], ...]  # images by true class (row) and named class (column)
-    # Per class its name, number of images, share named right, and what it is else taken for.
-    classes: tuple[tuple[str, int, float, str | None], ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        rows = [
-            {"class": name, "num_images": count, "top1": round(share, 6), "most_often_taken_for": other}
-            for name, count, share, other in self.classes
-        ]
-        numbers = {
-            "top1": round(self.top1, 6),
-            "top5": round(self.top5, 6),
-            "num_images": self.num_images,
-            "num_unreadable": self.num_unreadable,
-            "calibration_error": round(self.calibration_error, 6),
-        }
-        return {**numbers, "classes": rows, "confusion": self.confusion}
-
-    def confusion_matrix(self) -> tuple[tuple[int, ...], ...]:
-        """Images by true class (rows) and named class (columns)."""
-        return self.confusion
+    classes: tuple[ClassRow, ...]  # those that have images
 
     def to_table(self) -> tuple[Sequence[str], list[Sequence[str]]]:
         """For people: column heads and rows, one for each class."""
         rows: list[Sequence[str]] = [
-            (name, str(count), f"{share:.1%}", other or "") for name, count, share, other in self.classes
+            (row.name, str(row.num_images), f"{row.top1:.1%}", row.most_often_taken_for or "") for row in self.classes
         ]
         return ("class", "images", "top-1", "else most often"), rows
 
     def to_lines(self) -> list[str]:
         """For people, below the table: all images together."""
-        top5 = f", top-5 {self.top5:.1%}" if len(self.confusion) > 5 else ""  # else it is 100 % anyway
-        lines = [
+        top5 = f", top-5 {self.top5:.1%}" if self.confusion and len(self.confusion) > 5 else ""  # else it is 100 %
+        return [
             f"all {self.num_images} images: top-1 {self.top1:.1%}{top5}",
             f"calibration error: {self.calibration_error:.1%}",
+            *super().to_lines(),
         ]
-        if self.num_unreadable:
-            lines.append(f"unreadable images: {self.num_unreadable}")
-        return [*lines, *self.notes]
 
 
 def evaluate(model: Classifier, data: DataOptions, *, num_worst: int = 0, progress: Any = iter) -> Report:
@@ -89,21 +74,16 @@ def evaluate(model: Classifier, data: DataOptions, *, num_worst: int = 0, progre
     calibration = MulticlassCalibrationError(num_classes, n_bins=15).to(device)
     left_out: list[Unreadable] = []
     with model.evaluating():
-        for images, targets, unreadable in progress(module.val_dataloader()):
-            left_out += unreadable
-            if not len(images):
-                continue
+        for images, targets, _ in readable(progress(module.val_dataloader()), left_out):
             scores, targets = _scores(model, images.to(device)), targets.to(device)
             for metric in (top5, calibration, confusion):
                 metric.update(scores, targets)
             _consider(worst, model, images, scores, targets)
-    if not confusion.update_called:
-        raise DataError(f"none of {len(left_out)} images can be read, such as {left_out[0].path}: {left_out[0].reason}")
     counts = confusion.compute().cpu()  # (true class, named class)
     right = counts.diagonal()
     names = list(map(model.name_of, range(num_classes)))
     others, nums = taken_for(counts, names), counts.sum(1).tolist()
-    rows = [(names[i], nums[i], int(right[i]) / nums[i], others[i]) for i in range(num_classes) if nums[i]]
+    rows = [ClassRow(names[i], nums[i], int(right[i]) / nums[i], others[i]) for i in range(num_classes) if nums[i]]
     total = int(counts.sum())
     return Report(
         top1=int(right.sum()) / total,
@@ -113,7 +93,7 @@ def evaluate(model: Classifier, data: DataOptions, *, num_worst: int = 0, progre
         calibration_error=calibration.compute().item(),
         confusion=tuple(map(tuple, counts.tolist())),
         classes=tuple(rows),
-        notes=(*module.notes, *(f"left out: {path}: {reason}" for path, reason in left_out)),
+        notes=(*module.notes, *map(str, left_out)),
         worst=worst.sorted(),
     )
 

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ...engine import devices
 from ..errors import DataError
-from ..judging import BaseReport, Worst, percent, rounded
+from ..judging import BaseReport, Worst, percent, readable
+from ..loading import Unreadable
 from .data import DetectionData
 from .masks import Rle, encode, encode_found
 from .mistakes import consider
@@ -57,38 +58,12 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class Report(BaseReport):
-    """Report on a detector's quality."""
+    """Report on a detector's quality; its curves are of "Boxes" and "Masks", by overlap, the mean of the classes."""
 
     box: dict[str, float | None]  # COCO's twelve numbers by the names in `NUMBERS`; None where nothing counts for one
     mask: dict[str, float | None] | None  # likewise; None for a detector without masks
     num_objects: int  # crowds aside
     classes: tuple[ClassRow, ...]
-    # Of "Boxes" and "Masks", by the overlap that is asked for, at 101 recalls from 0 to 1; the mean of the classes.
-    precision: dict[str, dict[str, tuple[float, ...]]]
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        rows = [
-            {
-                "class": row.name,
-                "num_objects": row.num_objects,
-                "box_ap": rounded(row.box_ap),
-                "mask_ap": rounded(row.mask_ap),
-            }
-            for row in self.classes
-        ]
-        return {
-            "num_images": self.num_images,
-            "num_objects": self.num_objects,
-            "box": {name: rounded(value) for name, value in self.box.items()},
-            "mask": self.mask and {name: rounded(value) for name, value in self.mask.items()},
-            "classes": rows,
-            "notes": list(self.notes),
-        }
-
-    def precision_recall(self) -> Any:
-        """Its curves."""
-        return self.precision
 
     def to_table(self) -> tuple[Sequence[str], list[Sequence[str]]]:
         """For people: column heads and rows, the last ones for all classes together."""
@@ -245,7 +220,8 @@ def make_report(metric: CocoMetric, classes: Sequence[str]) -> Report:
         all_of("mask") if metric.masks else None,
         sum(counts.values()),
         tuple(rows),
-        {
+        num_images=metric.num_images,
+        curves={
             title: {
                 f"IoU {overlap:.2f}": tuple(values)
                 for overlap, values in zip(OVERLAPS, curves[kind].tolist(), strict=True)
@@ -253,7 +229,6 @@ def make_report(metric: CocoMetric, classes: Sequence[str]) -> Report:
             for kind, title in TITLES.items()
             if kind in curves
         },
-        num_images=metric.num_images,
     )
 
 
@@ -283,13 +258,13 @@ def evaluate(model: Detector, data: DataOptions, *, num_worst: int = 0, progress
     if data.source != "digit_scenes" and (why := module.found["val"].why_nothing()):
         raise DataError(f"{module.found['val'].path}: nothing can be evaluated: {why}")
     metric, worst = CocoMetric(masks=model.heads.masks, max_detections=limit), Worst(num_worst)
-    notes, image_ids = [*module.notes], []
+    left_out: list[Unreadable] = []
+    image_ids: list[Any] = []
     before = model.preprocessing
     model.preprocessing = replace(before, image_size=data.sides)
     try:
         with model.evaluating():
-            for batch in progress(module.val_dataloader()):
-                notes += [f"left out: {path}: {reason}" for path, reason in batch.unreadable]
+            for batch in readable(progress(module.val_dataloader()), left_out):
                 image_ids += [target["image_id"] for target in batch.targets]
                 found = model([image.to(model.mean.device) for image in batch.images])
                 metric.update(with_masks(found, batch.images), batch.targets)
@@ -298,5 +273,10 @@ def evaluate(model: Detector, data: DataOptions, *, num_worst: int = 0, progress
     finally:
         model.preprocessing = before
     results = metric.results(image_ids, module.category_ids) if data.source == "coco" else None
-    report = make_report(metric, model.classes)
-    return replace(report, notes=tuple(notes), results=results, worst=worst.sorted())
+    return replace(
+        make_report(metric, model.classes),
+        num_unreadable=len(left_out),
+        notes=(*module.notes, *map(str, left_out)),
+        results=results,
+        worst=worst.sorted(),
+    )

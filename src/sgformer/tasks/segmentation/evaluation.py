@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from ..errors import DataError
-from ..judging import BaseReport, Mistake, Worst, percent, rounded, taken_for
-from ..loading import Batch
+from ..judging import BaseReport, Mistake, Worst, percent, readable, taken_for
+from ..loading import Batch, Unreadable
 from ..windows import scaled_size
 from .data import SegmentationData
 from .masks import IGNORE
@@ -25,28 +24,27 @@ DRAWN, SEEN = 480, 1024
 
 
 @dataclass(frozen=True)
-class ClassReport:
+class ClassRow:
     """Quality of a segmenter at one class."""
 
     name: str
     share: float  # of all judged pixels
     iou: float | None  # pixels rightly given this class, of those that have it or were given it
     accuracy: float | None  # share of its pixels that were given it
-    taken_for: str | None  # the class that most of its other pixels were given
+    most_often_taken_for: str | None  # the class that most of its other pixels were given
 
 
 @dataclass(frozen=True)
 class Report(BaseReport):
-    """Report on a segmenter's quality."""
+    """Report on a segmenter's quality; its confusion matrix counts pixels."""
 
     miou: float  # mean over the classes that are there or were given; one that is not there but was given counts 0
     mean_accuracy: float  # over the classes that are there
     pixel_accuracy: float  # share of all judged pixels that were given their class
-    classes: tuple[ClassReport, ...]
-    counts: tuple[tuple[int, ...], ...]  # pixels by true class (rows) and given class (columns)
+    classes: tuple[ClassRow, ...]
 
     @classmethod
-    def of(cls, counts: Tensor, names: Sequence[str], *, num_images: int = 0, notes: Sequence[str] = ()) -> "Report":
+    def of(cls, counts: Tensor, names: Sequence[str], *, num_images: int = 0) -> "Report":
         """Build the report from a confusion matrix (classes, classes) of pixels, true classes in rows."""
         counts = counts.cpu()
         total = max(int(counts.sum()), 1)
@@ -55,12 +53,12 @@ class Report(BaseReport):
             there, given, right = int(counts[i].sum()), int(counts[:, i].sum()), int(counts[i, i])
             union = there + given - right
             rows.append(
-                ClassReport(
+                ClassRow(
                     name=name,
                     share=there / total,
                     iou=right / union if union else None,
                     accuracy=right / there if there else None,
-                    taken_for=others[i],
+                    most_often_taken_for=others[i],
                 )
             )
         return cls(
@@ -69,38 +67,13 @@ class Report(BaseReport):
             pixel_accuracy=int(counts.diagonal().sum()) / total,
             num_images=num_images,
             classes=tuple(rows),
-            counts=tuple(tuple(row) for row in counts.tolist()),
-            notes=tuple(notes),
+            confusion=tuple(map(tuple, counts.tolist())),
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        rows = [
-            {
-                "class": row.name,
-                "share": round(row.share, 6),
-                "iou": rounded(row.iou),
-                "accuracy": rounded(row.accuracy),
-                "most_often_taken_for": row.taken_for,
-            }
-            for row in self.classes
-        ]
-        numbers = {
-            "miou": round(self.miou, 6),
-            "mean_accuracy": round(self.mean_accuracy, 6),
-            "pixel_accuracy": round(self.pixel_accuracy, 6),
-            "num_images": self.num_images,
-        }
-        return {**numbers, "classes": rows, "confusion": self.confusion_matrix(), "notes": list(self.notes)}
-
-    def confusion_matrix(self) -> list[list[int]]:
-        """Pixels by true class (rows) and given class (columns)."""
-        return [list(row) for row in self.counts]
 
     def to_table(self) -> tuple[Sequence[str], list[Sequence[str]]]:
         """For people: column heads and rows, the last one for all classes together."""
         rows: list[Sequence[str]] = [
-            (row.name, f"{row.share:.1%}", percent(row.iou), percent(row.accuracy), row.taken_for or "")
+            (row.name, f"{row.share:.1%}", percent(row.iou), percent(row.accuracy), row.most_often_taken_for or "")
             for row in self.classes
         ]
         last = f"{self.pixel_accuracy:.1%} of pixels right, {self.num_images} images"
@@ -136,16 +109,18 @@ def evaluate(model: Segmenter, data: DataOptions, *, num_worst: int = 0, progres
     module = SegmentationData(data, model.preprocessing, classes=model.classes, splits=("val",))
     model.inference = data.inference
     confusion = confusion_matrix(len(model.classes)).to(model.mean.device)
-    num_images, notes, worst = 0, [*module.notes], Worst(num_worst)
+    num_images, worst = 0, Worst(num_worst)
+    left_out: list[Unreadable] = []
     with model.evaluating():
-        for batch in progress(module.val_dataloader()):
-            notes += [f"left out: {path}: {reason}" for path, reason in batch.unreadable]
+        for batch in readable(progress(module.val_dataloader()), left_out):
             count(model, batch, confusion, worst)
             num_images += len(batch.images)
-    if not num_images:
-        raise DataError(f"none of {len(notes)} images can be read: {notes[-1]}")
-    report = Report.of(confusion.compute(), model.classes, num_images=num_images, notes=notes)
-    return replace(report, worst=worst.sorted())
+    return replace(
+        Report.of(confusion.compute(), model.classes, num_images=num_images),
+        num_unreadable=len(left_out),
+        notes=(*module.notes, *map(str, left_out)),
+        worst=worst.sorted(),
+    )
 
 
 def _consider(worst: Worst, model: Segmenter, image: Any, mask: NDArray[np.uint8], given: NDArray[np.uint8]) -> None:
