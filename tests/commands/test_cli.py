@@ -33,12 +33,7 @@ TINY = ["--data.image_size=32", "--data.batch_size=8", "--optim.lr=3e-3", "--mod
 def trained(root, tmp_path_factory):
     """A run on colours, which anything can learn."""
     out = tmp_path_factory.mktemp("runs")
-    options = [
-        "--model.weights=null",
-        "--trainer.max_epochs=6",
-        "--data.workers=0",
-        "--data.augment.rand_augment=null",
-    ]
+    options = ["--model.weights=null", "--trainer.max_epochs=6", "--data.workers=0", "--data.augment.rand_augment=null"]
     options += ["--optim.layer_decay=null", "--trainer.ema_decay=0.8", "--data.augment.color_jitter=0"]
     assert run(["train", "finetune", f"--data.root={root}", f"--out={out}", *TINY, *options]) == 0
     return out / "finetune"
@@ -97,14 +92,7 @@ def test_evaluate_repeats_the_number_of_training(trained, tmp_path, capsys):
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["top1"] == pytest.approx(weights.read_metadata(trained)["metrics"]["val_top1"], abs=1e-6)
     table = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in table if line] == [
-        "class",
-        "blue",
-        "green",
-        "red",
-        "all",
-        "calibration",
-    ]
+    assert [line.split()[0] for line in table if line] == ["class", "blue", "green", "red", "all", "calibration"]
 
 
 def test_predict_names_images_and_reports_those_it_cannot_read(trained, root, tmp_path, capsys):
@@ -180,12 +168,7 @@ def test_processes_share_the_images_and_the_first_writes_them_in_order(trained, 
     images = "-" if source == "standard input" else str(root / "val")
     arguments = ["predict", str(trained), images, "--json", str(two), "--draw", str(drawn), "--device=cpu"]
     subprocess.run(
-        [*launcher, *arguments],
-        check=True,
-        capture_output=True,
-        timeout=120,
-        input="\n".join(names),
-        text=True,
+        [*launcher, *arguments], check=True, capture_output=True, timeout=120, input="\n".join(names), text=True
     )
     together = json.loads(two.read_text())
     assert [result["image"] for result in together] == names
@@ -200,10 +183,7 @@ def test_patterns_do_not_follow_links_that_lead_in_circles(root, tmp_path):
         (tmp_path / "photos" / name).write_bytes((root / "val" / "red" / "0.png").read_bytes())
     for name in ("a/circle", "a/other"):
         (tmp_path / "photos" / name).symlink_to(tmp_path / "photos", target_is_directory=True)
-    assert find([f"{tmp_path}/**/*.png"]) == [
-        tmp_path / "photos" / "2.png",
-        tmp_path / "photos" / "a" / "1.png",
-    ]
+    assert find([f"{tmp_path}/**/*.png"]) == [tmp_path / "photos" / "2.png", tmp_path / "photos" / "a" / "1.png"]
     assert find([f"{tmp_path}/photos/*.png"]) == [tmp_path / "photos" / "2.png"]
     with pytest.raises(ValueError, match="no images in"):
         find([f"{tmp_path}/*.png"])
@@ -267,15 +247,7 @@ def test_weights_in_half_the_space_say_the_same(trained, root, tmp_path):
 
 
 def test_resume_goes_on_where_the_run_stopped(root, tmp_path, capsys):
-    arguments = [
-        "train",
-        "smoke",
-        "--out",
-        str(tmp_path),
-        "--data.source=folders",
-        f"--data.root={root}",
-        *TINY,
-    ]
+    arguments = ["train", "smoke", "--out", str(tmp_path), "--data.source=folders", f"--data.root={root}", *TINY]
     assert run(arguments) == 0
     assert run(["train", "--resume", str(tmp_path / "smoke"), "--trainer.max_epochs", "3"]) == 0
     rows = list(csv.DictReader((tmp_path / "smoke" / "metrics.csv").open()))

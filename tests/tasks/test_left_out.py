@@ -25,14 +25,7 @@ def make_image(path):
 
 def fill(folder, elsewhere):
     """Two images, one behind a link, and all kinds of other things."""
-    for name in (
-        "a.png",
-        "@eaDir/a.png/thumb.png",
-        "__MACOSX/a.png",
-        ".hidden/b.png",
-        "._a.png",
-        "Thumbs.db",
-    ):
+    for name in ("a.png", "@eaDir/a.png/thumb.png", "__MACOSX/a.png", ".hidden/b.png", "._a.png", "Thumbs.db"):
         make_image(folder / name)
     for name in ("c.HEIC", "d.heic", "notes.txt", "noname", "thumbnails/a.png", "x/thumbs/b.png"):
         make_image(folder / name)
@@ -80,13 +73,7 @@ def test_class_folders(tmp_path):
         make_image(root / name)
     text = str(classes(root))
     assert text.startswith("3 classes (blue 2, green 2, red 4), 8 + 3 images")
-    for words in (
-        "2 .heic",
-        "1 .heif",
-        "1 .txt",
-        "in no class folder of train: 1 .png",
-        f"not used in {root}: test",
-    ):
+    for words in ("2 .heic", "1 .heif", "1 .txt", "in no class folder of train: 1 .png", f"not used in {root}: test"):
         assert words in text
     for path in (root / "val" / "red").iterdir():
         path.rename(path.with_suffix(".heic"))
@@ -99,12 +86,7 @@ def test_class_folders(tmp_path):
 
 def test_mask_folders(tmp_path):
     root = make_mask_folders(tmp_path / "set")
-    for name in (
-        "images/train/x.heic",
-        "annotations/train/x.json",
-        "images/train/@eaDir/0.png",
-        "images/val/.x.png",
-    ):
+    for name in ("images/train/x.heic", "annotations/train/x.json", "images/train/@eaDir/0.png", "images/val/.x.png"):
         make_image(root / name)
     options = MaskOptions(root=str(root), image_size=32)
     text = str(SegmentationData(options, PREPROCESSING))

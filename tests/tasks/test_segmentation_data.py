@@ -61,8 +61,7 @@ def test_mask_and_image_are_varied_alike(size):
     for seed in range(20):
         torch.manual_seed(seed)
         image, varied = augment(
-            tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1)),
-            tv_tensors.Mask(torch.from_numpy(mask)),
+            tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1)), tv_tensors.Mask(torch.from_numpy(mask))
         )
         assert image.shape == (3, *size)
         assert varied.shape == size
@@ -210,11 +209,7 @@ def test_ids_by_a_mapping(tmp_path):
     module = data(root, mapping=str(path))
     assert module.classes == ("air", "ground")
     assert set(np.unique(module.images("train")[0][1])) == {0, 1, IGNORE}
-    for text, message in [
-        ("classes: {a: 1, b: [[1, 2, 3]]}", "mixes"),
-        ("{", "no YAML"),
-        ("classes: 3", "no mapping"),
-    ]:
+    for text, message in [("classes: {a: 1, b: [[1, 2, 3]]}", "mixes"), ("{", "no YAML"), ("classes: 3", "no mapping")]:
         path.write_text(text)
         with pytest.raises(DataError, match=message):
             read_mapping(path)

@@ -53,14 +53,7 @@ class HybridScaleAttention(Segment):
     """
 
     def __init__(
-        self,
-        channels: int,
-        num_heads: int,
-        *,
-        stride: int,
-        token_budget: int | None = None,
-        device=None,
-        dtype=None,
+        self, channels: int, num_heads: int, *, stride: int, token_budget: int | None = None, device=None, dtype=None
     ) -> None:
         super().__init__()
         dd: dict[str, Any] = {"device": device, "dtype": dtype}

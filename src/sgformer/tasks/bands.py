@@ -248,8 +248,7 @@ def _in_array(array: NDArray[Any], num_bands: int, name: str) -> _File:
     place = 0 if array.ndim == 3 and array.shape[2] != num_bands == array.shape[0] else -1
     if array.ndim != 3 or array.shape[place] != num_bands or 0 in array.shape:
         raise BandsError(
-            name,
-            f"has the shape {array.shape}, and {num_bands} bands are expected (model.in_chans), as the last",
+            name, f"has the shape {array.shape}, and {num_bands} bands are expected (model.in_chans), as the last"
         )
     moved = np.moveaxis(array, place, 0)
     size = int(moved.shape[1]), int(moved.shape[2])
@@ -268,8 +267,7 @@ def _in_tiff(tiff: Any, num_bands: int, name: str) -> _File:
         place = 2 if shape[2] == num_bands != shape[0] else 0
     if shape[place] != num_bands:
         raise BandsError(
-            name,
-            f"has {shape[place]} bands, and {num_bands} are expected (model.in_chans); save it with these",
+            name, f"has {shape[place]} bands, and {num_bands} are expected (model.in_chans); save it with these"
         )
     if (turned := page.tags.get(_ORIENTATION)) is not None and turned.value > 1:
         raise BandsError(name, "is turned by its tag Orientation; save it upright")

@@ -152,10 +152,7 @@ class Preprocessing(ReadsRGB):
             return {"mean": self.mean, "std": self.std}
         if self.full == 255:
             return {"mean": self.mean, "normalize": False}
-        return {
-            "mean": (0.0,) * len(self.mean),
-            "std": (1.0,) * len(self.mean),
-        }  # for tensors timm has no other way
+        return {"mean": (0.0,) * len(self.mean), "std": (1.0,) * len(self.mean)}  # for tensors timm has no other way
 
     def transform(self, views: int = 1, *, normalize: bool = True) -> Callable[[Any], Tensor]:
         """Build the deterministic transform: resize, crop, normalize. From what was read to (channels, height, width).
@@ -223,8 +220,7 @@ def _decode(image: Image.Image, name: str, *, shorter_side: int | None, max_pixe
     check_size(image.size, name, max_pixels=max_pixels)
     if bands := _more_bands(image):
         raise ImageError(
-            name,
-            f"has {bands} bands, and RGB is read here; save three of them, or train with --model.in_chans {bands}",
+            name, f"has {bands} bands, and RGB is read here; save three of them, or train with --model.in_chans {bands}"
         )
     try:
         if shorter_side is not None:

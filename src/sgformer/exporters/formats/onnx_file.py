@@ -188,11 +188,7 @@ def _check_sizes(model: Any, smallest: Sequence[int], largest: Sequence[int]) ->
         ("Gather", ["sizes_noughts", "sizes_place"], "nought"),
         ("Add", ["images", "sizes_nought"], "images"),
     ]
-    more = {
-        "fit": {"to": TensorProto.INT64},
-        "both": {"keepdims": 0},
-        "all": {"to": TensorProto.BOOL},
-    }
+    more = {"fit": {"to": TensorProto.INT64}, "both": {"keepdims": 0}, "all": {"to": TensorProto.BOOL}}
     for node in model.graph.node:
         node.input[:] = ["sizes_images" if name == "images" else name for name in node.input]
     nodes = [

@@ -76,13 +76,7 @@ def classes(files: Sequence[Path]) -> tuple[str, ...]:
 
 
 def read(
-    root: Path,
-    files: Sequence[Path],
-    path: Path,
-    *,
-    images: str,
-    names: Sequence[str],
-    first_pixel: int = 1,
+    root: Path, files: Sequence[Path], path: Path, *, images: str, names: Sequence[str], first_pixel: int = 1
 ) -> Content:
     """Read XML files that ``path`` lists, as COCO's rows.
 
@@ -146,12 +140,7 @@ def read(
             if max(left, top, right, bottom) <= 1 and (right % 1 or bottom % 1):
                 faults.append(f"{where}: its edges are less than a pixel; write pixels, not shares of the image")
                 continue
-            box = [
-                left - first_pixel,
-                top - first_pixel,
-                right - left + first_pixel,
-                bottom - top + first_pixel,
-            ]
+            box = [left - first_pixel, top - first_pixel, right - left + first_pixel, bottom - top + first_pixel]
             if first_pixel and any("." in _text(thing, f"bndbox/{edge}") for edge in _EDGES):
                 notes["boxes with decimal points, as of edges from 0 on; if so, set --data.first_pixel 0"] += 1
             if first_pixel and min(left, top) < 1:

@@ -94,10 +94,7 @@ class Layout:
             DataError: A folder is missing, or has nothing in it.
         """
         name = self.splits[split]
-        image_folder, mask_folder = (
-            root / self.images.format(split=name),
-            root / self.masks.format(split=name),
-        )
+        image_folder, mask_folder = (root / self.images.format(split=name), root / self.masks.format(split=name))
         together = image_folder == mask_folder
         if together and self.mask_ending == self.image_ending:
             raise DataError(
@@ -209,11 +206,7 @@ def folders(root: Path, *, images: str, masks: str, classes: str, mapping: str |
     """
     coding = read_mapping(mapping) if mapping else read_classes(root / classes)
     return Layout(
-        images=images,
-        masks=masks,
-        coding=coding,
-        mask_ending=mask_ending,
-        listed=None if mapping else root / classes,
+        images=images, masks=masks, coding=coding, mask_ending=mask_ending, listed=None if mapping else root / classes
     )
 
 
