@@ -190,6 +190,13 @@ def test_what_is_no_image_is_counted(photos, tmp_path):
     assert "1 .heic" in str(PretrainData(options, Preprocessing(image_size=(32, 32))))
 
 
+def test_masks_among_the_images_are_counted(photos, tmp_path):
+    shutil.copytree(photos, tmp_path / "set" / "images")
+    shutil.copytree(photos / "deep", tmp_path / "set" / "Annotations")
+    data = PretrainData(DataOptions(root=str(tmp_path / "set"), num_val=2), Preprocessing(image_size=(32, 32)))
+    assert f"18 images lie in folders of masks or labels, {tmp_path}/set/Annotations/er" in data.notes
+
+
 def test_tensors_of_other_names_are_taken_in_order(tmp_path):
     torch.manual_seed(1)
     model = timm.create_model("test_resnet")

@@ -15,7 +15,7 @@ from sgformer.engine import recipe
 from sgformer.tasks.classification.data import ClassificationData
 from sgformer.tasks.classification.options import DataOptions as ClassOptions
 from sgformer.tasks.classification.sources import folders
-from sgformer.tasks.detection import voc
+from sgformer.tasks.detection import voc, yolo
 from sgformer.tasks.detection.data import DataOptions as ObjectOptions
 from sgformer.tasks.detection.data import DetectionData
 from sgformer.tasks.detection.sources import SplitOptions
@@ -327,3 +327,11 @@ def test_lists_of_another_format_beside_a_set_are_named(root, name):
     (root / name).write_text("x")
     suffix = "." + name.partition(".")[2]
     assert f"{suffix} files in set/ not used: 1" in str(read(root, alone=False))
+
+
+def test_evaluation_opens_no_image_of_training(root, monkeypatch):
+    opened = []
+    monkeypatch.setattr(yolo, "image_size", lambda path, notes: opened.append(path) or (64, 96))
+    (root / "images" / "train" / "9.heic").write_bytes(b"")
+    assert "val: .heic files in images/train/ not used: 1" in str(read(root, "yolo", splits=("val",)))
+    assert {path.parent.name for path in opened} == {"val"}

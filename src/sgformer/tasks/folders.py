@@ -38,6 +38,8 @@ _PAGES = re.compile(r"(readme|licen[sc]e)(\.\w+)*\.(txt|md|rst|html|pdf)", re.IG
 # Up to how many files copies, and what is not used, are looked for.
 LARGEST = 100_000
 VARIANTS = "variants of images in training, by their names before .rf."
+# Folders of masks and labels, in small letters.
+MASKS = {"masks", "labels", "annotations", "segmentationclass", "segmentationobject", "gtfine"}
 # What ends the names of masks beside images, before the suffix.
 _MASK = re.compile(
     r"[ _-](mask|seg|segmentation|label|gt|groundtruth|ground_truth|annotation)s?([ _-]?\d+)?$", re.IGNORECASE

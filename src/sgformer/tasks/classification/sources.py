@@ -16,7 +16,7 @@ import numpy as np
 
 from ..digit_scenes import DigitScenes, Made
 from ..errors import DataError, listed
-from ..folders import SUFFIXES, Split, describe_left_out, is_junk, look_through, note_masks, some
+from ..folders import MASKS, SUFFIXES, Split, describe_left_out, is_junk, look_through, note_masks, some
 from ..images import ImageLike
 from ..text import read_lines
 from .tables import check_labels, read_table
@@ -24,7 +24,7 @@ from .tables import check_labels, read_table
 # Files with names for classes, in the order in which they are looked for.
 NAMES = ("classes.txt", "LOC_synset_mapping.txt")
 # Folders of a set of another task, in small letters.
-_NO_CLASSES = {"images", "masks", "labels", "annotations", "jpegimages", "segmentationclass"}
+_NO_CLASSES = {"images", "jpegimages", *MASKS}
 
 
 class Items(Protocol):

@@ -76,7 +76,7 @@ def read(
         if source == "coco":
             return coco.read(path, root / str(images))
         if source == "yolo":
-            return yolo.read(root, split, images=images, names=named[split])
+            return yolo.read(root, split, images=images, names=named[split], sizes=split in splits)
         files = xml[split] if split in xml else voc.find(root, named[split])
         return voc.read(root, files, path, images=str(images), names=names, first_pixel=first_pixel)
 

@@ -26,7 +26,7 @@ _KNOWN |= {"skeleton", "roboflow", "download", "license", "author", "date", "ver
 _SPLITS = {"train": ("train",), "val": ("val", "valid", "validation")}
 
 
-def read(root: Path, split: str, *, images: str | None, names: str) -> Content:
+def read(root: Path, split: str, *, images: str | None, names: str, sizes: bool = True) -> Content:
     """Read a split as Ultralytics lays it out.
 
     The labels of ``images/train/a.jpg`` are in ``labels/train/a.txt``: the name of the folder ``images`` is exchanged.
@@ -40,6 +40,7 @@ def read(root: Path, split: str, *, images: str | None, names: str) -> Content:
         images: Its images, from the root: a folder, or a text file that lists them; None: what the YAML file says, else
             ``images/<split>``.
         names: A YAML file with ``names``, or a text file with a class a line, from the root.
+        sizes: Whether images are opened for their sizes; else boxes are of images of one pixel.
 
     Raises:
         DataError: There is no such file or folder, or no names in the file.
@@ -88,7 +89,7 @@ def read(root: Path, split: str, *, images: str | None, names: str) -> Content:
             faults.append(f"{within(path, root)} has the name of {other.name}, whose labels these are")
             continue
         # What is wrong with an image is said by who checks all.
-        height, width = image_size(path, notes) or (1, 1)
+        height, width = (image_size(path, notes) if sizes else None) or (1, 1)
         name = os.path.relpath(path, folder) if path.is_relative_to(folder) else str(path)
         rows["images"].append({"id": image_id, "file_name": name, "height": height, "width": width})
         if file.is_file():

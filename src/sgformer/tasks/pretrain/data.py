@@ -13,7 +13,7 @@ from ..classification.data import Images, PreparedData
 from ..classification.options import SourceOptions
 from ..classification.shards import find_shards, note_shards
 from ..errors import DataError
-from ..folders import Split, describe_left_out, find_copies, look_through, note_masks, number
+from ..folders import MASKS, Split, describe_left_out, find_copies, look_through, note_masks, number
 from ..images import Preprocessing
 from ..loading import Samples, spread
 
@@ -140,6 +140,8 @@ class PretrainData(PreparedData):
             if not found:
                 raise DataError(f"no images in {folder}{there and f', but {there}'}; expected .jpg, .png and the like")
             self.notes += [f"left out of {folder}: {there}"] if there else []
+            masks = [path for path in found if MASKS & {part.lower() for part in path.relative_to(folder).parts[:-1]}]
+            self.notes += [f"{len(masks)} images lie in folders of masks or labels, {masks[0].parent}"] if masks else []
             self.parts.append((list(range(len(paths), len(paths) + len(found))), weight))
             paths += found
         if twice := len(paths) - len(set(map(number, paths))):
