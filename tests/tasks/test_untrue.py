@@ -15,7 +15,7 @@ from sgformer.engine import recipe
 from sgformer.tasks.classification.data import ClassificationData
 from sgformer.tasks.classification.options import DataOptions as ClassOptions
 from sgformer.tasks.classification.sources import folders
-from sgformer.tasks.detection import voc, yolo
+from sgformer.tasks.detection import coco, voc, yolo
 from sgformer.tasks.detection.data import DataOptions as ObjectOptions
 from sgformer.tasks.detection.data import DetectionData
 from sgformer.tasks.detection.sources import SplitOptions
@@ -335,3 +335,33 @@ def test_evaluation_opens_no_image_of_training(root, monkeypatch):
     (root / "images" / "train" / "9.heic").write_bytes(b"")
     assert "val: .heic files in images/train/ not used: 1" in str(read(root, "yolo", splits=("val",)))
     assert {path.parent.name for path in opened} == {"val"}
+
+
+OWN = {"type": "truck", "pose": "left", "source": "drone", "orientation": "left", "rotation": 0.0, "occluded": True}
+
+
+@pytest.mark.parametrize("source", ["coco", "voc"])
+def test_attributes_of_ones_own_are_named_whatever_they_are_called(root, source):
+    note = "objects with entries that are not used (orientation, pose, source, type)"
+    if source == "coco":
+        change(root, lambda c: c["annotations"][0].update(attributes=OWN, pose="x", source="y"))
+        assert f"train: {note}: 1" in str(read(root))
+        return
+    own = "".join(f"<attribute><name>{key}</name><value>{value}</value></attribute>" for key, value in OWN.items())
+    box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox>"
+    thing = f"<object><name>red</name><pose>x</pose>{box}<attributes>{own}</attributes></object>"
+    (root / "a.xml").write_text(f"<annotation><filename>0.jpg</filename>{thing}</annotation>")
+    found = voc.read(root, [root / "a.xml"], root, images="images/train", names=["red"])
+    assert coco.check(found, with_masks=False).notes[note] == 1
+
+
+def test_a_name_in_a_list_of_voc_is_not_sought_in_another_folder(tmp_path):
+    (tmp_path / "Annotations" / "a").mkdir(parents=True)
+    for name in ("0", "1", "a/1"):
+        (tmp_path / "Annotations" / f"{name}.xml").write_text("<annotation/>")
+    (tmp_path / "list.txt").write_text("a/1.jpg\nJPEGImages/0.jpg\n/data/set/1\n")
+    found = [path.relative_to(tmp_path / "Annotations") for path in voc.find(tmp_path, "list.txt")]
+    assert [str(path) for path in found] == ["a/1.xml", "0.xml", "1.xml"]
+    (tmp_path / "list.txt").write_text("a/0\n")
+    with pytest.raises(DataError, match="line 1: a/0 has no"):
+        voc.find(tmp_path, "list.txt")

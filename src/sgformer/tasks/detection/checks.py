@@ -161,7 +161,8 @@ def object_row(row: dict[str, Any], size: tuple[int, int], *, with_mask: bool) -
         raise Fault(_unlike("area", area, "a number of pixels"))
     box = _box(row.get("bbox"), size)
     segmentation = row.get("segmentation")
-    said = row | attributes if isinstance(attributes := row.get("attributes"), dict) else row
+    tags, attributes = (found if isinstance(found := row.get(key), dict) else {} for key in (TAGS, "attributes"))
+    said = row | tags | attributes
     mask, notes = None, _notes(said, box, size)
     if with_mask and not segmentation and not crowd:
         raise Fault("has no mask; for boxes alone set --heads.masks false")
@@ -195,7 +196,7 @@ def object_row(row: dict[str, Any], size: tuple[int, int], *, with_mask: bool) -
         mask=mask if with_mask else None,
         notes=tuple(notes),
         group="" if group in _NOTHING else group,
-        unused=entries(said, _KNOWN),
+        unused=tuple(dict.fromkeys([*entries(row | tags, _KNOWN), *entries(attributes, _ATTRIBUTES), *_words(said)])),
     )
 
 
@@ -210,16 +211,20 @@ def _notes(said: dict[str, Any], box: tuple[float, ...], size: tuple[int, int]) 
 
 # Of objects that tools leave out, and that are learned from here.
 MARKS = ("ignore", "ignored", "difficult", "deleted", "outside")
+TAGS = "<tags>"  # where rows that come from XML files keep what their tags say
 ANGLES = ("rotation", "angle", "theta", "orientation", "robndbox")
 # What else tools write about objects: what is read, what follows from it, and what is about the annotating.
 _READ = {"id", "image_id", "category_id", "bbox", "bndbox", "area", "iscrowd", "segmentation", "polygon", "name"}
-_KNOWN = _READ | {"attributes", "type", *MARKS, *ANGLES}
+_KNOWN = _READ | {"attributes", TAGS, "type", *MARKS, *ANGLES}
 _KNOWN |= {"category_name", "supercategory", "isbbox", "num_keypoints", "occluded", "truncated", "pose", "parts"}
 _KNOWN |= {"keyframe", "track_id", "group", "group_id", "z_order", "source", "verified", "date", "confirmed"}
+# Of attributes, whose other names are people's own, those that tools write.
+_ATTRIBUTES = {"occluded", "track_id", "keyframe", "group_id", "is_crowd", *MARKS, *ANGLES}
 # The same of images, and of a file and its categories.
 IMAGE = {"id", "file_name", "width", "height", "license", "flickr_url", "coco_url", "date_captured", "path"}
 FILE = {"images", "annotations", "categories", "info", "licenses", "type"}
 CATEGORY = {"id", "name", "supercategory", "color"}
+_ANGLE = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?")
 _NOTHING = {"", "0", "0.0", "false", "no", "none", "[]", "{}"}
 
 
@@ -239,8 +244,14 @@ def _marked(value: Any) -> bool:
 
 def _turned(value: Any) -> bool:
     """Whether an angle, a number or text such as 30°, says that a box is to be turned."""
-    found = re.match(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", _plain(value).replace(",", "."))
+    found = _ANGLE.match(_plain(value).replace(",", "."))
     return bool(found) and float(found[0]) % 360 != 0
+
+
+def _words(said: dict[str, Any]) -> list[str]:
+    """The keys of angles that are words, as of a choice of people's own."""
+    texts = {key: value for key in ANGLES if isinstance(value := said.get(key), str) and _plain(value) not in _NOTHING}
+    return [key for key, value in texts.items() if key != "robndbox" and not _ANGLE.match(_plain(value))]
 
 
 def _beyond(box: tuple[float, ...], size: tuple[int, int]) -> float:

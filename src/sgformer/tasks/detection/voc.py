@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 from ..errors import DataError
 from ..folders import SUFFIXES, find_file, find_images, lies_in_junk
 from ..text import read_text
-from .checks import ANGLES, image_size
+from .checks import ANGLES, TAGS, image_size
 from .coco import Content
 
 # Where the challenge keeps the files that its lists name.
@@ -58,7 +58,9 @@ def _listed(root: Path, line: str) -> str:
     for name in (whole, likely, whole.split()[0]):
         path = PureWindowsPath(name)
         path = path.with_suffix("") if path.suffix.lower() in _FILES else path
-        for stem in (name, path.as_posix(), path.name):
+        # A folder that is none of XML files, such as JPEGImages, may stand before the name.
+        known = (root / ANNOTATIONS / path.parent.as_posix().lstrip("/")).is_dir()
+        for stem in (name, path.as_posix(), *([] if known else [path.name])):
             if (root / ANNOTATIONS / f"{stem}.xml").is_file():
                 return stem
     return likely
@@ -146,7 +148,8 @@ def read(
             if first_pixel and min(left, top) < 1:
                 notes["boxes from pixel 0 on; if pixels count from 0, set --data.first_pixel 0"] += 1
             row = {"id": where, "image_id": image_id, "category_id": category[label], "bbox": box}
-            row |= {"segmentation": _polygons(thing, first_pixel), "attributes": _attributes(thing)}
+            row |= {"segmentation": _polygons(thing, first_pixel), TAGS: _tags(thing)}
+            row["attributes"] = {_text(one, "name"): _text(one, "value") for one in thing.iter("attribute")}
             rows["annotations"].append(row)
     return Content(path, folder, rows, tuple(faults), +notes, (folder, *{file.parent for file in once}), tuple(once))
 
@@ -178,10 +181,9 @@ def _named(folder: Path, name: str) -> str | None:
     return next((path.relative_to(folder).as_posix() for path in tries if path.is_file()), None)
 
 
-def _attributes(thing: Any) -> dict[str, str]:
-    """Collect what an object says by its own tags, by attributes as CVAT writes them, and by angles in it."""
+def _tags(thing: Any) -> dict[str, str]:
+    """Collect what an object says by its own tags, and by angles in it."""
     said = {tag.tag: _text(tag, ".") or "1" * len(tag) for tag in thing}
-    said |= {_text(one, "name"): _text(one, "value") for one in thing.iter("attribute")}
     return said | {tag.tag: _text(tag, ".") or "1" for name in ANGLES for tag in thing.iter(name)}
 
 

@@ -96,7 +96,7 @@ class Coding:
                 if image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;"):
                     raise DataError(
                         f"{path} holds ids, not colours; write ids into --data.mapping, three of a class as "
-                        "[1, 2, 3, 3]"
+                        "[1, 2, 3, 3], or names alone into --data.classes, in the order of ids"
                     )
                 pixels = np.asarray(image.convert("RGBA"))
                 if pixels[pixels[..., 3] < 255, :3].any():
