@@ -186,6 +186,29 @@ def test_an_onnx_file_suits_other_runtimes(exported):
     assert "Gelu" not in {node.op_type for node in graph.node}
 
 
+def test_onnx_runtimes_own_quantisers_take_a_file(exported, tmp_path):
+    """Weights stand in the file, and no copy of a shared bias gets the name of another tensor."""
+    from onnxruntime.quantization import CalibrationDataReader, quantize_dynamic, quantize_static
+
+    class Images(CalibrationDataReader):
+        def __init__(self):
+            self.left = [torch.randn(1, 3, 96, 96, generator=torch.manual_seed(0)).numpy()]
+
+        def get_next(self):
+            return {"images": self.left.pop()} if self.left else None
+
+    x = torch.randn(2, 3, 96, 96, generator=torch.manual_seed(1))
+    logits = formats.open_exported(exported)(x)[0]
+    quantize_dynamic(exported, tmp_path / "dynamic.onnx")
+    quantize_static(exported, tmp_path / "static.onnx", Images())
+    for name in ("dynamic", "static"):
+        found = formats.open_exported(tmp_path / f"{name}.onnx")(x)[0]
+        assert 1e-4 < float((found - logits).abs().max() / logits.abs().max()) < 0.5
+    graph = onnx.load(str(exported)).graph
+    weights = {each.name for each in graph.initializer}
+    assert all(node.input[1] in weights for node in graph.node if node.op_type in ("Conv", "Gemm"))
+
+
 def test_an_openvino_file_computes_what_the_model_computes(weights, tmp_path, capsys):
     pytest.importorskip("openvino", reason="what checks and runs the file")
     out = export.export(weights, tmp_path / "model.xml", size=96)

@@ -122,8 +122,9 @@ def _simplify(model: Any) -> None:
     from onnxscript import optimizer
 
     passes.InlinePass()(model)
-    # Rows of weights too, however many: eight bits are for weights that stand in the file.
-    optimizer.fold_constants(model, should_fold=lambda node: True if node.op_type == "Slice" else None)
+    # Weights in other shapes too, however many: eight bits are for weights that stand in the file.
+    of_weights = {"Add", "Slice", "Squeeze", "Unsqueeze"}
+    optimizer.fold_constants(model, should_fold=lambda node: True if node.op_type in of_weights else None)
     _join_reshapes(model)
     for simplify in (
         passes.RemoveUnusedNodesPass(),
@@ -137,6 +138,9 @@ def _simplify(model: Any) -> None:
         passes.NameFixPass(),
     ):
         simplify(model)
+    for value in list(model.graph.initializers.values()):
+        # ONNX Runtime's quantiser numbers copies of a shared bias behind its name: val_616 may be another tensor's.
+        value.name = value.name.replace("val_", "constant_", 1)
 
 
 def _join_reshapes(model: Any) -> None:
