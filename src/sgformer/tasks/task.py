@@ -28,20 +28,26 @@ class Data(LightningDataModule):
     ``splits`` are those that are read, ``seed`` is where the order and the variation of training images start.
 
     Attributes:
-        preprocessing: How images are prepared for the model.
+        preprocessing: How images are prepared for the model; None where the model does it.
         classes: What the class indices mean; empty for a task without classes.
         notes: What lies there and is not used, and what else is unusual, a sentence each.
         weights: How often each training image is drawn, relative to the others; None: equally often.
     """
 
     options: Any
-    preprocessing: Any
     classes: tuple[str, ...]
     between: ClassVar[str] = "; "  # notes, where all is said in one line
 
-    def __init__(self, options: DataOptions, *, splits: tuple[Split, ...] = ("train", "val"), seed: int = 0) -> None:
+    def __init__(
+        self,
+        options: DataOptions,
+        preprocessing: Any = None,
+        *,
+        splits: tuple[Split, ...] = ("train", "val"),
+        seed: int = 0,
+    ) -> None:
         super().__init__()
-        self.options, self.splits, self.seed = options, splits, seed
+        self.options, self.preprocessing, self.splits, self.seed = options, preprocessing, splits, seed
         self.notes: list[str] = []
         self.weights: list[float] | None = None
 

@@ -22,7 +22,7 @@ from ..task import Data
 from ..text import doubtful_names, enumerate_names, note_mirrored, read_plain_names
 from . import sources
 from .augment import image_transform
-from .options import DataOptions, SourceOptions
+from .options import DataOptions
 from .shards import Shards, find_shards, note_shards
 
 LIKE = "train/<class>/ and val/<class>/"
@@ -58,10 +58,6 @@ class PreparedData(Data):
 
     options: Any
     labelled = True
-
-    def __init__(self, options: SourceOptions, preprocessing: Preprocessing, **more: Any) -> None:
-        super().__init__(options, **more)
-        self.preprocessing = preprocessing
 
     def as_image(self, sample: Any) -> Any:
         """Take an image as the model sees it, the first of several views."""

@@ -82,8 +82,7 @@ class SegmentationData(Data):
         splits: tuple[Split, ...] = ("train", "val"),
         seed: int = 0,
     ) -> None:
-        super().__init__(options, splits=splits, seed=seed)
-        self.preprocessing = preprocessing
+        super().__init__(options, preprocessing, splits=splits, seed=seed)
         self.check_bands("folders")
         self.dropped: dict[str, str] = {}
         self.samples: dict[Split, list[Sample]] = {}
