@@ -106,3 +106,25 @@ end.set()
 def test_threads_share_the_memory_that_is_kept():
     done = subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True, check=True)
     assert float(done.stdout) < 20  # megabytes; with a heap for each thread it is 72
+
+
+AGAIN = """
+import resource
+import torch
+from sgformer.ops.pieces import keep_freed_memory
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+keep_freed_memory()
+torch.ones(100 * 2**18)  # 100 MB, freed at once
+before = faults()
+torch.ones(99 * 2**18)  # glibc aligns pieces, and finds no room in one of the same size
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it is for the C library of Linux")
+def test_freed_memory_is_used_again_however_large():
+    done = subprocess.run([sys.executable, "-c", AGAIN], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 1000  # pages; all of it are 25,344

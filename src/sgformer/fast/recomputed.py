@@ -15,7 +15,7 @@ from .fused import Instead, project
 
 # Up to so many numbers in the hidden map of an MLP, and without kernels, all is kept: there is little to save.
 SMALL = 2**20
-# Up to so many the hidden map is kept, and only what is made of it is computed once more for the gradient.
+# With kernels the hidden map is kept up to so many, and only what is made of it is computed once more for the gradient.
 MAX_KEPT = 2**21
 
 
@@ -29,11 +29,15 @@ def why_not_mlp(mlp: ConvMlp, x: Tensor) -> str | None:
 def _small(mlp: ConvMlp, x: Tensor) -> str | None:
     if torch.compiler.is_compiling() or x.device.type != "cpu" or _hidden_numbers(mlp, x) > SMALL:
         return None
-    return "the map is small" if native.objection((x,), gradient=True) else None
+    return None if _has_kernels(x) else "the map is small"
 
 
 def _hidden_numbers(mlp: ConvMlp, x: Tensor) -> int:
     return x[..., 0].numel() * mlp.fc1.out_features
+
+
+def _has_kernels(x: Tensor) -> bool:
+    return native.objection((x,), gradient=True) is None
 
 
 def mlp(mlp: ConvMlp, x: Tensor) -> Tensor:
@@ -49,7 +53,7 @@ def why_not_block(block: Block, *inputs: Tensor) -> str | None:
 
 
 def block(block: Block, *inputs: Tensor) -> Any:
-    """A block whose MLP keeps nothing but its input, norm and all; and its hidden map where there are many channels."""
+    """A block whose MLP keeps nothing but its input, norm and all; and its hidden map where that is not large."""
     normed_mlp = functools.partial(_mlp_of_normed, block)
     return Instead(block, norm2=_as_it_is, mlp=normed_mlp).plain(*inputs)
 
@@ -65,7 +69,7 @@ def _mlp_of_normed(block: Block, x: Tensor) -> Tensor:
     of_norm = norm.weight, norm.bias
     assert mlp.conv.bias is not None
     rest = mlp.conv.weight, mlp.conv.bias, mlp.fc2.weight, mlp.fc2.bias
-    if _hidden_numbers(mlp, x) <= MAX_KEPT:
+    if _hidden_numbers(mlp, x) <= MAX_KEPT and _has_kernels(x):
         hidden = linear_after(prepare, x, of_norm, mlp.fc1.weight, mlp.fc1.bias)
         return convolved_projection(hidden, *rest)
     parameters = (*of_norm, mlp.fc1.weight, mlp.fc1.bias)

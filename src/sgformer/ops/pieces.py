@@ -19,8 +19,9 @@ MAX_WHOLE = 2**20
 MAX_BATCH = 2**21
 # Numbers in the largest map of a few images that are computed together: 4 MB in float32.
 PIECE = 2**20
-# Of glibc's `mallopt`: how many heaps there may be.
-M_ARENA_MAX = -8
+# Of glibc's `mallopt`: from what size on free memory is given back, how many pieces may be apart from the heap, and how
+# many heaps there may be.
+MALLOC = {"M_TRIM_THRESHOLD": (-1, 2**31 - 1), "M_MMAP_MAX": (-4, 0), "M_ARENA_MAX": (-8, 1)}
 
 
 def keep_freed_memory() -> None:
@@ -28,13 +29,12 @@ def keep_freed_memory() -> None:
 
     Left to itself it gives large pieces back, and gets them anew a moment later; and what a thread freed, no other
     thread gets. For programs, which own their process, before they start threads: the command line calls it, no import
-    does. It holds until the process ends. In one measurement, training steps of `sgformer_t` took a seventh to a fifth
-    less processor time with it.
+    does. It holds until the process ends, which keeps the most that it ever had. In runs in turns, an image of
+    2048x2048 took a tenth less time with it, and a training step of Swin-T 4 % less.
     """
-    # It gives back what is larger than anything that was freed before, up to 32 MB. These are 31 MB, never touched.
-    torch.empty(31 * 2**20, dtype=torch.uint8, device="cpu")
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):  # glibc has it
-        mallopt(M_ARENA_MAX, 1)
+        for parameter, value in MALLOC.values():
+            mallopt(parameter, value)
 
 
 def pays(x: Tensor, size: int) -> bool:
