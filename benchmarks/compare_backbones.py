@@ -4,7 +4,6 @@
     python benchmarks/compare_backbones.py run --data FOLDER [--hours 2]     the runs that are left, one at a time
                                            [--table segmentation]           of one table
     python benchmarks/compare_backbones.py costs                             parameters, GMACs and seconds an image
-    python benchmarks/compare_backbones.py tables                            writes docs/comparison.md and its plots
 
 FOLDER holds `imagenette160`, `camvid11` and `nuclei`. The first seed of each backbone is trained with each learning
 rate of its table; the other seeds with the better of them, by the validation images. Segmenters are judged on CamVid's
@@ -12,7 +11,8 @@ test images, which choose nothing. A run that was killed goes on from its checkp
 again, and after `--hours` no further run is begun. Runs have one process of `--threads` threads.
 
 A run's folder is `--out`/NAME, its result file `benchmarks/results/comparison/NAME.json`: recipe, seed, commit,
-machine, every epoch. Accuracy does not mind a busy machine, but seconds do, so `costs` measures them apart, in turns.
+machine, every epoch. `comparison_page.py` makes docs/comparison.md of them. Accuracy does not mind a busy machine, but
+seconds do, so `costs` measures them apart, in turns.
 """
 
 import argparse
@@ -286,7 +286,7 @@ def measured_costs() -> dict[str, dict[str, float]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("verb", choices=["list", "run", "costs", "tables"])
+    parser.add_argument("verb", choices=["list", "run", "costs"])
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--out", type=Path, default=Path("runs/comparison"))
     parser.add_argument("--hours", type=float, default=24.0)
@@ -299,13 +299,9 @@ def main() -> int:
     if arguments.verb == "list":
         for run in planned():
             print(f"{run.name}: {'done' if run.result.is_file() else 'left'}")
-    elif arguments.verb == "costs":
+    else:
         for name, cost in costs().items():
             print(f"{name}: {cost['parameters'] / 1e6:.1f}M, {cost['gmacs']:.2f} GMACs, {cost['seconds'] * 1e3:.0f} ms")
-    else:
-        import comparison_page
-
-        comparison_page.write(ROOT / "docs")
     return 0
 
 

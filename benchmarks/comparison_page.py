@@ -1,10 +1,24 @@
-"""The page of `compare_backbones.py`, docs/comparison.md: a table and a plot of each task, out of result files."""
+"""The page of `compare_backbones.py`, docs/comparison.md: a table and a plot of each task, out of result files.
+
+python benchmarks/comparison_page.py
+"""
 
 import statistics
 from pathlib import Path
 from typing import Any
 
-from compare_backbones import BACKBONES, SEEDS, TABLES, Run, better_rate, last_loss, measured_costs, planned, value
+from compare_backbones import (
+    BACKBONES,
+    ROOT,
+    SEEDS,
+    TABLES,
+    Run,
+    better_rate,
+    last_loss,
+    measured_costs,
+    planned,
+    value,
+)
 from pages import markdown, spread
 
 INTRODUCTION = """# Beside other backbones
@@ -13,7 +27,8 @@ SG-Former beside backbones of like cost: the same recipe, the same steps, pretra
 none of them. The first seed of each is to be trained with two learning rates, the other seeds with the better one
 ("kept"); what is missing below was not run yet. Mean and standard deviation over seeds. From random weights and in so
 few steps, a table shows how fast a backbone learns as much as how far it would get; so the loss on the training images
-in the last epoch stands beside it. `benchmarks/compare_backbones.py` makes the runs and this page.
+in the last epoch stands beside it. `benchmarks/compare_backbones.py` makes the runs,
+`benchmarks/comparison_page.py` this page.
 """
 
 
@@ -113,3 +128,7 @@ def write(docs: Path) -> None:
     for name in TABLES if known else ():
         if any(run.table == name and run.result.is_file() for run in planned()):
             plot(name, known, docs / "images" / f"comparison_{name}.png")
+
+
+if __name__ == "__main__":
+    write(ROOT / "docs")
