@@ -7,18 +7,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from compare_backbones import (
-    BACKBONES,
-    ROOT,
-    SEEDS,
-    TABLES,
-    Run,
-    better_rate,
-    last_loss,
-    measured_costs,
-    planned,
-    value,
-)
+from compare_backbones import BACKBONES, SEEDS, TABLES, Run, better_rate, last_loss, measured_costs, planned, value
 from pages import markdown, spread
 
 INTRODUCTION = """# Beside other backbones
@@ -131,4 +120,4 @@ def write(docs: Path) -> None:
 
 
 if __name__ == "__main__":
-    write(ROOT / "docs")
+    write(Path(__file__).parents[1] / "docs")
