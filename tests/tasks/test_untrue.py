@@ -236,7 +236,10 @@ def test_folders_outside_of_the_root_are_told(root, tmp_path):
     other = shutil.copytree(root, tmp_path / "other")
     places = {"train": {"images": str(other / "images")}, "val": {"images": str(root / "images")}}
     options = {split: SplitOptions(**place) for split, place in places.items()}
-    assert f"train: images in {other}/images, outside of data.root {root}: 4" in str(read(root, **options))
+    note = f"train: images outside of data.root {root}, such as {other}/images/train/0.jpg"
+    assert f"{note}: 4" in str(read(root, **options))
+    change(root, lambda c: c["images"][0].update(file_name=f"{other}/images/train/0.jpg"))
+    assert f"{note}: 1" in str(read(root))
     sets = make_mask_folders(tmp_path / "masks")
     options = DataOptions(root=str(root), image_size=32, workers=0, images=str(sets / "images/{split}"))
     options.masks, options.classes = str(sets / "annotations/{split}"), str(sets / "classes.txt")
@@ -320,7 +323,7 @@ def test_a_key_of_a_recipe_that_is_there_twice(tmp_path, text):
         recipe.parse(tmp_path / "own.yaml", Recipe)
 
 
-@pytest.mark.parametrize("name", ["data.yaml", "classes.txt", "notes.json", "labelmap.txt", "obj.names", "more.cache"])
+@pytest.mark.parametrize("name", ["data.yaml", "classes.txt", "notes.json", "labelmap.txt", "obj.names"])
 def test_lists_of_another_format_beside_a_set_are_named(root, name):
     shutil.rmtree(root / "labels")
     (root / "data.yaml").unlink()

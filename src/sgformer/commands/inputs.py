@@ -6,7 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from ..tasks.folders import SUFFIXES, describe_left_out, look_through, some
+from ..tasks.folders import SUFFIXES, describe_left_out, look_through, note_masks, some
 
 
 def find(images: list[str], suffixes: Collection[str] = SUFFIXES) -> list[Path]:
@@ -38,6 +38,8 @@ def find(images: list[str], suffixes: Collection[str] = SUFFIXES) -> list[Path]:
 
         for what, files in find_odd(paths).items():
             print(f"sgformer: {len(files)} images are {what}, such as {printable(files[0])}", file=sys.stderr)
+    for note in note_masks(paths):
+        print(f"sgformer: {printable(note)}", file=sys.stderr)
     return list(paths)
 
 

@@ -82,13 +82,18 @@ class _Loader(yaml.BaseLoader):
         return super().construct_mapping(node, deep)
 
 
-def compare(about: Names, root: Path, folders: Collection[Path], notes: Counter[str]) -> list[str]:
-    """Note where a file beside the one with the names, in folders or above them, gives another name to a class."""
+def compare(
+    about: Names, root: Path, folders: Collection[Path], notes: Counter[str], *, labels: Collection[Path] = ()
+) -> list[str]:
+    """Note where a file beside the one with the names, in folders or above them, gives another name to a class.
+
+    Files that are ``labels`` of an image, which may be called like a list, are none.
+    """
     faults = []
     above = (parent for folder in folders for parent in folder.parents if parent.is_relative_to(root))
     files = (folder / name for folder in dict.fromkeys([root, *above, *folders]) for name in LISTS)
     for file in files:
-        if file == about.path or not file.is_file():
+        if file == about.path or file in labels or not file.is_file():
             continue
         try:
             names = read(file).names

@@ -19,6 +19,7 @@ class Ids:
 
     def __init__(self, path: Path, classes: Sequence[str], images: Iterable[Path]) -> None:
         content = coco.read(path, path.parent)
+        coco.note_ids([content], classes)
         ids = {name: number for number, name in coco.categories(content).items()}
         if unknown := set(classes) - ids.keys():
             raise DataError(f"{path} has no categories called {listed(unknown)}, which the model knows")
@@ -28,7 +29,9 @@ class Ids:
         for row in content.rows["images"]:
             try:
                 name = unicodedata.normalize("NFC", checks.text(row, "file_name").replace("\\", "/"))
-                number = entries[PurePosixPath(name).parts] = checks.identity(row, "id")
+                number = checks.identity(row, "id")
+                if entries.setdefault(PurePosixPath(name).parts, number) != number:
+                    raise checks.Fault(f"{name} has another id, too; give it one, with the objects of both")
                 sizes[number] = row.get("height"), row.get("width")
             except checks.Fault as fault:
                 raise DataError(f"{path}: image {row.get('id')}: {fault}") from fault

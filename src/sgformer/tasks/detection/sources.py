@@ -93,9 +93,9 @@ def read(
         )
         for split, content in contents.items()
     }
-    for split, each in contents.items():
-        if not lies_in(each.folder, root):
-            found[split].notes[f"images in {each.folder}, outside of data.root {root}"] = len(found[split].images)
+    for one in found.values():
+        if outside := [image.path for image in one.images if not lies_in(image.path, root)]:
+            one.notes[f"images outside of data.root {root}, such as {outside[0]}"] = len(outside)
     _note_files(root, source, [*contents.values(), *others], found)
     return found
 
@@ -124,7 +124,7 @@ def _note_files(root: Path, source: Format, contents: list[coco.Content], found:
 
 def _is_known(name: str, source: Format) -> bool:
     name = name.lower()
-    return is_junk(name) or name in _KNOWN[source] or (source == "yolo" and name.endswith(".cache"))
+    return is_junk(name) or name in _KNOWN[source] or name.endswith(".cache")
 
 
 def file(source: Format, split: Split) -> str:

@@ -55,7 +55,7 @@ def _listed(root: Path, line: str) -> str:
     """The name in a line of a list, which may have blanks in it, a number behind it, or a suffix as CVAT writes it."""
     whole = line.strip()
     likely = re.sub(r"\s+(-1|0|1)$", "", whole)
-    for name in (whole, likely, whole.split()[0]):
+    for name in (whole, likely, likely.strip('"'), whole.split()[0]):
         path = PureWindowsPath(name)
         path = path.with_suffix("") if path.suffix.lower() in _FILES else path
         # A folder that is none of XML files, such as JPEGImages, may stand before the name.
@@ -178,7 +178,8 @@ def _named(folder: Path, name: str) -> str | None:
     """Find the image that an XML file names, where there is such a file; else None."""
     parts = PureWindowsPath(name).parts if name else ()
     tries = [find_file(folder, str(Path(*parts[start:]))) for start in range(len(parts))]
-    return next((path.relative_to(folder).as_posix() for path in tries if path.is_file()), None)
+    there = (path for path in tries if path.is_relative_to(folder) and path.is_file())
+    return next((path.relative_to(folder).as_posix() for path in there), None)
 
 
 def _tags(thing: Any) -> dict[str, str]:

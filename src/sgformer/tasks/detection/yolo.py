@@ -76,7 +76,8 @@ def read(root: Path, split: str, *, images: str | None, names: str, sizes: bool 
         *labels.values(),
         *chain.from_iterable((_label(path, root).parent, path.parent) for path in files),
     ]
-    if contradictions := names_of.compare(about, root, dict.fromkeys(beside), notes):
+    labelled = {_label(path, root) for path in files if f"{path.stem}.txt" in names_of.LISTS}  # of images so called
+    if contradictions := names_of.compare(about, root, dict.fromkeys(beside), notes, labels=labelled):
         raise DataError(f"{about.path}: {contradictions[0]}")
     faults: list[str] = []
     named: dict[Path, Path] = {}
