@@ -7,6 +7,7 @@ import torch
 
 pytest.importorskip("pycocotools", reason="the task needs pycocotools")
 
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads
 from torchvision.ops import box_iou
 
 import sgformer  # noqa: F401
@@ -19,7 +20,7 @@ from sgformer.tasks.backbones import ModelOptions
 from sgformer.tasks.detection import Detector, Recipe, build, evaluate
 from sgformer.tasks.detection.augment import AugmentOptions
 from sgformer.tasks.detection.data import Batch, DataOptions
-from sgformer.tasks.detection.heads import STRIDES, HeadOptions, RegionPooling, create_heads, in_crowd
+from sgformer.tasks.detection.heads import STRIDES, HeadOptions, MaskHead, RegionPooling, create_heads, in_crowd
 from sgformer.tasks.detection.model import Preprocessing
 
 HEADS = HeadOptions(
@@ -213,3 +214,13 @@ def test_a_kernel_cuts_out_the_regions_that_torchvision_does(side, monkeypatch):
         assert len(calls) == 2
         assert pooling(maps, [boxes[:0]] * 2, []).shape == (0, 48, side, side)
         assert torch.equal(pooling(maps, [boxes[:0], boxes[30:]], []), found[30:])
+
+
+def test_the_mask_head_computes_what_torchvisions_does_with_channels_last():
+    ours = MaskHead(4, (8, 8), 1).double()
+    theirs = MaskRCNNHeads(4, (8, 8), 1).double()
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(3, 4, 14, 14, dtype=torch.float64)
+    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-12, atol=1e-12)
+    assert ours(x).is_contiguous(memory_format=torch.channels_last)
+    assert ours(x[:0]).shape == (0, 8, 14, 14)

@@ -24,6 +24,7 @@ from torchvision.ops.poolers import MultiScaleRoIAlign, initLevelMapper
 
 from ...engine import devices
 from ...ops import native
+from ...ops.dispatch import is_exporting
 
 # Of the backbone's maps; the pyramid adds one of twice the last stride, for proposals alone.
 STRIDES = (4, 8, 16, 32)
@@ -166,6 +167,16 @@ class RegionPooling(MultiScaleRoIAlign):
         return native.cut_regions(maps, STRIDES, regions, levels, side=self.output_size[0], samples=self.sampling_ratio)
 
 
+class MaskHead(MaskRCNNHeads):
+    """torchvision's convolutions of regions; on a CPU with channels next to each other, a sixth faster."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps of regions, `(n, channels, side, side)` to the same."""
+        if x.device.type == "cpu" and not is_exporting():
+            x = x.contiguous(memory_format=torch.channels_last)
+        return super().forward(x)
+
+
 def create_heads(options: HeadOptions, *, num_classes: int) -> tuple[RegionProposalNetwork, RoIHeads]:
     """Create the heads that propose regions, and that name, move and outline them; the background is no class."""
     channels = options.channels
@@ -185,7 +196,7 @@ def create_heads(options: HeadOptions, *, num_classes: int) -> tuple[RegionPropo
     if options.masks:
         masks = {
             "mask_roi_pool": RegionPooling(14),
-            "mask_head": MaskRCNNHeads(channels, (channels,) * 4, 1),
+            "mask_head": MaskHead(channels, (channels,) * 4, 1),
             "mask_predictor": MaskRCNNPredictor(channels, channels, num_classes + 1),
         }
     regions = Regions(
