@@ -24,7 +24,6 @@ from torchvision.ops.poolers import MultiScaleRoIAlign, initLevelMapper
 
 from ...engine import devices
 from ...ops import native
-from ...ops.dispatch import is_exporting
 
 # Of the backbone's maps; the pyramid adds one of twice the last stride, for proposals alone.
 STRIDES = (4, 8, 16, 32)
@@ -172,7 +171,7 @@ class MaskHead(MaskRCNNHeads):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps of regions, `(n, channels, side, side)` to the same."""
-        if x.device.type == "cpu" and not is_exporting():
+        if x.device.type == "cpu" and not torch.compiler.is_exporting():
             x = x.contiguous(memory_format=torch.channels_last)
         return super().forward(x)
 
