@@ -169,11 +169,11 @@ class RegionPooling(MultiScaleRoIAlign):
 class MaskHead(MaskRCNNHeads):
     """torchvision's convolutions of regions; on a CPU with channels next to each other, a sixth faster."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Maps of regions, `(n, channels, side, side)` to the same."""
-        if x.device.type == "cpu" and not torch.compiler.is_exporting():
-            x = x.contiguous(memory_format=torch.channels_last)
-        return super().forward(x)
+        if input.device.type == "cpu" and not torch.compiler.is_exporting():
+            input = input.contiguous(memory_format=torch.channels_last)
+        return super().forward(input)
 
 
 def create_heads(options: HeadOptions, *, num_classes: int) -> tuple[RegionProposalNetwork, RoIHeads]:
