@@ -169,7 +169,7 @@ def row(name: str, dtype: str, images: str, of: list[float], of_swin: list[float
 
 
 def write(name: str, rows: list[dict[str, str]], **versions: str) -> None:
-    from sgformer.engine.fit import describe_environment
+    from sgformer.engine.environment import environment
 
     date, version = datetime.date.today(), torch.__version__.split("+")[0]
     path = RESULTS / f"deployed_{name}_{THREADS}threads_torch{version}_{date}.csv"
@@ -177,7 +177,7 @@ def write(name: str, rows: list[dict[str, str]], **versions: str) -> None:
         writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    known = json.loads(describe_environment())
+    known = environment()
     protocol = {key: known[key] for key in ("date", "processor", "num_cpus", "git_commit", "git_changes")}
     protocol |= {"threads": THREADS, "torch": version, **versions}
     path.with_suffix(".json").write_text(json.dumps(protocol, indent=1) + "\n", encoding="utf-8")

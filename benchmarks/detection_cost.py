@@ -108,7 +108,7 @@ def run(seconds: float = math.inf) -> None:
     """All cases, one after another, to the result file of today, which keeps those that it has."""
     import torch
 
-    from sgformer.engine.fit import describe_environment
+    from sgformer.engine.environment import environment
 
     version, date = torch.__version__.split("+")[0], datetime.date.today()
     path = RESULTS / f"detection_cost_cpu_{torch.get_num_threads()}threads_torch{version}_{date}.csv"
@@ -129,7 +129,7 @@ def run(seconds: float = math.inf) -> None:
         print(rows[-1], flush=True)
         order = [(case[0], products) for case, products in PRODUCTS]
         _write(path, sorted(rows, key=lambda row: order.index((row["model"], row["products"]))))
-    known = json.loads(describe_environment())
+    known = environment()
     kept = {key: known[key] for key in ("date", "processor", "num_cpus", "num_threads", "versions")}
     path.with_suffix(".json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 

@@ -19,7 +19,7 @@ from pages import fill, markdown
 
 import sgformer  # noqa: F401
 from sgformer.engine import recipe as recipes
-from sgformer.engine.fit import describe_environment
+from sgformer.engine.environment import environment
 from sgformer.tasks.classification import ClassificationData, Recipe
 from sgformer.tasks.images import Preprocessing
 
@@ -52,7 +52,7 @@ def main(root: str) -> None:
         for recipe in ("imagenette160", "in1k")
         for workers in (0, 1, 2)
     ]
-    machine = json.loads(describe_environment())
+    machine = environment()
     result = {"machine": f"{os.cpu_count()} cores, {machine['processor']}", "rows": rows}
     (ROOT / "benchmarks" / "results" / "input_pipeline.json").write_text(json.dumps(result, indent=1) + "\n")
     lines = [[f"`{row['recipe']}`", str(row["workers"]), str(row["images_per_second"])] for row in rows]

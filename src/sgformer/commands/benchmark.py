@@ -211,9 +211,9 @@ def _as_table(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]
 
 def _protocol(device: str, *, rounds: int) -> dict[str, Any]:
     """Describe the protocol behind the numbers."""
-    from ..engine.fit import describe_environment
+    from ..engine.environment import environment
 
-    environment = json.loads(describe_environment())
+    known = environment()
     kept = "date processor num_cpus num_threads gpus python versions git_commit git_changes".split()  # noqa: SIM905
     memory = (
         "what PyTorch's allocator holds at most during a second step, less what it holds before"
@@ -221,7 +221,7 @@ def _protocol(device: str, *, rounds: int) -> dict[str, Any]:
         else "peak resident memory of a first step less resident memory before it, in a fresh process"
     )
     return {
-        **{key: environment[key] for key in kept},
+        **{key: known[key] for key in kept},
         "device": device,
         "rounds": rounds,
         "time": "models, each in a process of its own, take turns, forth and back; a sample is at least 0.1 s of "

@@ -60,7 +60,7 @@ def train(
         return None
 
     from ..engine import fit
-    from ..engine.run_folder import say
+    from ..engine.run_folder import data_of, say
     from . import console
 
     task, data = _build(parsed, task_folder, out=out, resume=resume)
@@ -76,7 +76,7 @@ def train(
     num_parameters = sum(parameter.numel() for parameter in task.model.parameters())
     model = f"{parsed.model.name} · {num_parameters / 1e6:.1f}M parameters, {_start(parsed.model, resume)}"
     say(f"{model} · {data} -> {folder}")
-    if resume and (before := fit.data_of(folder)) not in (None, str(data)):
+    if resume and (before := data_of(folder)) not in (None, str(data)):
         say(f"the data are not those of the run, which were: {before}")
     if resume and (num_epochs := _num_epochs(folder)) >= parsed.trainer.max_epochs:
         say(f"all {num_epochs} epochs are over; to train on: --trainer.max_epochs {num_epochs + 1} or more")
@@ -151,14 +151,15 @@ def _watchers(parsed: Recipe, model: Kept, data: Data, folder: Path, *, resume: 
     from ..engine import fit
     from ..engine import recipe as recipes
     from ..engine.callbacks import CountUnreadable
+    from ..engine.run_folder import Describe, write_description
 
     watchers: list[Any] = [CountUnreadable(folder, num_images=data.num_images, max_share=parsed.data.max_unreadable)]
     if not fit.is_first_process():
         get_console().quiet = True
     elif resume:
-        watchers.append(fit.Describe(folder, recipes.to_yaml(parsed), str(data)))
+        watchers.append(Describe(folder, recipes.to_yaml(parsed), str(data)))
     else:
-        fit.write_description(folder, recipes.to_yaml(parsed), str(data))
+        write_description(folder, recipes.to_yaml(parsed), str(data))
     return watchers + (_significance(model, data, folder) if parsed.trainer.significance else [])
 
 

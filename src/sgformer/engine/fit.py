@@ -1,16 +1,9 @@
 """Training run: from a prepared task and its data to a run folder."""
 
 import contextlib
-import importlib.metadata
 import importlib.util
-import json
-import os
-import platform
 import re
 import signal
-import subprocess
-import sys
-import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,12 +18,10 @@ from torch import Tensor, nn
 from . import devices
 from .callbacks import AveragedWeights, StopAtNaN, ValidateEvery
 from .checkpoints import CHECKPOINT, AtomicCheckpointIO, Checkpoints, SeededSteps
-from .files import numbered, write_atomically
+from .files import numbered
 from .progress import RunProgress
 from .quiet import errors_only
 from .run_folder import RunFolder
-
-_PACKAGES = "sgformer torch torchvision timm lightning torchmetrics safetensors pillow numpy".split()  # noqa: SIM905
 
 
 @dataclass(kw_only=True)
@@ -284,78 +275,6 @@ def _logger(folder: Path) -> Any:
     from lightning.pytorch.loggers import TensorBoardLogger
 
     return TensorBoardLogger(folder, name="", version="tensorboard")
-
-
-def describe_environment(**more: str) -> str:
-    """Describe what a run ran on, as JSON: versions, machine, git commit, command; and more."""
-    versions = {}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = None
-    environment = {
-        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": sys.argv,
-        "git_commit": _git("rev-parse", "HEAD"),
-        "git_changes": bool(_git("status", "--porcelain")),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "num_cpus": os.cpu_count(),
-        "num_threads": torch.get_num_threads(),
-        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        "versions": versions,
-        **more,
-    }
-    return json.dumps(environment, indent=2) + "\n"
-
-
-def write_description(folder: Path, recipe_yaml: str, data: str) -> None:
-    """Leave in the run folder what it takes to repeat the run: ``recipe.yaml`` and ``environment.json``.
-
-    The latter also holds what ``data``, in words, the run learns from; see `data_of`.
-    """
-    write_atomically(folder / "recipe.yaml", recipe_yaml.encode())
-    write_atomically(folder / "environment.json", describe_environment(data=data).encode())
-
-
-def data_of(folder: Path) -> str | None:
-    """Give in words the data that a run learned from last; None where it does not say."""
-    try:
-        return json.loads((folder / "environment.json").read_text(encoding="utf-8")).get("data")
-    except (OSError, ValueError):
-        return None
-
-
-class Describe(Callback):
-    """Writes the description of a resumed run once its checkpoint was taken up; a failure leaves the old one."""
-
-    def __init__(self, folder: Path, recipe_yaml: str, data: str) -> None:
-        self.folder, self.recipe_yaml, self.data = folder, recipe_yaml, data
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes it."""
-        write_description(self.folder, self.recipe_yaml, self.data)
-
-
-def _processor() -> str:
-    """The processor's name, as Linux knows it, or else Python; and the widest instructions that PyTorch uses of it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    name = names[0] if names else platform.processor() or platform.machine()
-    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
-
-
-def _git(*arguments: str) -> str | None:
-    try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=5, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
 
 
 def _precision(options: TrainerOptions) -> Any:

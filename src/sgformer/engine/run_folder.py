@@ -1,5 +1,6 @@
-"""Files of a run folder, written after every epoch."""
+"""Files of a run folder: what it takes to repeat the run, and what is written after every epoch."""
 
+import json
 import math
 import time
 from collections.abc import Callable
@@ -10,12 +11,42 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich import get_console
 from torch import nn
 
+from .environment import environment
 from .files import to_csv, write_atomically
 
 
 def say(line: str) -> None:
     """Print a line as it is, on the console that a progress bar may share."""
     get_console().print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def write_description(folder: Path, recipe_yaml: str, data: str) -> None:
+    """Leave in the run folder what it takes to repeat the run: ``recipe.yaml`` and ``environment.json``.
+
+    The latter also holds what ``data``, in words, the run learns from; see `data_of`.
+    """
+    write_atomically(folder / "recipe.yaml", recipe_yaml.encode())
+    described = json.dumps({**environment(), "data": data}, indent=2) + "\n"
+    write_atomically(folder / "environment.json", described.encode())
+
+
+def data_of(folder: Path) -> str | None:
+    """Give in words the data that a run learned from last; None where it does not say."""
+    try:
+        return json.loads((folder / "environment.json").read_text(encoding="utf-8")).get("data")
+    except (OSError, ValueError):
+        return None
+
+
+class Describe(Callback):
+    """Writes the description of a resumed run once its checkpoint was taken up; a failure leaves the old one."""
+
+    def __init__(self, folder: Path, recipe_yaml: str, data: str) -> None:
+        self.folder, self.recipe_yaml, self.data = folder, recipe_yaml, data
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes it."""
+        write_description(self.folder, self.recipe_yaml, self.data)
 
 
 class RunFolder(Callback):
