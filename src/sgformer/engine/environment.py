@@ -15,7 +15,7 @@ _PACKAGES = "sgformer torch torchvision timm lightning torchmetrics safetensors 
 
 
 def environment() -> dict[str, Any]:
-    """Describe it, for JSON: versions, machine, git commit, command."""
+    """Describe what this process runs on, for JSON: versions, machine, git commit, command."""
     versions = {}
     for package in _PACKAGES:
         try:
