@@ -1,4 +1,4 @@
-"""What a run, or a measurement, ran on."""
+"""Description of what a run, or a measurement, ran on."""
 
 import importlib.metadata
 import os
