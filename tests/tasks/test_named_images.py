@@ -67,3 +67,26 @@ def test_an_image_called_like_a_list_of_classes(root):
     assert "names in" not in str(read(root, "yolo"))
     (root / "labels" / "val" / "classes.txt").write_text("car\ndog\n")
     assert "names in labels/val/classes.txt that are none of data.yaml, not used: 2" in str(read(root, "yolo"))
+
+
+@pytest.mark.parametrize("less", [1, 0])
+def test_polygons_through_the_centres_of_pixels_are_counted(root, less):
+    def edit(content):
+        for one in content["annotations"]:
+            x, y, w, h = one["bbox"]
+            right, bottom = x + w - less, y + h - less
+            one["segmentation"] = [[x, y, right, y, right, bottom, x, bottom]]
+
+    change(root, edit)
+    note = "masks that end a pixel before their boxes, right and below, as polygons of cv2.findContours: 8"
+    assert (note in str(read(root))) == (less == 1)
+    assert "end a pixel" not in str(read(root, masks=False))
+
+
+@pytest.mark.parametrize("first_pixel", [0, 1])
+def test_files_of_label_studio_count_pixels_from_nought(root, first_pixel):
+    said = "<owner><name>Label Studio</name></owner><source><database>MyDatabase</database></source>"
+    (root / "a.xml").write_text(f"<annotation><filename>0.jpg</filename>{said}</annotation>")
+    found = voc.read(root, [root / "a.xml"], root, images="images/train", names=["red"], first_pixel=first_pixel)
+    note = "files of Label Studio, whose edges count from 0; set --data.first_pixel 0"
+    assert found.notes == ({note: 1} if first_pixel else {})

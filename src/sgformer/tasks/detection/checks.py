@@ -21,6 +21,7 @@ _KINDS = {str: "text", bool: "true or false", list: "a list", dict: "an object"}
 
 
 AREAS = "areas that are not in pixels by masks or boxes, whose own are taken"
+SHORT = "masks that end a pixel before their boxes, right and below, as polygons of cv2.findContours"
 SIDEWAYS = "images whose sides EXIF data exchange; annotations are taken as of the image so turned"
 UNREAD = "masks that cannot be read or cover no pixel, and that boxes alone do not need"
 
@@ -170,6 +171,7 @@ def object_row(row: dict[str, Any], size: tuple[int, int], *, with_mask: bool) -
         try:
             mask, said_of_mask = masks.to_rle(segmentation, size)
             notes += said_of_mask * with_mask
+            notes += [SHORT] * (with_mask and _is_short(segmentation, box))
         except masks.MaskError as error:
             if with_mask:
                 raise Fault(str(error)) from error
@@ -240,6 +242,16 @@ def _plain(value: Any) -> str:
 def _marked(value: Any) -> bool:
     """Tell whether a mark, a truth value, a number or text, says yes."""
     return _plain(value) in ("1", "1.0", "true", "yes")
+
+
+def _is_short(segmentation: Any, box: tuple[float, ...]) -> bool:
+    """Whether polygons of whole numbers are a pixel narrower and lower than their box, as through centres of pixels."""
+    nested = isinstance(segmentation, list) and all(isinstance(part, list) for part in segmentation)
+    if not nested or not all(edge.is_integer() for edge in box):
+        return False
+    points = np.array([value for part in segmentation for value in part], np.float64).reshape(-1, 2)
+    low, high = points.min(0), points.max(0)
+    return not (points % 1).any() and tuple(box) == (*low, *(high - low + 1))
 
 
 def _turned(value: Any) -> bool:

@@ -126,6 +126,9 @@ def read(
         size: Sequence[Any] = sides if all(sides) else image_size(folder / name, notes) or (1, 1)
         others = {tag.tag: _text(tag, ".") or "1" * len(tag) for tag in tree if tag.tag not in _ABOUT}
         rows["images"].append({**others, "id": image_id, "file_name": name, "height": size[0], "width": size[1]})
+        said = " ".join(text for tag in ("owner", "source") for node in tree.iter(tag) for text in node.itertext())
+        if first_pixel and "label studio" in said.casefold():
+            notes["files of Label Studio, whose edges count from 0; set --data.first_pixel 0"] += 1
         for number, thing in enumerate(tree.iter("object"), 1):
             edges = [_number(thing, f"bndbox/{edge}") for edge in _EDGES]
             label, where = _text(thing, "name"), f"{short}, object {number}"
