@@ -186,6 +186,11 @@ def difference(task: str, first: tuple[str, str], second: tuple[str, str]) -> st
     return f"{statistics.mean(pairs):+.3f} ± {error:.3f} ({len(pairs)} seeds)"
 
 
+def worth(task: str, merging: str) -> str | None:
+    """What the measured order is worth beside a uniform one, with this merging; None without a seed."""
+    return difference(task, (merging, "significance"), (merging, "uniform"))
+
+
 def table(name: str) -> str:
     """A task's arms, and their differences seed by seed."""
     task = TASKS[name]

@@ -71,10 +71,13 @@ def guided() -> list[str]:
     """Says what guidance was worth, to models that were trained with it and to weights that were not."""
     lines = []
     for name, task in TASKS.items():
-        found = {what: guidance.difference(name, *pair) for what, pair in guidance.DIFFERENCES.items()}
-        said = "; ".join(f"{what} {value}" for what, value in found.items() if value is not None)
+        worth = {merging: guidance.worth(name, merging) for merging in ("ranking", "regions")}
+        said = [f"{value} where keys are merged by {merging}" for merging, value in worth.items() if value is not None]
         if said:
-            lines.append(f"*Guidance, trained anew: {task.title}*, {task.shown[task.metric]}: {said}.")
+            lines.append(
+                f"*Guidance, trained anew: {task.title}*. Significance less a uniform order, {task.shown[task.metric]}: "
+                f"{'; '.join(said)}."
+            )
     if not lines:
         lines.append("*What guidance is worth to models trained anew is not shown*: no run is done.")
     lines[-1] += " [Significance](significance.md)"
