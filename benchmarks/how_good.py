@@ -75,8 +75,8 @@ def guided() -> list[str]:
         said = [f"{value} where keys are merged by {merging}" for merging, value in worth.items() if value is not None]
         if said:
             lines.append(
-                f"*Guidance, trained anew: {task.title}*. Significance less a uniform order, {task.shown[task.metric]}: "
-                f"{'; '.join(said)}."
+                f"*Guidance, trained anew: {task.title}*. Significance less a uniform order, "
+                f"{task.shown[task.metric]}: {'; '.join(said)}."
             )
     if not lines:
         lines.append("*What guidance is worth to models trained anew is not shown*: no run is done.")
