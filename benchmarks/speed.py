@@ -37,6 +37,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "inference224": {"models": ALL, "batch_size": 4, "rounds": 9, **CPU},
     "inference1344": {"models": LARGE, "size": [1344], "rounds": 3, **CPU},
     "fair1344": {"models": LARGE, "size": [1344], "rounds": 2, **TIMES, "float32": "fast"},
+    "given1344": {"models": LARGE, "size": [1344], "rounds": 2, **TIMES, "float32": "fast", "keep_memory": False},
     "half1344": {**COMPANY, "neighbours": 0.5},
     "neighbour1344": {**COMPANY, "neighbours": 1},
     "neighbours1344": {**COMPANY, "neighbours": 2},
@@ -97,6 +98,8 @@ def table(name: str) -> str:
             note += f", busy neighbours: {number:g}"
         if kernels := protocol.get("kernels"):
             note += f"; kernels in C++ for `fast` rows of this package's models: {kernels}"
+        if memory := protocol.get("freed_memory"):
+            note += f"; freed memory is {memory}"
         note += "."
         tables.append(f"{HEAD}{rows(path)}\n{note}\n")
     return "\n".join(tables)

@@ -26,6 +26,7 @@ class Case:
     device: str = "cpu"
     # Or "fast", products as `sgformer.fast_float32` has them, and the kernels of `sgformer.fast.use_kernels`.
     float32: str = "default"
+    keep_memory: bool = True  # by `sgformer.fast.keep_freed_memory`
 
 
 def create(case: Case, *, device: str | None = None) -> nn.Module:
@@ -49,7 +50,8 @@ def step_of(case: Case) -> Callable[[], None]:
 
     Of a case with fast products, settings hold for the whole process from here on.
     """
-    sgformer.fast.keep_freed_memory()
+    if case.keep_memory:
+        sgformer.fast.keep_freed_memory()
     if case.float32 == "fast":
         sgformer.fast_float32()
         sgformer.fast.use_kernels()

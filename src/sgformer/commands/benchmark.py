@@ -50,6 +50,7 @@ def benchmark(
     time: bool = True,
     memory: bool = True,
     together: bool = False,
+    keep_memory: bool = True,
     device: str = "auto",
     out: str | Path = "benchmarks",
     label: str = "benchmark",
@@ -72,6 +73,8 @@ def benchmark(
         time: Whether to take times.
         memory: Whether to report peak memory.
         together: Whether all models, of all sizes and modes, are built and compiled at the same time.
+        keep_memory: Whether freed memory is kept (`sgformer.fast.keep_freed_memory`), for all models alike, rather than
+            given back and cleared anew, as a program has it by itself. It helps most where maps are largest.
         device: ``cpu``, ``cuda`` or ``auto``.
         out: Folder for ``<label>_<device>_<threads>threads_torch<version>_<date>`` with the endings csv, json and png.
         label: First word of the files' names.
@@ -119,7 +122,7 @@ def benchmark(
             return products if where == "cpu" and (precision == "float32" or has_kernels) else ["default"]
 
         cases = [(model, choice) for choice in ("default", "fast") for model in models if choice in choices(model)]
-        return [measure.Case(model, *size, *settings, choice) for model, choice in cases]
+        return [measure.Case(model, *size, *settings, choice, keep_memory) for model, choice in cases]
 
     groups = [group(*each) for each in itertools.product(sizes, mode, dtype, compiled)]
     # Counting builds each model once, without memory: a name that is wrong shows before anything is timed.
@@ -148,6 +151,7 @@ def benchmark(
         "neighbours": neighbours,
         "busy_cores_before": None if busy is None else round(busy, 2),
         "kernels": _kernels(groups),
+        "freed_memory": "kept" if keep_memory else "given back",
     }
     path.with_suffix(".json").write_text(json.dumps(protocol, indent=1) + "\n", encoding="utf-8")
     _plot(rows, path.with_suffix(".png"))
