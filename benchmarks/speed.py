@@ -85,7 +85,7 @@ def _case(cells: dict[str, str]) -> tuple[str, ...]:
 def table(name: str) -> str:
     """The newest result of a name from each machine, with its protocol; or a sentence that there is none."""
     newest: dict[str, Path] = {}
-    for path in sorted(RESULTS.glob(f"{name}_*threads_torch*.csv"), key=lambda path: _protocol(path)["date"]):
+    for path in sorted(RESULTS.glob(f"{name}_*threads_torch*.csv"), key=_age):
         newest[_machine(_protocol(path))] = path
     if not newest:
         return f"Not measured yet: `python benchmarks/speed.py run {name}`.\n"
@@ -103,6 +103,11 @@ def table(name: str) -> str:
         note += "."
         tables.append(f"{HEAD}{rows(path)}\n{note}\n")
     return "\n".join(tables)
+
+
+def _age(path: Path) -> tuple[str, int, str]:
+    """The day of a result, and which of that day it is: `-2` in a name comes after none."""
+    return _protocol(path)["date"], len(path.stem), path.stem
 
 
 def _machine(protocol: dict[str, Any]) -> str:
