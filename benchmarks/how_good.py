@@ -124,9 +124,9 @@ def main() -> None:
         beside_others(),
         *guided(),
         merging(),
-        "*Speed* was measured beside Swin-T and ConvNeXt-T on two cores, and on a GPU for minutes: with a budget in large "
-        "images faster than both, unless the C library keeps freed memory, which makes them level with Swin-T and behind "
-        "ConvNeXt-T; level or slower otherwise. [Speed and memory](benchmarks.md)",
+        "*Speed* was measured beside Swin-T and ConvNeXt-T on two cores, and on a GPU for minutes: with a budget in "
+        "large images faster than both, unless the C library keeps freed memory: then level with Swin-T and behind "
+        "ConvNeXt-T. Level or slower otherwise. [Speed and memory](benchmarks.md)",
     ]
     head = "# How good is it?\n\nWhat was shown and what was not. `python benchmarks/how_good.py` reads every number"
     text = f"{head} from a\nresult file.\n\n" + "\n".join(f"- {line}" for line in lines) + "\n"
