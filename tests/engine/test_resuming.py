@@ -15,6 +15,7 @@ from torch import nn
 from class_folders import make_class_folders
 from engine.killed_runs import OVERRIDES
 from sgformer import tasks
+from sgformer.commands.evaluate import evaluate
 from sgformer.commands.train import train
 from sgformer.engine import recipe
 from sgformer.engine.optim import OptimOptions, create_optimizer, create_schedule
@@ -198,3 +199,16 @@ def test_data_that_changed_are_told(tmp_path, capsys):
         train(resume=folder, overrides={"trainer.max_epochs": 3 - said})
         told = "the data are not those of the run, which were: 3 classes (blue 4, green 4, red 4), 12 + 6 images"
         assert (told in capsys.readouterr().out) == said
+
+
+def test_a_relative_folder_that_lies_elsewhere_is_told(tmp_path, monkeypatch, capsys):
+    own = {key: value for key, value in SETTINGS.items() if "scenes" not in key}
+    for place in ("a", "b"):
+        make_class_folders(tmp_path / place / "set", num_train=4, num_val=2)
+    monkeypatch.chdir(tmp_path / "a")
+    folder = train("smoke", {**own, "data.source": "folders", "data.root": "set"}, out=tmp_path)
+    for place in ("a", "b"):
+        monkeypatch.chdir(tmp_path / place)
+        evaluate(folder, device="cpu")
+        train(resume=folder)
+        assert capsys.readouterr().out.count(f"the run had it in {tmp_path / 'a'}") == 2 * (place == "b")

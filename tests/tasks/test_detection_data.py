@@ -124,7 +124,7 @@ FAULTS = {
     "not a number": ({"bbox": [1, 2, 3, float("nan")]}, "annotation 100 .*is not"),
     "category": ({"category_id": 99}, "annotation 100 .*unknown category id 99"),
     "image": ({"image_id": 999}, "annotation 100: there is no image of id 999"),
-    "no mask": ({"segmentation": []}, r"annotation 100 .*has no mask; for boxes alone set --heads\.masks false"),
+    "no mask": ({"segmentation": []}, r"annotation 100 .*has no mask; for boxes alone train with --heads\.masks false"),
     "a line": ({"segmentation": [[1, 2, 3, 4]]}, "annotation 100 .*a polygon needs three points"),
     "no counts": ({"segmentation": {"size": [48, 64]}}, "annotation 100 .*its RLE mask cannot be read"),
     "mask size": (

@@ -219,6 +219,7 @@ def corners(content):
         (first(ignore=1), "objects marked ignore, taken as others: 1"),
         (first(attributes={"ignore": True}), "objects marked ignore, taken as others: 1"),
         (first(attributes={"difficult": "true"}), "objects marked difficult, taken as others: 1"),
+        (first(attributes={"is_crowd": True}), "objects marked is_crowd, taken as single ones: 1"),
         (first(bbox=[77, 12, 20, 24]), "boxes cut at the edge of the image: 1"),
         (first(bbox=[10, 12, 60, 50]), "boxes that do not fit their masks"),
         (lambda c: c["annotations"].pop(0) and c["annotations"].pop(0), "images without objects: 1"),

@@ -46,6 +46,7 @@ def evaluate(
     from .. import tasks
     from ..engine import recipe as recipes
     from ..engine.files import check_writable, write_atomically
+    from ..engine.run_folder import moved, say
     from ..engine.weights import locate
     from . import console
 
@@ -68,6 +69,8 @@ def evaluate(
         source = {"task": model.task, "data": {"image_size": list(model.preprocessing.image_size)}}
     recipe = recipes.parse(source, task.Recipe, overrides)
     recipe.check_evaluated(overrides)
+    if isinstance(source, Path) and (note := moved(source.parent, recipe.data.root)):
+        say(note)
     if coco and ("coco" not in model.files or recipe.data.source != "coco"):
         raise ValueError("--coco is for detection on annotations in COCO's format, which have ids; leave it out")
     with with_kernels:

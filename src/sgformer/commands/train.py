@@ -60,7 +60,7 @@ def train(
         return None
 
     from ..engine import fit
-    from ..engine.run_folder import data_of, say
+    from ..engine.run_folder import data_of, moved, say
     from . import console
 
     task, data = _build(parsed, task_folder, out=out, resume=resume)
@@ -76,6 +76,8 @@ def train(
     num_parameters = sum(parameter.numel() for parameter in task.model.parameters())
     model = f"{parsed.model.name} · {num_parameters / 1e6:.1f}M parameters, {_start(parsed.model, resume)}"
     say(f"{model} · {data} -> {folder}")
+    if resume and (note := moved(folder, parsed.data.root)):
+        say(note)
     if resume and (before := data_of(folder)) not in (None, str(data)):
         say(f"the data are not those of the run, which were: {before}")
     if resume and (num_epochs := _num_epochs(folder)) >= parsed.trainer.max_epochs:

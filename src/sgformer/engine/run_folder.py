@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,19 +24,32 @@ def say(line: str) -> None:
 def write_description(folder: Path, recipe_yaml: str, data: str) -> None:
     """Leave in the run folder what it takes to repeat the run: ``recipe.yaml`` and ``environment.json``.
 
-    The latter also holds what ``data``, in words, the run learns from; see `data_of`.
+    The latter also holds what ``data``, in words, the run learns from, and the working directory; see `data_of` and
+    `moved`.
     """
     write_atomically(folder / "recipe.yaml", recipe_yaml.encode())
-    described = json.dumps({**environment(), "data": data}, indent=2) + "\n"
+    described = json.dumps({**environment(), "data": data, "directory": os.getcwd()}, indent=2) + "\n"
     write_atomically(folder / "environment.json", described.encode())
 
 
 def data_of(folder: Path) -> str | None:
     """Give in words the data that a run learned from last; None where it does not say."""
-    try:
-        return json.loads((folder / "environment.json").read_text(encoding="utf-8")).get("data")
-    except (OSError, ValueError):
+    return _described(folder).get("data")
+
+
+def moved(folder: Path, root: str | Path | None) -> str | None:
+    """Say that a run's relative data folder lies elsewhere from here; None where it does not, or nothing tells."""
+    before, here = _described(folder).get("directory"), os.getcwd()
+    if not root or Path(root).is_absolute() or before in (None, here):
         return None
+    return f"data.root {root} is looked for in {here}; the run had it in {before}"
+
+
+def _described(folder: Path) -> dict[str, Any]:
+    try:
+        return json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
 
 
 class Describe(Callback):

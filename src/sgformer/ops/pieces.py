@@ -30,7 +30,7 @@ def keep_freed_memory() -> None:
     Left to itself it gives large pieces back, and gets them anew a moment later; and what a thread freed, no other
     thread gets. For programs, which own their process, before they start threads: the command line calls it, no import
     does. It holds until the process ends, which keeps the most that it ever had. In runs in turns, an image of
-    2048x2048 took a tenth less time with it; models with larger maps gain more, up to two fifths (`docs/benchmarks.md`).
+    2048x2048 took a tenth less time with it; models with larger maps gain more (`docs/benchmarks.md`).
     """
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):  # glibc has it
         for parameter, value in MALLOC.values():

@@ -165,8 +165,10 @@ def object_row(row: dict[str, Any], size: tuple[int, int], *, with_mask: bool) -
     tags, attributes = (found if isinstance(found := row.get(key), dict) else {} for key in (TAGS, "attributes"))
     said = row | tags | attributes
     mask, notes = None, _notes(said, box, size)
+    if not crowd and _marked(said.get("is_crowd")):
+        notes.append("objects marked is_crowd, taken as single ones")
     if with_mask and not segmentation and not crowd:
-        raise Fault("has no mask; for boxes alone set --heads.masks false")
+        raise Fault("has no mask; for boxes alone train with --heads.masks false")
     if segmentation:
         try:
             mask, said_of_mask = masks.to_rle(segmentation, size)
