@@ -46,8 +46,19 @@ def test_files_hold_a_row_for_each_model_and_their_protocol(tmp_path):
     assert protocol["versions"]["torch"] in torch.__version__
     assert path.with_suffix(".png").stat().st_size > 5000
     assert f"{torch.get_num_threads()}threads_torch" in path.name
-    again = benchmark(["resnet10t"], memory=False, out=tmp_path, **TINY)
+    assert protocol["freed_memory"] == "kept"
+    again = benchmark(["resnet10t"], memory=False, keep_memory=False, out=tmp_path, **TINY)
     assert again != path  # an earlier result is never overwritten
+    assert json.loads(again.with_suffix(".json").read_text())["freed_memory"] == "given back"
+
+
+def test_freed_memory_is_kept_where_a_case_says_so(monkeypatch):
+    calls = []
+    monkeypatch.setattr("sgformer.fast.keep_freed_memory", lambda: calls.append(1))
+    measure.step_of(Case("resnet10t", 32, 32, keep_memory=False))
+    assert not calls
+    measure.step_of(Case("resnet10t", 32, 32))
+    assert calls
 
 
 @pytest.mark.exhaustive
