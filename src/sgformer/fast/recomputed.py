@@ -23,7 +23,7 @@ def why_not_mlp(mlp: ConvMlp, x: Tensor) -> str | None:
     """None, or a sentence."""
     if not torch.is_grad_enabled():
         return "no gradient is wanted"
-    return mode_objection() or _small(mlp, x) or layers_objection(mlp)
+    return mode_objection() or layers_objection(mlp) or _small(mlp, x)
 
 
 def _small(mlp: ConvMlp, x: Tensor) -> str | None:
@@ -49,7 +49,7 @@ def mlp(mlp: ConvMlp, x: Tensor) -> Tensor:
 
 def why_not_block(block: Block, *inputs: Tensor) -> str | None:
     """None, or a sentence."""
-    return training_objection() or _small(block.mlp, inputs[0]) or layers_objection(block)
+    return training_objection() or layers_objection(block) or _small(block.mlp, inputs[0])
 
 
 def block(block: Block, *inputs: Tensor) -> Any:

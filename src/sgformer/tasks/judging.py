@@ -46,7 +46,7 @@ class Worst:
 class BaseReport(ABC):
     """Report on how good a model is."""
 
-    PICTURES: ClassVar = ("curves", "worst", "results")
+    DRAWN: ClassVar = ("curves", "worst", "results")
 
     num_images: int
     num_unreadable: int = 0  # which count nowhere
@@ -58,8 +58,8 @@ class BaseReport(ABC):
     results: tuple[dict[str, Any], ...] | None = None  # as pycocotools takes them, where the data have ids for that
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: all but the pictures, shares to six places."""
-        return _plain({name: value for name, value in vars(self).items() if name not in self.PICTURES})
+        """For JSON: all but what is drawn, shares to six places."""
+        return _plain({name: value for name, value in vars(self).items() if name not in self.DRAWN})
 
     @abstractmethod
     def to_table(self) -> tuple[Sequence[str], list[Sequence[str]]]:
