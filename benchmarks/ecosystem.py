@@ -118,7 +118,6 @@ json.dump(config, open(folder + "/config.json", "w"))""", "tuple(m(x).logits.sha
         "from torchvision.models.feature_extraction import create_feature_extractor", "{name: tuple(y.shape) for name, y in m(x).items()}"),
     Row("EfficientDet", "effdet", "m = effdet.EfficientDet(config, pretrained_backbone=False)", """
 import effdet
-from pages import markdown
 config = effdet.get_efficientdet_config("tf_efficientdet_d0")
 config.backbone_name, config.backbone_args, config.backbone_indices = "sgformer_test", {}, (1, 2, 3)
 config.image_size = 128, 128""", "[tuple(y.shape[-2:]) for y in m.eval()(torch.randn(1, 3, 128, 128))[0]]"),

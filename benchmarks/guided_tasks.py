@@ -91,6 +91,9 @@ class Task:
         raise NotImplementedError
 
 
+NO_DIGIT = 10  # the class of a token in which no digit has its centre
+
+
 class Finder(nn.Module):
     """A backbone of three stages, asked for a digit at each token of the last two, and for others at points."""
 
@@ -98,7 +101,7 @@ class Finder(nn.Module):
         super().__init__()
         backbone.prune_intermediate_layers([1, 2])
         self.backbone = backbone
-        self.names = nn.ModuleList(nn.Linear(c, 11) for c in channels[1:3])
+        self.names = nn.ModuleList(nn.Linear(c, NO_DIGIT + 1) for c in channels[1:3])
         self.others = nn.Sequential(nn.Linear(channels[2], 64), nn.GELU(), nn.Linear(64, 10))
 
     def forward(self, x: Tensor, centres: Tensor) -> tuple[list[Tensor], Tensor]:
@@ -106,12 +109,8 @@ class Finder(nn.Module):
         maps = self.backbone.forward_intermediates(x, indices=[1, 2], intermediates_only=True)
         grid = (centres.flip(-1) / x.shape[-1] * 2 - 1).unsqueeze(2)  # (B, n, 1, 2)
         sampled = F.grid_sample(maps[-1], grid, align_corners=False).squeeze(-1).mT  # (B, n, c)
-        return [f(of_stage.permute(0, 2, 3, 1)) for f, of_stage in zip(self.names, maps, strict=True)], self.others(
-            sampled
-        )
-
-
-NO_DIGIT = 10
+        names = [f(of_stage.permute(0, 2, 3, 1)) for f, of_stage in zip(self.names, maps, strict=True)]
+        return names, self.others(sampled)
 
 
 def held_by_tokens(centres: Tensor, labels: Tensor, side: int) -> Tensor:
@@ -149,7 +148,7 @@ class SmallDigits(Task):
         names, others = output
         total = 2 * F.binary_cross_entropy_with_logits(others, target["others"].float())
         for of_stage in names:
-            side, weight = of_stage.shape[1], torch.ones(11)
+            side, weight = of_stage.shape[1], torch.ones(NO_DIGIT + 1)
             weight[NO_DIGIT] = 2 * small_digits.NUM_DIGITS / side**2
             held = held_by_tokens(target["centres"], target["labels"], side)
             total = total + F.cross_entropy(of_stage.flatten(0, 2), held.flatten(), weight)

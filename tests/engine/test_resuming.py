@@ -1,6 +1,7 @@
 """A key given with `--resume` is followed, or refused by its name with the folder as it was."""
 
 import dataclasses
+import json
 import logging
 import random
 import shutil
@@ -20,6 +21,7 @@ from sgformer.commands.train import train
 from sgformer.engine import recipe
 from sgformer.engine.optim import OptimOptions, create_optimizer, create_schedule
 from sgformer.engine.resuming import changes
+from sgformer.engine.run_folder import moved
 
 SETTINGS = {
     **OVERRIDES,
@@ -212,3 +214,12 @@ def test_a_relative_folder_that_lies_elsewhere_is_told(tmp_path, monkeypatch, ca
         evaluate(folder, device="cpu")
         train(resume=folder)
         assert capsys.readouterr().out.count(f"the run had it in {tmp_path / 'a'}") == 2 * (place == "b")
+        evaluate(folder, {"data.root": "set"}, device="cpu")  # named by the one who asks
+        assert "the run had it in" not in capsys.readouterr().out
+
+
+def test_a_folder_below_home_is_no_relative_one(tmp_path):
+    (tmp_path / "environment.json").write_text(json.dumps({"directory": "/elsewhere"}))
+    assert moved(tmp_path, "~/set") is None
+    assert moved(tmp_path, str(tmp_path)) is None
+    assert "/elsewhere" in (moved(tmp_path, "set") or "")

@@ -69,7 +69,7 @@ def evaluate(
         source = {"task": model.task, "data": {"image_size": list(model.preprocessing.image_size)}}
     recipe = recipes.parse(source, task.Recipe, overrides)
     recipe.check_evaluated(overrides)
-    if isinstance(source, Path) and (note := moved(source.parent, recipe.data.root)):
+    if isinstance(source, Path) and "data.root" not in overrides and (note := moved(source.parent, recipe.data.root)):
         say(note)
     if coco and ("coco" not in model.files or recipe.data.source != "coco"):
         raise ValueError("--coco is for detection on annotations in COCO's format, which have ids; leave it out")

@@ -76,7 +76,7 @@ def train(
     num_parameters = sum(parameter.numel() for parameter in task.model.parameters())
     model = f"{parsed.model.name} · {num_parameters / 1e6:.1f}M parameters, {_start(parsed.model, resume)}"
     say(f"{model} · {data} -> {folder}")
-    if resume and (note := moved(folder, parsed.data.root)):
+    if resume and "data.root" not in (overrides or {}) and (note := moved(folder, parsed.data.root)):
         say(note)
     if resume and (before := data_of(folder)) not in (None, str(data)):
         say(f"the data are not those of the run, which were: {before}")

@@ -40,7 +40,7 @@ def data_of(folder: Path) -> str | None:
 def moved(folder: Path, root: str | Path | None) -> str | None:
     """Say that a run's relative data folder lies elsewhere from here; None where it does not, or nothing tells."""
     before, here = _described(folder).get("directory"), os.getcwd()
-    if not root or Path(root).is_absolute() or before in (None, here):
+    if not root or Path(root).expanduser().is_absolute() or before in (None, here):
         return None
     return f"data.root {root} is looked for in {here}; the run had it in {before}"
 

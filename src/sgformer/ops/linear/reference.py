@@ -10,5 +10,5 @@ def project(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
-    """Compute `weight_gradient`."""
+    """`grad.T @ x` over all that are projected, `(c', c)`; see `weight_gradient`."""
     return grad.flatten(0, -2).t() @ x.flatten(0, -2)

@@ -28,8 +28,6 @@ from .options import DataOptions
 NOTED = 0.1
 # From which difference on the share of a class in training and in validation is mentioned.
 UNLIKE = 0.5
-
-
 CLASSES_OF_SCENES = ("background", *DigitScenes.classes)
 
 
