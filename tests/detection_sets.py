@@ -1,5 +1,7 @@
-"""Random sets for detection in the formats of COCO, YOLO and Pascal VOC, with faults, and what is right in them."""
+"""Random sets for detection in the formats of COCO, YOLO, Pascal VOC and LabelMe, with faults, and what is right."""
 
+import base64
+import io
 import json
 import random
 from collections import Counter
@@ -160,7 +162,74 @@ class Maker:
         (self.root / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(listed))
         self.right[split] = Right(num_images, objects, 0, faults)
 
+    def _labelme(self, split: str) -> None:
+        objects: Counter[str] = Counter()
+        faults = num_images = 0
+        for number, (width, height) in enumerate(self._sizes()):
+            self._image(self.root / split / f"{number}.png", (width, height))
+            shapes = []
+            lost = self.random.choice([None] * 9 + ["size", "text", "cut"])
+            for place, box in enumerate(self._boxes(width, height)):
+                label = NAMES[self.random.randrange(3)]
+                kind = self.random.choice(list(LABELME_SHAPES))
+                one = {"label": label, "group_id": None, "flags": {}, **LABELME_SHAPES[kind](*box, width, height)}
+                parts = [one]
+                if self.random.random() < 0.2:
+                    parts = [{**part, "group_id": place} for part in (one, one | LABELME_SHAPES["polygon"](*box, 0, 0))]
+                if kind.startswith("no "):  # of parts that are none, the polygon is left
+                    objects[label] += len(parts) > 1 and not lost
+                elif self.random.random() < 0.15:
+                    parts = [self.random.choice(LABELME_FAULTS)(one)]
+                    faults += not lost
+                else:
+                    objects[label] += not lost
+                shapes += parts
+            path = self.random.choice([f"{number}.png", f"..\\{split}\\{number}.png", f"C:\\old\\{number}.png", None])
+            height += lost == "size"
+            content = {"version": "7.9.1", "flags": {}, "shapes": shapes, "imagePath": path, "imageData": None}
+            content |= {"imageHeight": str(height) if lost == "text" else height, "imageWidth": width}
+            if self.random.random() < 0.2 and not lost:
+                content |= {"imageHeight": None, "imageWidth": None}
+            text = json.dumps(content)
+            (self.root / split / f"{number}.json").write_text(text[: -3 if lost == "cut" else None])
+            num_images += not lost
+            faults += bool(lost)
+        self.right[split] = Right(num_images, objects, 0, faults)
 
+
+def _drawn(x: float, y: float, w: float, h: float) -> str:
+    """Make the PNG file of a mask, as text."""
+    file = io.BytesIO()
+    Image.new("1", (round(x + w) - round(x), round(y + h) - round(y)), 1).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+LABELME_SHAPES = {
+    "polygon": lambda x, y, w, h, *size: {"points": [[x, y], [x + w, y], [x, y + h]], "shape_type": "polygon"},
+    "rectangle": lambda x, y, w, h, *size: {"points": [[x + w, y + h], [x, y]], "shape_type": "rectangle"},
+    "circle": lambda x, y, w, h, *size: {"points": [[x + w / 2, y + h / 2], [x, y]], "shape_type": "circle"},
+    "turned": lambda x, y, w, h, *size: {
+        "points": [[x + w / 2, y], [x + w, y + h / 2], [x + w / 2, y + h], [x, y + h / 2]],
+        "shape_type": "oriented_rectangle",
+    },
+    "mask": lambda x, y, w, h, *size: {
+        "points": [[round(x), round(y)], [round(x + w) - 1, round(y + h) - 1]],
+        "shape_type": "mask",
+        "mask": _drawn(x, y, w, h),
+    },
+    "no area": lambda x, y, w, h, *size: {"points": [[x, y], [x + w, y + h]], "shape_type": "line"},
+    "no points": lambda x, y, w, h, *size: {"points": [[x, y]], "shape_type": "point"},
+}
+LABELME_FAULTS = [
+    lambda one: {**one, "label": ""},
+    lambda one: {**one, "label": None},
+    lambda one: {**one, "points": []},
+    lambda one: {**one, "points": [[1, 2], [3, "4"], [5, 6]]},
+    lambda one: {**one, "points": [[99, 99], [110, 99], [99, 110]], "shape_type": "polygon"},
+    lambda one: {**one, "points": [[1, 1], [1, 1]], "shape_type": "rectangle"},
+    lambda one: {**one, "points": [[1, 1], [4, 4]], "shape_type": "mask", "mask": "bm9uZQ=="},
+    lambda one: {**one, "group_id": "1"},
+]
 COCO_FAULTS = {
     "no width": lambda one, w, h: one["bbox"].__setitem__(2, 0),
     "outside": lambda one, w, h: one["bbox"].__setitem__(0, w + 3),

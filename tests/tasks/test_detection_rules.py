@@ -1,4 +1,4 @@
-"""Rules over random sets in the formats of COCO, YOLO and Pascal VOC.
+"""Rules over random sets in the formats of COCO, YOLO, Pascal VOC and LabelMe.
 
 What the first line counts is what is learned from and can be found. Whatever lies in the folders or stands in
 data.yaml is used, is known junk, or is counted.
@@ -20,7 +20,7 @@ from sgformer.tasks.detection.evaluation import CocoMetric, make_report
 from sgformer.tasks.detection.options import DataOptions
 from sgformer.tasks.errors import DataError
 
-FORMATS = ("coco", "yolo", "voc")
+FORMATS = ("coco", "yolo", "voc", "labelme")
 
 
 def read(made, *, invalid="drop", masks=False):
@@ -49,7 +49,7 @@ def test_what_is_counted_is_learned_from_and_can_be_found(tmp_path, source, seed
     learned_from = 0
     for seed in seeds:
         made = Maker(tmp_path / str(seed), source, seed)
-        right, masks = made.right, source == "coco"
+        right, masks = made.right, source in ("coco", "labelme")
         if right["train"].faults + right["val"].faults:
             with pytest.raises(DataError):
                 read(made, invalid="error", masks=masks)
@@ -99,6 +99,7 @@ PLACES = {
     "coco": ["images", "annotations", "", "test"],
     "yolo": ["images/train", "labels/val", "images/test", ""],
     "voc": ["JPEGImages", "Annotations", "ImageSets", ""],
+    "labelme": ["train", "val", "", "test"],
 }
 
 
@@ -118,7 +119,7 @@ def test_what_lies_there_is_used_or_junk_or_counted(tmp_path, source, seeds):
         for name in added:
             path = made.root / place / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(b"x")
+            path.write_bytes(b"[]" if name.endswith(".json") else b"x")  # in LabelMe's folders a broken one is a fault
         if source == "yolo" and (entries := draw.sample(["test", "foo", "augment"], 2)):
             (made.root / "data.yaml").write_text(json.dumps({"names": NAMES, **dict.fromkeys(entries, "x")}))
             assert f"entries of data.yaml not used ({', '.join(sorted(entries))}): 2" in str(read(made))

@@ -1,6 +1,7 @@
 """Text files that people and their tools write: class names, lists, tables, JSON, YAML."""
 
 import codecs
+import json
 import re
 import unicodedata
 from collections import Counter
@@ -232,8 +233,19 @@ _Words.add_implicit_resolver(
 _Words.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"\Z"), [""])
 
 
-def each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Build an object of JSON, for `json.loads(..., object_pairs_hook=...)`; KeyError where a key is there twice."""
+def read_json(path: Path) -> Any:
+    """The content of a JSON file; a DataError where it is none, or a key is there twice."""
+    try:
+        return json.loads(read_text(path), object_pairs_hook=_each_once)
+    except KeyError as error:
+        raise DataError(f"{path} has the key {error} twice in one place; keep one of them") from error
+    except DataError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is no JSON file ({' '.join(str(error).split())}); export it again") from error
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     row = dict(pairs)
     if len(row) < len(pairs):
         counts = Counter(key for key, _ in pairs)

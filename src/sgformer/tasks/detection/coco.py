@@ -1,6 +1,5 @@
 """Annotations in COCO's JSON format, checked before anything is trained on them; other formats are read as it."""
 
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError, listed
-from ..text import each_once, heads, num_alike, read_text
+from ..text import heads, num_alike, read_json
 from . import checks, doubts, masks
 from .checks import Fault, ImageRow, ObjectRow
 
@@ -106,14 +105,7 @@ def read(path: Path, folder: Path) -> Content:
     """
     if not path.is_file():
         raise DataError(f"there is no file {path}; name the annotations, a JSON file in COCO's format")
-    try:
-        rows = json.loads(read_text(path), object_pairs_hook=each_once)
-    except KeyError as error:
-        raise DataError(f"{path} has the key {error} twice in one place; keep one of them") from error
-    except DataError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is no JSON file ({' '.join(str(error).split())}); export it again") from error
+    rows = read_json(path)
     for key in ("images", "annotations", "categories"):
         found = rows.get(key) if isinstance(rows, dict) else None
         if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):

@@ -167,7 +167,7 @@ class DetectionData(Data):
         found = sources.read(
             options.folder(
                 "images/, annotations/instances_train.json and instances_val.json, or name others: "
-                "--data.train.images and so on; --data.source yolo and voc read other formats"
+                "--data.train.images and so on; --data.source yolo, voc and labelme read other formats"
             ),
             places,
             options.source,

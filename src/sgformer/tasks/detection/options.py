@@ -23,8 +23,8 @@ class DataOptions(options.DataOptions):
     """Options of the data: which images, how large, how many at once.
 
     Attributes:
-        source: The format of the annotations: coco, yolo for text files, voc for XML files; or digit_scenes, which are
-            made on the spot.
+        source: The format of the annotations: coco, yolo for text files, voc for XML files, labelme for a JSON file an
+            image; or digit_scenes, which are made on the spot.
         root: The folder from which train and val name theirs.
         train: Where the training images are.
         val: Where the validation images are.
@@ -50,7 +50,7 @@ class DataOptions(options.DataOptions):
         "first_pixel": ("voc",),
     }
     TRAINING: ClassVar[tuple[str, ...]] = (*options.DataOptions.TRAINING, "train", "multiple", "like_together")
-    source: Literal["coco", "yolo", "voc", "digit_scenes"] = "coco"
+    source: Literal["coco", "yolo", "voc", "labelme", "digit_scenes"] = "coco"
     train: SplitOptions = field(default_factory=SplitOptions)
     val: SplitOptions = field(default_factory=SplitOptions)
     shorter_side: int = 800

@@ -1,4 +1,4 @@
-"""Where images and annotations lie, in COCO's format, YOLO's or Pascal VOC's; all are checked alike."""
+"""Where images and annotations lie, in the formats of COCO, YOLO, Pascal VOC or LabelMe; all are checked alike."""
 
 import contextlib
 import os
@@ -11,21 +11,23 @@ from typing import Any, Literal
 
 from ..errors import DataError
 from ..folders import VARIANTS, Split, find_copies, find_file, is_junk, leftovers, lies_in
-from . import coco, voc, yolo
+from . import coco, labelme, voc, yolo
 
-Format = Literal["coco", "yolo", "voc"]
+Format = Literal["coco", "yolo", "voc", "labelme"]
 
 # The folder of the images and the annotations, where a recipe names none.
 DEFAULTS = {
     "coco": ("images", "annotations/instances_{split}.json"),
     "yolo": (None, "data.yaml"),
     "voc": ("JPEGImages", "ImageSets/Main/{split}.txt"),
+    "labelme": (None, "{split}"),
 }
 # What tools put beside images in each format, in small letters; and the folder of runs.
 _KNOWN = {
     "coco": {"runs"},
     "yolo": {"runs", "data.yaml", "dataset.yaml", "classes.txt", "obj.names", "obj.data", "notes.json"},
     "voc": {"runs", "labelmap.txt"},
+    "labelme": {"runs"},
 }
 
 
@@ -35,10 +37,11 @@ class SplitOptions:
 
     Attributes:
         images: The folder of the images, from data.root; null: images; for yolo that of data.yaml, or images/train
-            and images/val, and it may be a text file that lists images; for voc JPEGImages.
+            and images/val, and it may be a text file that lists images; for voc JPEGImages; for labelme beside the
+            annotations.
         annotations: From data.root; null: annotations/instances_train.json and instances_val.json. For yolo the file
             with the names of the classes; null: data.yaml. For voc a list of images, or a folder of XML files; null:
-            ImageSets/Main/train.txt and val.txt.
+            ImageSets/Main/train.txt and val.txt. For labelme a folder of JSON files, or a list; null: train and val.
     """
 
     images: str | None = None
@@ -60,16 +63,19 @@ def read(
 ) -> dict[Split, coco.Annotations]:
     """Read the annotations of some splits and check them, see `coco.check`.
 
-    Only VOC's format asks for the names of the ``classes``, as it has no list of its own; None: all that occur in these
-    splits. What another split names is looked up, where it is there, to tell what nothing names.
+    Only the formats of VOC and LabelMe ask for the names of the ``classes``, as they have no list of their own; None:
+    all that occur in these splits. What another split names is looked up, where it is there, to tell what nothing
+    names.
 
     Raises:
         DataError: Files or annotations are not as they must be.
     """
     root = Path(os.path.normpath(root))
     named = {split: where.annotations or file(source, split) for split, where in places.items()}
-    xml = {split: voc.find(root, named[split]) for split in splits} if source == "voc" else {}
-    names = classes or voc.classes([path for paths in xml.values() for path in paths])
+    listed = {split: _find(root, named[split], source) for split in splits}
+    files = [path for paths in listed.values() for path in paths]
+    said = labelme.read_files(files) if source == "labelme" else {}
+    names = classes or (labelme.classes(root, said.values()) if source == "labelme" else voc.classes(files))
 
     def content(split: Split) -> coco.Content:
         images, path = places[split].images or DEFAULTS[source][0], root / named[split]
@@ -77,7 +83,10 @@ def read(
             return coco.read(path, root / str(images))
         if source == "yolo":
             return yolo.read(root, split, images=images, names=named[split], sizes=split in splits)
-        files = xml[split] if split in xml else voc.find(root, named[split])
+        files = listed[split] if split in listed else _find(root, named[split], source)
+        if source == "labelme":
+            labelled = said if split in listed else labelme.read_files(files)
+            return labelme.read(root, files, labelled, path, images=images, names=names, with_masks=masks)
         return voc.read(root, files, path, images=str(images), names=names, first_pixel=first_pixel)
 
     contents: dict[Split, coco.Content] = {split: content(split) for split in splits}
@@ -98,6 +107,13 @@ def read(
             one.notes[f"images outside of data.root {root}, such as {outside[0]}"] = len(outside)
     _note_files(root, source, [*contents.values(), *others], found)
     return found
+
+
+def _find(root: Path, named: str, source: Format) -> list[Path]:
+    """The files of a split, in formats that have one an image."""
+    if source == "labelme":
+        return voc.find(root, named, suffix=".json", base="")
+    return voc.find(root, named) if source == "voc" else []
 
 
 def _note_files(root: Path, source: Format, contents: list[coco.Content], found: dict[Split, coco.Annotations]) -> None:

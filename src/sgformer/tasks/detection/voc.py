@@ -1,5 +1,6 @@
 """Pascal VOC's XML files, one for each image, with boxes. Read as COCO's rows."""
 
+import os
 import re
 import unicodedata
 from collections import Counter
@@ -11,57 +12,57 @@ from xml.etree import ElementTree
 from ..errors import DataError
 from ..folders import SUFFIXES, find_file, find_images, lies_in_junk
 from ..text import read_text
-from .checks import ANGLES, TAGS, image_size
+from .checks import ANGLES, TAGS, Fault, image_size
 from .coco import Content
 
 # Where the challenge keeps the files that its lists name.
 ANNOTATIONS = "Annotations"
 # What a file says of its image that is read, or is about where it comes from.
 _ABOUT = {"filename", "folder", "object", "objects", "owner", "path", "segmented", "size", "source"}
-# How the names of images and their files in a list may end.
-_FILES = {*SUFFIXES, ".xml"}
 _EDGES = ("xmin", "ymin", "xmax", "ymax")
 
 
-def find(root: Path, annotations: str) -> list[Path]:
-    """The XML files of a split: in a folder from the root, or those in ``Annotations`` that a file lists, a line each.
+def find(root: Path, annotations: str, *, suffix: str = ".xml", base: str = ANNOTATIONS) -> list[Path]:
+    """The files of a split: in a folder from the root, or those in the ``base`` that a file lists, a line each.
 
     Raises:
         DataError: There is no such folder or file, or a name in the list has none.
     """
     path = root / annotations
     if path.is_dir():
-        found = [file for file in path.rglob("*") if file.suffix.lower() == ".xml" and not lies_in_junk(file, path)]
+        found = [file for file in path.rglob("*") if file.suffix.lower() == suffix and not lies_in_junk(file, path)]
         if not found:
-            raise DataError(f"there are no XML files in {path}; name another folder, or another --data.source")
+            raise DataError(
+                f"there are no {suffix[1:].upper()} files in {path}; name another folder, or another --data.source"
+            )
         return sorted(found)
     if not path.is_file():
         raise DataError(
-            f"there is no {path}; name a list of images, a line each, or a folder of XML files: "
+            f"there is no {path}; name a list of images, a line each, or a folder of {suffix[1:].upper()} files: "
             "--data.train.annotations and --data.val.annotations"
         )
     files = []
     for number, line in enumerate(read_text(path).split("\n"), 1):
         if line.strip():
-            name = _listed(root, line)
-            file = root / ANNOTATIONS / f"{name}.xml"
+            name = _listed(root / base, line, suffix)
+            file = root / base / f"{name}{suffix}"
             if not file.is_file():
                 raise DataError(f"{path}, line {number}: {name} has no {file}")
             files.append(file)
     return files
 
 
-def _listed(root: Path, line: str) -> str:
+def _listed(base: Path, line: str, suffix: str) -> str:
     """The name in a line of a list, which may have blanks in it, a number behind it, or a suffix as CVAT writes it."""
     whole = line.strip()
     likely = re.sub(r"\s+(-1|0|1)$", "", whole)
     for name in (whole, likely, likely.strip('"'), whole.split()[0]):
         path = PureWindowsPath(name)
-        path = path.with_suffix("") if path.suffix.lower() in _FILES else path
-        # A folder that is none of XML files, such as JPEGImages, may stand before the name.
-        known = (root / ANNOTATIONS / path.parent.as_posix().lstrip("/")).is_dir()
+        path = path.with_suffix("") if path.suffix.lower() in {*SUFFIXES, suffix} else path
+        # A folder that has no such files, such as JPEGImages, may stand before the name.
+        known = (base / path.parent.as_posix().lstrip("/")).is_dir()
         for stem in (name, path.as_posix(), *([] if known else [path.name])):
-            if (root / ANNOTATIONS / f"{stem}.xml").is_file():
+            if (base / f"{stem}{suffix}").is_file():
                 return stem
     return likely
 
@@ -87,7 +88,7 @@ def read(
     Objects marked difficult are objects like others.
     """
     folder = root / images
-    stems = _images(folder)
+    stems = images_below(folder)
     category = {name: number for number, name in enumerate(names, 1)}
     rows: dict[str, Any] = {
         "images": [],
@@ -108,17 +109,12 @@ def read(
             cvat = ", CVAT's own format; export as Pascal VOC" * (tree.tag == "annotations")
             faults.append(f"{short} is no file of Pascal VOC: it has <{tree.tag}>{cvat}")
             continue
-        named = _named(folder, _text(tree, "filename"))
         below = file.relative_to(root / ANNOTATIONS) if file.is_relative_to(root / ANNOTATIONS) else file
-        own = unicodedata.normalize("NFC", below.with_suffix("").as_posix())
-        beside = stems.get(own, stems.get(own.rpartition("/")[2], []))
-        if named is None and len(beside) > 1:
-            faults.append(f"{short}: which image is it of, {', '.join(beside)}? Name it in <filename>")
+        try:
+            name = which_image(folder, stems, below, _text(tree, "filename"), "<filename>")
+        except Fault as fault:
+            faults.append(f"{short}: {fault}")
             continue
-        if named and beside and named not in beside:
-            faults.append(f"{short}: <filename> says {named}, the file's own name {beside[0]}; make them one")
-            continue
-        name = named or (beside[0] if beside else _text(tree, "filename") or file.stem)
         if twice := _twice(tree, "filename", "size"):
             faults.append(f"{short} has two {twice}; keep one")
             continue
@@ -165,7 +161,23 @@ def _parse(file: Path) -> Any:
     return root
 
 
-def _images(folder: Path) -> dict[str, list[str]]:
+def which_image(folder: Path, stems: dict[str, list[str]], below: Path, said: str, key: str) -> str:
+    """The image in a folder that a file is about: that which it names by a key, else that of the file's own name.
+
+    Raises:
+        Fault: Both are there and differ, or several images have the file's name.
+    """
+    named = _named(folder, said)
+    own = unicodedata.normalize("NFC", below.with_suffix("").as_posix())
+    beside = stems.get(own, stems.get(own.rpartition("/")[2], []))
+    if named is None and len(beside) > 1:
+        raise Fault(f"which image is it of, {', '.join(beside)}? Name it in {key}")
+    if named and beside and named not in beside:
+        raise Fault(f"{key} says {named}, the file's own name {beside[0]}; make them one")
+    return named or (beside[0] if beside else said or below.stem)
+
+
+def images_below(folder: Path) -> dict[str, list[str]]:
     """The names of the images in a folder and those below it, by their names without suffix."""
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder} with the images; name it: --data.train.images")
@@ -182,7 +194,7 @@ def _named(folder: Path, name: str) -> str | None:
     parts = PureWindowsPath(name).parts if name else ()
     tries = [find_file(folder, str(Path(*parts[start:]))) for start in range(len(parts))]
     there = (path for path in tries if path.is_relative_to(folder) and path.is_file())
-    return next((path.relative_to(folder).as_posix() for path in there), None)
+    return next((Path(os.path.relpath(path, folder)).as_posix() for path in there), None)
 
 
 def _tags(thing: Any) -> dict[str, str]:

@@ -1,0 +1,127 @@
+"""LabelMe's JSON files as COCO's rows."""
+
+import posixpath
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import labelme
+from ..errors import DataError
+from ..folders import find_file
+from ..labelme import Labelled, Shape
+from . import masks, voc
+from .checks import Fault, image_size
+from .coco import Content
+
+
+def read_files(files: Iterable[Path]) -> dict[Path, Labelled | str]:
+    """What the files of LabelMe among these say, or what is wrong with one that cannot be read."""
+    found: dict[Path, Labelled | str] = {}
+    for file in files:
+        try:
+            if labelled := labelme.read(file):
+                found[file] = labelled
+        except DataError as error:
+            found[file] = str(error)
+    return found
+
+
+def classes(root: Path, said: Iterable[Labelled | str]) -> tuple[str, ...]:
+    """The classes that ``labels.txt`` lists in the root, else all labels."""
+    return labelme.classes([one for one in said if isinstance(one, Labelled)], root / labelme.LIST)
+
+
+def read(
+    root: Path,
+    files: Sequence[Path],
+    said: Mapping[Path, Labelled | str],
+    path: Path,
+    *,
+    images: str | None,
+    names: Sequence[str],
+    with_masks: bool,
+) -> Content:
+    """Read the files that ``path`` lists, or that lie in it, from what they say.
+
+    The image is the one that a file names, or the one with the file's name; it lies in ``images`` from the root, or
+    None: beside its file. Shapes of a label that share a group_id are one object.
+    """
+    own = path if path.is_dir() else root
+    folder = root / images if images else own
+    stems = voc.images_below(folder)
+    category = {name: number for number, name in enumerate(names, 1)}
+    rows: dict[str, Any] = {
+        "images": [],
+        "annotations": [],
+        "categories": [{"id": number, "name": name} for name, number in category.items()],
+    }
+    faults: list[str] = []
+    once = [file for file in dict.fromkeys(files) if file in said]
+    if not once:
+        raise DataError(f"no JSON file of {path} is LabelMe's; name others, or another --data.source")
+    notes = Counter({"lines listed twice, read once": len(files) - len({*files})})
+    for image_id, file in enumerate(once, 1):
+        short, labelled = file.relative_to(root), said[file]
+        if isinstance(labelled, str):
+            faults.append(labelled)
+            continue
+        below = file.relative_to(own)
+        named = posixpath.normpath((below.parent / labelled.image).as_posix()) if labelled.image else ""
+        try:
+            name = voc.which_image(folder, stems, below, named, "imagePath")
+        except Fault as fault:
+            faults.append(f"{short}: {fault}")
+            continue
+        there = image_size(find_file(folder, name))
+        if there is None and labelled.embedded and not find_file(folder, name).is_file():
+            faults.append(f"{short}: {name} is in imageData alone, and not in {folder}; save it there as a file")
+            continue
+        size = labelled.size or there or (1, 1)
+        entry = {**labelled.others, **dict.fromkeys(labelled.flags, True)}
+        rows["images"].append({**entry, "id": image_id, "file_name": name, "height": size[0], "width": size[1]})
+        if size != there:
+            continue  # which is said by who checks all
+        notes += labelled.notes
+        faults += [f"{short}, {fault}" for fault in labelled.faults]
+        objects: dict[Any, list[Shape]] = {}
+        for shape in labelled.shapes:
+            key = shape.number if shape.group is None else (shape.label, shape.group)
+            objects.setdefault(key, []).append(shape)
+        for parts in objects.values():
+            label, where = parts[0].label, f"{short}, shape {parts[0].number}"
+            if label in (labelme.IGNORED, labelme.BACKGROUND):
+                notes[f"shapes called {label}, left out"] += len(parts)
+                continue
+            if label not in category:
+                faults.append(f"{where}: unknown class {label!r}")
+                continue
+            notes["shapes of a label and group_id, which are parts of one object"] += len(parts) * (len(parts) > 1)
+            notes["turned rectangles, whose boxes are upright"] += any(part.kind in labelme.TURNED for part in parts)
+            notes["rectangles, whose masks are all of them"] += with_masks * all(
+                part.kind == "rectangle" for part in parts
+            )
+            row = {"id": where, "image_id": image_id, "category_id": category[label]}
+            try:
+                row |= _place(parts, size)
+            except masks.MaskError as error:
+                faults.append(f"{where}: {error}")
+                continue
+            row["attributes"] = {key: value for part in parts for key, value in part.said.items()}
+            rows["annotations"].append(row)
+    places = (folder, *{file.parent for file in once})
+    return Content(path, folder, rows, tuple(faults), +notes, places, (*once, root / labelme.LIST))
+
+
+def _place(parts: Sequence[Shape], size: tuple[int, int]) -> dict[str, Any]:
+    """The box and the mask of an object in an image of (height, width)."""
+    edges = np.stack([part.edges(size) for part in parts])
+    low, high = edges[:, 0].min(0), edges[:, 1].max(0)
+    segmentation: Any = [part.outline().ravel().tolist() for part in parts if part.mask is None]
+    if drawn := [part.pixels(size) for part in parts if part.mask is not None]:
+        if segmentation:
+            drawn.append(masks.decode(masks.to_rle(segmentation, size)[0]).astype(bool))
+        segmentation = masks.encode(np.any(drawn, axis=0), 0, 0, size)
+    return {"bbox": [*low.tolist(), *(high - low).tolist()], "segmentation": segmentation}

@@ -1,0 +1,169 @@
+"""LabelMe's JSON files, one for each image: its shapes, as outlines and as pixels."""
+
+import base64
+import io
+import math
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path, PureWindowsPath
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from .errors import DataError
+from .text import read_json, read_plain_names
+
+# What labels of shapes may be that are no classes, and the first names in a list.
+IGNORED, BACKGROUND = "__ignore__", "_background_"
+LIST = "labels.txt"
+# Shapes with an area, and how many points they have; polygons have three or more. X-AnyLabeling gives a rectangle four,
+# and calls the turned one by another name.
+_POINTS = {"rectangle": (2, 4), "circle": (2,), "mask": (2,), "oriented_rectangle": (4,), "rotation": (4,)}
+TURNED = ("oriented_rectangle", "rotation")
+# What is read of a file and of a shape, and what is about the annotating.
+_FILE = {"version", "flags", "shapes", "imagePath", "imageData", "imageHeight", "imageWidth", "lineColor", "fillColor"}
+_SHAPE = {"label", "points", "group_id", "shape_type", "flags", "mask", "locked", "line_color", "fill_color"}
+_CORNERS = 64  # of the polygon that stands for a circle
+
+
+class Shape(NamedTuple):
+    """A shape that has an area; points are from the upper left corner of the image, turned as its EXIF data say."""
+
+    number: int  # in its file, from 1
+    label: str
+    group: int | None  # which parts of one object share
+    kind: str
+    points: NDArray[np.float64]  # (n, 2): x, y
+    mask: NDArray[np.bool_] | None  # the pixels from the first point of a mask on
+    said: dict[str, Any]  # its flags, attributes and other entries
+
+    def outline(self) -> NDArray[np.float64]:
+        """Its corners (n, 2); many of a circle's."""
+        if self.kind == "rectangle":
+            (left, top), (right, bottom) = self.points.min(0), self.points.max(0)
+            return np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
+        if self.kind == "circle":
+            turns = np.arange(_CORNERS) * 2 * math.pi / _CORNERS
+            return self.points[0] + math.dist(*self.points) * np.stack([np.cos(turns), np.sin(turns)], 1)
+        return self.points
+
+    def edges(self, size: tuple[int, int]) -> NDArray[np.float64]:
+        """Left and top, right and bottom (2, 2); those of masks and circles within an image of (height, width)."""
+        if self.mask is not None:
+            places = np.argwhere(self.pixels(size))[:, ::-1]
+            return np.stack([places.min(0), places.max(0) + 1.0]) if len(places) else np.zeros((2, 2))
+        outline = self.outline().clip(0, size[::-1]) if self.kind == "circle" else self.points
+        return np.stack([outline.min(0), outline.max(0)])
+
+    def pixels(self, size: tuple[int, int]) -> NDArray[np.bool_]:
+        """Its pixels in an image of (height, width), those that its outline touches among them, as LabelMe draws it."""
+        pixels = np.zeros(size, np.bool_)
+        if self.mask is not None:
+            left, top = self.points.min(0).round().astype(int)
+            part = self.mask[max(-top, 0) :, max(-left, 0) :]
+            place = pixels[max(top, 0) :, max(left, 0) :][: part.shape[0], : part.shape[1]]
+            place |= part[: place.shape[0], : place.shape[1]]
+            return pixels
+        canvas = Image.new("1", (size[1], size[0]))
+        draw = ImageDraw.Draw(canvas)
+        if self.kind == "circle":
+            radius = math.dist(*self.points)
+            draw.ellipse([*(self.points[0] - radius), *(self.points[0] + radius)], 1, 1)
+        else:
+            draw.polygon([*map(tuple, self.outline().tolist())], 1, 1)
+        return np.asarray(canvas)
+
+
+class Labelled(NamedTuple):
+    """What a file says of an image."""
+
+    image: str  # its path from the file's folder, perhaps once and elsewhere; empty: not told
+    embedded: bool  # whether the file holds the image, too
+    size: tuple[int, int] | None  # (height, width), where they are told
+    shapes: tuple[Shape, ...]
+    flags: tuple[str, ...]  # of the image, those that are set
+    others: dict[str, Any]  # entries that are not known
+    faults: tuple[str, ...]  # shapes that cannot be read
+    notes: Counter[str]  # shapes that are not used
+
+
+def read(file: Path) -> Labelled | None:
+    """Read a file; None where it is JSON of something else.
+
+    Raises:
+        DataError: It is no JSON file, or its entries are of other types.
+    """
+    content = read_json(file)
+    if not isinstance(content, dict) or not content.keys() >= {"shapes", "imagePath"}:
+        return None
+    shapes, image, flags = content["shapes"], content["imagePath"] or "", content.get("flags") or {}
+    height, width = content.get("imageHeight"), content.get("imageWidth")
+    if not isinstance(shapes, list) or not isinstance(image, str) or not isinstance(flags, dict):
+        raise DataError(f"{file}: shapes must be a list, imagePath text and flags an object, as LabelMe writes them")
+    if not all(side is None or type(side) is int for side in (height, width)):
+        raise DataError(f"{file}: imageHeight {height!r} and imageWidth {width!r} must be whole numbers")
+    found, faults, notes = [], [], Counter[str]()
+    for number, row in enumerate(shapes, 1):
+        kind = (row.get("shape_type") or "polygon") if isinstance(row, dict) else ""
+        if isinstance(kind, str) and kind and kind != "polygon" and kind not in _POINTS:
+            notes[f"shapes of the type {kind}, which has no area, not used"] += 1
+            continue
+        try:
+            found.append(_shape(row, str(kind), number))
+        except ValueError as error:
+            faults.append(f"shape {number} {error}")
+    return Labelled(
+        image=PureWindowsPath(image).as_posix() if image else "",
+        embedded=bool(content.get("imageData")),
+        size=None if height is None or width is None else (height, width),
+        shapes=tuple(found),
+        flags=tuple(key for key, value in flags.items() if value),
+        others={key: value for key, value in content.items() if key not in _FILE},
+        faults=tuple(faults),
+        notes=notes,
+    )
+
+
+def _shape(row: Any, kind: str, number: int) -> Shape:
+    """Check a shape that has an area; ValueError says what is wrong."""
+    if not isinstance(row, dict):
+        raise ValueError("is no object")
+    label, group, points = row.get("label"), row.get("group_id"), row.get("points")
+    if not isinstance(label, str) or not label.strip():
+        raise ValueError(f"has the label {label!r}; a class is text")
+    if not isinstance(group, int | None) or isinstance(group, bool):
+        raise ValueError(f"has the group_id {group!r}, which is no whole number")
+    pairs = isinstance(points, list) and all(isinstance(point, list) and len(point) == 2 for point in points)
+    values = [value for point in points for value in point] if isinstance(points, list) and pairs else []
+    if not values or not all(type(value) in (int, float) and abs(value) < 1e9 for value in values):
+        raise ValueError("has no list of points, two numbers each")
+    if len(values) // 2 not in _POINTS.get(kind, range(3, len(values))):
+        raise ValueError(f"is a {kind} of {len(values) // 2} points")
+    corners = np.array(values, np.float64).reshape(-1, 2)
+    mask = _mask(row.get("mask"), corners) if kind == "mask" else None
+    said = {key: value for key, value in row.items() if key not in _SHAPE}
+    for entries in (row.get("flags"), said.pop("attributes", None)):
+        said |= entries if isinstance(entries, dict) else {}
+    return Shape(number, label.strip(), group, kind, corners, mask, said)
+
+
+def _mask(text: Any, points: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """The pixels of a mask, from its PNG file as text, between two points, which are pixels of it."""
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(text))) as image:
+            mask = np.asarray(image).astype(np.bool_)
+    except Exception as error:  # a broken file can raise anything
+        raise ValueError(f"has a mask that cannot be read ({' '.join(str(error).split())[:80]})") from error
+    width, height = np.ptp(points, axis=0) + 1
+    if mask.ndim != 2 or np.abs(mask.shape - np.array([height, width])).max() > 1:
+        raise ValueError(f"has a mask of {mask.shape[::-1]} pixels for a box of {width:g}x{height:g}")
+    whole = not (points % 1).any()
+    return mask[: int(height), : int(width)] if whole else mask
+
+
+def classes(labelled: Iterable[Labelled], names: Path) -> tuple[str, ...]:
+    """The classes of a list with a name a line, in its order, where there is such a file; else all labels, sorted."""
+    found = read_plain_names(names) if names.is_file() else sorted({s.label for one in labelled for s in one.shapes})
+    return tuple(name for name in found if name not in (IGNORED, BACKGROUND))
