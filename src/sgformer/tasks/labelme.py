@@ -77,7 +77,7 @@ class Shape(NamedTuple):
 
 
 class Labelled(NamedTuple):
-    """What a file says of an image."""
+    """Content of a file about an image."""
 
     image: str  # its path from the file's folder, perhaps once and elsewhere; empty: not told
     embedded: bool  # whether the file holds the image, too

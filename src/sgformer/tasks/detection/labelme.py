@@ -18,7 +18,7 @@ from .coco import Content
 
 
 def read_files(files: Iterable[Path]) -> dict[Path, Labelled | str]:
-    """What the files of LabelMe among these say, or what is wrong with one that cannot be read."""
+    """Read the files of LabelMe among some; of one that cannot be read, say what is wrong."""
     found: dict[Path, Labelled | str] = {}
     for file in files:
         try:
