@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from ..engine.quiet import errors_only
+from .formats.onnx_file import read_about
 
 
 def quantise(path: Path) -> None:
@@ -28,10 +29,6 @@ def quantise(path: Path) -> None:
             weight_type=QuantType.QInt8,
         )
     model = onnx.load(str(out))
-    before = onnx.load(str(path), load_external_data=False).metadata_props
-    about = {**json.loads(next(e.value for e in before if e.key == "sgformer")), "precision": "int8"}
-    del model.metadata_props[:]
-    entry = model.metadata_props.add()
-    entry.key, entry.value = "sgformer", json.dumps(about)
+    onnx.helper.set_model_props(model, {"sgformer": json.dumps({**read_about(path), "precision": "int8"})})
     onnx.save(model, str(out))
     os.replace(out, path)

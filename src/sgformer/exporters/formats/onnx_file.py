@@ -26,6 +26,11 @@ def write(path: Path, program: Any, about: dict[str, Any]) -> None:
 
 def model_of(program: Any, about: dict[str, Any], *, refuses: bool = True) -> Any:
     """Convert to an `onnx.ModelProto`; if it `refuses`, with nodes that stop at sizes outside its range."""
+    import onnx
+
+    translations: dict[Any, Any] = {torch.ops.aten.floor_divide.default: _floor_divide}
+    if about["precision"] == "float32":
+        translations[torch.ops.aten.gelu.default] = _gelu
     with torch.no_grad(), quiet():
         exported = torch.onnx.export(
             program,
@@ -35,7 +40,7 @@ def model_of(program: Any, about: dict[str, Any], *, refuses: bool = True) -> An
             input_names=["images"],
             output_names=about["outputs"],
             optimize=False,
-            custom_translation_table={torch.ops.aten.floor_divide.default: _floor_divide},
+            custom_translation_table=translations,
         )
         assert exported is not None
         _simplify(exported.model)
@@ -44,12 +49,9 @@ def model_of(program: Any, about: dict[str, Any], *, refuses: bool = True) -> An
         del thing.metadata_props[:]  # where in which program it comes from: a third of a small model's file
     del model.graph.value_info[:]  # what lies between: every runtime infers it, and tract holds the file to it
     _name_sizes(model)
-    if about["precision"] == "float32":
-        _write_out_gelu(model)
     if refuses:
         _check_sizes(model, about["sizes"]["smallest"], about["sizes"]["largest"])
-    entry = model.metadata_props.add()
-    entry.key, entry.value = "sgformer", json.dumps({**about, "opset": OPSET})
+    onnx.helper.set_model_props(model, {"sgformer": json.dumps({**about, "opset": OPSET})})
     return model
 
 
@@ -84,32 +86,17 @@ def _floor_divide(dividend: Any, divisor: Any) -> Any:
     return opset20.Floor(quotient) if dividend.dtype.is_floating_point() else quotient
 
 
-def _write_out_gelu(model: Any) -> None:
-    """`(x / 2) * (1 + erf(x / sqrt(2)))` in place of each `Gelu`.
+def _gelu(x: Any, approximate: str = "none") -> Any:
+    """`(x / 2) * (1 + erf(x / sqrt(2)))`, of which ONNX Runtime makes one operation again.
 
-    ONNX Runtime makes one operation of it again. MNN does not, and is exact then: its own GELU is an approximation, and
-    so is what it makes of `x * (1 + erf(x / sqrt(2))) / 2`.
+    MNN does not, and is exact then: its own GELU is an approximation, and so is what it makes of
+    `x * (1 + erf(x / sqrt(2))) / 2`.
     """
-    from onnx import TensorProto, helper
+    import onnxscript
 
-    nodes = []
-    for node in model.graph.node:
-        if node.op_type != "Gelu":
-            nodes.append(node)
-            continue
-        (x,), (y,) = node.input, node.output
-        steps = [
-            ("Mul", [x, "gelu_half"], f"{y}/half"),
-            ("Div", [x, "gelu_root"], f"{y}/scaled"),
-            ("Erf", [f"{y}/scaled"], f"{y}/erf"),
-            ("Add", [f"{y}/erf", "gelu_one"], f"{y}/share"),
-            ("Mul", [f"{y}/half", f"{y}/share"], y),
-        ]
-        nodes += [helper.make_node(kind, inputs, [output], name=output) for kind, inputs, output in steps]
-    for name, value in {"half": 0.5, "one": 1.0, "root": math.sqrt(2)}.items():
-        model.graph.initializer.append(helper.make_tensor(f"gelu_{name}", TensorProto.FLOAT, [], [value]))
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
+    assert approximate == "none"
+    op: Any = onnxscript.opset20
+    return op.Mul(op.Mul(x, 0.5), op.Add(op.Erf(op.Div(x, math.sqrt(2))), 1.0))
 
 
 def _simplify(model: Any) -> None:
@@ -171,40 +158,33 @@ def _check_sizes(model: Any, smallest: Sequence[int], largest: Sequence[int]) ->
     """
     if list(smallest) == list(largest):
         return  # a fixed size stands in the input, and runtimes ask for it
-    from onnx import TensorProto, helper
+    import onnx
 
-    numbers = {"first": [2], "end": [4], "least": smallest, "most": largest, "inside": [0], "outside": [9]}
-    for name, values in numbers.items():
-        tensor = helper.make_tensor(f"sizes_{name}", TensorProto.INT64, [len(values)], list(values))
-        model.graph.initializer.append(tensor)
-    model.graph.initializer.append(helper.make_tensor("sizes_noughts", TensorProto.FLOAT, [1], [0.0]))
-    refusal = f"images must be {smallest[0]}x{smallest[1]} to {largest[0]}x{largest[1]}"
-    steps = [
-        ("Shape", ["images"], "shape"),
-        ("Slice", ["sizes_shape", "sizes_first", "sizes_end"], "size"),
-        ("Max", ["sizes_size", "sizes_least"], "not_less"),
-        ("Min", ["sizes_not_less", "sizes_most"], "within"),
-        ("Equal", ["sizes_size", "sizes_within"], "fits"),
-        ("Cast", ["sizes_fits"], "fit"),
-        ("ReduceMin", ["sizes_fit"], "both"),
-        ("Cast", ["sizes_both"], "all"),
-        ("Where", ["sizes_all", "sizes_inside", "sizes_outside"], "place"),
-        ("Gather", ["sizes_noughts", "sizes_place"], "nought"),
-        ("Add", ["images", "sizes_nought"], "images"),
-    ]
-    more = {"fit": {"to": TensorProto.INT64}, "both": {"keepdims": 0}, "all": {"to": TensorProto.BOOL}}
+    (top, left), (bottom, right) = smallest, largest
+    checks = onnx.parser.parse_graph(f"""
+        checks (float[n] images) => (float[n] checked)
+        <int64[1] first = {{2}}, int64[1] end = {{4}}, int64[2] least = {{{top}, {left}}},
+         int64[2] most = {{{bottom}, {right}}}, int64[1] inside = {{0}}, int64[1] outside = {{9}},
+         float[1] noughts = {{0.0}}> {{
+            shape = Shape(images)
+            size = Slice(shape, first, end)
+            not_less = Max(size, least)
+            within = Min(not_less, most)
+            fits = Equal(size, within)
+            fit = Cast<to = {onnx.TensorProto.INT64}>(fits)
+            both = ReduceMin<keepdims = 0>(fit)
+            all = Cast<to = {onnx.TensorProto.BOOL}>(both)
+            place = Where(all, inside, outside)
+            nought = Gather(noughts, place)
+            checked = Add(images, nought)
+        }}""")
+    checks = onnx.compose.add_prefix_graph(checks, "sizes_", rename_inputs=False)
+    for node in checks.node:
+        name = f"images must be {top}x{left} to {bottom}x{right}" if node.op_type == "Gather" else node.output[0]
+        node.name = name
     for node in model.graph.node:
-        node.input[:] = ["sizes_images" if name == "images" else name for name in node.input]
-    nodes = [
-        helper.make_node(
-            kind,
-            inputs,
-            [f"sizes_{output}"],
-            name=refusal if kind == "Gather" else f"sizes_{output}",
-            **more.get(output, {}),
-        )
-        for kind, inputs, output in steps
-    ]
+        node.input[:] = ["sizes_checked" if name == "images" else name for name in node.input]
+    model.graph.initializer.extend(checks.initializer)
     kept = list(model.graph.node)
     del model.graph.node[:]
-    model.graph.node.extend([*nodes, *kept])
+    model.graph.node.extend([*checks.node, *kept])
