@@ -23,23 +23,9 @@ from .options import DataOptions
 
 Row = dict[str, Any]
 
-# Which of pycocotools' arrays a number is the mean of, at which overlap (None: all), of objects of which size, with how
-# many detections an image: the last is as many as there may be. AP is over overlaps from 0.5 to 0.95; small is below
-# 32x32 pixels, large above 96x96.
-NUMBERS = {
-    "ap": ("precision", None, 0, 2),
-    "ap50": ("precision", 0, 0, 2),
-    "ap75": ("precision", 5, 0, 2),
-    "ap_small": ("precision", None, 1, 2),
-    "ap_medium": ("precision", None, 2, 2),
-    "ap_large": ("precision", None, 3, 2),
-    "ar1": ("recall", None, 0, 0),
-    "ar10": ("recall", None, 0, 1),
-    "ar100": ("recall", None, 0, 2),
-    "ar_small": ("recall", None, 1, 2),
-    "ar_medium": ("recall", None, 2, 2),
-    "ar_large": ("recall", None, 3, 2),
-}
+# COCO's numbers, in the order of pycocotools' summary. AP is over overlaps from 0.5 to 0.95; small is below 32x32
+# pixels, large above 96x96; the recall ar100 is that of as many detections an image as there may be.
+NUMBERS = "ap ap50 ap75 ap_small ap_medium ap_large ar1 ar10 ar100 ar_small ar_medium ar_large".split()  # noqa: SIM905
 
 TITLES = {"box": "Boxes", "mask": "Masks"}
 # How much of their union two boxes or masks must share to be of the same object.
@@ -131,14 +117,10 @@ class CocoMetric:
         self.objects = [one for part in devices.gathered(self.objects) for one in part]
         numbers, by_label, curves = {}, {}, {}
         for kind in ("box", "mask") if self.masks else ("box",):
-            arrays, labels = self._compare(kind)
-            numbers[kind], by_label[kind] = {}, {}
-            for name, (array, overlap, area, limit) in NUMBERS.items():
-                values = arrays[array][..., area, limit]
-                values = values if overlap is None else values[overlap]
-                if (values > -1).any():
-                    numbers[kind][name] = float(values[values > -1].mean())
-            precision = arrays["precision"][..., 0, 2]  # (overlaps, recalls, classes)
+            precision, stats, labels = self._compare(kind)
+            numbers[kind] = {name: float(value) for name, value in zip(NUMBERS, stats, strict=True) if value > -1}
+            if (counted := precision[precision > -1]).size:
+                numbers[kind]["ap"] = float(counted.mean())  # pycocotools' summary has it for a limit of 100 alone
             there: Any = (precision > -1).all((0, 1))
             by_label[kind] = {
                 label: float(precision[:, :, place].mean()) for place, label in enumerate(labels) if there[place]
@@ -148,8 +130,8 @@ class CocoMetric:
         counts = Counter(row["category_id"] for objects, _ in self.objects for row in objects if not row["iscrowd"])
         return Comparison(numbers, by_label, dict(counts), curves)
 
-    def _compare(self, kind: str) -> tuple[Any, list[int]]:
-        """Pycocotools' arrays of precision and recall, and the labels that they are about."""
+    def _compare(self, kind: str) -> tuple[NDArray[np.float64], Sequence[float], list[int]]:
+        """Pycocotools' precision (overlaps, recalls, classes), its summary, and the labels; -1 where nothing counts."""
         from pycocotools import mask as coco_mask
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
@@ -181,7 +163,8 @@ class CocoMetric:
             judge.params.maxDets = [1, 10, self.max_detections]
             judge.evaluate()
             judge.accumulate()
-        return judge.eval, labels
+            judge.summarize()
+        return judge.eval["precision"][..., 0, 2], judge.stats, labels
 
     @property
     def num_images(self) -> int:
