@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from .render import Cell, ImageLike, as_image, combine, contact_sheet, covered_shares, overlay
-from .significance import significance_and_spending
+from .significance import significance_maps, spending_maps
 from .spending import band_colours, describe_spending, keys_image, spending_image
 
 VIEWS = ("significance", "spending", "keys")
@@ -126,10 +126,10 @@ def explain_image(model: nn.Module, image: ImageLike, x: Tensor) -> Explanation:
     if x.ndim != 4 or len(x) != 1:
         raise ValueError(f"x is {tuple(x.shape)}; give one image, (1, 3, height, width)")
     size = x.shape[-2], x.shape[-1]
-    maps, spending = significance_and_spending(model, x)
+    maps = significance_maps(model, x)
     shares = covered_shares([significance.numpy() for significance in maps], size)
     pairs: list[Pair] = []
-    for significance, spent, covered in zip(maps, spending, shares, strict=True):
+    for significance, spent, covered in zip(maps, spending_maps(model, x, maps), shares, strict=True):
         arrays = significance[0].numpy(), spent.group_size[0].numpy(), spent.keys[0].numpy()
         new = not pairs or pairs[-1].significance.shape != arrays[0].shape  # a stage has half the tokens a side
         stage = pairs[-1].stage + new if pairs else 1

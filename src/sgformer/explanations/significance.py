@@ -1,6 +1,6 @@
 """Ask a model for its significance maps, whatever state it is in."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -49,12 +49,13 @@ class Spent(NamedTuple):
 
 
 @torch.no_grad()
-def spending_maps(model: nn.Module, x: Tensor) -> list[Spent]:
+def spending_maps(model: nn.Module, x: Tensor, maps: Sequence[Tensor] | None = None) -> list[Spent]:
     """Ask how the model spends its keys, in evaluation mode and without gradients.
 
     Args:
-        model: anything with `forward_spending(x)`, or a model that holds such a backbone.
+        model: anything with `forward_spending(x, maps)`, or a model that holds such a backbone.
         x: normalised images `(B, 3, height, width)`, where the model's parameters are.
+        maps: what `significance_maps` says of them, where it was asked already; the model is not run again then.
 
     Returns:
         For each pair of blocks, from the first to the last, what it makes of each token.
@@ -64,17 +65,7 @@ def spending_maps(model: nn.Module, x: Tensor) -> list[Spent]:
     """
     spend = _find(model, "forward_spending")
     with _evaluating(model):
-        return [Spent(size.cpu(), keys.float().cpu()) for size, keys in spend(x)]
-
-
-@torch.no_grad()
-def significance_and_spending(model: nn.Module, x: Tensor) -> tuple[list[Tensor], list[Spent]]:
-    """Compute `significance_maps` and `spending_maps` in one pass."""
-    measure, spend = _find(model, "forward_significance"), _find(model, "forward_spending")
-    with _evaluating(model):
-        maps = measure(x)
-        spent = spend(x, maps)
-    return [m.detach().float().cpu() for m in maps], [Spent(size.cpu(), keys.float().cpu()) for size, keys in spent]
+        return [Spent(size.cpu(), keys.float().cpu()) for size, keys in spend(x, maps)]
 
 
 @contextmanager

@@ -68,12 +68,10 @@ class VideoReader:
         first, count = None, 0
         try:
             for frame in self._container.decode(self._stream):
-                seconds = None
-                if frame.pts is not None and frame.time_base is not None:
+                if frame.pts is None or frame.time_base is None:
+                    seconds = count / self.rate + (first or 0)
+                else:
                     seconds = frame.pts * frame.time_base
-                elif first is None:
-                    seconds = Fraction(0)
-                seconds = count / self.rate + (first or 0) if seconds is None else seconds
                 first = seconds if first is None else first
                 yield _upright(frame), seconds - first
                 count += 1
@@ -83,12 +81,9 @@ class VideoReader:
             raise VideoError(f"{self._path} has no frames; record or convert it again")
 
     def _length(self) -> int | None:
-        if self._stream.frames:
-            return self._stream.frames
-        duration, base = self._stream.duration, self._stream.time_base
-        if duration and base:
-            return round(duration * base * self.rate)
-        return round(self._container.duration * self.rate / 1_000_000) if self._container.duration else None
+        duration, base = self._stream.duration or 0, self._stream.time_base or 0
+        whole = Fraction(self._container.duration or 0, 1_000_000)
+        return self._stream.frames or round((duration * base or whole) * self.rate) or None
 
     def _unreadable(self, error: Exception, *, after: int = 0) -> VideoError:
         reason = getattr(error, "strerror", None) or str(error)
