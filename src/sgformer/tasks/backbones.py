@@ -7,6 +7,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.layers import resample_abs_pos_embed
 from timm.models import PretrainedCfg, adapt_input_conv
 from torch import Tensor, nn
 
@@ -230,7 +231,7 @@ class Pyramid(nn.Module):
             old = _grid(found[name], metadata["model"].get("kwargs", {}))
             new = _grid(own[name], self.kwargs)
             if old and new and old != new:  # else the check of shapes says what is wrong
-                found[name] = _resized(found[name], old, new)
+                found[name] = resample_abs_pos_embed(found[name], [*new], [*old], num_prefix_tokens=0, antialias=False)
         weights.fill(self.backbone, adapt_inputs(found, own), source=path)
 
 
@@ -257,10 +258,3 @@ def _grid(positions: Tensor, kwargs: Mapping[str, Any]) -> tuple[int, int] | Non
     wanted = (num * height / width) ** 0.5
     rows = min((n for n in range(1, num + 1) if num % n == 0), key=lambda n: abs(n - wanted))
     return (rows, num // rows) if abs(rows - wanted) < 0.1 * wanted else None
-
-
-def _resized(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
-    """Positions (1, N, c) of one grid (height, width), resized to another."""
-    grid = positions.unflatten(1, old).permute(0, 3, 1, 2).float()
-    grid = torch.nn.functional.interpolate(grid, new, mode="bicubic", align_corners=False)
-    return grid.permute(0, 2, 3, 1).flatten(1, 2).to(positions.dtype)
