@@ -105,6 +105,24 @@ def test_version_changelog_and_citation_agree():
         assert f"date-released: {heading[2]}" in citation
 
 
+def test_the_design_names_every_module_backend_and_way():
+    text = (ROOT / "DESIGN.md").read_text(encoding="utf-8")
+    modules = {path for path in PACKAGE.rglob("*.py") if path.stem != "__init__" and path.parent.name != "commands"}
+    assert sorted(path.name for path in modules if path.name not in text) == []
+    keys = {
+        key.value
+        for path in (*PACKAGE.glob("ops/*.py"), *PACKAGE.glob("ops/*/api.py"), PACKAGE / "fast" / "__init__.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Dict)
+        for key, value in zip(node.keys, node.values, strict=True)
+        if isinstance(key, ast.Constant)
+        and isinstance(value, ast.Call)
+        and ast.unparse(value.func) in ("Backend", "Way")
+    }
+    assert {"reference", "native", "strips"} <= keys
+    assert sorted(key for key in keys if f"| `{key}` |" not in text) == []
+
+
 # Such a first line leans on what stands around it; a hover box shows the docstring alone.
 LEANING = re.compile(r"(The same|As|Of|What|Those|That of|How|Which)\b")
 
