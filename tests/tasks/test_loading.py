@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import Dataset
 
 from sgformer.engine import devices
-from sgformer.engine.sampling import drawn
+from sgformer.engine.sampling import seeded
 from sgformer.tasks.errors import DataError
 from sgformer.tasks.loading import Batch, Unreadable, collate_readable, make_loader, nothing_read
 
@@ -21,7 +21,7 @@ class Numbers(Dataset):
         return self.length
 
     def __getitem__(self, index):
-        return torch.tensor([float(drawn(index))]), 0
+        return torch.tensor([float(seeded(index))]), 0
 
 
 class Trainer:

@@ -74,7 +74,8 @@ class HybridScaleAttention(Segment):
         """Global attention by half of the heads, window attention by the others, and the significance of both."""
         c = x.shape[-1]
         q, qkv, branch = self.in_proj(x).split((c // 2, 3 * c // 2, c), -1)
-        coarse, t = pool_keys(self.coarse_tokens(x), self.token_budget)  # (B, h, w, c)
+        # (B, h, w, c), a token for each square of s x s; where a budget asks for fewer, the means of t x t of them.
+        coarse, t = pool_keys(self.coarse_tokens(x), self.token_budget)
         out_global, received = attend_coarsely(q, self.kv(coarse), self.num_heads_half)
         out_local, significance_local = window_attention(qkv, num_heads=self.num_heads_half, size=WINDOW_SIZE)
         significance = (spread(received, x, self.stride * t) + significance_local) / 2
@@ -96,6 +97,7 @@ def attend_coarsely(q: Tensor, kv: Tensor, num_heads: int) -> tuple[Tensor, Tens
     B, H, W, c = q.shape
     h, w = kv.shape[1:3]
     out, key_mean = key_mean_attention(split_heads(q, num_heads), *keys_and_values(kv, num_heads))
+    # From heads (B, a, N, d) back to a map.
     return out.transpose(1, 2).reshape(B, H, W, c), (key_mean * (h * w)).view(B, h, w)
 
 
@@ -215,7 +217,7 @@ def attend(q: Tensor, kv: Tensor, num_heads: int) -> Tensor:
 
     `kv` is `(B, ..., 2c)`, keys before values.
     """
-    out = attention(split_heads(q, num_heads), *keys_and_values(kv, num_heads))
+    out = attention(split_heads(q, num_heads), *keys_and_values(kv, num_heads))  # (B, a, N, d)
     return out.transpose(1, 2).reshape(q.shape)
 
 
@@ -226,5 +228,5 @@ def split_heads(q: Tensor, num_heads: int) -> Tensor:
 
 def keys_and_values(kv: Tensor, num_heads: int) -> tuple[Tensor, Tensor]:
     """Keys and values `(B, ..., 2c)` by head: `(B, a, M, d)` each."""
-    k, v = kv.flatten(1, -2).unflatten(-1, (2 * num_heads, -1)).transpose(1, 2).chunk(2, 1)
+    k, v = kv.flatten(1, -2).unflatten(-1, (2 * num_heads, -1)).transpose(1, 2).chunk(2, 1)  # of (B, 2a, M, d)
     return k, v

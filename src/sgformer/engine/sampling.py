@@ -53,8 +53,8 @@ def seed_sample(seed: int) -> None:
     torch.default_generator.manual_seed(seed)
 
 
-def drawn(index: int | Draw) -> int:
-    """The index that is asked for; with a draw, after its seed was set."""
+def seeded(index: int | Draw) -> int:
+    """Take the number of the sample that is asked for; in training, seed the generators for it first."""
     if isinstance(index, Draw):
         seed_sample(index.seed)
         return index.index

@@ -173,11 +173,11 @@ class Kept(nn.Module):
             metadata["model"]["name"],
             classes=metadata["classes"],
             kwargs=metadata["model"]["kwargs"],
-            **cls.described(metadata),
+            **cls.arguments_of(metadata),
         )
 
     @classmethod
-    def described(cls, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    def arguments_of(cls, metadata: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments of the constructor beside name, classes and kwargs, the preprocessing among them.
 
         ``metadata`` are what `describe` gave and what `save` adds. The constructor builds without a download.

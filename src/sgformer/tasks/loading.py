@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, default_collate
 
 from ..engine import devices
-from ..engine.sampling import Draw, EpochSampler, TrainLoader, drawn
+from ..engine.sampling import Draw, EpochSampler, TrainLoader, seeded
 from .errors import DataError
 from .folders import Split
 from .images import NAMELESS, ImageError
@@ -48,7 +48,7 @@ class Samples(Dataset[Any]):
 
     def __getitem__(self, index: int | Draw) -> Any:
         batch_seed = index.batch_seed if isinstance(index, Draw) else None
-        number = drawn(index)
+        number = seeded(index)
         try:
             image, target = self.source[number]
         except ImageError as error:

@@ -56,7 +56,7 @@ class Data(LightningDataModule):
         """The images of a split: varied for train, always the same for val.
 
         A sample is an image, its pixels as they were read, and a target; or `Unreadable`. An index is a number, or in
-        training what `sampling.drawn` takes apart.
+        training what `sampling.seeded` takes apart.
         """
 
     @abstractmethod

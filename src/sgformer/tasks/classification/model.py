@@ -159,7 +159,7 @@ class Classifier(Kept):
         return {"names": self.names}
 
     @classmethod
-    def described(cls, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    def arguments_of(cls, metadata: Mapping[str, Any]) -> dict[str, Any]:
         """Names of the classes, and the preprocessing."""
         return {"names": metadata.get("names"), "preprocessing": restored(metadata["preprocessing"])}
 

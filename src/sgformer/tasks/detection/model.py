@@ -268,7 +268,7 @@ class Detector(Kept):
         return {"heads": asdict(self.heads), "category_ids": self.category_ids}
 
     @classmethod
-    def described(cls, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    def arguments_of(cls, metadata: Mapping[str, Any]) -> dict[str, Any]:
         """Heads, ids of the classes, and the preprocessing."""
         return {
             "preprocessing": Preprocessing(**metadata["preprocessing"]),

@@ -185,7 +185,7 @@ class Segmenter(Kept):
         return {"head": asdict(self.options), "inference": asdict(self.inference), "palette": self.palette}
 
     @classmethod
-    def described(cls, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    def arguments_of(cls, metadata: Mapping[str, Any]) -> dict[str, Any]:
         """Head, inference, colours and preprocessing."""
         return {
             "preprocessing": restored(metadata["preprocessing"]),
