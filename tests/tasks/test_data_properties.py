@@ -16,6 +16,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from detection_sets import SEEDS
+from labelme_files import SIZE, png
+from labelme_files import write as write_shapes
 from sgformer.commands import predict
 from sgformer.tasks.classification.data import ClassificationData
 from sgformer.tasks.classification.options import DataOptions
@@ -277,6 +279,60 @@ def test_masks(tmp_path, seeds):
                 total += [(mask == id_).sum() for id_ in (0, 1, 2, IGNORE)]
             assert total.tolist() == pixels.tolist()
             assert data.counts[split].sum(0).tolist() == pixels.tolist()
+
+
+@pytest.mark.parametrize("seeds", SEEDS)
+def test_masks_of_labelme(tmp_path, seeds):
+    names = ("_background_", "cat", "dog", "__ignore__")
+    for seed in seeds:
+        rng = np.random.default_rng(seed)
+        root = tmp_path / str(seed)
+        (root / "train").mkdir(parents=True)
+        (root / "labels.txt").write_text(
+            "__ignore__\n_background_\ncat\ndog\n", str(rng.choice(["utf-8", "utf-8-sig"]))
+        )
+        pixels, kept, dropped, named, lines = np.zeros(4, int), 0, set(), Counter(), 0
+        for i in range(rng.integers(2, 6)):
+            places = rng.choice(4, SIZE)
+            below = str(rng.choice(["", "sub"]))
+            file = root / "train" / below / f"{i}.json"
+            shapes = [{"label": names[k], **whole(places == k)} for k in rng.permutation(4)]
+            more = int(rng.integers(0, 2))
+            shapes += [{"label": "dog", "points": [[1, 1], [9, 9]], "shape_type": "line"}] * more
+            fault = str(rng.choice(["none", "none", "none", "size", "label", "cut", "no file"])) if i else "none"
+            shapes[0] |= {"label": "cow"} if fault == "label" else {}
+            path = str(rng.choice([f"{i}.png", f"C:\\me\\{i}.png", f"..\\{i}.png", f"{i}.jpg"]))
+            write_shapes(file, *shapes, imagePath=path, imageHeight=SIZE[0] + (fault == "size"))
+            if fault == "cut":
+                file.write_text(file.read_text()[:-4])
+            if fault == "no file":
+                file.unlink()
+                named["images have no file of LabelMe's"] += 1
+            elif fault != "none":
+                dropped.add(str(file))
+            lines += more if fault in ("none", "size", "label") else 0
+            if fault == "none":
+                kept += 1
+                pixels += [(places == k).sum() for k in range(4)]
+        for i in range(rng.integers(0, 3)):
+            write(root / "train" / f"o{i}.json", b"[1]")
+            named["JSON files are none of LabelMe's"] += 1
+        data = SegmentationData(
+            MaskOptions(source="labelme", root=str(root), image_size=32, workers=0, faults="drop"),
+            PREPROCESSING,
+            splits=("train",),
+        )
+        assert numbers(str(data)) == [kept]
+        assert set(data.dropped) == dropped
+        for what, number in named.items():
+            assert f"train: {number} {what}" in str(data)
+        assert (f"train: {lines} shapes of the type line" in str(data)) == (lines > 0)
+        assert data.counts["train"].sum(0).tolist() == pixels.tolist()
+
+
+def whole(mask):
+    """A shape of a whole image's mask."""
+    return {"points": [[0, 0], [SIZE[1] - 1, SIZE[0] - 1]], "shape_type": "mask", "mask": png(mask)}
 
 
 @pytest.mark.parametrize("seeds", SEEDS)

@@ -6,10 +6,10 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, Literal, NamedTuple
 
-from .errors import listed
+from .errors import DataError, listed
 
 # Of a data set.
 Split = Literal["train", "val"]
@@ -112,6 +112,40 @@ def find_file(folder: Path, name: str) -> Path:
     path = folder / name.replace("\\", "/")
     tries = (folder / unicodedata.normalize(form, name.replace("\\", "/")) for form in ("NFC", "NFD"))
     return path if path.is_file() else next((other for other in tries if other.is_file()), path)
+
+
+def find_image(folder: Path, stems: Mapping[str, Sequence[str]], below: Path, said: str, key: str) -> str:
+    """The image in a folder that a file is about: that which it names by a key, else that of the file's own name.
+
+    Folders that stand before a name, as on another machine, are left out one by one. ``stems`` are those of
+    `name_images`, and ``below`` is the file's own path from where it may have the image's name.
+
+    Raises:
+        DataError: Both are there and differ, or several images have the file's name.
+    """
+    parts = PureWindowsPath(said).parts if said else ()
+    tries = [find_file(folder, str(Path(*parts[start:]))) for start in range(len(parts))]
+    there = (path for path in tries if path.is_relative_to(folder) and path.is_file())
+    named = next((Path(os.path.relpath(path, folder)).as_posix() for path in there), None)
+    own = unicodedata.normalize("NFC", below.with_suffix("").as_posix())
+    beside = stems.get(own, stems.get(own.rpartition("/")[2], []))
+    if named is None and len(beside) > 1:
+        raise DataError(f"which image is it of, {', '.join(beside)}? Name it in {key}")
+    if named and beside and named not in beside:
+        raise DataError(f"{key} says {named}, the file's own name {beside[0]}; make them one")
+    return named or (beside[0] if beside else said or below.stem)
+
+
+def name_images(folder: Path) -> dict[str, list[str]]:
+    """The names of the images in a folder and those below it, by their names without suffix; DataError: no folder."""
+    if not folder.is_dir():
+        raise DataError(f"there is no folder {folder} with the images; name it: --data.train.images")
+    stems: dict[str, list[str]] = {}
+    for path in find_images(folder):
+        name = path.relative_to(folder)
+        stem = unicodedata.normalize("NFC", name.with_suffix("").as_posix())
+        stems.setdefault(stem, []).append(name.as_posix())
+    return stems
 
 
 def note_masks(paths: Iterable[Path]) -> list[str]:

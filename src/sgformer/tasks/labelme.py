@@ -3,8 +3,9 @@
 import base64
 import io
 import math
+import posixpath
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from .errors import DataError
+from .folders import find_image
 from .text import read_json, read_plain_names
 
 # What labels of shapes may be that are no classes, and the first names in a list.
@@ -37,7 +39,7 @@ class Shape(NamedTuple):
     kind: str
     points: NDArray[np.float64]  # (n, 2): x, y
     mask: NDArray[np.bool_] | None  # the pixels from the first point of a mask on
-    said: dict[str, Any]  # its flags, attributes and other entries
+    said: dict[str, Any]  # flags that are set, attributes and other entries
 
     def outline(self) -> NDArray[np.float64]:
         """Its corners (n, 2); many of a circle's."""
@@ -87,6 +89,11 @@ class Labelled(NamedTuple):
     others: dict[str, Any]  # entries that are not known
     faults: tuple[str, ...]  # shapes that cannot be read
     notes: Counter[str]  # shapes that are not used
+
+    def find_image(self, folder: Path, stems: Mapping[str, Sequence[str]], below: Path) -> str:
+        """The image in a folder that the file is about, which lies ``below`` it; see `folders.find_image`."""
+        said = posixpath.normpath((below.parent / self.image).as_posix()) if self.image else ""
+        return find_image(folder, stems, below, said, "imagePath")
 
 
 def read(file: Path) -> Labelled | None:
@@ -144,8 +151,9 @@ def _shape(row: Any, kind: str, number: int) -> Shape:
     corners = np.array(values, np.float64).reshape(-1, 2)
     mask = _mask(row.get("mask"), corners) if kind == "mask" else None
     said = {key: value for key, value in row.items() if key not in _SHAPE}
-    for entries in (row.get("flags"), said.pop("attributes", None)):
-        said |= entries if isinstance(entries, dict) else {}
+    attributes, flags = said.pop("attributes", None), row.get("flags")
+    said |= attributes if isinstance(attributes, dict) else {}
+    said |= {key: value for key, value in flags.items() if value} if isinstance(flags, dict) else {}
     return Shape(number, label.strip(), group, kind, corners, mask, said)
 
 

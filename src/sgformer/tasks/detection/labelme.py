@@ -1,6 +1,5 @@
 """LabelMe's JSON files as COCO's rows."""
 
-import posixpath
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,10 +9,10 @@ import numpy as np
 
 from .. import labelme
 from ..errors import DataError
-from ..folders import find_file
+from ..folders import find_file, name_images
 from ..labelme import Labelled, Shape
-from . import masks, voc
-from .checks import Fault, image_size
+from . import masks
+from .checks import image_size
 from .coco import Content
 
 
@@ -51,7 +50,7 @@ def read(
     """
     own = path if path.is_dir() else root
     folder = root / images if images else own
-    stems = voc.images_below(folder)
+    stems = name_images(folder)
     category = {name: number for number, name in enumerate(names, 1)}
     rows: dict[str, Any] = {
         "images": [],
@@ -68,12 +67,10 @@ def read(
         if isinstance(labelled, str):
             faults.append(labelled)
             continue
-        below = file.relative_to(own)
-        named = posixpath.normpath((below.parent / labelled.image).as_posix()) if labelled.image else ""
         try:
-            name = voc.which_image(folder, stems, below, named, "imagePath")
-        except Fault as fault:
-            faults.append(f"{short}: {fault}")
+            name = labelled.find_image(folder, stems, file.relative_to(own))
+        except DataError as error:
+            faults.append(f"{short}: {error}")
             continue
         there = image_size(find_file(folder, name))
         if there is None and labelled.embedded and not find_file(folder, name).is_file():

@@ -1,8 +1,6 @@
 """Pascal VOC's XML files, one for each image, with boxes. Read as COCO's rows."""
 
-import os
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
@@ -10,9 +8,9 @@ from typing import Any
 from xml.etree import ElementTree
 
 from ..errors import DataError
-from ..folders import SUFFIXES, find_file, find_images, lies_in_junk
+from ..folders import SUFFIXES, find_image, lies_in_junk, name_images
 from ..text import read_text
-from .checks import ANGLES, TAGS, Fault, image_size
+from .checks import ANGLES, TAGS, image_size
 from .coco import Content
 
 # Where the challenge keeps the files that its lists name.
@@ -88,7 +86,7 @@ def read(
     Objects marked difficult are objects like others.
     """
     folder = root / images
-    stems = images_below(folder)
+    stems = name_images(folder)
     category = {name: number for number, name in enumerate(names, 1)}
     rows: dict[str, Any] = {
         "images": [],
@@ -111,9 +109,9 @@ def read(
             continue
         below = file.relative_to(root / ANNOTATIONS) if file.is_relative_to(root / ANNOTATIONS) else file
         try:
-            name = which_image(folder, stems, below, _text(tree, "filename"), "<filename>")
-        except Fault as fault:
-            faults.append(f"{short}: {fault}")
+            name = find_image(folder, stems, below, _text(tree, "filename"), "<filename>")
+        except DataError as error:
+            faults.append(f"{short}: {error}")
             continue
         if twice := _twice(tree, "filename", "size"):
             faults.append(f"{short} has two {twice}; keep one")
@@ -159,42 +157,6 @@ def _parse(file: Path) -> Any:
     for node in root.iter():
         node.tag = node.tag.rpartition("}")[2].lower()
     return root
-
-
-def which_image(folder: Path, stems: dict[str, list[str]], below: Path, said: str, key: str) -> str:
-    """The image in a folder that a file is about: that which it names by a key, else that of the file's own name.
-
-    Raises:
-        Fault: Both are there and differ, or several images have the file's name.
-    """
-    named = _named(folder, said)
-    own = unicodedata.normalize("NFC", below.with_suffix("").as_posix())
-    beside = stems.get(own, stems.get(own.rpartition("/")[2], []))
-    if named is None and len(beside) > 1:
-        raise Fault(f"which image is it of, {', '.join(beside)}? Name it in {key}")
-    if named and beside and named not in beside:
-        raise Fault(f"{key} says {named}, the file's own name {beside[0]}; make them one")
-    return named or (beside[0] if beside else said or below.stem)
-
-
-def images_below(folder: Path) -> dict[str, list[str]]:
-    """The names of the images in a folder and those below it, by their names without suffix."""
-    if not folder.is_dir():
-        raise DataError(f"there is no folder {folder} with the images; name it: --data.train.images")
-    stems: dict[str, list[str]] = {}
-    for path in find_images(folder):
-        name = path.relative_to(folder)
-        stem = unicodedata.normalize("NFC", name.with_suffix("").as_posix())
-        stems.setdefault(stem, []).append(name.as_posix())
-    return stems
-
-
-def _named(folder: Path, name: str) -> str | None:
-    """Find the image that an XML file names, where there is such a file; else None."""
-    parts = PureWindowsPath(name).parts if name else ()
-    tries = [find_file(folder, str(Path(*parts[start:]))) for start in range(len(parts))]
-    there = (path for path in tries if path.is_relative_to(folder) and path.is_file())
-    return next((Path(os.path.relpath(path, folder)).as_posix() for path in there), None)
 
 
 def _tags(thing: Any) -> dict[str, str]:

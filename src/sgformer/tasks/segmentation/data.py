@@ -20,6 +20,7 @@ from ..loading import Samples, collate_listed, collate_readable
 from ..task import Data
 from ..text import doubtful_names, enumerate_names, note_mirrored
 from .augment import Augment
+from .labelme import shapes
 from .layouts import Layout, Sample, ade20k, check, cityscapes, folders, num_rearranged, read_mask
 from .masks import IGNORE, Coding
 from .options import DataOptions
@@ -96,7 +97,8 @@ class SegmentationData(Data):
             copies = find_copies(*([sample.image for sample in self.samples[split]] for split in splits))
             self.notes += copies.notes()
             masks = [sample.mask for samples in self.samples.values() for sample in samples]
-            if self.coding.colours is None and (odd := num_rearranged(masks, len(self.coding.classes))):
+            drawn = options.source == "labelme"
+            if self.coding.colours is None and not drawn and (odd := num_rearranged(masks, len(self.coding.classes))):
                 self.notes.append(
                     f"{odd} masks have the colours of others in another order, and are read by number; if colours are "
                     "classes, name them: --data.mapping FILE"
@@ -107,7 +109,11 @@ class SegmentationData(Data):
                 folder = root / layout.images
                 if rest := set(look_through(folder, preprocessing.suffixes).images) - used:
                     self.notes.append(f"{len(rest)} images of {folder} have no mask in any split")
-            self.notes += layout.beside(root, *([Path(options.mapping)] if options.mapping else []))
+            others = {Path(options.mapping)} if options.mapping else set()
+            if drawn:  # from files that may name images elsewhere
+                others |= {sample.image for samples in self.samples.values() for sample in samples}
+                others |= self._of_others(layout, root)
+            self.notes += layout.beside(root, *others)
         self.classes = self.coding.classes
         self.shares: dict[Split, dict[str, float]] = {
             split: self._shares(counts) for split, counts in self.counts.items()
@@ -267,6 +273,8 @@ def _layout(options: DataOptions, root: Path) -> Layout:
         return ade20k(root)
     if options.source == "cityscapes":
         return cityscapes()
+    if options.source == "labelme":
+        return shapes(root)
     return folders(
         root,
         images=options.images,

@@ -269,7 +269,7 @@ def read_mask(
 
     An image of other ``bands`` than RGB is never turned.
     """
-    mask = coding.read(sample.mask)
+    mask = coding.read(sample.mask, size)
     if mask.shape == size or mask.shape != size[::-1] or bands:
         return mask, False
     turned = turned_like(sample.image, mask)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from .. import labelme
 from ..bands import NODATA
 from ..errors import DataError, listed
 from ..images import ImageError, any_size, check_size, num_bits, num_pages, oddities, upright_size
@@ -71,15 +72,18 @@ class Coding:
             by_custom=self.by_custom,
         )
 
-    def read(self, path: Path) -> NDArray[np.uint8]:
+    def read(self, path: Path, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
         """A mask from its file: indices of classes `(H, W)`, `IGNORE` where there is none.
 
-        The file is turned as its own EXIF data say. Values are ids, of any number of bits, also as floating-point
+        LabelMe's shapes are drawn one upon the other, in an image of the size that their file says, else of ``size``.
+        An image is turned as its own EXIF data say. Values are ids, of any number of bits, also as floating-point
         numbers, and in images whose channels are all the same; with ``colours``, they are colours.
 
         Raises:
             DataError: The file cannot be read, or holds an id or a colour that means nothing.
         """
+        if path.suffix.lower() == ".json":
+            return self._from_shapes(path, size)
         with _opened(path) as image:
             if kind := _lossy(path, image):
                 raise DataError(f"{path} is a {kind}, of a kind that keeps no exact values; save masks as PNG")
@@ -107,6 +111,23 @@ class Coding:
             if image.mode == "P":
                 return self._from_palette(image, path)
             return self._from_ids(_values(np.asarray(image), bits, path), path)
+
+    def _from_shapes(self, path: Path, size: tuple[int, int] | None) -> NDArray[np.uint8]:
+        said = labelme.read(path)
+        if said is None or said.faults:
+            raise DataError(f"{path}: {said.faults[0] if said else 'it is none of LabelMe'}")
+        if size and said.size and sorted(size) != sorted(said.size):
+            raise DataError(
+                f"{path} is about {said.size[1]}x{said.size[0]} pixels, and its image has {size[1]}x{size[0]}"
+            )
+        indices = {name: index for index, name in enumerate(self.classes)} | {labelme.IGNORED: IGNORE}
+        size = said.size or size or (1, 1)
+        mask = np.full(size, indices[labelme.BACKGROUND], np.uint8)
+        for shape in said.shapes:
+            if shape.label not in indices:
+                raise DataError(f"{path}: shape {shape.number} is a {shape.label!r}, which is no class")
+            mask[shape.pixels(size)] = indices[shape.label]
+        return mask
 
     def _known(self, ids: NDArray[Any]) -> NDArray[np.bool_]:
         return np.isin(ids, list(self.ids))

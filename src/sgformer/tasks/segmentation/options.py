@@ -22,8 +22,8 @@ class DataOptions(options.SizedOptions):
     """Options of the data: which images, how large, how many at once.
 
     Attributes:
-        source: folders of images and masks; ade20k or cityscapes as released; or digit_scenes, which are made on the
-            spot and need no download.
+        source: folders of images and masks; ade20k or cityscapes as released; labelme for folders train and val of
+            images and LabelMe's JSON files; or digit_scenes, which are made on the spot and need no download.
         images: Folder of the images in it, {split} standing for train and val; for folders only, as the next two.
             Without {split} all images lie together, and the masks say which belong to a split.
         masks: Folder of the masks: PNG files with the images' names, whose values are class ids, 255 being ignored.
@@ -45,7 +45,7 @@ class DataOptions(options.SizedOptions):
         "faults": None,
     }
     TRAINING: ClassVar[tuple[str, ...]] = (*options.SizedOptions.TRAINING, "image_size", "balanced")
-    source: Literal["folders", "ade20k", "cityscapes", "digit_scenes"] = "folders"
+    source: Literal["folders", "ade20k", "cityscapes", "labelme", "digit_scenes"] = "folders"
     images: str = "images/{split}"
     masks: str = "annotations/{split}"
     mask_ending: str = ""
