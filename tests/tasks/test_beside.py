@@ -278,3 +278,16 @@ def test_evaluation_names_what_it_does_not_use(root):
         assert f"{note} not used: 1" in said
     (root / "annotations" / "instances_train.json").unlink()
     assert ".jpg files in images/ not used: 5" in annotated(root, splits=VAL)
+
+
+def test_folders_of_runs_are_passed_over(tmp_path, root):
+    for folder, described in (
+        (make_class_folders(tmp_path / "classes"), lambda: str(classes(tmp_path / "classes"))),
+        (make_mask_folders(tmp_path / "masks"), lambda: str(masked(tmp_path / "masks"))),
+        (root, lambda: annotated(root)),
+    ):
+        for name in ("recipe.yaml", "environment.json", "metrics.csv", "drawn/0.png"):
+            write(folder / "results" / "smoke" / name)
+        assert "results" not in described()
+        (folder / "results" / "smoke" / "environment.json").unlink()
+        assert "results" in described()

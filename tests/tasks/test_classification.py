@@ -140,7 +140,7 @@ def test_which_folder():
 def test_an_unreadable_image_is_left_out_and_named(tmp_path, workers):
     root = make_class_folders(tmp_path, num_train=2, num_val=1)
     (root / "val" / "red" / "0.png").write_bytes(b"")
-    module = ClassificationData(DataOptions(root=str(root), workers=workers), PREPROCESSING)
+    module = ClassificationData(DataOptions(root=str(root), workers=workers, max_unreadable=0.5), PREPROCESSING)
     (batch,) = module.val_dataloader()
     assert batch.targets.tolist() == [0, 1]
     ((path, reason),) = batch.unreadable

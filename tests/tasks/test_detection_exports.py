@@ -242,3 +242,55 @@ def test_pixels_are_no_shares(root):
     (root / "labels" / "train" / "0.txt").write_text("0 20 24 20 24\n")
     with pytest.raises(DataError, match=r"0\.txt, line 1: .* shares of the image, not pixels"):
         read(root, "yolo")
+
+
+def test_a_file_of_xml_is_no_list_of_images(root):
+    make_voc(root)
+    (root / "annotations.xml").write_text('<?xml version="1.0"?>\n<annotations><image name="0.jpg"/></annotations>')
+    with pytest.raises(DataError, match=r"annotations\.xml is no list of images but XML; name the folder"):
+        voc.find(root, "annotations.xml")
+
+
+def test_boxes_of_xml_are_not_told_to_have_width_and_height(root):
+    make_voc(root)
+    path = root / "Annotations" / "0.xml"
+    points = "<polygon><x1>80</x1><y1>4</y1><x2>90</x2><y2>4</y2><x3>90</x3><y3>9</y3></polygon></object>"
+    path.write_text(path.read_text().replace("</object>", points))
+    assert coco.check(read_voc(root), with_masks=False).notes["boxes that do not fit their masks"] == 1
+
+
+# ---- COCO
+
+
+def changed(root, change):
+    path = root / "annotations" / "instances_train.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def test_points_in_a_wrong_order_are_counted(root):
+    """As of corners of a box line by line; a hole that a bridge joins to the outline is none."""
+
+    def change(content):
+        for row, order in zip(content["annotations"], ((0, 2, 1, 3), (0, 1, 2, 3)), strict=False):
+            corners = np.reshape(row["segmentation"][0], (4, 2))
+            inside = corners.mean(0) + (corners - corners.mean(0)) / 2
+            bridged = [*corners, corners[0], *inside[[0, 3, 2, 1]], inside[0]]
+            points = corners[list(order)] if order[1] == 2 else bridged
+            row["segmentation"] = [np.ravel(points).tolist()]
+
+    changed(root, change)
+    assert "polygons whose outlines cross themselves, are their points in order?: 1" in str(read(root))
+
+
+def test_a_panoptic_file_is_called_so(root):
+    changed(root, lambda content: content["annotations"].append({"image_id": 1, "segments_info": []}))
+    with pytest.raises(DataError, match=r"instances_train\.json is of panoptic segmentation"):
+        read(root)
+
+
+def test_the_folder_that_names_start_from_is_advised(root):
+    changed(root, lambda content: [row.update(file_name=f"images/{row['file_name']}") for row in content["images"]])
+    with pytest.raises(DataError, match=r"set --data\.train\.images, or val, to the folder .*set; image 2"):
+        read(root)

@@ -133,3 +133,19 @@ def test_images_of_both_splits_are_counted_by_whatever_links(tmp_path):
     segmented = SegmentationData(MaskOptions(root=str(masked), image_size=32, workers=0), PREPROCESSING)
     assert "3 + 5 images" in str(segmented)
     assert "3 images are in training and in validation" in str(segmented)
+
+
+def test_images_that_cannot_be_read_at_all_are_told_before_the_run(tmp_path, capsys):
+    """TIFF in planes, a page of HTML called .jpg, and an empty file; a share that is allowed is counted."""
+    root = make_class_folders(tmp_path / "set", num_train=2, num_val=2)
+    tiff = pytest.importorskip("tifffile", reason="needs the extra bands")
+    broken = [root / "train" / "red" / name for name in ("planes.tif", "page.jpg", "empty.jpg")]
+    tiff.imwrite(broken[0], np.zeros((6, 9, 9), np.float32), photometric="minisblack", planarconfig="separate")
+    broken[1].write_text("<html>404</html>")
+    broken[2].write_bytes(b"")
+    with pytest.raises(DataError, match=r"3 of 15 images are damaged.*empty\.jpg.*--data\.max_unreadable 0\.4"):
+        ClassificationData(DataOptions(root=str(root), workers=0), PREPROCESSING)
+    allowed = ClassificationData(DataOptions(root=str(root), workers=0, max_unreadable=0.4), PREPROCESSING)
+    assert "3 images are damaged, or of a kind that cannot be read" in str(allowed)
+    predict.predict("sgformer_t", list(map(str, [*broken, root / "val" / "red" / "0.png"])))
+    assert "images are damaged" not in capsys.readouterr().err

@@ -204,3 +204,21 @@ def test_palettes_of_the_splits_are_compared(tmp_path):
             mask.putpalette([*palette, *[7] * (768 - 9)])
             mask.save(path)
     assert "3 masks have the colours of others in another order" in str(data(root))
+
+
+def test_an_ending_that_all_masks_have_is_advised(tmp_path):
+    root = make_mask_folders(tmp_path / "set", num_train=12, num_val=2)
+    for ending in ("_mask", ".jpg"):
+        for path in (root / "annotations").rglob("*.png"):
+            path.rename(path.with_name(f"{path.name.removesuffix('.png').removesuffix('_mask')}{ending}.png"))
+        with pytest.raises(DataError, match=rf"has no image in .*--data\.mask_ending {ending}; 23 more"):
+            data(root)
+        assert len(data(root, mask_ending=ending).samples["train"]) == 12
+
+
+def test_a_list_is_no_folder_of_masks(tmp_path):
+    root = make_mask_folders(tmp_path / "set")
+    for split in ("train", "val"):
+        write(root / f"{split}.txt", "0\n1\n")
+    with pytest.raises(DataError, match=r"train\.txt is a file, and lists are not read"):
+        data(root, masks="{split}.txt")

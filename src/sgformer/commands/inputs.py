@@ -34,10 +34,11 @@ def find(images: list[str], suffixes: Collection[str] = SUFFIXES) -> list[Path]:
     if not paths:
         raise ValueError("no images: standard input names none")
     if suffixes is SUFFIXES:
-        from ..tasks.images import find_odd  # which needs torch
+        from ..tasks.images import CLOSED, find_odd  # which needs torch
 
         for what, files in find_odd(paths).items():
-            print(f"sgformer: {len(files)} images are {what}, such as {printable(files[0])}", file=sys.stderr)
+            if what != CLOSED:  # each is named where it is read
+                print(f"sgformer: {len(files)} images are {what}, such as {printable(files[0])}", file=sys.stderr)
     for note in note_masks(paths):
         print(f"sgformer: {printable(note)}", file=sys.stderr)
     return list(paths)

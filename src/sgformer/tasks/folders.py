@@ -44,6 +44,8 @@ MASKS = {"masks", "labels", "annotations", "segmentationclass", "segmentationobj
 _MASK = re.compile(
     r"[ _-](mask|seg|segmentation|label|gt|groundtruth|ground_truth|annotation)s?([ _-]?\d+)?$", re.IGNORECASE
 )
+# What a folder of a run has.
+RUN = {"recipe.yaml", "environment.json"}
 _THUMBNAILS = {"thumbnails", "thumbs", "_thumbs"}
 
 
@@ -264,7 +266,8 @@ def leftovers(
 
     They come by where they lie, from the root: the highest folder in which nothing is used, else the place that they
     are in, else their own folder. A file is used by whatever link; a folder that is reached twice is looked at once.
-    Folders ``aside``, and names that are ``known``, are passed over. The search ends at a hundred thousand files.
+    Folders ``aside``, those of runs, and names that are ``known``, are passed over. The search ends at a hundred
+    thousand files.
     """
     root = Path(os.path.abspath(root))
     paths = {os.path.abspath(path) for path in used}
@@ -297,6 +300,9 @@ def _files(folder: Path, known: Callable[[str], bool], closed: set[tuple[int, in
             folders.clear()
             continue
         seen.add(here)
+        if {*files} >= RUN:
+            folders.clear()
+            continue
         folders[:] = sorted(name for name in folders if not known(name))
         yield from (Path(place, name) for name in sorted(files) if not known(name))
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from torchvision.transforms import CenterCrop, FiveCrop
 from torchvision.transforms.functional import hflip, to_pil_image
 
-from .folders import SUFFIXES
+from .folders import LARGEST, SUFFIXES
 
 MAX_PIXELS = 200_000_000
 MAX_PIXELS_SETTING = "SGFORMER_MAX_PIXELS"
@@ -288,6 +288,7 @@ PAGES = "files of several pages or frames, of which the first is read"
 DEEP = "of 16 bits a value, of which 65535 is white"
 CLEAR = "with a band for transparency, laid over white by it; if it is another band, set --model.in_chans"
 WIDE = "gray with 32 bits, whose white each image's largest value decides"
+CLOSED = "damaged, or of a kind that cannot be read, and left out"
 TURNED = "turned or mirrored by EXIF data within their size; annotations are taken as of the image so turned"
 
 
@@ -314,25 +315,35 @@ def num_bits(image: Any) -> int:
 
 
 def find_odd(paths: Iterable[Path]) -> dict[str, list[Path]]:
-    """The files of several pages, or of more bits, by what of them is not read as it stands; without damaged ones."""
-    found: dict[str, list[Path]] = {}
-    for path in filter(_may_be_odd, paths):
-        with contextlib.suppress(Exception), any_size(), Image.open(path) as image:  # who reads it says what is wrong
-            for what in oddities(image):
-                found.setdefault(what, []).append(path)
+    """The files of several pages, or of more bits, by what of them is not read as it stands; and those `CLOSED`.
+
+    Of more than a hundred thousand, those that are called JPEG are not looked at.
+    """
+    paths, found = list(paths), dict[str, list[Path]]()
+    few = len(paths) <= LARGEST
+    for path in (one for one in paths if few or one.suffix.lower() not in (".jpg", ".jpeg")):
+        try:
+            odd = _read_oddities(path)
+        except Exception:  # a broken header can raise anything; who reads the file says what is wrong
+            odd = [CLOSED]
+        for what in odd:
+            found.setdefault(what, []).append(path)
     found.pop(TURNED, None)
     return found
 
 
-def _may_be_odd(path: Path) -> bool:
-    """Whether a file can have several pages or more bits, by its suffix and first bytes, which are quickly read."""
-    if path.suffix.lower() not in (".png", ".apng"):
-        return path.suffix.lower() in (".tif", ".tiff", ".gif", ".webp")
-    with contextlib.suppress(OSError), path.open("rb") as file:
+def _read_oddities(path: Path) -> list[str]:
+    """List `oddities` of a file, which is not opened where its first bytes, which are quickly read, show none."""
+    with path.open("rb") as file:
         head = file.read(4096)
-        # Frames, a colour that is transparent, 16 bits, or a band for transparency.
-        return b"acTL" in head or b"tRNS" in head or head[24:25] == b"\x10" or head[25:26] in b"\x04\x06"
-    return False
+    if head.startswith(b"\xff\xd8"):  # JPEG
+        return []
+    # Frames, a colour that is transparent, 16 bits, or a band for transparency.
+    odd = b"acTL" in head or b"tRNS" in head or head[24:25] == b"\x10" or head[25:26] in b"\x04\x06"
+    if head.startswith(b"\x89PNG") and not odd:
+        return []
+    with any_size(), Image.open(path) as image:
+        return oddities(image)
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:

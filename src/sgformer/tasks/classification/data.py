@@ -16,7 +16,7 @@ from ...engine import devices
 from ..bands import Bands
 from ..errors import DataError, listed
 from ..folders import Split, describe_leftovers, find_copies, leftovers
-from ..images import ImageLike, Preprocessing, find_odd
+from ..images import CLOSED, ImageLike, Preprocessing, find_odd
 from ..loading import Samples, epoch_to_come, share, suitable_workers
 from ..task import Data
 from ..text import doubtful_names, enumerate_names, note_mirrored, read_plain_names
@@ -99,10 +99,16 @@ class PreparedData(Data):
                 return sources.folders(options.folder(LIKE), split, suffixes)
 
     def odd(self, paths: Iterable[Any]) -> list[str]:
-        """Note what of files is not read as it stands in them."""
-        found = (
-            {} if isinstance(self.preprocessing, Bands) else find_odd(path for path in paths if isinstance(path, Path))
-        )
+        """Note what of files is not read as it stands in them; too many that cannot be read are a DataError."""
+        files = [path for path in paths if isinstance(path, Path)]
+        found = {} if isinstance(self.preprocessing, Bands) else find_odd(files)
+        closed = found.get(CLOSED, [])
+        if "train" in self.splits and len(closed) > self.options.max_unreadable * len(files):
+            raise DataError(
+                f"{len(closed)} of {len(files)} images are damaged, or of a kind that cannot be read, such as "
+                f"{closed[0]}; convert or remove them, or allow more, such as --data.max_unreadable "
+                f"{min(2 * len(closed) / len(files), 1):.2g}"
+            )
         return [f"{len(files)} images are {what}" for what, files in found.items()]
 
     def beside(self, found: Mapping[Split, sources.Samples], splits: tuple[Split, ...]) -> list[str]:

@@ -110,7 +110,9 @@ def image_row(row: dict[str, Any], folder: Path) -> ImageRow:
     path = find_file(folder, name)
     if not path.is_file():
         others = _elsewhere(folder).get(_loosely(name), [])
-        raise Fault(f"there is no such file in {folder}{', but ' * bool(others)}{' and '.join(others[:2])}")
+        above = next((place for place in folder.parents if (place / name).is_file()), None)
+        hint = f"; set --data.train.images, or val, to the folder {above}" if above else ""
+        raise Fault(f"there is no such file in {folder}{', but ' * bool(others)}{' and '.join(others[:2])}{hint}")
     try:
         size, turned, odd = _opened(path)
     except ImageError as error:  # too large
@@ -184,7 +186,7 @@ def object_row(row: dict[str, Any], size: tuple[int, int], *, with_mask: bool) -
             raise Fault("its mask covers no pixel of the image")
         notes.append(UNREAD)
     if mask and covered and (reading := masks.misfit(mask, box)):
-        notes.append(f"boxes that {reading}; a box is [left, top, width, height]")
+        notes.append(f"boxes that {reading}" + "; a box is [left, top, width, height]" * (TAGS not in row))
     whole_box = box[2] * box[3]
     least = max(covered / 2 - 16, min(1, whole_box / 16))
     if area and not crowd and not least <= area <= 2 * max(covered, whole_box) + 16:

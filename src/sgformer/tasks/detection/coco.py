@@ -110,6 +110,8 @@ def read(path: Path, folder: Path) -> Content:
         found = rows.get(key) if isinstance(rows, dict) else None
         if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
             raise DataError(f"{path} has no list of {key!r}, so it is not in COCO's format; export it again")
+    if any("segments_info" in row for row in rows["annotations"]):
+        raise DataError(f"{path} is of panoptic segmentation; name the file of instances")
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder} with the images of {path}; name the right one")
     return Content(path, folder, rows, (), Counter(), (folder,))

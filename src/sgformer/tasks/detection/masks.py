@@ -13,6 +13,7 @@ from torchvision.models.detection.roi_heads import expand_boxes, expand_masks, p
 
 Rle = dict[str, Any]
 STRAYS = "polygons of which parts with fewer than three points are left out"
+CROSSED = "polygons whose outlines cross themselves, are their points in order?"
 HOLES = "objects with a polygon inside another, as of a hole, which is filled"
 # How far a polygon may reach outside its image, in sides of the image: pycocotools walks along it in small steps.
 _MAX_REACH = 4
@@ -56,7 +57,16 @@ def to_rle(segmentation: Any, size: tuple[int, int]) -> tuple[Rle, list[str]]:
     if len(rles) > 1:  # the share of each that lies in each
         shares = _coco().iou(rles, rles, [1] * len(rles))
         notes += [HOLES] * bool((shares - np.eye(len(rles)) >= 1).any())
-    return _coco().merge(rles), notes
+    merged = _coco().merge(rles)
+    return merged, notes + [CROSSED] * bool(len(polygons) == 1 and _crosses(polygons[0], area(merged)))
+
+
+def _crosses(polygon: list[float], covered: int) -> bool:
+    """Whether a polygon covers more pixels than its outline goes around, as where points are in a wrong order."""
+    points = np.array(polygon, np.float64).reshape(-1, 2)
+    after = np.roll(points, -1, 0)
+    inside = abs(points[:, 0] @ after[:, 1] - points[:, 1] @ after[:, 0]) / 2
+    return covered - inside > covered / 4 + np.abs(after - points).sum() / 2
 
 
 def _from_counts(segmentation: dict[str, Any], size: tuple[int, int]) -> Rle:

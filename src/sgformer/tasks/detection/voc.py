@@ -39,8 +39,10 @@ def find(root: Path, annotations: str, *, suffix: str = ".xml", base: str = ANNO
             f"there is no {path}; name a list of images, a line each, or a folder of {suffix[1:].upper()} files: "
             "--data.train.annotations and --data.val.annotations"
         )
-    files = []
-    for number, line in enumerate(read_text(path).split("\n"), 1):
+    files, text = [], read_text(path)
+    if text.lstrip().startswith("<"):
+        raise DataError(f"{path} is no list of images but XML; name the folder of the XML files, or export Pascal VOC")
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             name = _listed(root / base, line, suffix)
             file = root / base / f"{name}{suffix}"

@@ -192,7 +192,9 @@ def _listed(file: Path, root: Path, about: Names) -> list[Path]:
         tries = [find_file(base, name) for name in names for base in bases]
         path = next((path for path in tries if path.is_file()), None)
         if path is None:
-            raise DataError(f"{file}: there is no image {line!r} in {file.parent}, nor in {root}")
+            raise DataError(
+                f"{file}: there is no image {line!r} in {' or '.join(dict.fromkeys(map(str, (file.parent, root))))}"
+            )
         found.append(Path(os.path.normpath(path)))
     return found
 

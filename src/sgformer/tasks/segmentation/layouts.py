@@ -108,7 +108,8 @@ class Layout:
         )
         masks, faults, more = self._by_name(mask_folder, self.mask_ending, known=known, alone=not together)
         faults |= alike
-        faults |= {str(masks[name]): f"has no image in {image_folder}" for name in masks.keys() - images.keys()}
+        hint = _note_ending(images.keys() - masks.keys(), masks.keys() - images.keys())
+        faults |= {str(masks[name]): f"has no image in {image_folder}{hint}" for name in masks.keys() - images.keys()}
         if "{split}" in self.images:  # every image of this folder is one of the split
             missing = images.keys() - masks.keys()
             faults |= {str(images[name]): f"has no mask in {mask_folder}" for name in missing}
@@ -132,7 +133,8 @@ class Layout:
         mask cannot be told.
         """
         if not folder.is_dir():
-            raise DataError(f"there is no folder {folder}; see --data.root, --data.images and --data.masks")
+            kind = "is a file, and lists are not read" if folder.is_file() else "is not there"
+            raise DataError(f"the folder {folder} {kind}; see --data.root, --data.images and --data.masks")
         images, left_out = look_through(folder, suffixes, known=lambda name: name.endswith(self.known))
         left_out = +(left_out - Counter(path.suffix.lower() for path in known if path.parent == folder))
         paths = [path for path in images if path.stem.endswith(ending)]
@@ -196,6 +198,14 @@ class Layout:
                     f"{file} gives {values} to {name}, and --data.mapping to {own.classes[index]}; make them alike, "
                     "or export both splits together"
                 )
+
+
+def _note_ending(images: Collection[str], masks: Collection[str]) -> str:
+    """A hint where the names of all masks that lack an image are those of images with one ending more."""
+    first = min(masks, default="")
+    endings = [first.removeprefix(name) for name in images if first.startswith(name)]
+    found = next((one for one in endings if {*masks} <= {name + one for name in images}), "")
+    return f"; if masks have a longer name than images, set --data.mask_ending {found}" * bool(found)
 
 
 def folders(root: Path, *, images: str, masks: str, classes: str, mapping: str | None, mask_ending: str = "") -> Layout:
