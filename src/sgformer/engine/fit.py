@@ -22,6 +22,7 @@ from .files import numbered
 from .progress import RunProgress
 from .quiet import errors_only
 from .run_folder import RunFolder
+from .threads import ChooseThreads
 
 
 @dataclass(kw_only=True)
@@ -189,7 +190,7 @@ def fit(
     run = RunFolder(folder, kept, save, monitor=str(task.monitor), keep_best=options.keep_best)
     # The averaged weights first: they are in place when the others look at a validation.
     callbacks = [c for c in (average, StopAtNaN(), *watchers, run, RunProgress(run)) if c]
-    callbacks += [SeededSteps(seed), Checkpoints(folder, minutes=options.checkpoint_minutes)]
+    callbacks += [SeededSteps(seed), Checkpoints(folder, minutes=options.checkpoint_minutes), ChooseThreads()]
     callbacks += [ValidateEvery(options.validate_every)] if options.validate_every > 1 else []
     trainer = Trainer(
         max_epochs=options.max_epochs,
