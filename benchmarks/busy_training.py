@@ -10,7 +10,6 @@ The numbers go to `results/busy_training_cpu_<threads>threads_torch<version>_<da
 
 import csv
 import datetime
-import itertools
 import json
 import os
 import subprocess
@@ -24,9 +23,11 @@ from pages import fill, markdown
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "training.md"
-RUNS = [("classification/digit_scenes", "sgformer_test"), ("classification/digit_scenes", "resnet10t")]
-RUNS += [("segmentation/smoke", "sgformer_test"), ("detection/smoke", "sgformer_test")]
 COMPANY = ("none", "a neighbour", "a neighbour that goes first")
+CASES = [
+    *(("classification/digit_scenes", model, each) for model in ("sgformer_test", "resnet10t") for each in COMPANY),
+    *((f"{task}/smoke", "sgformer_test", each) for task in ("segmentation", "detection") for each in COMPANY[:2]),
+]
 THREADS = ("all", "chosen")
 WARM_UP, SECONDS = 6, 4  # until it has looked around, and as long as is counted
 
@@ -71,7 +72,7 @@ def run() -> None:
     import torch
 
     rows = []
-    for (recipe, model), company in itertools.product(RUNS, COMPANY):
+    for recipe, model, company in CASES:
         row = {"recipe": recipe, "model": model, "company": company}
         for threads in THREADS:
             environ = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
