@@ -15,7 +15,7 @@ Examples:
 import json as json_
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any, TypeVar
@@ -211,19 +211,13 @@ def _predict_all(
     return results
 
 
-def _windows(bar: Any, windows: Sequence[Any]) -> Iterable[Any]:
+def _windows(bar: Any, windows: Sequence[Any]) -> Iterator[Any]:
     """The windows of one image, with a bar of their own while they last."""
-    if len(windows) == 1:
-        return windows
-    task = bar.add_task("windows", total=len(windows))
-
-    def counted() -> Iterator[Any]:
-        for window in windows:
-            yield window
-            bar.advance(task)
-        bar.remove_task(task)
-
-    return counted()
+    task = bar.add_task("windows", total=len(windows), visible=len(windows) > 1)
+    for window in windows:
+        yield window
+        bar.advance(task)
+    bar.remove_task(task)
 
 
 def _from_first(make: Callable[[], T], rank: int, num_processes: int) -> T:

@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..tasks import Folder
+    from ..tasks import TaskPackage
     from ..tasks.kept import Kept
     from ..tasks.options import Recipe
     from ..tasks.task import Data, Task
@@ -54,24 +54,28 @@ def train(
     """
     from ..engine import recipe as recipes
 
-    path, task_folder, parsed = _read(recipe, overrides, resume)
+    path, package, parsed = _read(recipe, overrides, resume)
     if print_config:
         print(recipes.to_yaml(parsed), end="")
         return None
 
+    from rich import get_console
+
     from ..engine import fit
-    from ..engine.run_folder import data_of, moved, say
+    from ..engine.run_folder import data_of, moved, say, write_description
     from . import console
 
-    task, data = _build(parsed, task_folder, out=out, resume=resume)
+    task, data = _build(parsed, package, out=out, resume=resume)
     with_kernels = console.kernels(parsed.trainer.kernels, "cpu")
     # The folder is made last: a mistake in recipe or data leaves nothing behind.
     if resume:
         folder = Path(resume)
     elif fit.is_first_process():
         folder = fit.new_folder(out, recipes.run_name(path))
+        write_description(folder, recipes.to_yaml(parsed), str(data))
     else:
         folder = Path(out)  # callbacks that write in the others ask the first one
+    get_console().quiet |= not fit.is_first_process()
     watchers = _watchers(parsed, task.model, data, folder, resume=bool(resume))
     num_parameters = sum(parameter.numel() for parameter in task.model.parameters())
     model = f"{parsed.model.name} · {num_parameters / 1e6:.1f}M parameters, {_start(parsed.model, resume)}"
@@ -104,8 +108,8 @@ def train(
 
 def _read(
     recipe: str | Path | None, overrides: Mapping[str, Any] | None, resume: str | Path | None
-) -> tuple[Path, Folder, Recipe]:
-    """The file of a recipe, the folder of its task, and what it says with the overrides, which fits what is resumed."""
+) -> tuple[Path, TaskPackage, Recipe]:
+    """The file of a recipe, the package of its task, and what it says with the overrides, which suits a resumed run."""
     from .. import tasks
     from ..engine import recipe as recipes
     from . import console
@@ -117,16 +121,16 @@ def _read(
         _check_run(Path(resume))
     path = recipes.find(source)
     with console.waiting("loading ..."):
-        folder = tasks.get(recipes.task_of(path))
-    parsed = recipes.parse(path, folder.Recipe, overrides)
+        package = tasks.get(recipes.task_of(path))
+    parsed = recipes.parse(path, package.Recipe, overrides)
     if resume:
         from ..engine.resuming import check_changes
 
-        check_changes(Path(resume), recipes.parse(path, folder.Recipe), parsed)
-    return path, folder, parsed
+        check_changes(Path(resume), recipes.parse(path, package.Recipe), parsed)
+    return path, package, parsed
 
 
-def _build(parsed: Recipe, folder: Folder, *, out: str | Path, resume: str | Path | None) -> tuple[Task, Data]:
+def _build(parsed: Recipe, package: TaskPackage, *, out: str | Path, resume: str | Path | None) -> tuple[Task, Data]:
     """Task and data of a run, once machine, disk and checkpoint are known to serve; nothing is written."""
     from lightning.pytorch import seed_everything
 
@@ -138,7 +142,7 @@ def _build(parsed: Recipe, folder: Folder, *, out: str | Path, resume: str | Pat
     devices.check(trainer.accelerator, trainer.devices, sync_batch_norm=trainer.sync_batch_norm)
     devices.share(parsed.data.batch_size, devices.num_processes(trainer.devices, trainer.num_nodes))
     with console.waiting("looking through the data ..."):
-        task, data = folder.build(parsed)
+        task, data = package.build(parsed)
     fit.prepare(task, trainer)
     checkpoints.check_space(Path(resume or out), task.model, keep_best=trainer.keep_best)
     if resume:
@@ -147,21 +151,15 @@ def _build(parsed: Recipe, folder: Folder, *, out: str | Path, resume: str | Pat
 
 
 def _watchers(parsed: Recipe, model: Kept, data: Data, folder: Path, *, resume: bool) -> list[Any]:
-    """Callbacks of the run, whose description is written: of a resumed run once its checkpoint is taken up."""
-    from rich import get_console
-
+    """Callbacks of the run beside those of `fit`."""
     from ..engine import fit
     from ..engine import recipe as recipes
     from ..engine.callbacks import CountUnreadable
-    from ..engine.run_folder import Describe, write_description
+    from ..engine.run_folder import Describe
 
     watchers: list[Any] = [CountUnreadable(folder, num_images=data.num_images, max_share=parsed.data.max_unreadable)]
-    if not fit.is_first_process():
-        get_console().quiet = True
-    elif resume:
+    if resume and fit.is_first_process():
         watchers.append(Describe(folder, recipes.to_yaml(parsed), str(data)))
-    else:
-        write_description(folder, recipes.to_yaml(parsed), str(data))
     return watchers + (_significance(model, data, folder) if parsed.trainer.significance else [])
 
 

@@ -11,7 +11,7 @@
 ``task.py``         a `task.Task`, which trains it; ``Recipe``; ``build(recipe)``: task and data of a run
 =================== =====================================================================================
 
-`Folder` is what the commands know of it; `tests/tasks/test_contract.py` holds every task to it.
+`TaskPackage` is what the commands know of it; `tests/tasks/test_contract.py` holds every task to it.
 """
 
 import importlib
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from .task import Data, Task
 
 
-class Folder(Protocol):
-    """A task's folder, as commands see it."""
+class TaskPackage(Protocol):
+    """A task's package, as commands see it."""
 
     Recipe: "type[Recipe]"
     Kept: "type[Kept]"
@@ -57,13 +57,13 @@ TASKS = {
 }
 
 
-def get(name: str) -> Folder:
-    """The folder of a task, imported; ValueError where there is no such task."""
+def get(name: str) -> TaskPackage:
+    """The package of a task, imported; ValueError where there is no such task."""
     if name not in TASKS:
         from ..engine.recipe import nearest
 
         raise ValueError(f"unknown task {name!r}{nearest(name, TASKS)} Tasks: {', '.join(TASKS)}")
-    return cast(Folder, importlib.import_module(TASKS[name]))
+    return cast(TaskPackage, importlib.import_module(TASKS[name]))
 
 
 def load(weights: str | Path, *, device: str = "cpu") -> "Kept":
