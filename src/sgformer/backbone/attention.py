@@ -114,7 +114,7 @@ def convolve(conv: nn.Module, x: Tensor) -> Tensor:
 
 
 class SelfGuidedAttention(Segment):
-    """All tokens look at a short list of summary tokens, in which salient regions hold many and the rest few.
+    """All tokens attend to a short list of summary tokens, most of them of the significant regions.
 
     Args:
         channels: `c`.
@@ -173,14 +173,14 @@ class SelfGuidedAttention(Segment):
         return torch.cat(merged, 1)
 
     def spend(self, significance: Tensor) -> Spending:
-        """For people to look at: how many tokens become one where each token is, `(B, H, W)` both."""
+        """Group size and share of a key of each token, `(B, H, W)` both; for figures, not used in `plain`."""
         ranking = rank_tokens(significance)
         spending = spend_tokens(ranking, self.group_sizes, token_budget=self.token_budget)
         return Spending(*(values.view(significance.shape) for values in spending))
 
 
 class GlobalAttention(Segment):
-    """All tokens look at all tokens, or at their averages over cells where a budget bounds their number.
+    """All tokens attend to all tokens, or to their averages over cells where a budget bounds their number.
 
     Args:
         channels: `c`.

@@ -122,7 +122,7 @@ class SGFormer(nn.Module):
         self.apply(init_released)
 
     def set_token_budget(self, token_budget: int | None) -> None:
-        """Changes the most keys and values that a query may look at beside its window; None for the paper's numbers.
+        """Changes how many keys a query may attend to, beside its window; None for the paper's numbers.
 
         Raises:
             ValueError: if it is below 3.
@@ -202,7 +202,7 @@ class SGFormer(nn.Module):
         return self.forward_head(self.forward_features(x))
 
     def forward_significance(self, x: Tensor) -> list[Tensor]:
-        """The significance map of each pair of blocks, in order: what the model spends its keys by.
+        """The significance map of each pair of blocks, in order: that by which the pair merges tokens into keys.
 
         A token's significance is the mean of two attention weights: what the coarse key of its square receives from all
         tokens, and what the token receives within its 7x7 window; each in units of its average, so that the mean over
@@ -229,14 +229,15 @@ class SGFormer(nn.Module):
         return maps
 
     def forward_spending(self, x: Tensor, maps: list[Tensor] | None = None) -> list[Spending]:
-        """For each pair of blocks, in order, how many tokens are merged into one where a token is. No gradient.
+        """For each pair of blocks, in order, how finely each token is represented among the keys. No gradient.
 
         Args:
             x: images `(B, in_chans, height, width)`.
             maps: what `forward_significance` says of them, where it was asked already.
 
         Returns:
-            `group_size` and `keys`, `(B, H, W)` both, for each pair.
+            For each pair, `(B, H, W)` both: `group_size`, how many tokens are merged into one where a token is, and
+            `keys`, the share of a key that it accounts for.
         """
         maps = self.forward_significance(x) if maps is None else maps
         return [a.spend(significance) for a, significance in zip(self._self_guided(), maps, strict=True)]

@@ -21,7 +21,7 @@ def num_maps(model: nn.Module) -> int:
 
 @contextmanager
 def hold_significance(model: nn.Module, maps: Sequence[Tensor | Callable[[Tensor], Tensor]]) -> Iterator[None]:
-    """Inside this context the model spends its tokens by the significance maps given, not by those it measures.
+    """Inside this context the model ranks its tokens by the significance maps given, not by those it measures.
 
     `forward_significance` still returns what the model measures. A map is used in the precision that it comes in: take
     float64 ones from a float64 copy of the model.

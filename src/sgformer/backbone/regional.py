@@ -14,7 +14,7 @@ NUM_SIZES = 2  # of cells; with three, attention to the cells strays further fro
 
 
 class RegionalAttention(SelfGuidedAttention):
-    """All tokens look at a list of squares of the map: small ones in salient regions, large ones elsewhere.
+    """All tokens attend to squares of the map: small ones where it is significant, large ones elsewhere.
 
     The list is at most as long as the one of `SelfGuidedAttention`. A summary token is a learned mean of the members
     of a cell, by weights for each size of cells. A cell of `n` tokens counts in the softmax as `n` keys do, so that
@@ -53,6 +53,6 @@ class RegionalAttention(SelfGuidedAttention):
         return sum(band.num_groups(factor) for band in bands)
 
     def spend(self, significance: Tensor) -> Spending:
-        """For people to look at: how many tokens become one where each token is, `(B, H, W)` both."""
+        """Group size and share of a key of each token, `(B, H, W)` both; for figures, not used in `plain`."""
         num_keys = self.num_keys(significance[0].numel())
         return spend_regions(significance, num_sizes=NUM_SIZES, num_keys=num_keys)

@@ -2,10 +2,11 @@
 
 import glob
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from ..engine.files import numbered
 from ..tasks.folders import SUFFIXES, describe_left_out, look_through, note_masks, some
 
 
@@ -72,17 +73,12 @@ def free_names(folder: Path, paths: list[Path]) -> dict[Path, Path]:
     """A PNG file in the folder for each image, called like it; with a number where that name is taken."""
     names: dict[Path, Path] = {}
     taken: set[str] = set()  # some file systems do not tell capitals from small letters
-    numbers: dict[str, int] = {}
+    names_of: dict[str, Iterator[str]] = {}  # by stem, those that were not tried yet
     for path in paths:
         stem = printable(path.stem)
-        number = numbers.get(stem, 0) + 1
-        while (name := f"{stem}-{number}.png" if number > 1 else f"{stem}.png").casefold() in taken or (
-            folder / name
-        ).exists():
-            number += 1
-        numbers[stem] = number
-        taken.add(name.casefold())
-        names[path] = folder / name
+        files = (folder / f"{name}.png" for name in names_of.setdefault(stem, numbered(stem)))
+        names[path] = next(file for file in files if file.name.casefold() not in taken and not file.exists())
+        taken.add(names[path].name.casefold())
     return names
 
 

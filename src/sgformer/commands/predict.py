@@ -70,10 +70,10 @@ def predict(
             results that pycocotools takes, with its ids of images and classes.
         maps: A folder for class maps, in segmentation: PNG files of the images' sizes, whose values are indices of
             classes.
-        window: Side of the windows in which images are looked at, in segmentation; by default as the model was
-            trained to be used, as for the next two.
+        window: Side of the sliding windows, in segmentation; by default as the model was trained to be used, as for
+            the next two.
         scales: Sizes to average over, such as 0.75,1,1.25, in segmentation.
-        flip: Whether images are also looked at mirrored, in segmentation.
+        flip: Whether images are also predicted mirrored, and both are averaged, in segmentation.
         batch_size: How many images are read and computed at once.
         device: Where to compute; ``auto`` takes a GPU where there is one.
         kernels: Whether to compute by kernels in C++, which are compiled first: faster, on a CPU with AVX-512 and where

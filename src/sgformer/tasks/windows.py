@@ -41,11 +41,11 @@ class InferenceOptions:
 
     Attributes:
         shorter_side: What images are resized to first; null: as they are. Results have the image's own size.
-        window: Side of the square windows in which an image is looked at; null: images of up to two million pixels
-            are seen whole, larger ones in windows of 512 pixels, or the size in training where that is more.
-        overlap: Share of a window that its neighbour sees, too, at least.
+        window: Side of the square sliding windows; null: images of up to two million pixels go through the model
+            whole, larger ones in windows of 512 pixels, or the size in training where that is more.
+        overlap: Share of a window that the next one covers, too, at least.
         scales: Factors on the image's size; the probabilities of all are averaged.
-        flip: Whether each scale is also looked at mirrored.
+        flip: Whether each scale is also predicted mirrored, and both are averaged.
     """
 
     shorter_side: int | None = None
@@ -93,7 +93,7 @@ def dense_map(
 ) -> NDArray[Any]:
     """A value for each pixel of an image that was read, `(H, W)` of a type of NumPy's.
 
-    The preprocessing's image size is that of training. ``progress`` wraps the windows that are looked at one after
+    The preprocessing's image size is that of training. ``progress`` wraps the windows, which are computed one after
     another.
     """
     height, width = functional.get_size(image)
@@ -168,7 +168,7 @@ class _View:
         return int(torch.searchsorted(self.rows[1], cells))
 
     def add_window(self) -> None:
-        """Look at the next window."""
+        """Compute the next window."""
         rows, columns = self.windows[self.num_added]
         self.num_added += 1
         scores = self.score(self.pixels[rows, columns])

@@ -139,7 +139,7 @@ class RegionBoxes(nn.Module):
         """Propose as many boxes as there may be, `(K, 4)`, with their scores, `(K,)`."""
         rpn, boxes, scores = self.rpn, [], []
         moves: Tensor
-        for sure, moves, anchors in zip(*rpn.head(maps), _anchors(rpn.anchor_generator, maps), strict=True):
+        for sure, moves, anchors in zip(*rpn.head(maps), rpn.anchor_generator.of_levels(maps), strict=True):
             sure, place = _best(sure.permute(0, 2, 3, 1).flatten(), self.num_proposals)
             moves = moves.unflatten(1, (-1, 4)).permute(0, 3, 4, 1, 2).reshape(-1, 4)
             moved = rpn.box_coder.decode_single(moves[place], anchors[place])
@@ -162,7 +162,7 @@ class RetinaBoxes(nn.Module):
     def forward(self, maps: list[Tensor], size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
         """Boxes, labels and scores."""
         retina, found = self.retina, []
-        for map_, anchors in zip(maps, _anchors(retina.anchor_generator, maps), strict=True):
+        for map_, anchors in zip(maps, retina.anchor_generator.of_levels(maps), strict=True):
             outputs = retina.head([map_])
             logits, moves = outputs["cls_logits"][0], outputs["bbox_regression"][0]
             num_classes = logits.shape[1]
@@ -176,18 +176,6 @@ class RetinaBoxes(nn.Module):
         scores = _suppress(scores, boxes, retina.nms_thresh, groups=labels)
         scores, place = scores.topk(retina.detections_per_img)
         return boxes[place], labels[place], scores
-
-
-def _anchors(generator: Any, maps: list[Tensor]) -> list[Tensor]:
-    """The anchors of each level, `(places, 4)`: as `Anchors`, which joins them."""
-    alone = []
-    for level, (map_, stride) in enumerate(zip(maps, generator.strides, strict=True)):
-        rows, columns = (torch.arange(side, device=map_.device) * stride for side in map_.shape[-2:])
-        y, x = torch.meshgrid(rows, columns, indexing="ij")
-        shifts = torch.stack((x, y, x, y), -1).reshape(-1, 1, 4).to(map_.dtype)
-        cell = generator.cell_anchors[level].to(map_)
-        alone.append((shifts + cell).reshape(-1, 4))
-    return alone
 
 
 def _best(scores: Tensor, number: int) -> tuple[Tensor, Tensor]:

@@ -77,12 +77,13 @@ class Anchors(AnchorGenerator):
 
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
         """The anchors of each image, the same for all: (number of anchors, 4) in pixels."""
-        first = feature_maps[0]
-        self.set_cell_anchors(first.dtype, first.device)
-        strides = [[torch.tensor(stride, device=first.device)] * 2 for stride in self.strides]
-        grids = [list(map_.shape[-2:]) for map_ in feature_maps]
-        anchors = torch.cat(self.grid_anchors(grids, strides))
-        return [anchors] * len(image_list.image_sizes)
+        self.set_cell_anchors(feature_maps[0].dtype, feature_maps[0].device)
+        return [torch.cat(self.of_levels(feature_maps))] * len(image_list.image_sizes)
+
+    def of_levels(self, feature_maps: list[Tensor]) -> list[Tensor]:
+        """The anchors of each level, (places, 4) in pixels."""
+        strides: Any = [(stride, stride) for stride in self.strides]
+        return self.grid_anchors([list(map_.shape[-2:]) for map_ in feature_maps], strides)
 
 
 def in_crowd(boxes: Tensor, crowds: Tensor) -> Tensor:

@@ -27,10 +27,10 @@ class Settings(TypedDict, total=False):
     """Settings of `Segmenter.predict`.
 
     Attributes:
-        window: Side of the windows in which an image is looked at, in pixels.
+        window: Side of the sliding windows, in pixels.
         shorter_side: What the image is resized to first; the map has its own size all the same.
         scales: Factors on the size, whose probabilities are averaged.
-        flip: Whether it is also looked at mirrored.
+        flip: Whether it is also predicted mirrored, and both are averaged.
         progress: Wraps the windows of an image, which come one after another, such as `rich.progress.track`.
     """
 
