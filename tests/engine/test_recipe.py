@@ -249,3 +249,16 @@ def test_an_old_key_names_the_new_one_and_old_runs_are_read(tmp_path):
     with pytest.raises(RecipeError, match="is now"):
         parse(tmp_path / "mine.yaml")
     assert parse(tmp_path / "recipe.yaml").data.sides == (64, 96)
+
+
+@pytest.mark.parametrize(("text", "number"), [("010", 10), ("08", 8), ("3", 3), ("1_0", 10), ("0x10", 16)])
+def test_a_number_that_begins_with_nought_is_decimal(tmp_path, text, number):
+    assert parse("smoke", {"trainer.max_epochs": text}).trainer.max_epochs == number
+    file = tmp_path / "own.yaml"
+    file.write_text(f"task: classification\ntrainer: {{max_epochs: {text}}}\n")
+    assert recipe.parse(file, tasks.get("classification").Recipe).trainer.max_epochs == number
+
+
+def test_a_time_is_no_number():
+    with pytest.raises(RecipeError, match=r"trainer\.max_epochs.*1:30"):
+        parse("smoke", {"trainer.max_epochs": "1:30"})

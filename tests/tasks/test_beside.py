@@ -168,6 +168,8 @@ def test_colours_of_the_other_split_have_to_agree(tmp_path):
     options = {"images": "{split}/images", "masks": "{split}/SegmentationClass", "mapping": str(mapping)}
     other = write(tmp_path / "val" / "labelmap.txt", mapping.read_text())
     assert masked(tmp_path, **options) == []
+    write(other, head + "air:9,9,200::\ngrass:9,200,9::\nroad:1,1,1::\n")
+    assert masked(tmp_path, **options) == [f"{other} calls [9, 9, 200] air, and it is learned as sky"]
     write(other, head + "grass:9,9,200::\nsky:9,200,9::\n")
     with pytest.raises(DataError, match=r"val/labelmap\.txt gives \[9, 9, 200\] to grass, and --data.mapping to sky"):
         masked(tmp_path, **options)

@@ -40,6 +40,14 @@ def test_entries_that_are_not_used_are_named(root):
     assert "train: objects with entries that are not used (isgroupof, keypoints, score): 2" in str(read(root))
 
 
+@pytest.mark.parametrize("value", [False, 0, "no", "0"])
+def test_an_entry_may_say_no(root, value):
+    change(root, first(visible=value, attributes={"valid": value}, iscrowd=0, num_keypoints=0))
+    assert str(read(root)) == PLAIN + ". train: objects with entries that are not used (valid, visible): 1"
+    change(root, first(visible=None, attributes={"valid": []}))
+    assert str(read(root)) == PLAIN
+
+
 @pytest.mark.parametrize(("by", "category", "is_noted"), [(1, 1, True), (1, 2, True), (0, 2, False), (2, 1, False)])
 def test_objects_of_two_annotators(root, by, category, is_noted):
     def edit(content):

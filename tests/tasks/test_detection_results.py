@@ -111,6 +111,7 @@ def SETTINGS_OF(root):
         (lambda c: c["images"][0].update(file_name="1.jpg"), "lists no image"),
         (lambda c: c["images"][0].update(file_name=3), "file_name 3 is not text"),
         (lambda c: c["images"][0].update(width=640, height=480), r"96x64 pixels, and by .* 640x480"),
+        (lambda c: c["images"][0].update(width="96"), r"width '96' is text, not a whole number"),
     ],
 )
 def test_annotations_that_lack_something_are_refused_before_anything_is_found(root, run, tmp_path, edit, message):
@@ -192,6 +193,24 @@ def test_trained_weights_can_find_more_or_fewer(run, root, tmp_path):
             evaluate(run, {"heads.max_detections": wrong}, device="cpu")
     with pytest.raises(ValueError, match="max_detections 0 must be at least 1"):
         predict(run, [str(root / "images" / "val")], max_detections=0, device="cpu")
+
+
+def test_a_detector_with_masks_is_judged_by_boxes_alone(tmp_path):
+    root = make_rectangles(tmp_path / "set")
+    kept = train("detection/smoke", {**SETTINGS, **SETTINGS_OF(root), "heads.masks": True}, out=tmp_path / "runs")
+    whole = evaluate(kept, device="cpu")
+    path = root / "annotations" / "instances_val.json"
+    content = json.loads(path.read_text())
+    for row in content["annotations"]:
+        del row["segmentation"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"has no mask; .* --heads\.masks false, or evaluate"):
+        evaluate(kept, device="cpu")
+    boxes = evaluate(kept, {"heads.masks": "false"}, device="cpu")
+    assert boxes.mask is None
+    assert boxes.box == whole.box
+    with pytest.raises(ValueError, match=r"heads\.masks is not followed"):
+        evaluate(kept, {"heads.masks": "true"}, device="cpu")
 
 
 # ---- many objects

@@ -79,3 +79,17 @@ def test_what_shards_hold_is_told(images):
     assert note_shards({"val": ["https://a/b.tar"]}, ("car", "dog")) == []
     (images / "val-0.tar").write_bytes(b"none")
     assert note_shards({"val": val}, ("car", "dog")) == []
+
+
+def test_images_that_lie_elsewhere_are_counted(images):
+    """A table made for one folder, with absolute paths, is read from there, though data.root is a copy."""
+    copy = images / "copy"
+    copy.mkdir()
+    for name in ("a.png", "b.png"):
+        (copy / name).write_bytes((images / name).read_bytes())
+    table = images / "t.csv"
+    table.write_text(f"path,label\n{images / 'a.png'},cat\nb.png,dog\n")
+    assert listing(str(table), "train", images, None).notes == ()
+    assert listing(str(table), "train", None, None).notes == ()
+    found = listing(str(table), "train", copy, None)
+    assert found.notes == (f"1 images of {table} lie outside of data.root {copy}, such as {images / 'a.png'}",)

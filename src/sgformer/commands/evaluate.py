@@ -29,7 +29,7 @@ def evaluate(
     Args:
         weights: A run folder (its best weights) or a weights file.
         overrides: Keys of its recipe to change: those of data, such as ``{"data.root": "photos"}``; and
-            of detectors ``heads.max_detections``.
+            of detectors ``heads.max_detections``, and ``heads.masks`` false to judge boxes alone.
         json: A file for all numbers.
         coco: A file for all that was found, in detection: the list of results that pycocotools takes, with the ids of
             the annotations.

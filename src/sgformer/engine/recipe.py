@@ -30,13 +30,21 @@ def check_keys(node: yaml.MappingNode) -> None:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML whose numbers are those of YAML 1.2: `1e-5` is one, for which PyYAML alone wants a point."""
+    """YAML whose numbers are those of YAML 1.2: `1e-5` is one, `010` is ten, and `1:30` is text, unlike in PyYAML."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         check_keys(node)
         return super().construct_mapping(node, deep)
 
+    def whole_number(self, node: yaml.ScalarNode) -> int | str:
+        """Construct a whole number, or the text that only PyYAML takes for one."""
+        if ":" in node.value:
+            return node.value
+        return int(node.value.replace("_", "")) if re.fullmatch(r"[-+]?[\d_]+", node.value) else int(node.value, 0)
 
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.whole_number)
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?\d+$"), list("-+0123456789"))
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
 )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, listed
-from ..folders import find_file
+from ..folders import find_file, lies_in
 from ..text import read_text
 
 # What spreadsheets and pandas write where there is no value.
@@ -77,6 +77,8 @@ def read_table(
     notes = [f"{missing} images of {table} do not exist"] if missing else []
     if others := sorted(set(map(str, others)) - {"", "label", "id", "index", "Unnamed: 0"}):
         notes.append(f"columns of {table} not used: {listed(others)}")
+    if root and (outside := [image for image, _ in there if not lies_in(image, root)]):
+        notes.append(f"{len(outside)} images of {table} lie outside of data.root {root}, such as {outside[0]}")
     if twice := len(there) - len({os.path.normpath(image) for image, _ in there}):
         notes.append(f"{twice} rows of {table} repeat an image")
     return there, notes

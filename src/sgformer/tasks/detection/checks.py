@@ -170,7 +170,7 @@ def object_row(row: dict[str, Any], size: tuple[int, int], *, with_mask: bool) -
     if not crowd and _marked(said.get("is_crowd")):
         notes.append("objects marked is_crowd, taken as single ones")
     if with_mask and not segmentation and not crowd:
-        raise Fault("has no mask; for boxes alone train with --heads.masks false")
+        raise Fault("has no mask; for boxes alone train with --heads.masks false, or evaluate with it")
     if segmentation:
         try:
             mask, said_of_mask = masks.to_rle(segmentation, size)
@@ -231,12 +231,13 @@ IMAGE = {"id", "file_name", "width", "height", "license", "flickr_url", "coco_ur
 FILE = {"images", "annotations", "categories", "info", "licenses", "type"}
 CATEGORY = {"id", "name", "supercategory", "color"}
 _ANGLE = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?")
-_NOTHING = {"", "0", "0.0", "false", "no", "none", "[]", "{}"}
+_EMPTY = {"", "none", "[]", "{}"}
+_NOTHING = _EMPTY | {"0", "0.0", "false", "no"}
 
 
 def entries(row: dict[str, Any], known: Collection[str]) -> tuple[str, ...]:
-    """The keys of a row that say something and are not known."""
-    return tuple(key for key, value in row.items() if key not in known and _plain(value) not in _NOTHING)
+    """The keys of a row that say something, be it no, and are not known."""
+    return tuple(key for key, value in row.items() if key not in known and _plain(value) not in _EMPTY)
 
 
 def _plain(value: Any) -> str:

@@ -83,7 +83,7 @@ class DetectionData(Data):
 
     Annotations are looked through at once, so that mistakes show before anything is trained. Their classes must be
     those of a model, where there is one, which can find up to ``max_detections`` objects in an image, in
-    ``num_proposals`` regions.
+    ``num_proposals`` regions of each of ``num_maps``.
 
     Attributes:
         category_ids: The ids that the annotations give the classes; labels count these from 1 on.
@@ -105,11 +105,12 @@ class DetectionData(Data):
         seed: int = 0,
         max_detections: int | None = None,
         num_proposals: int | None = None,
+        num_maps: int = 1,
     ) -> None:
         super().__init__(options, splits=splits, seed=seed)
         self.masks = masks
         self.found: dict[Split, coco.Annotations] = {}
-        self.limits = {"max_detections": max_detections, "num_proposals": num_proposals}
+        self.limits = {"max_detections": (max_detections, 1), "num_proposals": (num_proposals, num_maps)}
         if options.source == "digit_scenes":
             self.classes: tuple[str, ...] = DigitScenes.classes
             self.category_ids: tuple[int, ...] = tuple(range(1, 11))
@@ -154,9 +155,10 @@ class DetectionData(Data):
             said.append(f"no object of {listed(absent)}")
         most = max(int((~image.crowds).sum()) for image in found.images)
         said += [
-            f"up to {most} objects an image, of which at most {limit} can be found; set --heads.{key} {most}"
-            for key, limit in self.limits.items()
-            if limit is not None and most > limit
+            f"up to {most} objects an image, of which at most {limit * times} can be found; set --heads.{key} "
+            f"{math.ceil(most / times)}"
+            for key, (limit, times) in self.limits.items()
+            if limit is not None and most > limit * times
         ]
         return [f"{split}: {'; '.join(said)}"] if said else []
 

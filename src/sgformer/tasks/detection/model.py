@@ -199,7 +199,12 @@ class Detector(Kept):
         (self.retina if self.heads.kind == "retinanet" else self.roi_heads).detections_per_img = number
 
     def follow(self, key: str, value: Any) -> None:
-        """Evaluate with another ``heads.max_detections``."""
+        """Evaluate with another ``heads.max_detections``, or by boxes alone: ``heads.masks`` false."""
+        if key == "heads.masks" and str(value).lower() == "false":
+            if self.heads.masks:
+                self.roi_heads.mask_roi_pool = None  # as torchvision tells that there are none
+            self.heads = replace(self.heads, masks=False)
+            return
         if key != "heads.max_detections":
             super().follow(key, value)
         if not str(value).isdecimal():

@@ -25,14 +25,15 @@ class Ids:
             raise DataError(f"{path} has no categories called {listed(unknown)}, which the model knows")
         self.categories = {name: ids[name] for name in classes}
         entries: dict[tuple[str, ...], int | str] = {}
-        sizes: dict[Any, tuple[Any, Any]] = {}
+        sizes: dict[Any, tuple[int | None, ...]] = {}
         for row in content.rows["images"]:
             try:
                 name = unicodedata.normalize("NFC", checks.text(row, "file_name").replace("\\", "/"))
                 number = checks.identity(row, "id")
                 if entries.setdefault(PurePosixPath(name).parts, number) != number:
                     raise checks.Fault(f"{name} has another id, too; give it one, with the objects of both")
-                sizes[number] = row.get("height"), row.get("width")
+                sides = ("height", "width")
+                sizes[number] = tuple(None if row.get(side) is None else checks.whole(row, side) for side in sides)
             except checks.Fault as fault:
                 raise DataError(f"{path}: image {row.get('id')}: {fault}") from fault
         images = list(images)

@@ -72,7 +72,8 @@ def read(
     """
     root = Path(os.path.normpath(root))
     named = {split: where.annotations or file(source, split) for split, where in places.items()}
-    listed = {split: _find(root, named[split], source) for split in splits}
+    one_each = source in ("voc", "labelme")  # a file for an image
+    listed = {split: _find(root, named[split], source) for split in splits} if one_each else {}
     files = [path for paths in listed.values() for path in paths]
     said = labelme.read_files(files) if source == "labelme" else {}
     names = classes or (labelme.classes(root, said.values()) if source == "labelme" else voc.classes(files))
@@ -83,7 +84,7 @@ def read(
             return coco.read(path, root / str(images))
         if source == "yolo":
             return yolo.read(root, split, images=images, names=named[split], sizes=split in splits)
-        files = listed[split] if split in listed else _find(root, named[split], source)
+        files = listed.get(split) or _find(root, named[split], source)
         if source == "labelme":
             labelled = said if split in listed else labelme.read_files(files)
             return labelme.read(root, files, labelled, path, images=images, names=names, with_masks=masks)
@@ -110,10 +111,8 @@ def read(
 
 
 def _find(root: Path, named: str, source: Format) -> list[Path]:
-    """The files of a split, in formats that have one an image."""
-    if source == "labelme":
-        return voc.find(root, named, suffix=".json", base="")
-    return voc.find(root, named) if source == "voc" else []
+    """The files of a split, in the formats that have one for an image."""
+    return voc.find(root, named, suffix=".json", base="") if source == "labelme" else voc.find(root, named)
 
 
 def _note_files(root: Path, source: Format, contents: list[coco.Content], found: dict[Split, coco.Annotations]) -> None:

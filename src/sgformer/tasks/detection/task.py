@@ -88,7 +88,8 @@ def build(recipe: Recipe) -> tuple[DetectionTask, DetectionData]:
         masks=recipe.heads.masks,
         seed=recipe.seed,
         max_detections=recipe.heads.max_detections,
-        num_proposals=recipe.heads.num_proposals if recipe.heads.kind == "rcnn" else None,
+        num_proposals=recipe.heads.num_proposals,
+        num_maps=len(recipe.heads.anchor_sizes) if recipe.heads.kind == "retinanet" else 1,
     )
     model = create_detector(recipe, classes=data.classes, category_ids=data.category_ids)
     if recipe.model.weights:

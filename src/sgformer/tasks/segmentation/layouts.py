@@ -102,7 +102,7 @@ class Layout:
             )
         beside = self.mask_ending if together else ""
         above = [folder.parent for folder in (image_folder, mask_folder) if folder != root]
-        known = self._check_lists(root, image_folder, mask_folder, *above)
+        known, unlike = self._check_lists(root, image_folder, mask_folder, *above)
         images, alike, notes = self._by_name(
             image_folder, self.image_ending, unlike=beside, suffixes=suffixes, known=known, alone=not together
         )
@@ -114,7 +114,7 @@ class Layout:
             missing = images.keys() - masks.keys()
             faults |= {str(images[name]): f"has no mask in {mask_folder}" for name in missing}
         samples = [Sample(images[name], masks[name]) for name in sorted(masks.keys() & images.keys())]
-        return samples, faults, list(dict.fromkeys(notes + more))
+        return samples, faults, list(dict.fromkeys(unlike + notes + more))
 
     def _by_name(
         self,
@@ -169,22 +169,26 @@ class Layout:
         names = (self.listed.name,) if self.listed else ("labelmap.txt", "label_colors.txt")
         return [file for file in dict.fromkeys(one / name for one in folders for name in names) if file.is_file()]
 
-    def _check_lists(self, *folders: Path) -> list[Path]:
-        """Find the lists of classes in folders, and raise DataError where one says something else."""
+    def _check_lists(self, *folders: Path) -> tuple[list[Path], list[str]]:
+        """Find the lists of classes in folders, with notes on them; raise DataError where one says something else."""
         found = self._lists(*folders)
+        notes: list[str] = []
         for file in found:
             if self.listed is None:
-                self._check_colours(file)
+                notes += self._check_colours(file)
             elif (other := read_classes(file)) != self.coding:
                 raise DataError(
                     f"{file} has the classes {', '.join(other.classes)}, and {self.listed} "
                     f"{', '.join(self.coding.classes)}; make them alike, or export both splits together"
                 )
-        return found
+        return found, notes
 
-    def _check_colours(self, file: Path) -> None:
-        """Raise DataError where CVAT's list beside masks calls a colour, or an id, another class than is read."""
-        own = self.coding
+    def _check_colours(self, file: Path) -> list[str]:
+        """Raise DataError where CVAT's list beside masks calls a colour, or an id, another class than is read.
+
+        A name that is no class is noted.
+        """
+        own, notes = self.coding, []
         for place, (name, colour) in enumerate(split_labelmap(read_lines(file))):
             if (known := self.released.get(place, name)).replace(" ", "") != name.replace(" ", ""):
                 raise DataError(
@@ -198,6 +202,9 @@ class Layout:
                     f"{file} gives {values} to {name}, and --data.mapping to {own.classes[index]}; make them alike, "
                     "or export both splits together"
                 )
+            if index != IGNORE and name not in own.classes:
+                notes.append(f"{file} calls {values} {name}, and it is learned as {own.classes[index]}")
+        return notes
 
 
 def _note_ending(images: Collection[str], masks: Collection[str]) -> str:
