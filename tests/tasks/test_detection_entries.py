@@ -6,8 +6,11 @@ from PIL import Image
 pytest.importorskip("pycocotools", reason="COCO's format needs pycocotools")
 
 from coco_files import PLAIN, change, make_rectangles, read
+from sgformer import tasks
+from sgformer.engine import recipe
 from sgformer.tasks.detection import sources
 from sgformer.tasks.detection.sources import SplitOptions
+from sgformer.tasks.detection.task import build
 from sgformer.tasks.errors import DataError
 
 
@@ -96,3 +99,32 @@ def test_a_merged_part_with_its_own_order_of_names_is_an_error(tmp_path, listed,
     (tmp_path / "train.txt").write_text("".join(images))
     with pytest.raises(DataError, match="class 0 is blue in two/data"):
         sources.read(tmp_path, {"train": SplitOptions()}, "yolo", masks=False, invalid="drop" if drop else "error")
+
+
+@pytest.mark.parametrize(("limit", "said"), [(1, True), (2, False)])
+def test_more_objects_than_anchors_of_all_maps_are_told(root, limit, said):
+    """RetinaNet keeps so many of each of its five."""
+    change(root, lambda content: content["annotations"].extend(many(content)))
+    parsed = recipe.parse(
+        recipe.find("detection/smoke"),
+        tasks.get("detection").Recipe,
+        {
+            "data.source": "coco",
+            "data.root": str(root),
+            "data.workers": 0,
+            "heads.masks": False,
+            "heads.kind": "retinanet",
+            "heads.num_proposals": limit,
+        },
+    )
+    _, data = build(parsed)
+    assert ("8 objects an image, of which at most 5 can be found; set --heads.num_proposals 2" in str(data)) == said
+
+
+def many(content):
+    image = content["images"][0]["id"]
+    count = sum(row["image_id"] == image for row in content["annotations"])
+    return [
+        {"id": 90 + i, "image_id": image, "category_id": 1, "bbox": [9 * i, 40, 8, 8], "iscrowd": 0}
+        for i in range(8 - count)
+    ]

@@ -11,7 +11,6 @@ pytest.importorskip("pycocotools", reason="COCO's format needs pycocotools")
 from class_folders import make_class_folders
 from coco_files import change, make_rectangles, read
 from mask_folders import make_mask_folders
-from sgformer import tasks
 from sgformer.engine import recipe
 from sgformer.tasks.classification.data import ClassificationData
 from sgformer.tasks.classification.options import DataOptions as ClassOptions
@@ -20,7 +19,6 @@ from sgformer.tasks.detection import coco, voc, yolo
 from sgformer.tasks.detection.data import DataOptions as ObjectOptions
 from sgformer.tasks.detection.data import DetectionData
 from sgformer.tasks.detection.sources import SplitOptions
-from sgformer.tasks.detection.task import build
 from sgformer.tasks.errors import DataError
 from sgformer.tasks.images import Preprocessing
 from sgformer.tasks.segmentation.data import SegmentationData
@@ -178,35 +176,6 @@ def test_more_objects_than_regions_are_told(root, limit, said):
     options = ObjectOptions(root=str(root), source="yolo", workers=0, shorter_side=64, max_side=96)
     told = str(DetectionData(options, masks=False, num_proposals=limit))
     assert ("at most 1 can be found; set --heads.num_proposals 2" in told) == said
-
-
-@pytest.mark.parametrize(("limit", "said"), [(1, True), (2, False)])
-def test_more_objects_than_anchors_of_all_maps_are_told(root, limit, said):
-    """RetinaNet keeps so many of each of its five."""
-    change(root, lambda content: content["annotations"].extend(many(content)))
-    recipe_ = recipe.parse(
-        recipe.find("detection/smoke"),
-        tasks.get("detection").Recipe,
-        {
-            "data.source": "coco",
-            "data.root": str(root),
-            "data.workers": 0,
-            "heads.masks": False,
-            "heads.kind": "retinanet",
-            "heads.num_proposals": limit,
-        },
-    )
-    _, data = build(recipe_)
-    assert ("8 objects an image, of which at most 5 can be found; set --heads.num_proposals 2" in str(data)) == said
-
-
-def many(content):
-    image = content["images"][0]["id"]
-    count = sum(row["image_id"] == image for row in content["annotations"])
-    return [
-        {"id": 90 + i, "image_id": image, "category_id": 1, "bbox": [9 * i, 40, 8, 8], "iscrowd": 0}
-        for i in range(8 - count)
-    ]
 
 
 def test_names_with_dots_in_a_list_of_voc(tmp_path):
