@@ -60,10 +60,6 @@ _REMEDIES = (
 class Parser(argparse.ArgumentParser):
     """argparse with errors of one line."""
 
-    def options(self) -> set[str]:
-        """Names of all options."""
-        return {name for action in self._actions for name in action.option_strings}
-
     def error(self, message: str) -> NoReturn:
         """Prints one line and exits with 2."""
         self.exit(2, f"sgformer: error: {message}; see {self.prog} --help\n")
@@ -112,11 +108,7 @@ def _run(arguments: list[str]) -> int:
     rest, overrides = arguments[1:], {}
     if takes.takes_overrides:
         rest, overrides = split_overrides(rest)
-    rest = list(map(_with_dashes, rest))
-    names = [argument.partition("=")[0] for argument in rest if argument.startswith("--")]
-    if twice := [name for name in parser.options() & {*names} if names.count(name) > 1]:
-        parser.error(f"{min(twice)} is there twice; keep one of them")
-    parsed, unknown = parser.parse_known_args(rest)
+    parsed, unknown = parser.parse_known_args(list(map(_with_dashes, rest)))
     if unknown:
         hint = "; keys of a recipe come with their section, such as --optim.lr 1e-3"
         parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint if takes.takes_overrides else ''}")
@@ -177,7 +169,7 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]
             if not rest or rest[0].startswith("--"):
                 raise ValueError(f"{argument} needs a value, such as {argument} 3")
             value = rest.pop(0)
-        if key in overrides:
+        if key in overrides and key.startswith("data."):  # else the last counts
             raise ValueError(f"--{key} is there twice, as {overrides[key]} and as {value}; keep one of them")
         overrides[key] = value
     return own, overrides
