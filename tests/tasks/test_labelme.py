@@ -149,6 +149,18 @@ def test_annotations_apart_from_images(tmp_path):
     assert "lines listed twice, read once: 1" in str(data)
 
 
+def test_a_file_in_a_folder_is_not_of_an_image_above(tmp_path):
+    """Frames of several videos are called alike."""
+    write(tmp_path / "train" / "one" / "0.json", CAR)
+    write(tmp_path / "train" / "two" / "0.json", CAR)
+    for name in ("one", "two"):
+        image = tmp_path / "train" / name / "0.png"
+        assert image.samefile(read(tmp_path).found["train"].images[name == "two"].path)
+    (tmp_path / "train" / "two" / "0.png").rename(tmp_path / "train" / "0.png")
+    with pytest.raises(DataError, match=r"two/0\.png.*no such file"):
+        read(tmp_path)
+
+
 def test_images_that_cannot_be_told(tmp_path):
     write(tmp_path / "train" / "a.json", CAR, imagePath="b.png", imageData="aGk=")
     Image.new("RGB", SIZE[::-1], 5).save(tmp_path / "train" / "b.png")

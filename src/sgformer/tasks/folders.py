@@ -116,26 +116,29 @@ def find_file(folder: Path, name: str) -> Path:
     return path if path.is_file() else next((other for other in tries if other.is_file()), path)
 
 
-def find_image(folder: Path, stems: Mapping[str, Sequence[str]], below: Path, said: str, key: str) -> str:
+def find_image(
+    folder: Path, stems: Mapping[str, Sequence[str]], below: Path, said: str, key: str, *, within: Path = Path()
+) -> str:
     """The image in a folder that a file is about: that which it names by a key, else that of the file's own name.
 
     Folders that stand before a name, as on another machine, are left out one by one. ``stems`` are those of
-    `name_images`, and ``below`` is the file's own path from where it may have the image's name.
+    `name_images`, and ``below`` is the file's own path from where it may have the image's name; ``within`` is the
+    folder in ``folder`` that paths start from, above which an image is not looked for by its name alone.
 
     Raises:
         DataError: Both are there and differ, or several images have the file's name.
     """
     parts = PureWindowsPath(said).parts if said else ()
-    tries = [find_file(folder, str(Path(*parts[start:]))) for start in range(len(parts))]
+    tries = [find_file(folder, str(Path(within, *parts[start:]))) for start in range(len(parts))]
     there = (path for path in tries if path.is_relative_to(folder) and path.is_file())
     named = next((Path(os.path.relpath(path, folder)).as_posix() for path in there), None)
     own = unicodedata.normalize("NFC", below.with_suffix("").as_posix())
-    beside = stems.get(own, stems.get(own.rpartition("/")[2], []))
+    beside = stems.get(own, [] if within.parts else stems.get(own.rpartition("/")[2], []))
     if named is None and len(beside) > 1:
         raise DataError(f"which image is it of, {', '.join(beside)}? Name it in {key}")
     if named and beside and named not in beside:
         raise DataError(f"{key} says {named}, the file's own name {beside[0]}; make them one")
-    return named or (beside[0] if beside else said or below.stem)
+    return named or (beside[0] if beside else (within / (said or below.stem)).as_posix())
 
 
 def name_images(folder: Path) -> dict[str, list[str]]:

@@ -90,10 +90,15 @@ class Labelled(NamedTuple):
     faults: tuple[str, ...]  # shapes that cannot be read
     notes: Counter[str]  # shapes that are not used
 
-    def find_image(self, folder: Path, stems: Mapping[str, Sequence[str]], below: Path) -> str:
-        """The image in a folder that the file is about, which lies ``below`` it; see `folders.find_image`."""
-        said = posixpath.normpath((below.parent / self.image).as_posix()) if self.image else ""
-        return find_image(folder, stems, below, said, "imagePath")
+    def find_image(self, folder: Path, stems: Mapping[str, Sequence[str]], below: Path, *, apart: bool = False) -> str:
+        """The image in a folder that the file is about; see `folders.find_image`.
+
+        The file lies ``below`` the folder, or ``apart`` from it, below another that is laid out alike or not.
+        """
+        said, within = self.image, below.parent
+        if apart:
+            said, within = posixpath.normpath((within / said).as_posix()) if said else "", Path()
+        return find_image(folder, stems, below, said, "imagePath", within=within)
 
 
 def read(file: Path) -> Labelled | None:

@@ -68,7 +68,7 @@ def read(
             faults.append(labelled)
             continue
         try:
-            name = labelled.find_image(folder, stems, file.relative_to(own))
+            name = labelled.find_image(folder, stems, file.relative_to(own), apart=folder != own)
         except DataError as error:
             faults.append(f"{short}: {error}")
             continue
