@@ -81,7 +81,8 @@ def test_what_is_not_used_is_named(tmp_path):
         "1 shapes of the type point, which has no area",
         "1 images have no file of LabelMe's",
         "1 JSON files are none of LabelMe's",
-        "2 entries of shapes and images are not used: night, old",
+        "1 entries of shapes and images are not used: old",
+        "flags of images are not used: night",
         "1 .heic",
         "test (1 .json, 1 .png)",
     ):

@@ -3,9 +3,10 @@
 import base64
 import io
 import math
+import os
 import posixpath
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any, NamedTuple
 
@@ -13,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from .errors import DataError
-from .folders import find_image
+from .errors import DataError, listed
+from .folders import describe_left_out, find_image, lies_in_junk, look_through, name_images
 from .text import read_json, read_plain_names
 
 # What labels of shapes may be that are no classes, and the first names in a list.
@@ -136,6 +137,53 @@ def read(file: Path) -> Labelled | None:
         faults=tuple(faults),
         notes=notes,
     )
+
+
+class Found(NamedTuple):
+    """Images of a folder that files of LabelMe are about."""
+
+    files: dict[Path, tuple[Path, Labelled]]  # by image
+    faults: dict[str, str]  # what is wrong, by file
+    notes: list[str]  # what else lies there, or is not used
+
+
+def find(folder: Path, split: str, suffixes: Collection[str]) -> Found:
+    """Read the files of LabelMe in a folder and those below it, with the images that they are about."""
+    stems = name_images(folder)
+    found: dict[Path, tuple[Path, Labelled]] = {}
+    faults: dict[str, str] = {}
+    notes, unused = Counter[str](), Counter[str]()
+    for file in files_in(folder):
+        try:
+            if (said := read(file)) is None:
+                notes["JSON files are none of LabelMe's"] += 1
+                continue
+            image = Path(os.path.normpath(folder / said.find_image(folder, stems, file.relative_to(folder))))
+            if not image.is_file():
+                raise DataError(f"is about {image}, which is {'in imageData alone' * said.embedded or 'missing'}")
+            if image in found:
+                raise DataError(f"is about {image}, as {found[image][0]} is; keep one of them")
+        except DataError as error:
+            faults[str(file)] = str(error).removeprefix(str(file)).lstrip(": ")
+            continue
+        found[image] = file, said
+        notes += said.notes
+        for entries in (said.others, *(shape.said for shape in said.shapes)):
+            unused.update(key for key, value in entries.items() if value not in (None, "", [], {}))
+    images, left_out = look_through(folder, suffixes)
+    left_out -= Counter({".json": left_out[".json"]})
+    lost = {Path(file).with_suffix("") for file in faults}
+    if bare := sum(Path(os.path.normpath(path)) not in found and path.with_suffix("") not in lost for path in images):
+        notes["images have no file of LabelMe's, and are not used"] = bare
+    told = [f"{split}: {number} {what}" for what, number in (+notes).items()]
+    told += [f"left out of {folder}: {describe_left_out(left_out)}"] * bool(left_out)
+    told += [f"{split}: {unused.total()} entries of shapes and images are not used: {listed(unused)}"] * bool(unused)
+    return Found(dict(sorted(found.items())), faults, told)
+
+
+def files_in(folder: Path) -> list[Path]:
+    """The JSON files in a folder and those below it."""
+    return sorted(file for file in folder.rglob("*.json") if not lies_in_junk(file, folder))
 
 
 def _shape(row: Any, kind: str, number: int) -> Shape:

@@ -90,6 +90,8 @@ class PreparedData(Data):
                 )
             case "imagenet":
                 return sources.imagenet(options.folder(LIKE), split, options.val_labels, suffixes)
+            case "labelme":
+                return sources.flags(options.folder(LIKE), split, known, suffixes)
             case "npz":
                 return sources.packed(options.folder(LIKE), split)
             case "torchvision":
@@ -115,7 +117,7 @@ class PreparedData(Data):
         """Note what lies in the folder of the data and belongs to none of its splits, those that were found or not."""
         options = self.options
         used: list[Path] = [Path(path).expanduser() for name in TABLES if (path := getattr(options, name))]
-        if options.source in ("folders", "imagenet", "npz"):
+        if options.source in ("folders", "imagenet", "npz", "labelme"):
             root = options.folder(LIKE)
             used += [root / name for name in (*sources.NAMES, *(f"{split}.npz" for split in splits))]
             return describe_leftovers(root, leftovers(root, used, aside=[root / split for split in splits]))

@@ -50,9 +50,10 @@ class SourceOptions(PreparedOptions):
 
     Attributes:
         source: folders (train/<class>/ and val/<class>/ in root); imagenet (as released: the same, where val may be
-            one folder with a list of labels); list (tables of paths and labels); torchvision (a set that it knows by
-            name); npz (train.npz and val.npz in root); shards (WebDataset); digit_scenes, which are made on the spot
-            and need no download.
+            one folder with a list of labels); list (tables of paths and labels); labelme (train/ and val/ in root, the
+            flag that LabelMe's file of an image sets is its class; not for pretraining); torchvision (a set that it
+            knows by name); npz (train.npz and val.npz in root); shards (WebDataset); digit_scenes, which are made on
+            the spot and need no download.
         val_labels: imagenet: the list of labels, a line `file class` each.
         train_list: list: a CSV or Parquet file with the columns path and label.
         val_list: list: the same for validation.
@@ -98,7 +99,9 @@ class DataOptions(SourceOptions):
         bands: Values of images where model.in_chans is not 3.
     """
 
-    source: Literal["folders", "imagenet", "list", "torchvision", "npz", "shards", "digit_scenes"] = "folders"
+    source: Literal["folders", "imagenet", "list", "labelme", "torchvision", "npz", "shards", "digit_scenes"] = (
+        "folders"
+    )
     classes: str | None = None
     views: Literal[1, 2, 5, 10] = 1
     balanced: bool = False

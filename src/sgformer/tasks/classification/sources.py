@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from .. import labelme
 from ..digit_scenes import DigitScenes, Made
 from ..errors import DataError, listed
 from ..folders import MASKS, SUFFIXES, Split, describe_left_out, is_junk, look_through, note_masks, some
@@ -192,6 +193,29 @@ def listing(
     """
     pairs, notes = read_table(path, split, root, max_missing=max_missing, labelled=labelled)
     return _named(pairs, classes, str(path), notes)
+
+
+def flags(root: Path, split: Split, classes: tuple[str, ...] | None, suffixes: Collection[str] = SUFFIXES) -> Samples:
+    """``root/<split>`` with LabelMe's JSON files beside images, each of the class whose flag is set in its file.
+
+    The classes are all flags that are set somewhere, sorted, unless another split fixes them.
+    """
+    folder = root / split
+    found = labelme.find(folder, split, suffixes)
+    several = {str(file): said.flags for file, said in found.files.values() if len(said.flags) > 1}
+    faults = found.faults | {file: f"sets {listed(names)}; an image has one class" for file, names in several.items()}
+    if faults:
+        file, reason = next(iter(faults.items()))
+        raise DataError(f"{file} {reason}" + f"; {len(faults) - 1} more have faults" * (len(faults) > 1))
+    pairs = [(image, said.flags[0]) for image, (_, said) in found.files.items() if said.flags]
+    if not pairs:
+        raise DataError(f"no file of LabelMe in {folder} sets a flag; flags of images are the classes")
+    notes = list(found.notes)
+    if bare := len(found.files) - len(pairs):
+        notes.append(f"{split}: {bare} images whose files set no flag are not used")
+    if shapes := sum(len(said.shapes) for _, said in found.files.values()):
+        notes.append(f"{split}: {shapes} shapes are not used")
+    return _named(pairs, classes, str(folder), notes)
 
 
 def packed(root: Path, split: Split) -> Samples:

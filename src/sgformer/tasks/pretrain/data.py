@@ -23,8 +23,8 @@ class DataOptions(SourceOptions):
     """Options of the data: which images, how large, how many at once. Teacher and student see the same crops.
 
     Attributes:
-        source: images (folders of any depth, whose names mean nothing), or any source of classification, of which the
-            training images are taken. Their labels are not used, and a list needs none.
+        source: images (folders of any depth, whose names mean nothing), or any source of classification but labelme,
+            whose training images are taken. Their labels are not used, and a list needs none.
         root: The folder with images.
         roots: images: more such folders, each with its weight: how often each of its images comes in an epoch; 0.5 is
             half of them.
