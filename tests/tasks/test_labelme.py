@@ -108,6 +108,12 @@ def test_what_is_no_object_is_named(tmp_path):
         assert said in str(data), said
 
 
+def test_no_shape_with_an_area(tmp_path):
+    write(tmp_path / "train" / "a.json", {**CAR, "shape_type": "linestrip"})
+    with pytest.raises(DataError, match="no categories; 1 shapes of the type linestrip, which has no area"):
+        read(tmp_path)
+
+
 def test_names_in_a_list(tmp_path):
     write(tmp_path / "train" / "a.json", CAR, {**CAR, "label": "ant", "points": [[1, 1], [9, 1], [5, 5]]})
     assert read(tmp_path).classes == ("ant", "car")

@@ -42,6 +42,14 @@ def test_shapes_are_drawn_in_their_order(tmp_path):
     assert np.array_equal(mask, expected)
 
 
+def test_a_shape_under_later_ones_is_named(tmp_path):
+    small = {"label": "car", "points": [[10, 20], [20, 25]], "shape_type": "rectangle"}
+    write(tmp_path / "train" / "a.json", small, LOW, {**small, "points": [[2, 12], [5, 15]]})
+    assert "1 shapes lie wholly under later ones" in str(read(tmp_path))
+    write(tmp_path / "train" / "a.json", LOW, small)
+    assert "later" not in str(read(tmp_path))
+
+
 def test_classes_of_a_list_and_of_a_model(tmp_path):
     write(tmp_path / "train" / "a.json", LOW, CAR)
     write(tmp_path / "val" / "b.json", CAR)
@@ -114,6 +122,8 @@ def test_an_image_turned_by_exif_data(tmp_path):
         ({"imagePath": "gone.png"}, None),  # that of its own name is taken
         ({"shapes": [{**CAR, "points": [[1, 2], [3, 4]]}]}, "shape 1 is a polygon of 2 points"),
         ({"shapes": {}}, "shapes must be a list"),
+        ({"shapes": [{**CAR, "points": [[50, 20], [70, 20], [50, 30]]}]}, "shape 1 lies outside the image, 60x40"),
+        ({"shapes": [{**LOW, "points": [[-9, -9], [-5, -5]]}]}, "shape 1 lies outside the image, 60x40"),
     ],
 )
 def test_faults(tmp_path, change, said):

@@ -224,6 +224,14 @@ def _mask(text: Any, points: NDArray[np.float64]) -> NDArray[np.bool_]:
     return mask[: int(height), : int(width)] if whole else mask
 
 
+def num_covered(said: Labelled, size: tuple[int, int]) -> int:
+    """Count the shapes of which nothing is seen, as later ones lie upon them."""
+    places = np.zeros(size, np.int64)
+    for number, shape in enumerate(said.shapes, 1):
+        places[shape.pixels(size)] = number
+    return len(said.shapes) - len({*np.unique(places).tolist()} - {0})
+
+
 def classes(labelled: Iterable[Labelled], names: Path) -> tuple[str, ...]:
     """The classes of a list with a name a line, in its order, where there is such a file; else all labels, sorted."""
     found = read_plain_names(names) if names.is_file() else sorted({s.label for one in labelled for s in one.shapes})

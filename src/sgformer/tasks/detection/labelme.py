@@ -108,6 +108,7 @@ def read(
                 continue
             row["attributes"] = {key: value for part in parts for key, value in part.said.items()}
             rows["annotations"].append(row)
+    faults += [f"{number} {what}" for what, number in notes.items()] * (not names)
     places = (folder, *{file.parent for file in once})
     return Content(path, folder, rows, tuple(faults), +notes, places, (*once, root / labelme.LIST))
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import labelme
 from ..bands import Bands
 from ..errors import DataError, listed
 from ..folders import (
@@ -318,6 +319,10 @@ def check(samples: list[Sample], coding: Coding, preprocessing: Preprocessing) -
             return f"is the same file as its image {sample.image}; copy the mask", []
         counts = np.bincount(mask.ravel(), minlength=IGNORE + 1)
         notes = ["masks are turned as the EXIF data of their images say"] * turned
+        if sample.mask.suffix.lower() == ".json" and (said := labelme.read(sample.mask)):
+            notes += ["shapes lie wholly under later ones"] * labelme.num_covered(
+                said, (size[1], size[0]) if turned else size
+            )
         index: int = IGNORE if coding.colours or nothing is None else coding.ids.get(nothing, IGNORE)  # pyright: ignore
         if index != IGNORE and (mask == index).any():
             notes.append(f"masks say that {nothing:g} is no value, and it is learned as {coding.classes[index]}")

@@ -22,6 +22,9 @@ MAX_CLASSES = 255
 # Lossless WebP can be told apart; JPEG 2000 does not say in its header whether it kept all.
 _LOSSY = ("JPEG", "MPO", "AVIF", "JPEG2000", "WEBP")
 
+# How far a shape may reach beyond the image, in pixels.
+TOLERANCE = 2.0
+
 Colour = tuple[int, int, int]
 
 
@@ -126,7 +129,11 @@ class Coding:
         for shape in said.shapes:
             if shape.label not in indices:
                 raise DataError(f"{path}: shape {shape.number} is a {shape.label!r}, which is no class")
-            mask[shape.pixels(size)] = indices[shape.label]
+            pixels = shape.pixels(size)
+            low, high = shape.edges(size) if shape.mask is None else np.zeros((2, 2))
+            if not pixels.any() or min(*low, *(size[::-1] - high)) < -TOLERANCE:
+                raise DataError(f"{path}: shape {shape.number} lies outside the image, {size[1]}x{size[0]}")
+            mask[pixels] = indices[shape.label]
         return mask
 
     def _known(self, ids: NDArray[Any]) -> NDArray[np.bool_]:
