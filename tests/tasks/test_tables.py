@@ -93,3 +93,21 @@ def test_images_that_lie_elsewhere_are_counted(images):
     assert listing(str(table), "train", None, None).notes == ()
     found = listing(str(table), "train", copy, None)
     assert found.notes == (f"1 images of {table} lie outside of data.root {copy}, such as {images / 'a.png'}",)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"png": b"x", "json": b"{}"}, r"1 images in shards of train have no \.cls.*t\.tar:1"),
+        ({"png": b"x", "cls": b"7"}, r"t\.tar:1 has the label '7', which is none of the 2 classes"),
+        ({"heic": b"x", "cls": b"0"}, r"no images in shards of train, but 1 \.heic \(convert"),
+    ],
+)
+def test_what_samples_of_shards_lack_is_told_before_the_run(tmp_path, parts, message):
+    with tarfile.open(tmp_path / "t.tar", "w") as tar:
+        for suffix, content in parts.items():
+            info = tarfile.TarInfo(f"1.{suffix}")
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    with pytest.raises(DataError, match=message):
+        note_shards({"train": [str(tmp_path / "t.tar")]}, ("car", "dog"))

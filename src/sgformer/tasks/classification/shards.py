@@ -151,21 +151,37 @@ def _place(text: str, index: Mapping[str, int]) -> int:
 
 
 def note_shards(shards: Mapping[Split, Sequence[str]], classes: Sequence[str]) -> list[str]:
-    """Notes on the shards of splits: those of both, and what the first samples of files on this machine hold."""
+    """Notes on the shards of splits: those of both, and what the first samples of files on this machine hold.
+
+    Raises:
+        DataError: They hold no images, or an image without a label, or with one that is no class.
+    """
     both = [{number(url) for url in urls if "://" not in url} for urls in shards.values()]
     notes = [f"{len(set.intersection(*both))} shards are in training and in validation"]
     notes *= len(both) > 1 and not both[0].isdisjoint(both[1])
     index = {name: place for place, name in enumerate(classes)}
     for split, urls in shards.items():
         samples, left_out, labels = 0, Counter[str](), Counter[int]()
-        for suffix, content in _parts(urls):
+        bare = dict[str, bool]()  # whether an image lacks its label
+        for key, suffix, content in _parts(urls):
             samples += suffix in SUFFIXES
             if suffix == ".cls":
-                labels[_place(content.decode(errors="replace").strip(), index)] += 1
+                labels[place := _place(text := content.decode(errors="replace").strip(), index)] += 1
+                if index and not 0 <= place < len(index):
+                    raise DataError(f"{key} has the label {text!r}, which is none of the {len(index)} classes")
             elif suffix not in SUFFIXES:
                 left_out[suffix] += 1
+            if suffix == ".cls" or suffix in SUFFIXES:
+                bare[key] = suffix != ".cls" and bare.get(key, True)
             if samples == LOOKED:
                 break
+        lacking = [key for key in bare if bare[key]] * bool(index)
+        if 0 < samples < LOOKED and len(bare) >= samples and lacking:
+            raise DataError(
+                f"{len(lacking)} images in shards of {split} have no .cls beside them, such as {lacking[0]}"
+            )
+        if left_out and not samples:
+            raise DataError(f"there are no images in shards of {split}, but {describe_left_out(left_out)}")
         found = f"{samples} images in shards of {split}" + ", and more" * (samples == LOOKED)
         notes += [found + f", where not used: {describe_left_out(left_out)}" * bool(left_out)] * (samples > 0)
         absent = [name for name, place in index.items() if not labels[place]]
@@ -173,18 +189,19 @@ def note_shards(shards: Mapping[Split, Sequence[str]], classes: Sequence[str]) -
     return notes
 
 
-def _parts(urls: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    """The suffixes of all files in shards on this machine, and what stands in labels; none where others are elsewhere.
+def _parts(urls: Sequence[str]) -> Iterator[tuple[str, str, bytes]]:
+    """Samples, suffixes of their files and what stands in labels, in shards that are all on this machine; else none.
 
-    A damaged shard ends early: who reads it in the run says what is wrong.
+    Of a damaged shard there is nothing: who reads it in the run says what is wrong.
     """
     for url in urls if all("://" not in url for url in urls) else ():
         with contextlib.suppress(tarfile.TarError, OSError), tarfile.open(url) as tar:
-            for member in tar:
-                suffix = "." + Path(member.name).name.partition(".")[2].lower()
+            for member in tar.getmembers():
+                stem, _, suffix = Path(member.name).name.partition(".")
+                key, suffix = f"{url}:{Path(member.name).with_name(stem)}", f".{suffix.lower()}"
                 content: Any = tar.extractfile(member)  # None of a folder
                 if content:
-                    yield suffix, content.read() if suffix == ".cls" else b""
+                    yield key, suffix, content.read() if suffix == ".cls" else b""
 
 
 def _whole(samples: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
