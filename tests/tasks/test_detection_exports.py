@@ -294,3 +294,10 @@ def test_the_folder_that_names_start_from_is_advised(root):
     changed(root, lambda content: [row.update(file_name=f"images/{row['file_name']}") for row in content["images"]])
     with pytest.raises(DataError, match=r"set --data\.train\.images, or val, to the folder .*set; image 2"):
         read(root)
+
+
+def test_a_fifth_number_of_a_box_is_guessed(root):
+    path = root / "labels" / "train" / "0.txt"
+    path.write_text("0 0.5 0.5 0.2 0.2 7\n")
+    with pytest.raises(DataError, match=r"0\.txt, line 1: .*5 numbers.*take the last away.*number of a track"):
+        read(root, "yolo")

@@ -222,3 +222,10 @@ def test_a_list_is_no_folder_of_masks(tmp_path):
         write(root / f"{split}.txt", "0\n1\n")
     with pytest.raises(DataError, match=r"train\.txt is a file, and lists are not read"):
         data(root, masks="{split}.txt")
+
+
+def test_a_folder_that_stands_for_val_is_advised(tmp_path):
+    root = make_mask_folders(tmp_path / "set")
+    (root / "images" / "val").rename(root / "images" / "valid")
+    with pytest.raises(DataError, match=r"images/val is not there; rename .*images/valid to .*images/val, or link"):
+        data(root)

@@ -44,6 +44,8 @@ MASKS = {"masks", "labels", "annotations", "segmentationclass", "segmentationobj
 _MASK = re.compile(
     r"[ _-](mask|seg|segmentation|label|gt|groundtruth|ground_truth|annotation)s?([ _-]?\d+)?$", re.IGNORECASE
 )
+# What tools call the folder of the images to judge by.
+LIKE_VAL = ("valid", "validation", "test")
 # What a folder of a run has.
 RUN = {"recipe.yaml", "environment.json"}
 _THUMBNAILS = {"thumbnails", "thumbs", "_thumbs"}

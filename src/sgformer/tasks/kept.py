@@ -269,7 +269,8 @@ def restore(path: str | Path, kind: Callable[[str], type[Kept] | None]) -> Any:
         found = kind(task := metadata["task"])
         if found is None:
             raise weights.WeightsError(
-                f"{path} is for the task {task!r}, which is not known here; use sgformer.load, or update sgformer"
+                f"{path} is for the task {task!r}, and weights of another are asked for; name those, or in Python use "
+                "sgformer.load; a task that is not known may need an update"
             )
         model = found.from_metadata(metadata)
     except (KeyError, TypeError) as error:

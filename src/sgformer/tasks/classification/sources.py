@@ -17,7 +17,7 @@ import numpy as np
 from .. import labelme
 from ..digit_scenes import DigitScenes, Made
 from ..errors import DataError, listed
-from ..folders import MASKS, SUFFIXES, Split, describe_left_out, is_junk, look_through, note_masks, some
+from ..folders import LIKE_VAL, MASKS, SUFFIXES, Split, describe_left_out, is_junk, look_through, note_masks, some
 from ..images import ImageLike
 from ..text import read_lines
 from .tables import check_labels, read_table
@@ -124,7 +124,7 @@ def _instead(root: Path, split: Split) -> str:
     """Suggest what was meant by a folder without its splits."""
     if root.name in ("train", "val"):
         return f"name the folder above it: --data.root {root.parent}"
-    other = [name for name in ("valid", "validation", "test") if (root / name).is_dir()]
+    other = [name for name in LIKE_VAL if (root / name).is_dir()]
     if split == "val" and other:
         return f"rename {root / other[0]} to {split}, or link it"
     if any(path.suffix.lower() in SUFFIXES for path in root.glob("*/*")):

@@ -313,6 +313,7 @@ def _annotation(line: str, *, width: int, height: int, keypoints: int) -> dict[s
     if len(values) < 6 or len(values) % 2:
         raise ValueError(
             f"after the class there are {len(values)} numbers; a box has 4, a polygon x and y of three points or more"
+            + "; take the last away, where it is a score or the number of a track" * (len(values) == 5)
         )
     xs, ys = [x * width for x in values[::2]], [y * height for y in values[1::2]]
     box = [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]

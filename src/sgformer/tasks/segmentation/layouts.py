@@ -16,6 +16,7 @@ from .. import labelme
 from ..bands import Bands
 from ..errors import DataError, listed
 from ..folders import (
+    LIKE_VAL,
     SUFFIXES,
     Split,
     describe_left_out,
@@ -96,6 +97,13 @@ class Layout:
         """
         name = self.splits[split]
         image_folder, mask_folder = (root / self.images.format(split=name), root / self.masks.format(split=name))
+        for pattern, folder in ((self.images, image_folder), (self.masks, mask_folder)):
+            if not folder.is_dir():
+                others = [root / pattern.format(split=other) for other in LIKE_VAL * (name == "val")]
+                hint = next((f"rename {other} to {folder}, or link it" for other in others if other.is_dir()), "")
+                kind = "is a file, and lists are not read" if folder.is_file() else "is not there"
+                hint = hint or "see --data.root, --data.images and --data.masks"
+                raise DataError(f"the folder {folder} {kind}; {hint}")
         together = image_folder == mask_folder
         if together and self.mask_ending == self.image_ending:
             raise DataError(
@@ -133,9 +141,6 @@ class Layout:
         otherwise, too. At fault are files whose name another one has, with another suffix: which of them belongs to a
         mask cannot be told.
         """
-        if not folder.is_dir():
-            kind = "is a file, and lists are not read" if folder.is_file() else "is not there"
-            raise DataError(f"the folder {folder} {kind}; see --data.root, --data.images and --data.masks")
         images, left_out = look_through(folder, suffixes, known=lambda name: name.endswith(self.known))
         left_out = +(left_out - Counter(path.suffix.lower() for path in known if path.parent == folder))
         paths = [path for path in images if path.stem.endswith(ending)]
