@@ -119,7 +119,8 @@ def test_chains_of_convolutions_in_strips_are_right(kind, height, width, strip_s
     expected = layer(x)
     with torch.no_grad():
         plain = layer(x)
-        monkeypatch.setattr(conv_strips, "MIN_SIZE", 0)
+        for name in ("MIN_SIZE", "MIN_SIZE_KEPT"):
+            monkeypatch.setattr(conv_strips, name, 0)
         calls = []
         chain = conv_strips.normed_convs
         monkeypatch.setattr(conv_strips, "normed_convs", lambda *args: calls.append(1) or chain(*args))
@@ -138,7 +139,17 @@ def test_chains_in_strips_are_as_precise(dtype, in_strips, monkeypatch):
         exact = layer(x)
         layer.to(dtype)
         plain = layer(x.to(dtype))
-        monkeypatch.setattr(conv_strips, "MIN_SIZE", 0)
+        for name in ("MIN_SIZE", "MIN_SIZE_KEPT"):
+            monkeypatch.setattr(conv_strips, name, 0)
         fast = layer(x.to(dtype))
     assert fast.dtype == dtype
     assert (fast - exact).norm() <= 1.5 * (plain - exact).norm()
+
+
+@pytest.mark.parametrize(("num_images", "kept", "in_strips"), [(1, False, True), (1, True, False), (3, True, True)])
+def test_chains_are_whole_where_memory_is_kept_and_they_are_not_very_large(num_images, kept, in_strips, monkeypatch):
+    monkeypatch.setattr(conv_strips, "is_kept", lambda: kept)
+    layer = Downsample(3, 8).eval()  # whose first map has 8 channels and 2^23.5 numbers an image
+    with torch.no_grad():
+        x = torch.zeros(num_images, 3, 1200, 1200)
+        assert (conv_strips.why_not(layer, x) is None) is in_strips

@@ -21,7 +21,8 @@ from sgformer.fast.conditions import LAYERS
 from sgformer.ops import dispatch, pieces
 
 # From this size on maps and batches are large: set to 0, so that what is for large ones takes small ones.
-SIZES = [(pieces, "MAX_WHOLE"), (pieces, "MAX_BATCH"), (conv_strips, "MIN_SIZE"), (recomputed, "SMALL")]
+SIZES = [(pieces, "MAX_WHOLE"), (pieces, "MAX_BATCH"), (recomputed, "SMALL")]
+SIZES += [(conv_strips, "MIN_SIZE"), (conv_strips, "MIN_SIZE_KEPT")]
 TAKE_SIGNIFICANCE = (SelfGuidedAttention, RegionalAttention, SelfGuidedBlock)
 MODES = ["inference", "training", "gradient"]
 

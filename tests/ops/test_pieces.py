@@ -111,12 +111,14 @@ def test_threads_share_the_memory_that_is_kept():
 AGAIN = """
 import resource
 import torch
-from sgformer.ops.pieces import keep_freed_memory
+from sgformer.ops.pieces import is_kept, keep_freed_memory
 
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
+assert not is_kept()
 keep_freed_memory()
+assert is_kept()
 torch.ones(100 * 2**18)  # 100 MB, freed at once
 before = faults()
 torch.ones(99 * 2**18)  # glibc aligns pieces, and finds no room in one of the same size

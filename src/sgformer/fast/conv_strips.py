@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..backbone.stem import Downsample, Stem
 from ..ops import gelu_, linear
+from ..ops.pieces import is_kept
 from .conditions import inference_objection, layers_objection
 from .fused import Instead
 from .workers import each
@@ -26,6 +27,8 @@ STRIP_SIZE = 2**20
 
 # From so many numbers in the first map of an image on, going over it twice is the faster way: 8 MB in float32.
 MIN_SIZE = 2**21
+# Where freed memory is kept, from so many in that of all images on: 128 MB.
+MIN_SIZE_KEPT = 2**25
 
 Rows = Callable[[int, int], Tensor]  # rows [top, bottom) of a map, `(1, c, bottom - top, W)`, anew at each call
 
@@ -38,7 +41,7 @@ def why_not(segment: Stem | Downsample, x: Tensor) -> str | None:
     if not isinstance(conv, nn.Conv2d):
         return "conv1 was replaced or changed"
     size = x[0].numel() // conv.in_channels * conv.out_channels // math.prod(conv.stride) if len(x) else 0
-    if size <= MIN_SIZE:
+    if size <= MIN_SIZE or (is_kept() and size * len(x) <= MIN_SIZE_KEPT):
         return "the map is small"
     return inference_objection(x, size) or layers_objection(segment)
 

@@ -23,6 +23,8 @@ PIECE = 2**20
 # many heaps there may be.
 MALLOC = {"M_TRIM_THRESHOLD": (-1, 2**31 - 1), "M_MMAP_MAX": (-4, 0), "M_ARENA_MAX": (-8, 1)}
 
+_is_kept = False
+
 
 def keep_freed_memory() -> None:
     """Lets the C library of Linux keep freed memory rather than give it back, in one heap for all threads.
@@ -32,9 +34,16 @@ def keep_freed_memory() -> None:
     does. It holds until the process ends, which keeps the most that it ever had. In runs in turns, an image of
     2048x2048 took a tenth less time with it; models with larger maps gain more (`docs/benchmarks.md`).
     """
+    global _is_kept
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):  # glibc has it
         for parameter, value in MALLOC.values():
             mallopt(parameter, value)
+        _is_kept = True
+
+
+def is_kept() -> bool:
+    """Whether freed memory is kept: a map then costs no fresh memory, and larger ones are better whole."""
+    return _is_kept
 
 
 def pays(x: Tensor, size: int) -> bool:
