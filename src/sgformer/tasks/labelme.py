@@ -60,22 +60,30 @@ class Shape(NamedTuple):
         outline = self.outline().clip(0, size[::-1]) if self.kind == "circle" else self.points
         return np.stack([outline.min(0), outline.max(0)])
 
-    def pixels(self, size: tuple[int, int]) -> NDArray[np.bool_]:
-        """Its pixels in an image of (height, width), those that its outline touches among them, as LabelMe draws it."""
-        pixels = np.zeros(size, np.bool_)
+    def is_outside(self, size: tuple[int, int]) -> bool:
+        """Whether nothing of it lies in an image of (height, width), or an outline reaches two pixels beyond."""
         if self.mask is not None:
-            left, top = self.points.min(0).round().astype(int)
-            part = self.mask[max(-top, 0) :, max(-left, 0) :]
-            place = pixels[max(top, 0) :, max(left, 0) :][: part.shape[0], : part.shape[1]]
-            place |= part[: place.shape[0], : place.shape[1]]
-            return pixels
-        canvas = Image.new("1", (size[1], size[0]))
-        draw = ImageDraw.Draw(canvas)
-        if self.kind == "circle":
+            return not self.pixels(size).any()
+        low, high = self.edges(size)
+        return bool(min(*low, *(size[::-1] - high)) < -2 or min(*high, *(size[::-1] - low)) < 0)
+
+    def draw(self, canvas: Image.Image, value: int) -> None:
+        """Draw it as LabelMe does: its pixels, those that its outline touches among them, get a value."""
+        if self.mask is not None:
+            left, top = self.points.min(0).round().astype(int).tolist()
+            height, width = self.mask.shape
+            canvas.paste(value, (left, top, left + width, top + height), Image.fromarray(self.mask))
+        elif self.kind == "circle":
             radius = math.dist(*self.points)
-            draw.ellipse([*(self.points[0] - radius), *(self.points[0] + radius)], 1, 1)
+            ends = [*(self.points[0] - radius), *(self.points[0] + radius)]
+            ImageDraw.Draw(canvas).ellipse(ends, value, value)
         else:
-            draw.polygon([*map(tuple, self.outline().tolist())], 1, 1)
+            ImageDraw.Draw(canvas).polygon([*map(tuple, self.outline().tolist())], value, value)
+
+    def pixels(self, size: tuple[int, int]) -> NDArray[np.bool_]:
+        """Its pixels in an image of (height, width); see `draw`."""
+        canvas = Image.new("1", (size[1], size[0]))
+        self.draw(canvas, 1)
         return np.asarray(canvas)
 
 
@@ -226,10 +234,10 @@ def _mask(text: Any, points: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 def num_covered(said: Labelled, size: tuple[int, int]) -> int:
     """Count the shapes of which nothing is seen, as later ones lie upon them."""
-    places = np.zeros(size, np.int64)
+    canvas = Image.new("I", (size[1], size[0]))
     for number, shape in enumerate(said.shapes, 1):
-        places[shape.pixels(size)] = number
-    return len(said.shapes) - len({*np.unique(places).tolist()} - {0})
+        shape.draw(canvas, number)
+    return len(said.shapes) - len({*np.unique(np.asarray(canvas)).tolist()} - {0})
 
 
 def classes(labelled: Iterable[Labelled], names: Path) -> tuple[str, ...]:

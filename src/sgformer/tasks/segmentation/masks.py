@@ -22,9 +22,6 @@ MAX_CLASSES = 255
 # Lossless WebP can be told apart; JPEG 2000 does not say in its header whether it kept all.
 _LOSSY = ("JPEG", "MPO", "AVIF", "JPEG2000", "WEBP")
 
-# How far a shape may reach beyond the image, in pixels.
-TOLERANCE = 2.0
-
 Colour = tuple[int, int, int]
 
 
@@ -125,16 +122,14 @@ class Coding:
             )
         indices = {name: index for index, name in enumerate(self.classes)} | {labelme.IGNORED: IGNORE}
         size = said.size or size or (1, 1)
-        mask = np.full(size, indices[labelme.BACKGROUND], np.uint8)
+        canvas = Image.new("L", (size[1], size[0]), indices[labelme.BACKGROUND])
         for shape in said.shapes:
             if shape.label not in indices:
                 raise DataError(f"{path}: shape {shape.number} is a {shape.label!r}, which is no class")
-            pixels = shape.pixels(size)
-            low, high = shape.edges(size) if shape.mask is None else np.zeros((2, 2))
-            if not pixels.any() or min(*low, *(size[::-1] - high)) < -TOLERANCE:
+            if shape.is_outside(size):
                 raise DataError(f"{path}: shape {shape.number} lies outside the image, {size[1]}x{size[0]}")
-            mask[pixels] = indices[shape.label]
-        return mask
+            shape.draw(canvas, indices[shape.label])
+        return np.array(canvas)
 
     def _known(self, ids: NDArray[Any]) -> NDArray[np.bool_]:
         return np.isin(ids, list(self.ids))
