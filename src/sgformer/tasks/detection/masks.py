@@ -13,7 +13,7 @@ from torchvision.models.detection.roi_heads import expand_boxes, expand_masks, p
 
 Rle = dict[str, Any]
 STRAYS = "polygons of which parts with fewer than three points are left out"
-CROSSED = "polygons whose outlines cross themselves, are their points in order?"
+CROSSED = "polygons of four corners whose outlines cross themselves; are the corners in order?"
 HOLES = "objects with a polygon inside another, as of a hole, which is filled"
 # How far a polygon may reach outside its image, in sides of the image: pycocotools walks along it in small steps.
 _MAX_REACH = 4
@@ -62,11 +62,14 @@ def to_rle(segmentation: Any, size: tuple[int, int]) -> tuple[Rle, list[str]]:
 
 
 def _crosses(polygon: list[float], covered: int) -> bool:
-    """Whether a polygon covers more pixels than its outline goes around, as where points are in a wrong order."""
+    """Whether a polygon of four corners covers more pixels than its outline goes around, as of corners out of order.
+
+    One of more points may touch itself, as where a bridge joins two parts, and goes around them in two directions.
+    """
     points = np.array(polygon, np.float64).reshape(-1, 2)
     after = np.roll(points, -1, 0)
     inside = abs(points[:, 0] @ after[:, 1] - points[:, 1] @ after[:, 0]) / 2
-    return covered - inside > covered / 4 + np.abs(after - points).sum() / 2
+    return len(points) == 4 and covered - inside > covered / 4 + np.abs(after - points).sum() / 2
 
 
 def _from_counts(segmentation: dict[str, Any], size: tuple[int, int]) -> Rle:
