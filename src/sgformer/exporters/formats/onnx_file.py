@@ -162,23 +162,22 @@ def _check_sizes(model: Any, smallest: Sequence[int], largest: Sequence[int]) ->
 
     (top, left), (bottom, right) = smallest, largest
     checks = onnx.parser.parse_graph(f"""
-        checks (float[n] images) => (float[n] checked)
-        <int64[1] first = {{2}}, int64[1] end = {{4}}, int64[2] least = {{{top}, {left}}},
-         int64[2] most = {{{bottom}, {right}}}, int64[1] inside = {{0}}, int64[1] outside = {{9}},
-         float[1] noughts = {{0.0}}> {{
-            shape = Shape(images)
-            size = Slice(shape, first, end)
-            not_less = Max(size, least)
-            within = Min(not_less, most)
-            fits = Equal(size, within)
-            fit = Cast<to = {onnx.TensorProto.INT64}>(fits)
-            both = ReduceMin<keepdims = 0>(fit)
-            all = Cast<to = {onnx.TensorProto.BOOL}>(both)
-            place = Where(all, inside, outside)
-            nought = Gather(noughts, place)
-            checked = Add(images, nought)
+        checks (float[n] images) => (float[n] sizes_checked)
+        <int64[1] sizes_first = {{2}}, int64[1] sizes_end = {{4}}, int64[2] sizes_least = {{{top}, {left}}},
+         int64[2] sizes_most = {{{bottom}, {right}}}, int64[1] sizes_inside = {{0}}, int64[1] sizes_outside = {{9}},
+         float[1] sizes_noughts = {{0.0}}> {{
+            sizes_shape = Shape(images)
+            sizes_size = Slice(sizes_shape, sizes_first, sizes_end)
+            sizes_not_less = Max(sizes_size, sizes_least)
+            sizes_within = Min(sizes_not_less, sizes_most)
+            sizes_fits = Equal(sizes_size, sizes_within)
+            sizes_fit = Cast<to = {onnx.TensorProto.INT64}>(sizes_fits)
+            sizes_both = ReduceMin<keepdims = 0>(sizes_fit)
+            sizes_all = Cast<to = {onnx.TensorProto.BOOL}>(sizes_both)
+            sizes_place = Where(sizes_all, sizes_inside, sizes_outside)
+            sizes_nought = Gather(sizes_noughts, sizes_place)
+            sizes_checked = Add(images, sizes_nought)
         }}""")
-    checks = onnx.compose.add_prefix_graph(checks, "sizes_", rename_inputs=False)
     for node in checks.node:
         name = f"images must be {top}x{left} to {bottom}x{right}" if node.op_type == "Gather" else node.output[0]
         node.name = name
