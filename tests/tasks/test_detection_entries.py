@@ -49,6 +49,8 @@ def test_an_entry_may_say_no(root, value):
     assert str(read(root)) == PLAIN + ". train: objects with entries that are not used (valid, visible): 1"
     change(root, first(visible=None, attributes={"valid": []}))
     assert str(read(root)) == PLAIN
+    change(root, lambda content: content["images"][0].update(usable=value, deleted=value))
+    assert str(read(root)) == PLAIN + ". train: images with entries that are not used (usable): 1"
 
 
 @pytest.mark.parametrize(("by", "category", "is_noted"), [(1, 1, True), (1, 2, True), (0, 2, False), (2, 1, False)])

@@ -228,6 +228,7 @@ _KNOWN |= {"keyframe", "track_id", "group", "group_id", "z_order", "source", "ve
 _ATTRIBUTES = {"occluded", "track_id", "keyframe", "group_id", "is_crowd", *MARKS, *ANGLES}
 # The same of images, and of a file and its categories.
 IMAGE = {"id", "file_name", "width", "height", "license", "flickr_url", "coco_url", "date_captured", "path"}
+IMAGE |= {"milliseconds"}  # of COCO Annotator: how long it took
 FILE = {"images", "annotations", "categories", "info", "licenses", "type"}
 CATEGORY = {"id", "name", "supercategory", "color"}
 _ANGLE = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?")
@@ -236,8 +237,9 @@ _NOTHING = _EMPTY | {"0", "0.0", "false", "no"}
 
 
 def entries(row: dict[str, Any], known: Collection[str]) -> tuple[str, ...]:
-    """The keys of a row that say something, be it no, and are not known."""
-    return tuple(key for key, value in row.items() if key not in known and _plain(value) not in _EMPTY)
+    """The keys of a row that say something, be it no, and are not known; marks say nothing by no."""
+    said = {key: _plain(value) for key, value in row.items() if key not in known}
+    return tuple(key for key, value in said.items() if value not in (_NOTHING if key in MARKS else _EMPTY))
 
 
 def _plain(value: Any) -> str:
