@@ -169,7 +169,6 @@ def test_gradients_and_large_maps_are_for_others(monkeypatch):
     model, x = model_and_images()
     assert "native" not in {taken.way for taken in explain_ways(model, x)}
     monkeypatch.setattr(native, "MAX_HIDDEN", 0)
-    monkeypatch.setattr(native, "MAX_HIDDEN_KEPT", 0)
     with torch.no_grad():
         assert "native" not in {taken.way for taken in explain_ways(model, x)}
     assert all("native" in kind.ways for kind in LAYERS if kind.__name__.endswith("Block"))
@@ -184,12 +183,3 @@ def test_weights_of_another_kind_are_for_others():
         y = model.stem(x).permute(0, 2, 3, 1).contiguous()
         assert "contiguous" in native.why_not(blocks[0], y)
         assert "float32" in native.why_not(blocks[1], y, y.mean(-1))
-
-
-@pytest.mark.parametrize("kept", [False, True])
-def test_larger_maps_are_whole_where_memory_is_kept(kept, monkeypatch):
-    model, _ = model_and_images()
-    monkeypatch.setattr(native, "is_kept", lambda: kept)
-    with torch.no_grad():
-        reason = native.why_not(model.stages[0].blocks[0], torch.zeros(1, 400, 400, 32))
-    assert reason == (None if kept else "the map is large")

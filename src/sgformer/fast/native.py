@@ -12,13 +12,11 @@ from torch import Tensor
 from ..backbone.attention import WINDOW_SIZE, GlobalAttention, HybridScaleAttention, SelfGuidedAttention
 from ..backbone.blocks import Block
 from ..ops import cut_bands, group_factor, native, rank_tokens
-from ..ops.pieces import is_kept
 from ..ops.pool_keys import cell_side
 from .conditions import is_drop_path, is_layer_norm, layer_objection, layers_objection, mode_objection, unobserved
 
-# Of larger hidden maps a strip at a time is as fast, and takes less memory: 32 MB, and 128 where freed memory is kept.
-# No hidden map is whole here either; the others of a block are a quarter as large.
-MAX_HIDDEN, MAX_HIDDEN_KEPT = 2**23, 2**25
+# Of larger hidden maps a strip at a time is a twentieth slower alone, and a quarter faster beside another program.
+MAX_HIDDEN = 2**22
 
 
 def why_not(block: Block, x: Tensor, *significance: Tensor) -> str | None:
@@ -33,7 +31,7 @@ def why_not(block: Block, x: Tensor, *significance: Tensor) -> str | None:
     hidden = getattr(getattr(block.mlp, "fc1", None), "out_features", 0)
     if hidden % native.INNER or x.shape[-1] % native.INNER:
         return f"channels of the map and the MLP's hidden ones are no multiples of {native.INNER}"
-    if x.numel() // x.shape[-1] * hidden > (MAX_HIDDEN_KEPT if is_kept() else MAX_HIDDEN):
+    if x.numel() // x.shape[-1] * hidden > MAX_HIDDEN:
         return "the map is large"
     if type(attn) not in _KINDS or not unobserved(attn):
         return "its attention was replaced, or is hooked"
