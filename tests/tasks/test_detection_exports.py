@@ -302,3 +302,11 @@ def test_a_fifth_number_of_a_box_is_guessed(root):
     path.write_text("0 0.5 0.5 0.2 0.2 7\n")
     with pytest.raises(DataError, match=r"0\.txt, line 1: .*5 numbers.*take the last away.*number of a track"):
         read(root, "yolo")
+
+
+def test_lists_of_one_class_are_told(root):
+    make_voc(root)
+    (root / "list.txt").write_text("0 1\n1 -1\n")
+    found = voc.read(root, voc.find(root, "list.txt"), root / "list.txt", images="JPEGImages", names=["red"])
+    assert len(found.rows["images"]) == 2
+    assert [count for note, count in found.notes.items() if "end in -1" in note] == [1]

@@ -98,6 +98,11 @@ def read(
     faults: list[str] = []
     once = list(dict.fromkeys(files))
     notes = Counter({"lines listed twice, read once": len(files) - len(once)})
+    if path.is_file():
+        without = re.findall(r"\s-1\s*$", read_text(path), re.MULTILINE)
+        notes["lines of the list that end in -1, as of images without objects of one class, read like others"] = len(
+            without
+        )
     for image_id, file in enumerate(once, 1):
         short = file.relative_to(root)
         try:
