@@ -63,7 +63,7 @@ def test_classes_of_a_list_and_of_a_model(tmp_path):
         assert one.classes[mask[39, 0]] == "road"
         assert one.classes[mask[10, 15]] == "car"
     (tmp_path / "labels.txt").write_text("car\n")
-    with pytest.raises(DataError, match=r"a\.json: shape 1 is a 'road', which is no class"):
+    with pytest.raises(DataError, match=r"a\.json is not right: shape 1 is a 'road', which is no class"):
         read(tmp_path)
 
 

@@ -115,7 +115,7 @@ class Coding:
     def _from_shapes(self, path: Path, size: tuple[int, int] | None) -> NDArray[np.uint8]:
         said = labelme.read(path)
         if said is None or said.faults:
-            raise DataError(f"{path}: {said.faults[0] if said else 'it is none of LabelMe'}")
+            raise DataError(f"{path} is not right: {said.faults[0] if said else 'it is none of LabelMe'}")
         if size and said.size and sorted(size) != sorted(said.size):
             raise DataError(
                 f"{path} is about {said.size[1]}x{said.size[0]} pixels, and its image has {size[1]}x{size[0]}"
@@ -125,9 +125,11 @@ class Coding:
         canvas = Image.new("L", (size[1], size[0]), indices[labelme.BACKGROUND])
         for shape in said.shapes:
             if shape.label not in indices:
-                raise DataError(f"{path}: shape {shape.number} is a {shape.label!r}, which is no class")
+                raise DataError(f"{path} is not right: shape {shape.number} is a {shape.label!r}, which is no class")
             if shape.is_outside(size):
-                raise DataError(f"{path}: shape {shape.number} lies outside the image, {size[1]}x{size[0]}")
+                raise DataError(
+                    f"{path} is not right: shape {shape.number} lies outside the image, {size[1]}x{size[0]}"
+                )
             shape.draw(canvas, indices[shape.label])
         return np.array(canvas)
 
