@@ -116,6 +116,20 @@ def test_nothing_in_an_exported_program_is_left_to_a_runtime():
             assert not isinstance(value, torch.Tensor) or value.ndim <= 5, node
 
 
+@torch.no_grad()
+def test_an_exported_program_keeps_its_ranking_in_bfloat16():
+    """OpenVINO computes so by its defaults: keys are whole numbers, and heads are averaged after their products."""
+    model = fill.model("sgformer_test", num_classes=5, depths=(2, 0, 0, 1)).float()
+    for fixed in (None, (128, 128)):
+        nodes = tracing.trace(model, 3, fixed=fixed, smallest=(128, 128), largest=(512, 512)).graph.nodes
+        ranked = [node.args[0].meta["val"].dtype for node in nodes if "topk" in str(node.target)]
+        assert ranked and ranked == [torch.float32, torch.int32] * (len(ranked) // 2)
+        weights = [node for node in nodes if "softmax" in str(node.target)]
+        assert weights
+        used = {str(user.target) for node in weights for user in node.users}
+        assert not {name for name in used if "view" in name or "reshape" in name or "flatten" in name or "mean" in name}
+
+
 @pytest.mark.parametrize("strict", [False, pytest.param(True, marks=pytest.mark.exhaustive)])
 @torch.no_grad()
 def test_the_model_exports_itself_with_open_sizes(strict):

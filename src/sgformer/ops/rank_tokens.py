@@ -44,13 +44,11 @@ def _by_topk(significance: Tensor) -> Tensor:
     values, place = significance.topk(N, dim=1, largest=False, sorted=True)
     later, earlier = torch.arange(1, N, device=place.device), torch.arange(N - 1, device=place.device)
     rises = (values.index_select(1, later) > values.index_select(1, earlier)).to(values.dtype)
-    run = F.pad(rises.cumsum(1), (1, 0))  # summed as floats, exact to 2**24: some runtimes sum nothing else
-    if statically_known_true(N <= 2**12):
-        key = run * N + place.to(run.dtype)
-    else:
-        key = (run.long() - N // 2) * N + place
-        if statically_known_true(N <= 2**16):  # then 32 bits hold it; some runtimes have no more, or rank no others
-            key = key.int()
+    run = F.pad(rises.cumsum(1), (1, 0)).long()  # summed as floats, exact to 2**24: some runtimes sum nothing else
+    # Whole numbers, since a runtime may compute what is a float in bfloat16.
+    key = (run - N // 2) * N + place
+    if statically_known_true(N <= 2**16):  # then 32 bits hold it; some runtimes have no more, or rank no others
+        key = key.int()
     order = key.topk(N, dim=1, largest=False, sorted=True).indices
     return place.gather(1, order)
 

@@ -24,8 +24,8 @@ def attend(qkv: Tensor, num_heads: int, size: int) -> tuple[Tensor, Tensor]:
         # Adding, since some runtimes compare no floats: a score loses all weight, or nothing at all.
         scores = scores + (exists.unsqueeze(1) - 1) * (-torch.finfo(scores.dtype).min / 2)
     weights = scores.to(torch.promote_types(scores.dtype, torch.float32)).softmax(-1)
-    share = exists.to(weights.dtype).repeat(1, 1, num_heads) / num_heads
-    received = share @ weights.flatten(1, 2)  # (B * h * w, 1, size * size)
+    # Heads apart, then their mean: in bfloat16, OpenVINO keeps too few digits of one product over all heads.
+    received = (exists.to(weights.dtype).unsqueeze(1) @ weights).mean(1)  # (B * h * w, 1, size * size)
     out = (weights.to(v.dtype) @ v).transpose(1, 2).flatten(2)  # (B * h * w, size * size, c)
     join = _join if whole else _join_by_index
     return join(out, B, H, W, size), join(received.reshape(-1, size * size, 1), B, H, W, size).flatten(2)
