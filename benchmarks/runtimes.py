@@ -244,9 +244,9 @@ def compare(run: Run, part: parts.Part, images: list[Path], size: tuple[int, int
             )
         for output, (difference, largest) in check.differences(part, tensor, given).items():
             if output == "logits":
-                absolute, held = max(absolute, difference), max(held, difference / max(1.0, largest))
+                absolute, held = np.maximum(absolute, difference), np.maximum(held, difference / max(1.0, largest))
             else:
-                of_maps = max(of_maps, difference / max(1.0, largest))
+                of_maps = np.maximum(of_maps, difference / max(1.0, largest))  # NaN stays NaN
     return {
         "images": len(images),
         "same_top1": len(images) - len(others),

@@ -7,6 +7,7 @@ matrix product it has to be turned.
 """
 
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
@@ -140,5 +141,6 @@ def chain(segment: Stem | Downsample, x: Tensor) -> Tensor:
 
 def _normed(norm: nn.GroupNorm, x: Tensor) -> Tensor:
     """The norm, with scale and shift as a convolution, after which the map lies as the next one takes it."""
-    y = F.instance_norm(x.reshape(x.shape[0], 1, -1), eps=norm.eps).view_as(x)
+    # Its length is told: of one that is left open (-1) after a convolution, IREE 3.13 computes NaN.
+    y = F.instance_norm(x.reshape(x.shape[0], 1, math.prod(x.shape[1:])), eps=norm.eps).view_as(x)
     return F.conv2d(y, norm.weight[:, None, None, None], norm.bias, groups=x.shape[1])
