@@ -81,6 +81,20 @@ def test_what_shards_hold_is_told(images):
     assert note_shards({"val": val}, ("car", "dog")) == []
 
 
+def test_shards_of_a_whole_folder_are_looked_at(images):
+    """As `tar cf` packs one: with an entry of the folder itself, and hidden files."""
+    with tarfile.open(images / "train-0.tar", "w") as tar:
+        folder = tarfile.TarInfo(".")
+        folder.type = tarfile.DIRTYPE
+        tar.addfile(folder)
+        for name, content in (("./a.png", b"x"), ("./a.cls", b"0"), ("./.DS_Store", b"x")):
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    (note,) = note_shards({"train": [str(images / "train-0.tar")]}, ("car",))
+    assert note == "1 images in shards of train, where not used: 1 .ds_store"
+
+
 def test_images_that_lie_elsewhere_are_counted(images):
     """A table made for one folder, with absolute paths, is read from there, though data.root is a copy."""
     copy = images / "copy"

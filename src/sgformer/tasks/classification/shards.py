@@ -198,7 +198,7 @@ def _parts(urls: Sequence[str]) -> Iterator[tuple[str, str, bytes]]:
         with contextlib.suppress(tarfile.TarError, OSError), tarfile.open(url) as tar:
             for member in tar.getmembers():
                 stem, _, suffix = Path(member.name).name.partition(".")
-                key, suffix = f"{url}:{Path(member.name).with_name(stem)}", f".{suffix.lower()}"
+                key, suffix = f"{url}:{Path(member.name).parent / stem}", f".{suffix.lower()}"
                 content: Any = tar.extractfile(member)  # None of a folder
                 if content:
                     yield key, suffix, content.read() if suffix == ".cls" else b""
