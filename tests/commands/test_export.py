@@ -186,6 +186,20 @@ def test_an_onnx_file_suits_other_runtimes(exported):
     assert "Gelu" not in {node.op_type for node in graph.node}
 
 
+def test_a_gelu_approximated_by_a_tanh_stays_so():
+    """As in timm's MaxViT."""
+
+    class Both(torch.nn.Module):
+        def forward(self, images):
+            return torch.nn.functional.gelu(images, approximate="tanh") + torch.nn.functional.gelu(images)
+
+    program = torch.export.export(Both(), (torch.zeros(1, 3, 4, 4),))
+    about = {"precision": "float32", "outputs": ["logits"], "sizes": {"smallest": [4, 4], "largest": [4, 4]}}
+    nodes = onnx_file.model_of(program, about).graph.node
+    assert [node.attribute[0].s for node in nodes if node.op_type == "Gelu"] == [b"tanh"]
+    assert "Erf" in {node.op_type for node in nodes}
+
+
 def test_onnx_runtimes_own_quantisers_take_a_file(exported, tmp_path):
     """Weights stand in the file, and no copy of a shared bias gets the name of another tensor."""
     from onnxruntime.quantization import CalibrationDataReader, quantize_dynamic, quantize_static

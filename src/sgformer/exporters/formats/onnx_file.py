@@ -90,12 +90,13 @@ def _gelu(x: Any, approximate: str = "none") -> Any:
     """`(x / 2) * (1 + erf(x / sqrt(2)))`, of which ONNX Runtime makes one operation again.
 
     MNN does not, and is exact then: its own GELU is an approximation, and so is what it makes of
-    `x * (1 + erf(x / sqrt(2))) / 2`.
+    `x * (1 + erf(x / sqrt(2))) / 2`. One that is approximated by a tanh stays an operation.
     """
     import onnxscript
 
-    assert approximate == "none"
     op: Any = onnxscript.opset20
+    if approximate != "none":
+        return op.Gelu(x, approximate=approximate)
     return op.Mul(op.Mul(x, 0.5), op.Add(op.Erf(op.Div(x, math.sqrt(2))), 1.0))
 
 
