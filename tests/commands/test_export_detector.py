@@ -59,6 +59,16 @@ def test_it_lists_what_the_heads_find(kind, size):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9, msg=lambda text, name=name: f"{name}: {text}")
 
 
+@pytest.mark.parametrize("kind", ["box", "retina"])
+def test_anchors_follow_a_model_that_computed_in_another_precision(kind):
+    model = make(kind)
+    found = model.retina if kind == "retina" else model.rpn
+    found.anchor_generator.set_cell_anchors(torch.bfloat16, torch.device("cpu"))  # as the last images were
+    finder = detector.RetinaBoxes(model) if kind == "retina" else detector.RegionBoxes(model)
+    generator = (finder.retina if kind == "retina" else finder.rpn).anchor_generator
+    assert {anchors.dtype for anchors in generator.of_levels([torch.zeros(1, 32, 2, 3)] * 5)} == {torch.float32}
+
+
 def test_few_proposals_of_which_every_class_is_likely_lose_none():
     """As after a first epoch: each proposal is a box of ten classes, far more than twice the proposals."""
     model = make("box", classes=list("abcdefghij"), num_proposals=20)

@@ -109,6 +109,7 @@ class RegionBoxes(nn.Module):
         super().__init__()
         self.rpn: Any = copy.deepcopy(model.rpn).eval()
         self.heads: Any = copy.deepcopy(model.roi_heads).eval()
+        _follow(self.rpn)
         self.num_proposals = model.heads.num_proposals
 
     def forward(self, maps: list[Tensor], size: tuple[int, int]) -> tuple[Tensor, ...]:
@@ -158,6 +159,7 @@ class RetinaBoxes(nn.Module):
     def __init__(self, model: Detector) -> None:
         super().__init__()
         self.retina: Any = copy.deepcopy(model.retina).eval()
+        _follow(self.retina)
 
     def forward(self, maps: list[Tensor], size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
         """Boxes, labels and scores."""
@@ -176,6 +178,12 @@ class RetinaBoxes(nn.Module):
         scores = _suppress(scores, boxes, retina.nms_thresh, groups=labels)
         scores, place = scores.topk(retina.detections_per_img)
         return boxes[place], labels[place], scores
+
+
+def _follow(finder: Any) -> None:
+    """Give its anchors the parameters' type and device: they are no buffers, and keep those of the last images."""
+    first = next(finder.parameters())
+    finder.anchor_generator.set_cell_anchors(first.dtype, first.device)
 
 
 def _best(scores: Tensor, number: int) -> tuple[Tensor, Tensor]:
