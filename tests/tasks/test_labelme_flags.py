@@ -47,6 +47,15 @@ def test_what_is_not_used_is_named(root):
         assert one in said, one
 
 
+def test_a_missing_folder_names_the_remedy(root):
+    (root / "val").rename(root / "valid")
+    with pytest.raises(DataError, match=r"no folder .*val with images and files of LabelMe; rename .*valid to .*val,"):
+        read(root)
+    (root / "valid").rename(root / "other")
+    with pytest.raises(DataError, match=r"expected .*val below --data\.root"):
+        read(root)
+
+
 def test_faults(root):
     write(root / "train" / "a.json", flags={"cat": True, "dog": True})
     with pytest.raises(DataError, match=r"a\.json sets cat, dog; an image has one class"):

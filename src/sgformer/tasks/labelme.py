@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from .errors import DataError, listed
-from .folders import describe_left_out, find_image, lies_in_junk, look_through, name_images
+from .folders import LIKE_VAL, describe_left_out, find_image, lies_in_junk, look_through, name_images
 from .text import read_json, read_plain_names
 
 # What labels of shapes may be that are no classes, and the first names in a list.
@@ -156,7 +156,15 @@ class Found(NamedTuple):
 
 
 def find(folder: Path, split: str, suffixes: Collection[str]) -> Found:
-    """Read the files of LabelMe in a folder and those below it, with the images that they are about."""
+    """Read the files of LabelMe in the folder of a split and those below it, with the images that they are about.
+
+    Raises:
+        DataError: There is no such folder.
+    """
+    if not folder.is_dir():
+        others = [other for name in LIKE_VAL * (split == "val") if (other := folder.with_name(name)).is_dir()]
+        hint = f"rename {others[0]} to {folder}, or link it" if others else f"expected {folder} below --data.root"
+        raise DataError(f"there is no folder {folder} with images and files of LabelMe; {hint}")
     stems = name_images(folder)
     found: dict[Path, tuple[Path, Labelled]] = {}
     faults: dict[str, str] = {}
