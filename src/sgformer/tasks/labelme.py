@@ -61,8 +61,8 @@ class Shape(NamedTuple):
         return np.stack([outline.min(0), outline.max(0)])
 
     def is_outside(self, size: tuple[int, int]) -> bool:
-        """Whether nothing of it lies in an image of (height, width), or an outline reaches two pixels beyond."""
-        if self.mask is not None:
+        """Whether nothing of it lies in an image of (height, width), or a corner lies two pixels beyond."""
+        if self.kind in ("mask", "circle"):
             return not self.pixels(size).any()
         low, high = self.edges(size)
         return bool(min(*low, *(size[::-1] - high)) < -2 or min(*high, *(size[::-1] - low)) < 0)
