@@ -43,11 +43,14 @@ class _Loader(yaml.SafeLoader):
         return int(node.value.replace("_", "")) if re.fullmatch(r"[-+]?[\d_]+", node.value) else int(node.value, 0)
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes text that `_Loader` would take for a number in quotes."""
+
+
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.whole_number)
-_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?\d+$"), list("-+0123456789"))
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
+for _kind in (_Loader, _Dumper):
+    for _name, _pattern in (("int", r"[-+]?\d+$"), ("float", r"[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$")):
+        _kind.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(_pattern), list("-+0123456789"))
 
 
 class RecipeError(ValueError):
@@ -155,7 +158,7 @@ def to_dict(recipe: Any) -> dict[str, Any]:
 
 def to_yaml(recipe: Any) -> str:
     """A recipe as the YAML that `parse` reads back to the same recipe."""
-    return yaml.safe_dump(to_dict(recipe), sort_keys=False, allow_unicode=True)
+    return yaml.dump(to_dict(recipe), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def _read(path: Path) -> dict[str, Any]:
