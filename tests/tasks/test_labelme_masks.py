@@ -124,7 +124,7 @@ def test_an_image_turned_by_exif_data(tmp_path):
         ({"shapes": {}}, "shapes must be a list"),
         ({"shapes": [{**CAR, "points": [[50, 20], [70, 20], [50, 30]]}]}, "shape 1 lies outside the image, 60x40"),
         ({"shapes": [{**LOW, "points": [[-9, -9], [-5, -5]]}]}, "shape 1 lies outside the image, 60x40"),
-        ({"shapes": [{**CAR, "points": [[90, 90], [95, 90]], "shape_type": "circle"}]}, "shape 1 lies outside the image"),
+        ({"shapes": [{**CAR, "points": [[90, 90], [95, 90]], "shape_type": "circle"}]}, "shape 1 lies outside"),
     ],
 )
 def test_faults(tmp_path, change, said):
