@@ -5,7 +5,8 @@
 
 A neighbour is a process that keeps a core busy; one that goes first has the higher priority (nice 0 beside 5). Each
 case trains for some seconds in a process of its own, by the recipe but for its length; the first seconds do not count.
-The numbers go to `results/busy_training_cpu_<threads>threads_torch<version>_<date>.csv`.
+The numbers go to `results/busy_training_cpu_<threads>threads_torch<version>_<date>.csv`, with the
+machine in the JSON file next to it.
 """
 
 import csv
@@ -71,6 +72,8 @@ def run() -> None:
     """All cases, one after another, to a result file."""
     import torch
 
+    from sgformer.engine.environment import environment
+
     rows = []
     for recipe, model, company in CASES:
         row = {"recipe": recipe, "model": model, "company": company}
@@ -90,6 +93,9 @@ def run() -> None:
         writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+    known = environment()
+    machine = {key: known[key] for key in ("date", "processor", "num_cpus", "git_commit", "git_changes")}
+    (RESULTS / name).with_suffix(".json").write_text(json.dumps(machine, indent=1) + "\n", encoding="utf-8")
 
 
 def tables() -> None:

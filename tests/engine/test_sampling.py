@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from sgformer.engine.sampling import POOL, Draw, EpochSampler, TrainLoader, drawn, fold, seed_all, seed_sample
+from sgformer.engine.sampling import POOL, Draw, EpochSampler, TrainLoader, seeded, fold, seed_all, seed_sample
 
 
 class Noise(Dataset):
@@ -16,7 +16,7 @@ class Noise(Dataset):
         return 22
 
     def __getitem__(self, draw):
-        index = drawn(draw)
+        index = seeded(draw)
         return torch.tensor([index, random.random(), np.random.rand(), torch.rand(()).item()])
 
 
@@ -91,8 +91,8 @@ def test_a_sample_is_seeded_as_a_step_is_but_asks_no_gpu(monkeypatch):
 def test_fold_tells_numbers_apart():
     seeds = {fold(a, b) for a in range(50) for b in range(50)}
     assert len(seeds) == 2500
-    assert drawn(7) == 7
-    assert drawn(Draw(5, 1)) == 5
+    assert seeded(7) == 7
+    assert seeded(Draw(5, 1)) == 5
 
 
 # ---- like samples together

@@ -130,7 +130,7 @@ def test_names_in_a_list(tmp_path):
 
 @pytest.mark.parametrize(
     "path",
-    ["a.png", "C:\\Users\\me\\a.png", "..\\train\\a.png", "/elsewhere/a.png", "a.bmp", "", "..\\..\\other\\a.png"],
+    ["a.png", "D:\\photos\\a.png", "..\\train\\a.png", "/elsewhere/a.png", "a.bmp", "", "..\\..\\other\\a.png"],
 )
 def test_the_image_is_found(tmp_path, path):
     write(tmp_path / "train" / "a.json", CAR, imagePath=path)

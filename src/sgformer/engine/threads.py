@@ -58,13 +58,13 @@ class ChooseThreads(Callback):
         self.looked = self.stepped = self.clock()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Looks, where it is time."""
+        """Looks for the best number of threads before a training step, where it is time."""
         self.before_step()
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Looks, where it is time."""
+        """Looks for the best number of threads before a validation step, where it is time."""
         self.before_step()
 
     def before_step(self) -> None:
@@ -103,12 +103,12 @@ class ChooseThreads(Callback):
         return dict(zip(numbers, map(statistics.median, zip(*samples, strict=True)), strict=True))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leaves the number as it was."""
+        """Leaves the number of threads as it was before the run."""
         if self.most > 1:
             torch.set_num_threads(self.most)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leaves the number as it was."""
+        """Leaves the number of threads as it was, also where a run fails."""
         self.on_fit_end(trainer, pl_module)
 
 
