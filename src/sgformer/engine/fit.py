@@ -190,7 +190,9 @@ def fit(
     run = RunFolder(folder, kept, save, monitor=str(task.monitor), keep_best=options.keep_best)
     # The averaged weights first: they are in place when the others look at a validation.
     callbacks = [c for c in (average, StopAtNaN(), *watchers, run, RunProgress(run)) if c]
-    callbacks += [SeededSteps(seed), Checkpoints(folder, minutes=options.checkpoint_minutes), ChooseThreads()]
+    callbacks += [SeededSteps(seed), Checkpoints(folder, minutes=options.checkpoint_minutes)]
+    if not options.compile:  # which would compile once more for each number of threads
+        callbacks.append(ChooseThreads())
     callbacks += [ValidateEvery(options.validate_every)] if options.validate_every > 1 else []
     trainer = Trainer(
         max_epochs=options.max_epochs,
