@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from sgformer.engine.sampling import POOL, Draw, EpochSampler, TrainLoader, seeded, fold, seed_all, seed_sample
+from sgformer.engine.sampling import POOL, Draw, EpochSampler, TrainLoader, fold, seed_all, seed_sample, seeded
 
 
 class Noise(Dataset):
