@@ -139,8 +139,8 @@ def test_an_explanation_holds_what_the_model_says(model, explanation):
         np.testing.assert_array_equal(pair.significance, significance[0].numpy())
         np.testing.assert_array_equal(pair.group_size, spent.group_size[0].numpy())
         np.testing.assert_array_equal(pair.keys, spent.keys[0].numpy())
-        assert pair.legend().count(":1 ") == len(band_colours(pair.group_size))
         bands = describe_spending(pair.group_size, pair.keys)
+        assert len(bands) == len(band_colours(pair.group_size))
         assert sum(share for _, share, _ in bands) == pytest.approx(1)
         assert sum(keys for _, _, keys in bands) == pytest.approx(pair.keys.sum(), rel=1e-5)
     with pytest.raises(ValueError, match="give one image"):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .render import Cell, ImageLike, as_image, combine, contact_sheet, covered_shares, overlay
 from .significance import significance_maps, spending_maps
-from .spending import band_colours, describe_spending, keys_image, spending_image
+from .spending import band_colours, keys_image, spending_image
 
 VIEWS = ("significance", "spending", "keys")
 _NOTE = "spending: 28:1 is 28 tokens to one key"
@@ -50,11 +50,6 @@ class Pair:
         if view == "keys":
             return keys_image(image, self.keys, covered=self.covered)
         raise ValueError(f"view is {view!r}; choose one of {', '.join(VIEWS)}")
-
-    def legend(self) -> str:
-        """Describe the bands in one line: `1:1 50 % of tokens, 60 keys`, and so on."""
-        bands = describe_spending(self.group_size, self.keys)
-        return " · ".join(f"{size}:1 {share:.0%}, {num:.0f} keys" for size, share, num in bands)
 
 
 @dataclass(frozen=True, eq=False)

@@ -110,7 +110,7 @@ def group_regions(x: Tensor, significance: Tensor, *, num_sizes: int, num_keys: 
 
 
 def spend_regions(significance: Tensor, *, num_sizes: int, num_keys: int) -> Spending:
-    """Tells what `group_regions` makes of each token, for people to look at.
+    """Compute how finely `group_regions` represents each token, for visualization.
 
     Shape:
         - significance: `(B, H, W)`

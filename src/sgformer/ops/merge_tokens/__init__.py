@@ -1,4 +1,4 @@
-"""Tokens merged to a short list: many groups for the salient ones."""
+"""Tokens merged to a short list: small groups where they are significant, large ones elsewhere."""
 
 from .api import merge_tokens
 from .spending import Spending, spend_tokens

@@ -25,7 +25,7 @@ class Spending(NamedTuple):
 
 
 def spend_tokens(ranking: Tensor, group_sizes: tuple[int, ...], *, token_budget: int | None = None) -> Spending:
-    """Compute what `merge_tokens` makes of each token, for people to look at.
+    """Compute how finely `merge_tokens` represents each token, for visualization.
 
     Args:
         ranking: indices of the tokens from the least to the most significant, as from `rank_tokens`.

@@ -97,6 +97,11 @@ class Content(NamedTuple):
     used: tuple[Path, ...] = ()  # the files in them that were read, beside the images
 
 
+def empty_rows(names: Iterable[tuple[int, str]]) -> dict[str, Any]:
+    """Rows for the annotations of another format: categories by id, and no images or annotations yet."""
+    return {"images": [], "annotations": [], "categories": [{"id": id_, "name": name} for id_, name in names]}
+
+
 def read(path: Path, folder: Path) -> Content:
     """Read a JSON file in COCO's format, with the folder of the images that it names.
 

@@ -13,7 +13,7 @@ from ..folders import find_file, name_images
 from ..labelme import Labelled, Shape
 from . import masks
 from .checks import image_size
-from .coco import Content
+from .coco import Content, empty_rows
 
 
 def read_files(files: Iterable[Path]) -> dict[Path, Labelled | str]:
@@ -46,17 +46,13 @@ def read(
     """Read the files that ``path`` lists, or that lie in it, from what they say.
 
     The image is the one that a file names, or the one with the file's name; it lies in ``images`` from the root, or
-    None: beside its file. Shapes of a label that share a group_id are one object.
+    None: beside its file.
     """
     own = path if path.is_dir() else root
     folder = root / images if images else own
     stems = name_images(folder)
     category = {name: number for number, name in enumerate(names, 1)}
-    rows: dict[str, Any] = {
-        "images": [],
-        "annotations": [],
-        "categories": [{"id": number, "name": name} for name, number in category.items()],
-    }
+    rows = empty_rows(enumerate(names, 1))
     faults: list[str] = []
     once = [file for file in dict.fromkeys(files) if file in said]
     if not once:
@@ -83,11 +79,7 @@ def read(
             continue  # which is said by who checks all
         notes += labelled.notes
         faults += [f"{short}, {fault}" for fault in labelled.faults]
-        objects: dict[Any, list[Shape]] = {}
-        for shape in labelled.shapes:
-            key = shape.number if shape.group is None else (shape.label, shape.group)
-            objects.setdefault(key, []).append(shape)
-        for parts in objects.values():
+        for parts in _objects(labelled.shapes):
             label, where = parts[0].label, f"{short}, shape {parts[0].number}"
             if label in (labelme.IGNORED, labelme.BACKGROUND):
                 notes[f"shapes called {label}, left out"] += len(parts)
@@ -111,6 +103,15 @@ def read(
     faults += [f"{number} {what}" for what, number in notes.items()] * (not names)
     places = (folder, *{file.parent for file in once})
     return Content(path, folder, rows, tuple(faults), +notes, places, (*once, root / labelme.LIST))
+
+
+def _objects(shapes: Iterable[Shape]) -> Iterable[list[Shape]]:
+    """The shapes of each object: one, or those of a label that share a group_id."""
+    objects: dict[Any, list[Shape]] = {}
+    for shape in shapes:
+        key = shape.number if shape.group is None else (shape.label, shape.group)
+        objects.setdefault(key, []).append(shape)
+    return objects.values()
 
 
 def _place(parts: Sequence[Shape], size: tuple[int, int]) -> dict[str, Any]:

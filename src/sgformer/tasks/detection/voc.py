@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
 from xml.etree import ElementTree
@@ -10,8 +10,8 @@ from xml.etree import ElementTree
 from ..errors import DataError
 from ..folders import SUFFIXES, find_image, lies_in_junk, name_images
 from ..text import read_text
-from .checks import ANGLES, TAGS, image_size
-from .coco import Content
+from .checks import ANGLES, TAGS, Fault, image_size
+from .coco import Content, empty_rows
 
 # Where the challenge keeps the files that its lists name.
 ANNOTATIONS = "Annotations"
@@ -90,11 +90,7 @@ def read(
     folder = root / images
     stems = name_images(folder)
     category = {name: number for number, name in enumerate(names, 1)}
-    rows: dict[str, Any] = {
-        "images": [],
-        "annotations": [],
-        "categories": [{"id": number, "name": name} for name, number in category.items()],
-    }
+    rows = empty_rows(enumerate(names, 1))
     faults: list[str] = []
     once = list(dict.fromkeys(files))
     notes = Counter({"lines listed twice, read once": len(files) - len(once)})
@@ -131,31 +127,39 @@ def read(
         if first_pixel and "label studio" in said.casefold():
             notes["files of Label Studio, whose edges count from 0; set --data.first_pixel 0"] += 1
         for number, thing in enumerate(tree.iter("object"), 1):
-            edges = [_number(thing, f"bndbox/{edge}") for edge in _EDGES]
-            label, where = _text(thing, "name"), f"{short}, object {number}"
-            if twice := _twice(thing, "bndbox", "name") or _twice(thing.find("bndbox"), *_EDGES):
-                faults.append(f"{where} has two {twice}; keep one, or make two objects")
+            where = f"{short}, object {number}"
+            try:
+                row = _object(thing, category, first_pixel, notes)
+            except Fault as fault:
+                faults.append(f"{where}{fault}")
                 continue
-            if None in edges:
-                faults.append(f"{where}: bndbox needs numbers for xmin, ymin, xmax and ymax")
-                continue
-            if label not in category:
-                faults.append(f"{where}: unknown class {label!r}" if label else f"{where} has no name")
-                continue
-            left, top, right, bottom = (edge or 0.0 for edge in edges)
-            if max(left, top, right, bottom) <= 1 and (right % 1 or bottom % 1):
-                faults.append(f"{where}: its edges are less than a pixel; write pixels, not shares of the image")
-                continue
-            box = [left - first_pixel, top - first_pixel, right - left + first_pixel, bottom - top + first_pixel]
-            if first_pixel and any("." in _text(thing, f"bndbox/{edge}") for edge in _EDGES):
-                notes["boxes with decimal points, as of edges from 0 on; if so, set --data.first_pixel 0"] += 1
-            if first_pixel and min(left, top) < 1:
-                notes["boxes from pixel 0 on; if pixels count from 0, set --data.first_pixel 0"] += 1
-            row = {"id": where, "image_id": image_id, "category_id": category[label], "bbox": box}
-            row |= {"segmentation": _polygons(thing, first_pixel), TAGS: _tags(thing)}
-            row["attributes"] = {_text(one, "name"): _text(one, "value") for one in thing.iter("attribute")}
-            rows["annotations"].append(row)
+            rows["annotations"].append({"id": where, "image_id": image_id, **row})
     return Content(path, folder, rows, tuple(faults), +notes, (folder, *{file.parent for file in once}), tuple(once))
+
+
+def _object(thing: Any, category: Mapping[str, int], first_pixel: int, notes: Counter[str]) -> dict[str, Any]:
+    """Convert an object to a row; a Fault goes on from where the object is."""
+    if twice := _twice(thing, "bndbox", "name") or _twice(thing.find("bndbox"), *_EDGES):
+        raise Fault(f" has two {twice}; keep one, or make two objects")
+    edges = [_number(thing, f"bndbox/{edge}") for edge in _EDGES]
+    if None in edges:
+        raise Fault(": bndbox needs numbers for xmin, ymin, xmax and ymax")
+    if (label := _text(thing, "name")) not in category:
+        raise Fault(f": unknown class {label!r}" if label else " has no name")
+    left, top, right, bottom = (edge or 0.0 for edge in edges)
+    if max(left, top, right, bottom) <= 1 and (right % 1 or bottom % 1):
+        raise Fault(": its edges are less than a pixel; write pixels, not shares of the image")
+    if first_pixel and any("." in _text(thing, f"bndbox/{edge}") for edge in _EDGES):
+        notes["boxes with decimal points, as of edges from 0 on; if so, set --data.first_pixel 0"] += 1
+    if first_pixel and min(left, top) < 1:
+        notes["boxes from pixel 0 on; if pixels count from 0, set --data.first_pixel 0"] += 1
+    return {
+        "category_id": category[label],
+        "bbox": [left - first_pixel, top - first_pixel, right - left + first_pixel, bottom - top + first_pixel],
+        "segmentation": _polygons(thing, first_pixel),
+        TAGS: _tags(thing),
+        "attributes": {_text(one, "name"): _text(one, "value") for one in thing.iter("attribute")},
+    }
 
 
 def _parse(file: Path) -> Any:

@@ -15,7 +15,7 @@ from ..folders import SUFFIXES, find_file, find_images, lies_in_junk
 from ..text import read_lines, read_text
 from . import names as names_of
 from .checks import image_size
-from .coco import Content
+from .coco import Content, empty_rows
 from .names import Names, within
 
 # As Ultralytics reads them: float() of Python would also take 1_0, nan and infinity.
@@ -66,11 +66,7 @@ def read(root: Path, split: str, *, images: str | None, names: str, sizes: bool 
             notes[f"path of {about.path.name} that is no folder here; data.root is taken"] = 1
         elif not images and not (root / path).resolve().is_relative_to(root.resolve()):
             notes[f"path of {about.path.name}, {path}, that is followed in place of data.root"] = 1
-    rows: dict[str, Any] = {
-        "images": [],
-        "annotations": [],
-        "categories": [{"id": number, "name": name} for number, name in about.names.items()],
-    }
+    rows = empty_rows(about.names.items())
     beside = [
         *labels,
         *labels.values(),
@@ -114,11 +110,25 @@ def read(root: Path, split: str, *, images: str | None, names: str, sizes: bool 
     if split == "train" and len(bare) == len(files) > 0 and not faults:
         looked = within(_label(bare[0], root), root)
         raise DataError(f"{root}: nothing to learn from: none of {len(bare)} images has labels, looked for as {looked}")
+    _note_forms(lines, about, notes)
+    for beside in labels.values():
+        for file in sorted(beside.rglob("*.txt")):
+            if file not in named and not _is_list(file) and not lies_in_junk(file, beside):
+                faults.append(f"{within(file, root)}: there is no such image in {split}{_other_image(file)}")
+                used.append(file)
+    places = dict.fromkeys([*labels, *labels.values(), *(path.parent for path in [*files, *named])])
+    return Content(about.path, folder, rows, tuple(faults), +notes, tuple(places), tuple(used))
+
+
+def _note_forms(lines: list[list[str]], about: Names, notes: Counter[str]) -> None:
+    """Count lines that may be meant as something else than boxes and polygons; DataError where all are keypoints."""
+    num_long = sum(len(line) > 5 for line in lines)
     if about.keypoints:
-        notes["boxes with keypoints, which are not learned"] = sum(len(line) > 5 for line in lines)
-    elif alike := _keypoints(lines):
+        notes["boxes with keypoints, which are not learned"] = num_long
+        return
+    if alike := _keypoints(lines):
         numbers = sorted(set(alike))
-        if len(alike) == sum(len(line) > 5 for line in lines):
+        if len(alike) == num_long:
             raise DataError(
                 f"{about.path}: the labels look like boxes with {' or '.join(map(str, numbers))} keypoints each; "
                 f"write kpt_shape: [{numbers[-1]}, 3] into data.yaml"
@@ -130,15 +140,8 @@ def read(root: Path, split: str, *, images: str | None, names: str, sizes: bool 
         notes["lines that may be a box, its score and a number, read as polygons"] = alike
     elif turned := _turned(lines):
         notes["lines of four corners, as of rotated boxes (OBB), read as polygons whose boxes are upright"] = turned
-    if not about.keypoints and any(len(line) > 5 for line in lines):
-        notes["boxes among polygons, which may be two corners of a mask"] = sum(len(line) == 5 for line in lines)
-    for beside in labels.values():
-        for file in sorted(beside.rglob("*.txt")):
-            if file not in named and not _is_list(file) and not lies_in_junk(file, beside):
-                faults.append(f"{within(file, root)}: there is no such image in {split}{_other_image(file)}")
-                used.append(file)
-    places = dict.fromkeys([*labels, *labels.values(), *(path.parent for path in [*files, *named])])
-    return Content(about.path, folder, rows, tuple(faults), +notes, tuple(places), tuple(used))
+    if num_long:
+        notes["boxes among polygons, which may be two corners of a mask"] = len(lines) - num_long
 
 
 def _is_list(file: Path) -> bool:

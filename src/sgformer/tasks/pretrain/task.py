@@ -1,6 +1,5 @@
 """Distillation: a student learns from a teacher, on images without labels."""
 
-import time
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -82,7 +81,6 @@ class PretrainTask(Task):
         self.projector = self._projector()
         self.augment = BatchAugment(recipe.data.augment, num_classes=2)  # there are no labels
         self.val_loss, self.val_agreement = MeanMetric(), MeanMetric()
-        self.started = self.teacher_seconds = 0.0
 
     @property
     def learned(self) -> nn.Module:
@@ -105,9 +103,7 @@ class PretrainTask(Task):
 
     def compare(self, images: Tensor, size: tuple[int, int]) -> tuple[Tensor, Signals, Signals]:
         """Each image's loss (B,), and what student and teacher say; ``size`` is that which the student sees."""
-        start = time.perf_counter()
         theirs = self.teacher(resized(images, self.teacher.image_size or size), self.model.preprocessing)
-        self.teacher_seconds = time.perf_counter() - start
         ours = signals(self.model.backbone, resized(images, size))
         ours = Signals(*(tensor.float() for tensor in ours))  # whatever the precision of the model
         loss, temperature = images.new_zeros(len(images)), self.parts.temperature
@@ -137,19 +133,6 @@ class PretrainTask(Task):
         images = self.model.normalize(batch.images)
         images, _ = self.augment(images, torch.zeros_like(batch.targets), self.current_epoch)
         return self.compare(images, self.train_size)[0].mean()
-
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Starts the clock."""
-        self.started = time.perf_counter()
-
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Logs how many images a second teacher and student do; on a GPU, which is not waited for, nothing."""
-        if not len(batch.images) or batch.images.is_cuda:
-            return
-        total, num = time.perf_counter() - self.started, len(batch.images)
-        rates = {"teacher": num / self.teacher_seconds, "student": num / (total - self.teacher_seconds)}
-        for name, rate in rates.items():
-            self.log(f"train_{name}_images_s", rate, on_step=False, on_epoch=True, batch_size=num, sync_dist=True)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Measure how far the student is from the teacher, and how often both name the same class first."""
