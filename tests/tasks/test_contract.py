@@ -24,10 +24,12 @@ from sgformer.commands.train import train
 from sgformer.engine import fit, recipe, weights
 from sgformer.engine.callbacks import CountUnreadable
 from sgformer.engine.optim import OptimOptions, create_optimizer
-from sgformer.tasks.judging import BaseReport
-from sgformer.tasks.kept import Kept, Prediction
+from sgformer.tasks.data import Data
+from sgformer.tasks.evaluation import BaseReport
+from sgformer.tasks.model import Kept
 from sgformer.tasks.options import Recipe
-from sgformer.tasks.task import Data, Task
+from sgformer.tasks.prediction import Prediction
+from sgformer.tasks.task import Task
 
 # Everything that is drawn at random is turned on.
 TINY = {

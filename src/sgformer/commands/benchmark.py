@@ -96,35 +96,28 @@ def benchmark(
 
     import torch
 
-    import sgformer
-
-    from ..benchmark import company, measure, parity, turns
-    from ..engine.files import numbered, to_csv, write_atomically
+    from ..benchmark import company, measure, turns
     from . import console
 
     if threads is not None:
         torch.set_num_threads(threads)
     where = console.device(device)
-    for name in dtype:
-        if any(model.startswith("sgformer") for model in models):
-            _refuse_if(parity.failures(device=where, dtype=name))
-    with sgformer.fast_float32() as setting:
-        if where == "cpu" and float32 != "default" and setting.objection:
-            float32 = _without_fast(float32, setting.objection)
+    _check_parity(models, where, dtype)
     compiled = {"no": [False], "yes": [True], "both": [False, True]}[compile]
-    products = ["default", "fast"] if float32 == "both" else [float32]
+    products = _products(float32, where)
 
-    def group(size: tuple[int, int], how: str, precision: str, translate: bool) -> list["Case"]:
-        settings = batch_size, how, precision, translate, where
+    def cases_of(size: tuple[int, int], how: str, precision: str, translate: bool) -> list["Case"]:
+        """Cases that take turns."""
 
         def choices(model: str) -> list[str]:
             has_kernels = precision == "bfloat16" and how == "inference" and model.startswith("sgformer")
             return products if where == "cpu" and (precision == "float32" or has_kernels) else ["default"]
 
         cases = [(model, choice) for choice in ("default", "fast") for model in models if choice in choices(model)]
+        settings = batch_size, how, precision, translate, where
         return [measure.Case(model, *size, *settings, choice, keep_memory) for model, choice in cases]
 
-    groups = [group(*each) for each in itertools.product(sizes, mode, dtype, compiled)]
+    groups = [cases_of(*each) for each in itertools.product(sizes, mode, dtype, compiled)]
     # Counting builds each model once, without memory: a name that is wrong shows before anything is timed.
     counts = [[measure.count(case) for case in cases] for cases in groups]
     busy = company.busy_cores() if time else None
@@ -141,18 +134,25 @@ def benchmark(
         ]
         console.table(*_as_table(of_group))
         rows += of_group
-    kind = where.split(":")[0]
-    version = torch.__version__.split("+")[0]
-    today = datetime.date.today().isoformat()
-    stem = f"{label}_{kind}_{torch.get_num_threads()}threads_torch{version}_{today}"
-    path = next(path for name in numbered(stem) if not (path := Path(out) / f"{name}.csv").exists())
-    write_atomically(path, to_csv(rows, COLUMNS).encode())
     protocol = _protocol(where, rounds=rounds) | {
         "neighbours": neighbours,
         "busy_cores_before": None if busy is None else round(busy, 2),
         "kernels": _kernels(groups),
         "freed_memory": "kept" if keep_memory else "given back",
     }
+    return _write(rows, protocol, Path(out), label=f"{label}_{where.split(':')[0]}")
+
+
+def _write(rows: list[dict[str, Any]], protocol: dict[str, Any], folder: Path, *, label: str) -> Path:
+    """Write table, protocol and plot under a name that tells machine, version and date; returns the table's path."""
+    import torch
+
+    from ..engine.files import numbered, to_csv, write_atomically
+
+    version, today = torch.__version__.split("+")[0], datetime.date.today().isoformat()
+    stem = f"{label}_{torch.get_num_threads()}threads_torch{version}_{today}"
+    path = next(path for name in numbered(stem) if not (path := folder / f"{name}.csv").exists())
+    write_atomically(path, to_csv(rows, COLUMNS).encode())
     path.with_suffix(".json").write_text(json.dumps(protocol, indent=1) + "\n", encoding="utf-8")
     _plot(rows, path.with_suffix(".png"))
     print(f"{path}, with the protocol (.json) and a plot (.png) next to it")
@@ -169,19 +169,32 @@ def _kernels(groups: "list[list[Case]]") -> str | None:
         return kernels.objection or "used"
 
 
-def _without_fast(float32: str, objection: str) -> Literal["default"]:
-    if float32 == "fast":
-        warnings.warn(f"float32 products as PyTorch has them: {objection}", stacklevel=3)
-        return "default"
-    raise ValueError(f"--float32 both needs two ways, and here {objection}; take --float32 default")
+def _products(float32: str, device: str) -> list[str]:
+    """The kinds of float32 products to time; ValueError where both are asked for and this machine has one."""
+    import sgformer
+
+    with sgformer.fast_float32() as setting:
+        objection = setting.objection
+    if device != "cpu" or float32 == "default" or not objection:
+        return ["default", "fast"] if float32 == "both" else [float32]
+    if float32 == "both":
+        raise ValueError(f"--float32 both needs two ways, and here {objection}; take --float32 default")
+    warnings.warn(f"float32 products as PyTorch has them: {objection}", stacklevel=3)
+    return ["default"]
 
 
-def _refuse_if(failures: list[str]) -> None:
-    if failures:
-        raise ValueError(
-            f"no speed is reported while parity fails: {'; '.join(failures)}. "
-            "Run the tests in tests/backbone, and report it"
-        )
+def _check_parity(models: Sequence[str], device: str, dtypes: Sequence[str]) -> None:
+    """Raise ValueError where models of this package, if there are any, compute something else than they should."""
+    from ..benchmark import parity
+
+    if not any(model.startswith("sgformer") for model in models):
+        return
+    for dtype in dtypes:
+        if failures := parity.failures(device=device, dtype=dtype):
+            raise ValueError(
+                f"no speed is reported while parity fails: {'; '.join(failures)}. "
+                "Run the tests in tests/backbone, and report it"
+            )
 
 
 def _row(case: "Case", measured: "Measured", mparams: float, gmacs: float, *, memory: bool) -> dict[str, Any]:

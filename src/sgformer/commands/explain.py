@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ..explanations import Explanation, Pair
     from ..tasks.images import ImageLike
-    from ..tasks.kept import Kept
+    from ..tasks.model import Kept
 
 # What is taken for a video, by the ends of names.
 SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".ts", ".m2ts", ".3gp"))

@@ -14,13 +14,23 @@ Examples:
   sgformer export best.safetensors page --web
 """
 
+from __future__ import annotations
+
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .inputs import parse_size
+
+if TYPE_CHECKING:
+    from ..exporters.formats import Format
+    from ..exporters.tracing import Size
+    from ..tasks.export import Part
 
 MAX_SIZE = 1024
 STEP = 512  # torch.export stumbles over some upper ends, such as 420; over multiples of this it does not
@@ -66,23 +76,14 @@ def export(
     from ..exporters.formats import format_of
 
     kind = format_of(out)
-    if int8 and (half or out.suffix != ".onnx"):
-        raise ValueError("--int8 is for .onnx files alone, and not together with --half")
-    if half and out.suffix not in (".onnx", ".pt2"):
-        raise ValueError(f"--half is for .onnx and .pt2 files, not for {out.suffix}")
-    if max_size is not None and not kind.open_sizes:
-        raise ValueError(f"{out.suffix} files take images of one size; give --size in place of --max-size")
     fixed = None if size is None else parse_size(size, least=32)
+    _check_options(kind, out.suffix, fixed=fixed, max_size=max_size, half=half, int8=int8)
 
     from .. import tasks
-    from ..exporters.check import checked_on, verify
-    from ..exporters.int8 import quantise
+    from ..exporters.check import checked_on
     from ..exporters.parts import ExportError, part_of
-    from ..exporters.tracing import MIN_ANY_SIZE, trace
+    from ..exporters.tracing import trace
 
-    if max_size is not None:
-        _range(fixed, max_size, MIN_ANY_SIZE)  # before anything is loaded
-    kind.require()
     model = tasks.load(weights)
     part = part_of(model, half=half, pyramid=pyramid)
     if part.scores and not kind.lists:
@@ -94,14 +95,12 @@ def export(
         fixed = fixed or part.image_size
         if fixed is None:
             raise ValueError(f"{out.suffix} files take images of one size; give --size")
-    smallest, largest = _range(
-        fixed, max_size or max(MAX_SIZE, *part.about["preprocessing"]["image_size"]), MIN_ANY_SIZE
-    )
-    precision = "float16" if half else "float32"
+    smallest, largest = _range(fixed, max_size or max(MAX_SIZE, *part.about["preprocessing"]["image_size"]))
+    precision = "int8" if int8 else "float16" if half else "float32"
     about = {
         **part.about,
         "sizes": {"smallest": list(smallest), "largest": list(largest)},
-        "checked": checked_on(part, kind, fixed=fixed, largest=largest, precision="int8" if int8 else precision),
+        "checked": checked_on(part, kind, fixed=fixed, largest=largest, precision=precision),
     }
     print(f"following the model {'at ' + _times(fixed) if fixed else 'with open sizes'} ...", flush=True)
     program = trace(
@@ -113,23 +112,51 @@ def export(
         batch=part.batch,
         convs=kind.convs and not (int8 or half),  # int8 rounds products; half is for GPUs, which turn no maps
     )
+    check = partial(_checked, part=part, kind=kind, fixed=fixed, largest=largest, precision=precision)
+    num_bytes, difference = _write(out, lambda path: kind.writer.write(path, program, about), check)
+    takes = _times(fixed) if fixed else f"{_times(smallest)} to {_times(largest)}"
+    print(f"{model.name} -> {out} ({num_bytes / 1e6:.1f} MB, {precision}), images of {takes}; {difference}.")
+    return out
+
+
+def _check_options(
+    kind: Format, suffix: str, *, fixed: Size | None, max_size: int | None, half: bool, int8: bool
+) -> None:
+    """Raise an error where a kind of file cannot be had as asked for, before anything is loaded."""
+    if int8 and (half or suffix != ".onnx"):
+        raise ValueError("--int8 is for .onnx files alone, and not together with --half")
+    if half and suffix not in (".onnx", ".pt2"):
+        raise ValueError(f"--half is for .onnx and .pt2 files, not for {suffix}")
+    if max_size is not None:
+        if not kind.open_sizes:
+            raise ValueError(f"{suffix} files take images of one size; give --size in place of --max-size")
+        _range(fixed, max_size)
+    kind.require()
+
+
+def _write(out: Path, write: Callable[[Path], None], check: Callable[[Path], str]) -> tuple[int, str]:
+    """Write a file that takes its place once it has passed a check; returns its bytes, and what the check says."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
-        path = Path(folder) / out.name
-        kind.writer.write(path, program, about)
-        held = "not run here"
-        if kind.runs_here:
-            print(f"checking it against the model in {kind.runtime} ...", flush=True)
-            if int8:
-                quantise(path)
-                precision = "int8"
-            difference = verify(path, part, fixed=fixed, largest=largest, precision=precision)
-            held = f"largest difference in {kind.runtime}: {difference:.1e} of the largest value, with the ranking held"
-        size_of = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
+        write(Path(folder) / out.name)
+        difference = check(Path(folder) / out.name)
+        num_bytes = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
         _keep(Path(folder), out)
-    takes = _times(fixed) if fixed else f"{_times(smallest)} to {_times(largest)}"
-    print(f"{model.name} -> {out} ({size_of / 1e6:.1f} MB, {precision}), images of {takes}; {held}.")
-    return out
+    return num_bytes, difference
+
+
+def _checked(path: Path, *, part: Part, kind: Format, fixed: Size | None, largest: Size, precision: str) -> str:
+    """Check a file against the model, where its runtime is to be had; in 8 bits it is rounded first."""
+    from ..exporters.check import verify
+    from ..exporters.int8 import quantise
+
+    if not kind.runs_here:
+        return "not run here"
+    print(f"checking it against the model in {kind.runtime} ...", flush=True)
+    if precision == "int8":
+        quantise(path)
+    difference = verify(path, part, fixed=fixed, largest=largest, precision=precision)
+    return f"largest difference in {kind.runtime}: {difference:.1e} of the largest value, with the ranking held"
 
 
 def _export_page(weights: str | Path, folder: Path, size: str | int | tuple[int, int] | None) -> Path:
@@ -158,15 +185,17 @@ def _keep(folder: Path, out: Path) -> None:
         os.replace(made, place)
 
 
-def _range(fixed: tuple[int, int] | None, max_size: int, min_size: int) -> tuple[tuple[int, int], tuple[int, int]]:
+def _range(fixed: Size | None, max_size: int) -> tuple[Size, Size]:
     """The smallest and the largest (height, width) that a file takes."""
+    from ..exporters.tracing import MIN_ANY_SIZE
+
     if fixed:
         return fixed, fixed
     if max_size < 256:
         raise ValueError(f"--max-size {max_size} must be at least 256; for one small size give --size")
     max_size = -(-max_size // STEP) * STEP
-    return (min_size, min_size), (max_size, max_size)
+    return (MIN_ANY_SIZE, MIN_ANY_SIZE), (max_size, max_size)
 
 
-def _times(size: tuple[int, int]) -> str:
+def _times(size: Size) -> str:
     return f"{size[0]}x{size[1]}"

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from ..tasks.judging import BaseReport, Mistake
-    from ..tasks.kept import Kept
+    from ..tasks.evaluation import BaseReport, Mistake
+    from ..tasks.model import Kept
 
 NUM_WORST = 12
 

@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..tasks import TaskPackage
-    from ..tasks.kept import Kept
+    from ..tasks.data import Data
+    from ..tasks.model import Kept
     from ..tasks.options import Recipe
-    from ..tasks.task import Data, Task
+    from ..tasks.task import Task
 
 
 def train(

@@ -13,7 +13,7 @@ from ..explanations import Pair
 from ..explanations.explanation import VIEWS
 from ..explanations.page import ABOUT, describe_pair
 from ..tasks.images import read_image
-from ..tasks.kept import Kept
+from ..tasks.model import Kept
 from .explain import explain_image
 
 MAX_PIXELS = 64_000_000  # of an upload: 200 MB when decoded

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..backbone.ranking import hold_significance, record_significance
-from ..tasks.part import Part
+from ..tasks.export import Part
 from .formats import Format, open_exported
 from .parts import ExportError
 from .tracing import Size

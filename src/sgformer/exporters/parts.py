@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..backbone.ranking import num_maps, record_significance
 from ..tasks import TASKS
-from ..tasks.part import Part
+from ..tasks.export import Part
 
 
 class ExportError(ValueError):

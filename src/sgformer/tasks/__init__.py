@@ -1,15 +1,19 @@
 """The tasks, by name. A task is a folder with the same file names as the others; a line here; a recipe.
 
-=================== =====================================================================================
-``data.py``         a `task.Data`: the images of each split, as batches
-``options.py``      sections of its recipes: which images, how large
-``augment.py``      variation of training images
-``model.py``        the model that people keep, a `kept.Kept`: ``predict``, ``save``, ``from_weights``
-``prediction.py``   what it says of an image, a `kept.Prediction`
-``evaluation.py``   ``evaluate(model, options)``: how good it is, a `judging.BaseReport`
-``export.py``       ``part(model, *, half=False)``: what is exported, a `part.Part`
-``task.py``         a `task.Task`, which trains it; ``Recipe``; ``build(recipe)``: task and data of a run
-=================== =====================================================================================
+What each file adds to the shared one of the same name, which lies in this folder:
+
+=================== ====================== ===================================================================
+file                begins from            adds
+=================== ====================== ===================================================================
+``data.py``         `Data`                 the images of each split, as batches
+``options.py``      `DataOptions`          sections of its recipes: which images, how large
+``augment.py``                             augmentation of training images
+``model.py``        `Kept`                 the model that is saved: ``predict``, ``save``, ``from_weights``
+``prediction.py``   `Prediction`           what the model says of an image
+``evaluation.py``   `BaseReport`           ``evaluate(model, options)``: how good it is
+``export.py``       `Part`                 ``part(model, *, half=False)``: what is exported
+``task.py``         `Task`, `Recipe`       the training step; ``build(recipe)``: task and data of a run
+=================== ====================== ===================================================================
 
 `TaskPackage` is what the commands know of it; `tests/tasks/test_contract.py` holds every task to it.
 """
@@ -21,10 +25,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 if TYPE_CHECKING:
-    from .judging import BaseReport
-    from .kept import Kept
+    from .data import Data
+    from .evaluation import BaseReport
+    from .model import Kept
     from .options import Recipe
-    from .task import Data, Task
+    from .task import Task
 
 
 class TaskPackage(Protocol):
@@ -72,7 +77,7 @@ def load(weights: str | Path, *, device: str = "cpu") -> "Kept":
     Raises:
         WeightsError: The file is damaged, or of a task that this version does not know.
     """
-    from .kept import restore
+    from .model import restore
 
     return restore(weights, lambda task: get(task).Kept if task in TASKS else None).to(device)
 

@@ -14,11 +14,11 @@ from torch.utils.data import Dataset
 
 from ...engine import devices
 from ..bands import Bands
+from ..data import Data
 from ..errors import DataError, listed
 from ..folders import Split, describe_leftovers, find_copies, leftovers
 from ..images import CLOSED, ImageLike, Preprocessing, find_odd
 from ..loading import Samples, epoch_to_come, share, suitable_workers
-from ..task import Data
 from ..text import doubtful_names, enumerate_names, note_mirrored, read_plain_names
 from . import sources
 from .augment import image_transform

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError, MulticlassConfusionMatrix
 
-from ..judging import BaseReport, Mistake, Worst, readable, taken_for
+from ..evaluation import BaseReport, Mistake, Worst, readable, taken_for
 from ..loading import Unreadable
 from .data import ClassificationData
 from .model import Classifier

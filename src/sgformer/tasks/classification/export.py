@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..part import InHalf, Part
+from ..export import InHalf, Part
 from .model import Classifier
 
 

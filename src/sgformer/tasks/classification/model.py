@@ -11,7 +11,7 @@ from ...engine import weights
 from ..backbones import adapt_inputs, create_backbone
 from ..bands import restored
 from ..images import ImageLike, Preprocessing
-from ..kept import Kept
+from ..model import Kept
 from .prediction import Prediction
 
 

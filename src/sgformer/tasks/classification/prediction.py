@@ -6,12 +6,12 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from ...lettering import font_for, written
-from .. import kept
+from .. import prediction
 from ..images import ImageLike, read_image
 
 
 @dataclass(frozen=True)
-class Prediction(kept.Prediction):
+class Prediction(prediction.Prediction):
     """Prediction for one image: labels and their probabilities.
 
     Attributes:

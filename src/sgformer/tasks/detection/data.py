@@ -11,12 +11,12 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms import v2
 
+from ..data import Data
 from ..digit_scenes import DigitScenes, Made, Scene
 from ..errors import DataError, listed
 from ..folders import Split
 from ..images import ImageError, read_image
 from ..loading import Batch, Samples, collate_listed
-from ..task import Data
 from ..text import enumerate_names, note_mirrored
 from . import coco, sources
 from .augment import Augment, Target, to_tensor

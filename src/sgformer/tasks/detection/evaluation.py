@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...engine import devices
 from ..errors import DataError
-from ..judging import BaseReport, Worst, percent, readable
+from ..evaluation import BaseReport, Worst, percent, readable
 from ..loading import Unreadable
 from .data import DetectionData
 from .masks import Rle, encode, encode_found

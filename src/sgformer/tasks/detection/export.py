@@ -17,7 +17,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import boxes as box_ops
 from torchvision.ops import nms, roi_align
 
-from ..part import InHalf, Part
+from ..export import InHalf, Part
 from .model import Detector
 
 NOTHING = -1.0  # the score of an empty place

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision.ops import box_area, box_iou
 
 from ...lettering import written
-from ..judging import Mistake, Worst
+from ..evaluation import Mistake, Worst
 from .draw import draw
 from .model import Detector
 

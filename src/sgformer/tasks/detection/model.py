@@ -17,7 +17,7 @@ from torchvision.transforms.v2.functional import resize
 from ...engine import weights
 from ..backbones import Pyramid, freeze_batch_norms, preprocessing_of
 from ..images import ImageLike, ReadsRGB, read_image
-from ..kept import Kept
+from ..model import Kept
 from .augment import resized, to_tensor
 from .heads import STRIDES, HeadOptions, create_heads, over_processes
 from .prediction import Detections, to_coco

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ...lettering import written
 from ..images import ImageLike, read_image
-from ..kept import Prediction
+from ..prediction import Prediction
 from .draw import draw
 from .masks import area, encode_found, paste
 

@@ -13,8 +13,8 @@ from ..backbones import kwargs_of, preprocessing_of
 from ..classification.augment import BatchAugment
 from ..classification.model import Classifier
 from ..classification.options import FOLLOWED
+from ..evaluation import BaseReport
 from ..images import pair
-from ..judging import BaseReport
 from ..loading import Batch
 from ..task import Task
 from .data import DataOptions, PretrainData

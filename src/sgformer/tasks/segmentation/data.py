@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from torchvision.transforms.v2 import functional
 
 from ..bands import Bands
+from ..data import Data
 from ..digit_scenes import DigitScenes, Made
 from ..errors import DataError, listed
 from ..folders import Split, find_copies, look_through
 from ..images import ImageError, Preprocessing
 from ..loading import Samples, collate_listed, collate_readable
-from ..task import Data
 from ..text import doubtful_names, enumerate_names, note_mirrored
 from .augment import Augment
 from .labelme import shapes

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from ..judging import BaseReport, Mistake, Worst, percent, readable, taken_for
+from ..evaluation import BaseReport, Mistake, Worst, percent, readable, taken_for
 from ..loading import Batch, Unreadable
 from ..windows import scaled_size
 from .data import SegmentationData

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..part import InHalf, Part
+from ..export import InHalf, Part
 from .model import Segmenter
 
 

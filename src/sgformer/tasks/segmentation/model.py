@@ -16,7 +16,7 @@ from ..backbones import Pyramid
 from ..bands import restored
 from ..decoders import HEADS, HeadOptions, any_size, rounds_up
 from ..images import ImageLike, Preprocessing
-from ..kept import Kept
+from ..model import Kept
 from ..windows import STRIDE, InferenceOptions, Progress
 from .inference import class_map
 from .masks import Colour, colours_for

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from ...engine.files import write_atomically
 from ...lettering import font_for, written
 from ..images import ImageLike, read_image
-from ..kept import Prediction
+from ..prediction import Prediction
 from .masks import Colour
 
 _PAPER, _TEXT = (255, 255, 255), (32, 32, 36)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sgformer.tasks.errors import DataError
-from sgformer.tasks.judging import BaseReport, readable
+from sgformer.tasks.evaluation import BaseReport, readable
 from sgformer.tasks.loading import Batch, Unreadable
 
 

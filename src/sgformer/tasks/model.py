@@ -1,6 +1,5 @@
 """Trained models, whatever their task: they predict, are saved and loaded, and need nothing that training needs."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -8,49 +7,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as F
 from torchvision.transforms.v2.functional import InterpolationMode
 
 from ..engine import weights
 from .images import ImageLike
-
-
-class Prediction(ABC):
-    """Prediction for one image."""
-
-    @abstractmethod
-    def summary(self) -> str:
-        """Say it in a line for people."""
-
-    @abstractmethod
-    def to_dict(self) -> dict[str, Any]:
-        """Convert to what JSON can hold."""
-
-    @abstractmethod
-    def lines(self) -> list[tuple[str, float]]:
-        """Classes and their probabilities or shares, 0 to 1, the largest first; empty where there are no classes."""
-
-    @abstractmethod
-    def draw(self, image: ImageLike) -> Image.Image:
-        """Draw the prediction into the image, in RGB; it may be shrunk or enlarged, not stretched.
-
-        Raises:
-            ValueError: The image has another size than the one that was predicted, and places matter.
-        """
-
-    def cells(self) -> dict[str, Any]:
-        """Columns of a table, and what stands in them."""
-        return {"prediction": self.summary()}
-
-    def paint(self, image: ImageLike) -> Image.Image | None:
-        """Draw what has a place in the image, without a legend; None where nothing has one."""
-        return None
-
-    def outline(self, image: ImageLike) -> Image.Image | None:
-        """Draw boxes alone, over another image of the same size; None for a task without boxes."""
-        return None
 
 
 @runtime_checkable
