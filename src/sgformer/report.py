@@ -1,4 +1,4 @@
-"""A page that says how a run went: one HTML file, with everything in it, that opens anywhere.
+"""The report on a run: one self-contained HTML page.
 
 Needs matplotlib and Jinja. The text is escaped; the plots are SVG, the images JPEG, both inside the page.
 """

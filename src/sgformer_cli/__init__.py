@@ -177,7 +177,7 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]
 
 @contextlib.contextmanager
 def _starting() -> Iterator[None]:
-    """Say that something goes on, to a person who watches: it may take seconds."""
+    """Show on a terminal that the command is starting, which may take seconds."""
     shown = sys.stderr.isatty() and not int(os.environ.get("LOCAL_RANK", 0))
     print("starting ...", end="\r", file=sys.stderr, flush=True) if shown else None
     try:
@@ -192,7 +192,7 @@ def _print_help() -> None:
     verbs = "\n".join(f"  {verb:{width}}  {about}" for verb, about in abouts.items())
     print(
         "usage: sgformer COMMAND ...\n\n"
-        "SG-Former: a vision backbone, and the tools to train it, judge it and use it.\n\n"
+        "SG-Former: a vision backbone, and the tools to train it, evaluate it and use it.\n\n"
         f"commands:\n{verbs}\n\n"
         "options:\n  --help     this text; after a command, the command's own\n"
         "  --version  the version\n  --debug    show the stack trace of an error\n\n"
@@ -205,7 +205,7 @@ _others_warning = warnings.formatwarning
 
 
 def _warning(message: Any, category: Any, filename: str, lineno: int, line: str | None = None) -> str:
-    """A warning of this package as people read it, without the place in the code; those of others as they are."""
+    """Format a warning of this package without the place in the code; those of others as they are."""
     if Path(filename).is_relative_to(Path(__file__).parents[1] / "sgformer"):
         return f"sgformer: {message}\n"
     return _others_warning(message, category, filename, lineno, line)

@@ -1,4 +1,4 @@
-"""Who else computes while models are timed: others, which is to be said, and neighbours, which may be asked for."""
+"""Load on the machine while models are timed: other programs, and neighbours started on request."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ while True:
 
 
 class Neighbours(AbstractContextManager["Neighbours"]):
-    """Processes that keep a core busy each while the context lasts; of a fraction, one that sleeps now and then."""
+    """Processes that each keep a core busy while the context lasts; of a fraction, one that sleeps part of the time."""
 
     def __init__(self, number: float) -> None:
         self.number = number
@@ -57,7 +57,7 @@ def busy_cores(seconds: float = 0.5) -> float | None:
 
 
 def warning(busy: float | None) -> str | None:
-    """Word a warning for people whose machine is busy; None where it is quiet."""
+    """A warning where the machine is busy; None where it is quiet."""
     if busy is None or busy < MAX_BUSY:
         return None
     return (
@@ -67,7 +67,7 @@ def warning(busy: float | None) -> str | None:
 
 
 def _ticks() -> int | None:
-    """Time that all cores together spent on anything but waiting, in the system's ticks; Linux only."""
+    """Busy time of all cores together, in the system's ticks; Linux only."""
     try:
         fields = Path("/proc/stat").read_text(encoding="utf-8").split("\n", 1)[0].split()[1:]
     except OSError:

@@ -1,4 +1,4 @@
-"""The check before any speed is reported: a model that computes something else has no speed.
+"""Parity check before any speed is reported.
 
 Weights and an image are drawn from names by a formula, in float64. The logits that belong to them were stored when
 the models agreed with the released ones to 1e-9 (`tests/backbone/test_parity.py` holds that). A second look, in the

@@ -1,4 +1,4 @@
-"""Cases measured in turns, each in a process of its own, so that none finds what another left in memory."""
+"""Interleaved measurement of several cases, each in a process of its own."""
 
 import json
 import os
@@ -60,7 +60,7 @@ class Worker:
         return self._answer()["peak_memory_mb"]
 
     def seconds(self, repeats: int) -> float:
-        """Seconds a step, over some in a row."""
+        """Mean seconds of a step over some in a row."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{repeats}\n")
         self._process.stdin.flush()

@@ -9,14 +9,14 @@ T = TypeVar("T")
 
 
 def is_terminal() -> bool:
-    """Whether a person is watching."""
+    """Whether output goes to a terminal."""
     from rich import get_console
 
     return get_console().is_terminal
 
 
 def waiting(text: str) -> contextlib.AbstractContextManager[object]:
-    """Says what goes on while nothing else is shown, to a person who watches the first process."""
+    """Show a status line of the first process, on a terminal."""
     from rich import get_console
 
     later = any(int(os.environ.get(name) or 0) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
@@ -24,7 +24,7 @@ def waiting(text: str) -> contextlib.AbstractContextManager[object]:
 
 
 def track(items: Iterable[T], text: str, *, total: float | None = None) -> Iterable[T]:
-    """The items, with a bar while they last, for a person who watches."""
+    """The items, with a progress bar on a terminal."""
     from rich.progress import track
 
     return track(items, text, total=total, transient=True, disable=not is_terminal())

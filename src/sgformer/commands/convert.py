@@ -24,7 +24,7 @@ def convert(
             folder or weights file of this package.
         out: The weights file to write.
         ema: Whether to take the averaged weights of a released checkpoint, which the paper's numbers belong to.
-        names: A file that says what to call the classes of a classifier to people, a line ``class name`` each.
+        names: A file with display names of a classifier's classes, a line ``class name`` each.
         half: Whether to write half precision.
 
     Returns:

@@ -5,10 +5,19 @@ Examples:
   sgformer embed runs/finetune "photos/**/*.jpg" --out features.npz
 """
 
+from __future__ import annotations
+
+import csv
 import io
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from ..tasks.model import Kept
 
 
 def embed(
@@ -43,50 +52,61 @@ def embed(
     if batch_size < 1:
         raise ValueError(f"--batch_size {batch_size} must be at least 1")
     if out.suffix == ".parquet":
-        import pyarrow.parquet
-
-    import numpy as np
+        import pyarrow.parquet  # noqa: F401  to miss it now rather than after the work
 
     from .. import tasks
-    from ..engine.files import check_writable, to_csv, write_atomically
-    from ..tasks.images import ImageError
+    from ..engine.files import check_writable, write_atomically
     from . import console
-    from .inputs import find, printable, readable
+    from .inputs import find, readable
 
     paths = find(images, readable(weights))
     check_writable(out, inputs=paths)
     with console.waiting("loading ..."):
         model = tasks.load(weights, device=console.device(device))
         model.embed([])  # a task without features says so
-    how, names = model.preprocessing, []
-    found: list[Any] = []
+    names, features = _embed_all(model, paths, batch_size)
+    if not names:
+        raise ValueError(f"none of {len(paths)} images can be read; {out} is not written")
+    write_atomically(out, _encode(names, features, out.suffix))
+    print(f"{len(names)} images, {features.shape[1]} features each: {out}")
+    return int(len(names) < len(paths))
+
+
+def _embed_all(model: Kept, paths: list[Path], batch_size: int) -> tuple[list[str], NDArray[np.float32]]:
+    """Names and features (images, c) of the images that can be read; the others are reported."""
+    from ..tasks.images import ImageError
+    from . import console
+    from .inputs import printable
+
+    names: list[str] = []
+    found = [model.embed([]).numpy()]
+    read, side = model.preprocessing.read, model.preprocessing.shorter_side
     for start in console.track(range(0, len(paths), batch_size), "embedding"):
         batch = []
         for path in paths[start : start + batch_size]:
             try:
-                batch.append(how.read(path, shorter_side=how.shorter_side))
+                batch.append(read(path, shorter_side=side))
                 names.append(printable(path))
             except (ImageError, OSError) as error:
                 print(f"sgformer: skipped: {printable(error)}", file=sys.stderr)
-        if batch:
-            found.append(model.embed(batch, batch_size=batch_size).numpy())
-    if not found:
-        raise ValueError(f"none of {len(paths)} images can be read; {out} is not written")
-    features = np.concatenate(found)
+        found.append(model.embed(batch, batch_size=batch_size).numpy())
+    return names, np.concatenate(found)
+
+
+def _encode(names: list[str], features: NDArray[np.float32], suffix: str) -> bytes:
+    """Encode features as a file of the kind that the suffix names."""
     content = io.BytesIO()
-    if out.suffix == ".npz":
+    if suffix == ".npz":
         np.savez(content, path=np.array(names), features=features)
-    elif out.suffix == ".csv":
-        heads = ["path", *(f"feature{i}" for i in range(features.shape[1]))]
-        rows = ([name, *row.tolist()] for name, row in zip(names, features, strict=True))
-        content.write(to_csv((dict(zip(heads, row, strict=True)) for row in rows), heads).encode())
+    elif suffix == ".csv":
+        writer = csv.writer(text := io.StringIO(), lineterminator="\n")
+        writer.writerow(["path", *(f"feature{i}" for i in range(features.shape[1]))])
+        writer.writerows([name, *row] for name, row in zip(names, features.tolist(), strict=True))
+        return text.getvalue().encode()
     else:
         import pyarrow
+        import pyarrow.parquet
 
-        flat = pyarrow.array(features.ravel())
-        column = pyarrow.FixedSizeListArray.from_arrays(flat, features.shape[1])
-        table = pyarrow.table({"path": names, "features": column})
-        pyarrow.parquet.write_table(table, content)
-    write_atomically(out, content.getvalue())
-    print(f"{len(names)} images, {features.shape[1]} features each: {out}")
-    return int(len(names) < len(paths))
+        column = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(features.ravel()), features.shape[1])
+        pyarrow.parquet.write_table(pyarrow.table({"path": names, "features": column}), content)
+    return content.getvalue()

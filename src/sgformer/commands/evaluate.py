@@ -1,4 +1,4 @@
-r"""Judge a trained model on the validation images.
+r"""Evaluate a trained model on the validation images.
 
 The data of the training recipe is used, unless changed: --data.KEY VALUE.
 
@@ -24,12 +24,12 @@ def evaluate(
     device: str = "auto",
     kernels: bool = False,
 ) -> Any:
-    """Judge a trained model on the validation images.
+    """Evaluate a trained model on the validation images.
 
     Args:
         weights: A run folder (its best weights) or a weights file.
         overrides: Keys of its recipe to change: those of data, such as ``{"data.root": "photos"}``; and
-            of detectors ``heads.max_detections``, and ``heads.masks`` false to judge boxes alone.
+            of detectors ``heads.max_detections``, and ``heads.masks`` false to evaluate boxes alone.
         json: A file for all numbers.
         coco: A file for all that was found, in detection: the list of results that pycocotools takes, with the ids of
             the annotations.

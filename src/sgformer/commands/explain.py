@@ -58,12 +58,8 @@ def explain(
     Raises:
         ValueError: The weights cannot be used, the model has no significance, or there are no images.
     """
-    from PIL import Image
-
     from .. import tasks
-    from ..engine.files import numbered, write_atomically
-    from ..explanations import write_page
-    from ..tasks.images import ImageError
+    from ..engine.files import numbered
     from . import console
     from .inputs import find, readable
 
@@ -87,6 +83,18 @@ def explain(
     for path in videos:
         taken[name := next(each for each in numbered(path.stem) if each not in taken)] = path
         failed += _explain_video(model, path, folder / f"{name}.mp4", size=size)
+    num_explained = _explain_images(model, paths, folder, size=size)
+    return int(failed > 0 or num_explained < len(paths))
+
+
+def _explain_images(model: Kept, paths: list[Path], folder: Path, *, size: int | None) -> int:
+    """Write a folder for each image, and a page about all; returns how many could be read."""
+    from PIL import Image
+
+    from ..engine.files import numbered, write_atomically
+    from ..explanations import write_page
+    from ..tasks.images import ImageError
+
     explanations: dict[str, Explanation] = {}
     notes: dict[str, str] = {}
     for path in paths:
@@ -108,7 +116,7 @@ def explain(
         page = write_page(explanations, title=f"What {model.name} finds significant", notes=notes)
         write_atomically(folder / "index.html", page.encode())
         print(f"All in one page: {folder / 'index.html'}")
-    return int(failed > 0 or len(explanations) < len(paths))
+    return len(explanations)
 
 
 def _explain_video(model: Kept, path: Path, out: Path, *, size: int | None) -> bool:

@@ -102,7 +102,7 @@ def export(
         "sizes": {"smallest": list(smallest), "largest": list(largest)},
         "checked": checked_on(part, kind, fixed=fixed, largest=largest, precision=precision),
     }
-    print(f"following the model {'at ' + _times(fixed) if fixed else 'with open sizes'} ...", flush=True)
+    print(f"tracing the model {'at ' + _times(fixed) if fixed else 'with open sizes'} ...", flush=True)
     program = trace(
         part.module,
         part.channels,

@@ -1,4 +1,4 @@
-"""Images that people name on the command line: files, folders and patterns."""
+"""Images named on the command line: files, folders and patterns."""
 
 import glob
 import sys

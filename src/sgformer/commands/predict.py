@@ -94,23 +94,15 @@ def predict(
     from ..engine.files import check_writable, write_atomically
     from . import console
 
-    folders = {"draw": Path(draw) if draw else None, "maps": Path(maps) if maps else None}
+    folders = {name: Path(folder) for name, folder in (("draw", draw), ("maps", maps)) if folder}
 
-    def plan() -> tuple[list[Path], dict[str, dict[Path, Path] | None]]:
+    def plan() -> tuple[list[Path], dict[str, dict[Path, Path]]]:
         paths = find(images, readable(weights))
-        return paths, {name: free_names(folder, paths) if folder else None for name, folder in folders.items()}
+        return paths, {name: free_names(folder, paths) for name, folder in folders.items()}
 
     paths, files = _from_first(plan, rank, num_processes)
     if rank == 0:
-        numbered = [
-            name for one in files.values() if one for path, name in one.items() if name.stem != printable(path.stem)
-        ]
-        if numbered:
-            print(
-                f"sgformer: {len(numbered)} files have a number in their names, such as {printable(numbered[0])}, as "
-                "others have these names; --json says which is whose",
-                file=sys.stderr,
-            )
+        _note_numbered(files)
         check_writable(json, csv, coco, inputs=[*paths, weights, *filter(None, [annotations])])
     name = console.device(device)
     if name == "cuda" and num_processes > 1:
@@ -123,7 +115,7 @@ def predict(
     settings = {name: value for name, value in settings.items() if value is not None}
     _check(model, settings, maps=maps, coco=coco, annotations=annotations)
     in_coco = model.in_coco(paths, Path(annotations) if annotations else None) if coco else None
-    for folder in filter(None, folders.values()):
+    for folder in folders.values():
         folder.mkdir(parents=True, exist_ok=True)
     mine = paths[rank::num_processes]
     with with_kernels:
@@ -143,6 +135,17 @@ def predict(
     if csv:
         write_atomically(csv, _table(results, cells).encode("utf-8", "surrogateescape"))
     return int(len(rows) < len(paths))
+
+
+def _note_numbered(files: dict[str, dict[Path, Path]]) -> None:
+    """Tell of files to write that are not called like their images, since the names were taken."""
+    numbered = [name for one in files.values() for path, name in one.items() if name.stem != printable(path.stem)]
+    if numbered:
+        print(
+            f"sgformer: {len(numbered)} files have a number in their names, such as {printable(numbered[0])}, as "
+            "others have these names; --json says which is whose",
+            file=sys.stderr,
+        )
 
 
 def _check(model: Any, settings: dict[str, Any], **files: Any) -> None:
@@ -168,8 +171,8 @@ def _predict_all(
     settings: dict[str, Any],
     batch_size: int,
     *,
-    draw: dict[Path, Path] | None,
-    maps: dict[Path, Path] | None,
+    draw: dict[Path, Path] | None = None,
+    maps: dict[Path, Path] | None = None,
 ) -> list[dict[str, Any]]:
     """A result for each image: what it shows, or why it cannot be read. Files to write are told by image."""
     from rich.progress import Progress

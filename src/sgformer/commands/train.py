@@ -98,7 +98,7 @@ def train(
             print(f"To go on after the last full epoch: sgformer train --resume {folder}")
         raise
     if fit.is_first_process() and parsed.trainer.report:
-        with console.waiting("judging the best weights, for report.html ..."):
+        with console.waiting("evaluating the best weights, for report.html ..."):
             _report(folder)
     say(
         f"best {task.monitor} {best.get(task.monitor, float('nan')):.4g} in epoch {best['epoch']:.0f}\n"
@@ -132,7 +132,7 @@ def _read(
 
 
 def _build(parsed: Recipe, package: TaskPackage, *, out: str | Path, resume: str | Path | None) -> tuple[Task, Data]:
-    """Task and data of a run, once machine, disk and checkpoint are known to serve; nothing is written."""
+    """Task and data of a run, once machine, disk and checkpoint are checked; nothing is written."""
     from lightning.pytorch import seed_everything
 
     from ..engine import checkpoints, devices, fit
@@ -142,7 +142,7 @@ def _build(parsed: Recipe, package: TaskPackage, *, out: str | Path, resume: str
     trainer = parsed.trainer
     devices.check(trainer.accelerator, trainer.devices, sync_batch_norm=trainer.sync_batch_norm)
     devices.share(parsed.data.batch_size, devices.num_processes(trainer.devices, trainer.num_nodes))
-    with console.waiting("looking through the data ..."):
+    with console.waiting("scanning the data ..."):
         task, data = package.build(parsed)
     fit.prepare(task, trainer)
     checkpoints.check_space(Path(resume or out), task.model, keep_best=trainer.keep_best)
@@ -183,7 +183,7 @@ def _fit_at_once(parsed: Recipe, model: Kept, data: Data, folder: Path) -> Path:
 
 
 def _check_run(folder: Path) -> None:
-    """Raise where there is no run with a whole checkpoint to go on from, before data are looked through."""
+    """Raise where a run has no complete checkpoint to resume from, before data are scanned."""
     for name in ("last.ckpt", "recipe.yaml"):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} has no {name} to go on from; name a run whose first epoch is over")
@@ -201,7 +201,7 @@ def _num_epochs(folder: Path) -> int:
 
 
 def _start(model: Any, resume: str | Path | None) -> str:
-    """Where the weights come from at first, in words."""
+    """Describe the initial weights."""
     if resume:
         return "resumed"
     if model.weights:
@@ -224,7 +224,7 @@ def _significance(model: Kept, data: Data, folder: Path) -> list[Any]:
 
 
 def _report(folder: Path) -> None:
-    """The page about the run. It is a courtesy: where it cannot be made, the run is no worse for it."""
+    """Write the page about the run; a failure is printed and does not fail the run."""
     from .report import report
 
     try:
@@ -234,7 +234,7 @@ def _report(folder: Path) -> None:
 
 
 def to_share(recipe: Recipe) -> dict[str, Any]:
-    """A recipe for the metadata of weights, which people pass on: without where the data lay on this machine."""
+    """A recipe for the metadata of weights, which are shared: without paths of this machine."""
     content = _without_places(recipe)
     if recipe.model.weights:
         content["model"]["weights"] = Path(recipe.model.weights).name

@@ -1,4 +1,4 @@
-"""A model on trial: what the page of ``sgformer serve`` asks for, without a word of HTTP."""
+"""The model behind ``sgformer serve``: predictions and drawings for its page, without HTTP."""
 
 import io
 import secrets

@@ -1,4 +1,4 @@
-"""The page of ``sgformer serve`` over HTTP: one image at a time, and nothing from anywhere else."""
+"""The web server of ``sgformer serve``: one image at a time, nothing loaded from elsewhere."""
 
 import asyncio
 import sys

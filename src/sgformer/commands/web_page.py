@@ -1,4 +1,4 @@
-"""The page on which one tries a model, as a server sends it and as a folder for any static host."""
+"""The page to try a model, as a server sends it and as a folder for any static host."""
 
 import shutil
 import subprocess

@@ -1,1 +1,1 @@
-"""Training machinery shared by all tasks: recipes, optimizer, the run folder, the weights file."""
+"""Training infrastructure of all tasks: recipes, optimizer, run folder, weights file."""

@@ -1,4 +1,4 @@
-"""Callbacks beside the training loop: averaged weights, the stop at a NaN, images that cannot be read."""
+"""Callbacks: averaged weights (EMA), a stop at NaN, unreadable images."""
 
 import contextlib
 import math

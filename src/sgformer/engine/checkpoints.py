@@ -1,4 +1,4 @@
-"""Checkpoints that a run can go on from at any time, written so that an old one is never lost to a new one."""
+"""Checkpoints to resume from at any time, written atomically: a failed save leaves the old one."""
 
 import errno
 import pickle
@@ -24,7 +24,7 @@ BATCHES_BETWEEN_LOOKS = 10
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the old checkpoint and renames: whoever reads sees the old one or the new one, whole.
+    """Write a checkpoint atomically: beside the old one, then renamed.
 
     Lightning writes to the system's temporary folder and moves from there: no rename where that is another disk.
     """
@@ -68,7 +68,7 @@ class Checkpoints(Checkpoint):
 
 
 class SeededSteps(Checkpoint):
-    """Starts the random generators anew at each step, so that a resumed run draws what an unbroken one would."""
+    """Seed the random generators at each step, so that a resumed run draws what an unbroken one would."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed

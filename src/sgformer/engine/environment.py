@@ -1,4 +1,4 @@
-"""Description of what a run, or a measurement, ran on."""
+"""Description of the environment of a run or a measurement."""
 
 import importlib.metadata
 import os

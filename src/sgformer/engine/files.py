@@ -48,7 +48,7 @@ def check_writable(*paths: str | Path | None, inputs: Iterable[str | Path] = ())
 
     Raises:
         OSError: One cannot be written, with the reason.
-        ValueError: One would take the place of another, of an input, or of annotations that people made.
+        ValueError: One would take the place of another, of an input, or of annotations made by hand.
     """
     outputs = [Path(path) for path in paths if path]
     for number, path in enumerate(outputs):

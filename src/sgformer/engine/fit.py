@@ -1,4 +1,4 @@
-"""Training run: from a prepared task and its data to a run folder."""
+"""A training run with Lightning, from a prepared task and its data to a run folder."""
 
 import contextlib
 import importlib.util
@@ -47,7 +47,7 @@ class TrainerOptions:
         validate_every: Epochs from one validation to the next, where it takes long beside an epoch; the last epoch is
             always validated. What is best is chosen among those that were.
         significance: Whether each validation draws what is significant in a few images, for models that know it.
-        report: Whether the run ends with report.html, which judges the best weights once more; `sgformer report RUN`
+        report: Whether the run ends with report.html, which evaluates the best weights once more; `sgformer report RUN`
             makes it at any time.
         tensorboard: Whether scalars and images also go to TensorBoard files, in the run folder.
         compile: Compile the model with torch.compile; slow at first, faster after.
@@ -124,7 +124,7 @@ def new_folder(out: str | Path, name: str) -> Path:
     raise AssertionError("there is always another name")
 
 
-# What Lightning says of devices, worker counts and its other products; a person can act on none of it.
+# Warnings of Lightning and PyTorch about devices, worker counts and other products, on which no user can act.
 _SILENT: tuple[dict[str, Any], ...] = (
     {"module": r"lightning\..*_pytree"},
     {"module": r"lightning\..*", "message": r".*(does not have many workers|exists and is not empty).*"},
@@ -140,7 +140,7 @@ _SILENT: tuple[dict[str, Any], ...] = (
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep to what a person can act on; afterwards filters and loggers are as they were."""
+    """Hide warnings and logs that no user can act on; restore filters and loggers afterwards."""
     with warnings.catch_warnings(), errors_only("lightning.pytorch", "lightning.fabric", "lightning"):
         for silent in _SILENT:
             warnings.filterwarnings("ignore", **silent)
@@ -168,7 +168,7 @@ def fit(
         options: The recipe's section ``trainer``.
         folder: The run folder, which exists.
         recipe: The whole recipe, for the weights' metadata.
-        seed: Where the randomness of the steps starts.
+        seed: Of the randomness of the steps.
         watchers: More callbacks, which see each epoch with the weights that are validated.
         resume: Whether to go on from the folder's checkpoint.
 
@@ -226,13 +226,13 @@ def fit(
         signal.signal(signal.SIGINT, signal.default_int_handler)
         raise KeyboardInterrupt from None
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        # What the first process judges after the run, for its page, it judges alone; the others have left by then.
+        # The first process evaluates the best weights for the report alone; the others have left by then.
         torch.distributed.destroy_process_group()
     return run.best or run.rows[-1]
 
 
 def prepare(task: LightningModule, options: TrainerOptions) -> None:
-    """Have a model compute as the recipe's section ``trainer`` asks: the same numbers in less memory or in less time.
+    """Set up a model as the recipe's section ``trainer`` asks: checkpointing, memory format, compilation.
 
     Raises:
         ValueError: Task, backbone or machine do not offer it.

@@ -1,4 +1,4 @@
-"""Progress of a run, for people."""
+"""Progress of a run on the console."""
 
 import time
 from typing import Any
@@ -35,7 +35,7 @@ class RunProgress(Callback):
         self.started = self.epoch_started = self.spoken = self.train_seconds = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Shows the bar."""
+        """Show the bar."""
         self.started = self.epoch_started = self.spoken = time.perf_counter()
         # A resumed run may begin within an epoch; after a whole one, its batches still count as done.
         per_epoch = max(int(trainer.num_training_batches), 1)
@@ -71,12 +71,12 @@ class RunProgress(Callback):
             self.bar.update(self.task, completed=self.num_batches, text=text)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Says why the bar stands still."""
+        """Show that validation runs."""
         if self.bar.tasks:
             self.bar.update(self.task, text="validating ...")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Says why it stands still for another while."""
+        """Show that weights are saved."""
         if self.bar.tasks:
             self.bar.update(self.task, text="saving ...")
 
@@ -93,11 +93,11 @@ class RunProgress(Callback):
         say(f"{_epoch(trainer)}  {metrics} · {rate}{left}{mark}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Takes the bar away."""
+        """Remove the bar."""
         self.bar.stop()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Takes the bar away, before the error is printed."""
+        """Remove the bar before the error is printed."""
         self.bar.stop()
 
     def _seconds_left(self, trainer: Trainer, now: float) -> float:

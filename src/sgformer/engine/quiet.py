@@ -1,4 +1,4 @@
-"""Libraries that log more than a person can act on."""
+"""Loggers of other libraries kept to errors."""
 
 import contextlib
 import logging

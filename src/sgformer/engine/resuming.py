@@ -1,4 +1,4 @@
-"""Changes to a resumed run: each recipe key is followed, or refused by name before anything is written."""
+"""What a resumed run may change: each recipe key is followed, or refused by name before anything is written."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
 """The order of training samples as a function of seed, epoch and position, so that a run can go on from any batch.
 
-Nothing here keeps the state of a random generator. Each epoch's order follows from ``(seed, epoch)``, the variation of
-a sample from ``(seed, epoch, index)``, and what a step draws (drop path, mixup) from ``(seed, epoch, batch, process)``.
-So neither the number of data workers nor an interruption changes what is trained on.
+Nothing here keeps the state of a random generator. Each epoch's order follows from ``(seed, epoch)``, the augmentation
+of a sample from ``(seed, epoch, index)``, and what a step draws (drop path, mixup) from
+``(seed, epoch, batch, process)``. So neither the number of data workers nor an interruption changes what is trained on.
 """
 
 import random

@@ -1,4 +1,4 @@
-"""Fewer threads for a run on a CPU, where other programs keep cores busy.
+"""Fewer threads for a run on a CPU where other programs keep cores busy.
 
 PyTorch divides an operation into as many like parts as it has threads, and all wait for the slowest, busily. Where
 another program has the core of one, the others burn theirs until it is back, hundreds of times in the step of a small

@@ -8,7 +8,7 @@ Reading one never runs code from it. The metadata is one JSON object under the k
 ``model``                 ``name`` and ``kwargs`` for timm
 ``classes``               class names in the order of the model's outputs
 ``preprocessing``         image size, mean, standard deviation, interpolation, crop fraction
-``recipe``, ``metrics``   how it was made and how good it was, for people; both may be empty
+``recipe``, ``metrics``   how it was trained and how good it is, for the record; may be empty
 ========================= =======================================================================
 """
 

@@ -1,4 +1,4 @@
-"""See where a model looks: significance maps and images of them, for any model that has such maps."""
+"""Significance maps of a model, and visualizations of them."""
 
 from .explanation import Explanation, Pair, explain_image
 from .page import write_page

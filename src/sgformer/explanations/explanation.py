@@ -1,4 +1,4 @@
-"""All that there is to see of one image: what each pair of blocks measures, and how it spends its keys."""
+"""Explanation of one image: what each pair of blocks measures, and how it spends its keys."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -38,7 +38,7 @@ class Pair:
 
     @property
     def name(self) -> str:
-        """For people."""
+        """Name for display."""
         return f"stage {self.stage}, pair {self.number}"
 
     def draw(self, image: ImageLike, view: str) -> NDArray[np.uint8]:
@@ -101,7 +101,7 @@ class Explanation:
 
 
 def explain_image(model: nn.Module, image: ImageLike, x: Tensor) -> Explanation:
-    """Everything that the pairs of blocks of a model do with an image.
+    """Explain what each pair of blocks of a model does with an image.
 
     Args:
         model: an SG-Former, or a model that holds one.

@@ -14,7 +14,7 @@ from .spending import band_colours, describe_spending
 
 LONGEST_SIDE = 900  # of an image in the page
 
-# What each view shows, for people.
+# What each view shows.
 ABOUT = {
     "significance": "The mean attention that each token receives; each map is stretched to its own range.",
     "spending": "How many tokens are merged into one key: the lighter, the fewer.",

@@ -103,7 +103,7 @@ def contact_sheet(
     cell_size: int = 176,
     text_size: int = 15,
 ) -> Image.Image:
-    """Draw images in rows and columns with captions, for people to look at.
+    """Draw images in rows and columns with captions.
 
     Args:
         rows: cells of each row from left to right; rows may differ in length.

@@ -1,4 +1,4 @@
-"""Ask a model for its significance maps, whatever state it is in."""
+"""Significance maps of a model, in evaluation mode and without gradients, whatever mode it is in."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

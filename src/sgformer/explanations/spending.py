@@ -1,4 +1,4 @@
-"""Where the keys go, as images: which tokens are merged in groups of what size, and what each region receives."""
+"""Visualization of how keys are spent: group sizes of tokens, and keys by region."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray

@@ -1,4 +1,4 @@
-"""Watch significance evolve: its maps for the same few images, after every epoch of a run."""
+"""Callback that draws the significance maps of a few images after every epoch."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Holds an exported file against the model that it was made from."""
+"""Check of an exported file against the model that it was made from."""
 
 import warnings
 from collections.abc import Sequence

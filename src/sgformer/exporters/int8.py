@@ -1,4 +1,4 @@
-"""Eight bits for the matrix products of an exported file."""
+"""Dynamic int8 quantization of an exported file's matrix products."""
 
 import json
 import os

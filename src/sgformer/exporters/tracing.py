@@ -1,4 +1,4 @@
-"""A module followed with symbols in place of sizes: what every kind of file is made from."""
+"""Tracing of a module by `torch.export` with dynamic shapes, from which every format is written."""
 
 import contextlib
 import inspect
@@ -62,7 +62,7 @@ def trace(
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without the notes that exporters write for their own developers; errors are raised as ever."""
+    """Hide the exporters' warnings, logs and prints; errors are raised as ever."""
     loud = errors_only("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), loud:
         warnings.simplefilter("ignore")

@@ -39,7 +39,7 @@ class TaskPackage(Protocol):
     Kept: "type[Kept]"
 
     def build(self, recipe: Any) -> "tuple[Task, Data]":
-        """Prepare a run: look through the data, then make a model for its classes; ValueError before all is written."""
+        """Prepare a run: scan the data, then build a model for its classes; ValueError before all is written."""
         ...
 
     def evaluate(

@@ -76,7 +76,7 @@ class ModelOptions:
 
 
 def create_backbone(name: str, kwargs: Mapping[str, Any], *, pretrained: bool = False, **more: Any) -> nn.Module:
-    """`timm.create_model` by a registered name only, with errors that people can act on.
+    """`timm.create_model` by a registered name only, with errors that name a remedy.
 
     ``kwargs`` are what a recipe or a weights file asks for, of which those that fetch files are refused; ``more`` are
     what this package asks for, such as ``features_only``.

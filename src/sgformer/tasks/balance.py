@@ -1,4 +1,4 @@
-"""Rare classes: weights in the loss, and images drawn more often."""
+"""Class imbalance: class weights in the loss, and images of rare classes drawn more often."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal

@@ -1,4 +1,4 @@
-"""Images of other bands than red, green and blue, such as satellites': read as they are, measured, shown to people."""
+"""Images with other bands than RGB, such as satellite images, with measured mean and standard deviation."""
 
 import io
 from collections import Counter

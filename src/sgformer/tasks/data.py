@@ -20,7 +20,7 @@ from .options import DataOptions
 class Data(LightningDataModule):
     """The images of a task as batches. What a subclass adds: `dataset`, `contents` and `as_image`.
 
-    ``splits`` are those that are read, ``seed`` is where the order and the variation of training images start.
+    ``splits`` are those that are read, ``seed`` is the seed of the order and the augmentation of training images.
 
     Attributes:
         preprocessing: How images are prepared for the model; None where the model does it.
@@ -48,7 +48,7 @@ class Data(LightningDataModule):
 
     @abstractmethod
     def dataset(self, split: Split) -> Any:
-        """The images of a split: varied for train, always the same for val.
+        """The images of a split: augmented for train, always the same for val.
 
         A sample is an image, its pixels as they were read, and a target; or `Unreadable`. An index is a number, or in
         training what `sampling.seeded` takes apart.

@@ -1,4 +1,4 @@
-"""Decoders from a backbone's feature maps to one map of stride 4, for tasks that say something of each pixel."""
+"""Decoders from a backbone's feature maps to one map of stride 4, for dense prediction."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

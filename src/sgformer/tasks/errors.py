@@ -1,4 +1,4 @@
-"""Errors about data that people bring, and how such errors list names."""
+"""Errors about a user's data, and how such errors list names."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""Reports on how good a model is, and the worst mistakes of one pass over the data."""
+"""Evaluation reports, and the worst mistakes of one pass over the data."""
 
 import heapq
 from abc import ABC, abstractmethod
@@ -44,7 +44,7 @@ class Worst:
 
 @dataclass(frozen=True, kw_only=True)
 class BaseReport(ABC):
-    """Report on how good a model is."""
+    """Evaluation report of a model."""
 
     DRAWN: ClassVar = ("curves", "worst", "results")
 
@@ -63,7 +63,7 @@ class BaseReport(ABC):
 
     @abstractmethod
     def to_table(self) -> tuple[Sequence[str], list[Sequence[str]]]:
-        """For people: column heads and rows."""
+        """Table for display: column heads and rows."""
 
     def to_lines(self) -> list[str]:
         """Lines below the table."""
@@ -90,7 +90,7 @@ def taken_for(counts: Tensor, names: Sequence[str]) -> list[str | None]:
 
 
 def percent(value: float | None) -> str:
-    """A share for people."""
+    """A share as a percentage; empty where there is none."""
     return "" if value is None else f"{value:.1%}"
 
 

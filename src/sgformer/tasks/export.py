@@ -1,4 +1,4 @@
-"""A part of a trained model that is exported, and how an exported file is judged."""
+"""The part of a trained model that is exported, and how an exported file is compared with it."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ Compare = Callable[[Sequence[Tensor], Sequence[Tensor]], dict[str, tuple[float, 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """Something to export, and what it is judged by."""
+    """A module to export, and the reference for its outputs."""
 
     # From prepared images `(B, channels, height, width)`, also of unknown height and width, to the outputs.
     module: nn.Module

@@ -238,7 +238,7 @@ def some(suffixes: Collection[str]) -> str:
 
 
 def is_junk(name: str) -> bool:
-    """Whether a file or folder of this name is hidden, a system's or an archive's, or a page for people."""
+    """Whether a file or folder of this name is hidden, a system's or an archive's, or a readme."""
     return name.startswith(".") or name.lower() in _JUNK or bool(_PAGES.fullmatch(name))
 
 

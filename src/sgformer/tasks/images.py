@@ -1,4 +1,4 @@
-"""Reading images: anything as 8-bit RGB the right way up, or an error that says what is wrong."""
+"""Reading images as upright 8-bit RGB, with errors that say what is wrong."""
 
 import contextlib
 import io
@@ -102,7 +102,7 @@ class ReadsRGB:
         return read_image(image, shorter_side=shorter_side)
 
     def show(self, image: Any) -> Image.Image:
-        """Turn what `read` gave, or its pixels (3, height, width), into an RGB image for people."""
+        """Turn what `read` gave, or its pixels (3, height, width), into an RGB image to show."""
         return to_pil_image(image) if isinstance(image, Tensor) else image
 
 

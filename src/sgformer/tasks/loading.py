@@ -1,4 +1,4 @@
-"""Data loaders of all tasks, which know their process's share, and batches that tell which images were left out."""
+"""Data loaders, each for its process's share of a data set, and batches that tell which images were unreadable."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -34,7 +34,7 @@ class Batch(NamedTuple):
 
 
 class Samples(Dataset[Any]):
-    """Images with their targets, read one by one, and varied for training; `Unreadable` for one that cannot be read.
+    """Images with their targets, read one by one, and augmented for training; `Unreadable` for one that cannot be read.
 
     ``source`` has a length, and gives a pair by number, or an ImageError. ``vary`` makes a sample of image, target and
     the seed that all of a batch share; None: the pair is the sample.

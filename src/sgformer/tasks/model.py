@@ -1,4 +1,4 @@
-"""Trained models, whatever their task: they predict, are saved and loaded, and need nothing that training needs."""
+"""Trained models of any task: they predict, are saved and loaded, and need no training library."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -35,7 +35,7 @@ class Guided(Protocol):
 
 
 class Kept(nn.Module):
-    """The model that people keep of a training run: it predicts, is saved, and needs nothing that training needs.
+    """What is kept of a training run: a model that predicts, is saved and loaded, and needs no training library.
 
     Attributes:
         name: The backbone's name in timm.
@@ -115,7 +115,7 @@ class Kept(nn.Module):
         return found if several else found[0]
 
     def name_of(self, index: int) -> str:
-        """Return the name of a class for people."""
+        """Display name of a class."""
         return self.classes[index]
 
     @property
@@ -192,8 +192,8 @@ class Kept(nn.Module):
 
         Args:
             path: Where to; an existing file is replaced atomically.
-            recipe: How it was trained, for people.
-            metrics: How good it is, for people.
+            recipe: How it was trained, for the record.
+            metrics: How good it is, for the record.
             half: Whether to keep the numbers in half precision (float16), in half the space.
         """
         metadata = {

@@ -106,7 +106,7 @@ class Recipe:
 
     Attributes:
         task: Whose recipe it is.
-        seed: Where all randomness starts.
+        seed: Of all randomness.
         model: Which backbone.
         data: Which images, how large, how many at once.
         optim: The optimizer and its learning rate.

@@ -13,7 +13,7 @@ class Prediction(ABC):
 
     @abstractmethod
     def summary(self) -> str:
-        """Say it in a line for people."""
+        """Summarize it in one line."""
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The kinds of files that `sgformer export` writes: what each needs, how it is written, and how it is run."""
+"""Formats that `sgformer export` writes: what each needs, how it is written, and how it is run."""
 
 import importlib
 import importlib.metadata

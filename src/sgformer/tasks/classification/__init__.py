@@ -1,4 +1,4 @@
-"""Image classification, from folders of images, with any timm backbone."""
+"""Image classification, with any timm backbone."""
 
 from typing import TYPE_CHECKING
 

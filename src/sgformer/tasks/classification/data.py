@@ -248,7 +248,7 @@ class ClassificationData(PreparedData):
         return np.bincount(self.train_labels(), minlength=len(self.classes))
 
     def dataset(self, split: Split) -> Dataset[Any]:
-        """The images of a split, prepared: varied for train, always the same for val."""
+        """The images of a split, prepared: augmented for train, always the same for val."""
         train = split == "train"
         transform, shorter_side = (
             image_transform(self.options.augment, self.preprocessing, self.options.train_size)

@@ -35,14 +35,14 @@ class Report(BaseReport):
     classes: tuple[ClassRow, ...]  # those that have images
 
     def to_table(self) -> tuple[Sequence[str], list[Sequence[str]]]:
-        """For people: column heads and rows, one for each class."""
+        """Table for display: column heads, and a row for each class."""
         rows: list[Sequence[str]] = [
             (row.name, str(row.num_images), f"{row.top1:.1%}", row.most_often_taken_for or "") for row in self.classes
         ]
         return ("class", "images", "top-1", "else most often"), rows
 
     def to_lines(self) -> list[str]:
-        """For people, below the table: all images together."""
+        """Lines below the table: all images together."""
         top5 = f", top-5 {self.top5:.1%}" if self.confusion and len(self.confusion) > 5 else ""  # else it is 100 %
         return [
             f"all {self.num_images} images: top-1 {self.top1:.1%}{top5}",

@@ -21,7 +21,7 @@ class Classifier(Kept):
     Args:
         name: Any model of timm.
         classes: Class names in the order of the outputs, as data folders are called.
-        names: What to call a class to people, where that differs from its folder, such as tench for n01440764.
+        names: Display name of a class, where that differs from its folder, such as tench for n01440764.
         preprocessing: How an image becomes a tensor.
         kwargs: More arguments of the backbone.
         pretrained: Whether timm downloads trained weights.
@@ -146,7 +146,7 @@ class Classifier(Kept):
             yield Prediction(tuple(zip(names, values.tolist(), strict=True)), numbers)
 
     def name_of(self, index: int) -> str:
-        """Return the name of a class for people."""
+        """Display name of a class."""
         return self.names.get(self.classes[index], self.classes[index])
 
     @property
@@ -155,7 +155,7 @@ class Classifier(Kept):
         return self.backbone
 
     def describe(self) -> dict[str, Any]:
-        """Return the names of the classes for people."""
+        """Display names of the classes."""
         return {"names": self.names}
 
     @classmethod

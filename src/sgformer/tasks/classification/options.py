@@ -17,7 +17,7 @@ class PreparedOptions(SizedOptions):
         eval_image_size: What the model sees when it is evaluated and used; null: as in training. Random crops magnify
             what they show, so that a model trained with them often does better on somewhat larger images.
         crop_fraction: How much of the shorter side validation keeps; null: what the model is known to like.
-        augment: How training images are varied.
+        augment: How training images are augmented.
     """
 
     eval_image_size: int | tuple[int, int] | None = None

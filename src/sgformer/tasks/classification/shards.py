@@ -205,7 +205,7 @@ def _parts(urls: Sequence[str]) -> Iterator[tuple[str, str, bytes]]:
 
 
 def _whole(samples: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The samples, with an error that people can act on where a shard is damaged or repeats a name."""
+    """The samples, with an error that names a remedy where a shard is damaged or repeats a name."""
     try:
         yield from samples
     except (tarfile.TarError, ValueError, OSError) as error:  # webdataset puts what it was reading at the end

@@ -42,7 +42,7 @@ class Samples:
 
     classes: tuple[str, ...]  # what the class indices mean
     items: Items  # (image, class index)
-    names: Mapping[str, str] = field(default_factory=dict)  # what to call a class to people, where that differs
+    names: Mapping[str, str] = field(default_factory=dict)  # display name of a class, where that differs
     notes: tuple[str, ...] = ()  # what lies there and is not used, and what else is unusual
 
 
@@ -319,7 +319,7 @@ def _names(root: Path) -> dict[str, str]:
 
 
 def read_descriptions(file: Path) -> dict[str, str]:
-    """Read names of classes for people, from a file with a line `class name` each; of several names the first."""
+    """Read display names of classes from a file with a line `class name` each; of several names the first."""
     words = [line.split(maxsplit=1) for line in read_lines(file)]
     return {word[0]: word[1].split(",")[0].replace("_", " ") for word in words if len(word) == 2}
 

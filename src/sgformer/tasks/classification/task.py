@@ -114,7 +114,7 @@ class ClassificationTask(Task):
 
 
 def build(recipe: Recipe) -> tuple[ClassificationTask, ClassificationData]:
-    """Prepare a run: look through the data, then make a model for its classes."""
+    """Prepare a run: scan the data, then build a model for its classes."""
     augment = recipe.data.augment
     check_augment(
         recipe.model.in_chans,

@@ -1,4 +1,4 @@
-"""Where are objects of these classes in the image, and which pixels are theirs? With any timm backbone."""
+"""Object detection and instance segmentation, with any timm backbone."""
 
 from typing import TYPE_CHECKING
 

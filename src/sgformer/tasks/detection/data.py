@@ -202,12 +202,12 @@ class DetectionData(Data):
 
     @property
     def augment(self) -> Augment:
-        """Build the augmentation of training images."""
+        """Augmentation of training images."""
         options = self.options
         return Augment(options.augment, image_size=options.sides, multiple=options.multiple)
 
     def dataset(self, split: Split) -> Samples:
-        """The images of a split: varied for train, as they are for val."""
+        """The images of a split: augmented for train, as they are for val."""
         if self.found:
             source = Records(self.found[split].images, masks=self.masks)
         else:

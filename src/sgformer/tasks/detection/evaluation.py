@@ -52,7 +52,7 @@ class Report(BaseReport):
     classes: tuple[ClassRow, ...]
 
     def to_table(self) -> tuple[Sequence[str], list[Sequence[str]]]:
-        """For people: column heads and rows, the last ones for all classes together."""
+        """Table for display: column heads, a row for each class, and the last ones for all together."""
         rows: list[Sequence[str]] = [
             (row.name, str(row.num_objects), percent(row.box_ap), percent(row.mask_ap)) for row in self.classes
         ]

@@ -39,7 +39,7 @@ class DataOptions(options.DataOptions):
             tools write as crowds.
         first_pixel: voc: where pixels count from: 1 as in the challenge; 0, with right and bottom as edges, as CVAT and
             Label Studio write them.
-        augment: How training images are varied.
+        augment: How training images are augmented.
     """
 
     READ_BY: ClassVar[dict[str, tuple[str, ...] | None]] = {

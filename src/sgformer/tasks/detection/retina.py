@@ -1,4 +1,4 @@
-"""RetinaNet of torchvision's parts: each anchor is judged directly, without proposals and without masks."""
+"""RetinaNet of torchvision's parts: a one-stage detector without masks."""
 
 from collections import OrderedDict
 from collections.abc import Sequence

@@ -81,7 +81,7 @@ class DetectionTask(Task):
 
 
 def build(recipe: Recipe) -> tuple[DetectionTask, DetectionData]:
-    """Prepare a run: look through the data, then make a model for its classes."""
+    """Prepare a run: scan the data, then build a model for its classes."""
     recipe.model.check_rgb("detection")
     data = DetectionData(
         recipe.data,

@@ -1,4 +1,4 @@
-"""A backbone that knows your images: a student learns from a teacher, any timm models, without labels."""
+"""Pretraining by distillation, without labels: a student learns from a teacher, both any timm models."""
 
 from typing import TYPE_CHECKING
 

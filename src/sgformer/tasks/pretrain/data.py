@@ -84,7 +84,7 @@ class PretrainData(PreparedData):
         options: The recipe's section ``data``.
         preprocessing: How images are prepared for the student.
         teacher_size: (height, width) that the teacher sees; images come at the larger of the two sizes.
-        seed: Where the order and the variation of training images start.
+        seed: Of the order and the augmentation of training images.
 
     Raises:
         DataError: There are no images, or too few.
@@ -181,7 +181,7 @@ class PretrainData(PreparedData):
         return max(size[0], height), max(size[1], width)
 
     def dataset(self, split: Split) -> Dataset[Any]:
-        """Images of a split, prepared: varied for train, always the same for val."""
+        """Images of a split, prepared: augmented for train, always the same for val."""
         train, options = split == "train", self.options
         preprocessing = replace(self.preprocessing, image_size=self.loaded_size(options.eval_size))
         transform, shorter_side = (

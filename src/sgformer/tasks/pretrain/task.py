@@ -144,7 +144,7 @@ class PretrainTask(Task):
 
 
 def build(recipe: Recipe) -> tuple[PretrainTask, PretrainData]:
-    """Prepare a run: look through the images, then make a student for the teacher's classes.
+    """Prepare a run: scan the images, then build a student for the teacher's classes.
 
     Raises:
         ValueError: Something in the recipe, the data or the teacher does not hold together.
@@ -170,5 +170,5 @@ def build(recipe: Recipe) -> tuple[PretrainTask, PretrainData]:
 
 
 def evaluate(model: Classifier, data: DataOptions, *, num_worst: int = 0, progress: Any = iter) -> BaseReport | None:
-    """Evaluate nothing: there are no labels, and each validation has compared the student with its teacher."""
+    """Return None: there are no labels, and each validation has compared the student with its teacher."""
     return None

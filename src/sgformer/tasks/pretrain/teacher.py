@@ -1,4 +1,4 @@
-"""A trained model that others learn from: where its weights come from, and what it says of images."""
+"""The teacher: a trained model, its weights, and its signals for images."""
 
 import importlib.util
 import pickle
@@ -64,7 +64,7 @@ class Teacher:
 
     Attributes:
         classes: Class names in the order of its outputs.
-        names: What to call a class to people, where that differs.
+        names: Display name of a class, where that differs.
 
     Raises:
         ValueError: The weights are missing or do not fit, with what to install or to change.

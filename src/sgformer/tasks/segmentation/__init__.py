@@ -1,4 +1,4 @@
-"""Semantic segmentation, learned from masks, on any timm backbone with feature maps."""
+"""Semantic segmentation, with any timm backbone that has feature maps."""
 
 from typing import TYPE_CHECKING
 

@@ -240,7 +240,7 @@ class SegmentationData(Data):
         return self.train_counts().sum(0)
 
     def augment(self) -> Augment:
-        """Make what varies training images."""
+        """Augmentation of training images."""
         return Augment(
             self.options.augment,
             size=self.options.train_size,

@@ -71,7 +71,7 @@ class Report(BaseReport):
         )
 
     def to_table(self) -> tuple[Sequence[str], list[Sequence[str]]]:
-        """For people: column heads and rows, the last one for all classes together."""
+        """Table for display: column heads, a row for each class, and one for all together."""
         rows: list[Sequence[str]] = [
             (row.name, f"{row.share:.1%}", percent(row.iou), percent(row.accuracy), row.most_often_taken_for or "")
             for row in self.classes

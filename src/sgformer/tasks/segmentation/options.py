@@ -33,10 +33,10 @@ class DataOptions(options.SizedOptions):
         mapping: YAML file that says which ids or colours in masks mean which class; null: ids are as in classes.
         faults: Whether images and masks that do not fit together stop the run, or are dropped from it.
         balanced: Whether images that hold rare classes are drawn more often, as if a class was drawn first.
-        augment: How training images are varied.
+        augment: How training images are augmented.
         bands: Values of images where model.in_chans is not 3.
         inference: How images go through the model when it is evaluated and used. Its shorter_side is also what training
-            images are resized to before they are varied.
+            images are resized to before they are augmented.
     """
 
     READ_BY: ClassVar[dict[str, tuple[str, ...] | None]] = {

@@ -124,7 +124,7 @@ class SegmentationTask(Task):
 
 
 def build(recipe: Recipe) -> tuple[SegmentationTask, SegmentationData]:
-    """Prepare a run: look through the data, then make a model for its classes."""
+    """Prepare a run: scan the data, then build a model for its classes."""
     check_augment(recipe.model.in_chans, {"data.augment.photometric": (recipe.data.augment.photometric, 0)})
     preprocessing = preprocessing_of(
         recipe.model.name, image_size=recipe.data.train_size, crop_fraction=1.0, in_chans=recipe.model.in_chans
