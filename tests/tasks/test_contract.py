@@ -106,6 +106,19 @@ def images():
     return [Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)) for size in ((50, 70), (64, 40), (50, 70))]
 
 
+def test_what_the_tasks_share_lies_in_files_of_the_same_names():
+    shared, others = Path(tasks.__file__).parent, set(tasks.TASKS) - {"pretrain"}  # which makes classifiers
+    for file in ("data", "options", "model", "prediction", "evaluation", "export", "task"):
+        for folder in (shared, *(shared / task for task in others)):
+            assert (folder / f"{file}.py").is_file()
+
+
+@pytest.mark.parametrize(("kind", "arguments"), [(Data, (None,)), (Task, (None, OptimOptions())), (Prediction, ())])
+def test_a_task_that_lacks_a_part_is_told_at_once(kind, arguments):
+    with pytest.raises(TypeError, match="abstract"):
+        type("Lacking", (kind,), {})(*arguments)
+
+
 def test_every_task_is_made_of_the_same_parts(name):
     folder = tasks.get(name)
     assert issubclass(folder.Recipe, Recipe)

@@ -1,6 +1,6 @@
 """Images of a data set as batches, whatever the task."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -17,7 +17,7 @@ from .loading import Unreadable, collate_readable, make_loader, spread
 from .options import DataOptions
 
 
-class Data(LightningDataModule):
+class Data(LightningDataModule, ABC):
     """The images of a task as batches. What a subclass adds: `dataset`, `contents` and `as_image`.
 
     ``splits`` are those that are read, ``seed`` is the seed of the order and the augmentation of training images.

@@ -12,12 +12,12 @@ from torch.nn.functional import pad
 
 @dataclass(kw_only=True)
 class HeadOptions:
-    """Options of the head that turns feature maps into classes.
+    """Options of the head that turns feature maps into a prediction for each pixel.
 
     Attributes:
         name: upernet (pooling at four scales, then a feature pyramid) or semantic_fpn (a feature pyramid).
         channels: Width of the head, a multiple of 64 for semantic_fpn.
-        dropout: How often channels are left out in training, before the classes.
+        dropout: How often channels are left out in training, before the last layer.
         auxiliary: Width of a second, small head on the maps of stride 16, which helps training and is not used
             afterwards; 0: none.
     """
@@ -89,7 +89,18 @@ class SemanticFPN(nn.Module):
         return self.decoder(grown)[..., :height, :width]
 
 
-HEADS: dict[str, type[UPerNet] | type[SemanticFPN]] = {"upernet": UPerNet, "semantic_fpn": SemanticFPN}
+def create_decoder(channels: Sequence[int], options: HeadOptions) -> UPerNet | SemanticFPN:
+    """The decoder that a recipe names, for maps of so many channels.
+
+    Raises:
+        ImportError: segmentation-models-pytorch is not installed.
+    """
+    try:
+        return (UPerNet if options.name == "upernet" else SemanticFPN)(channels, options)
+    except ImportError as error:
+        raise ImportError(
+            f"the head {options.name} needs segmentation-models-pytorch: pip install 'sgformer[segmentation]'"
+        ) from error
 
 
 def any_size(name: str) -> dict[str, Any]:

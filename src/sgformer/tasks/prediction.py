@@ -1,6 +1,7 @@
 """What a model says of an image, whatever its task."""
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -30,6 +31,10 @@ class Prediction(ABC):
         Raises:
             ValueError: The image has another size than the one that was predicted, and places matter.
         """
+
+    def save(self, path: str | Path) -> None:
+        """Write what `sgformer predict --maps` asks for to a PNG file, where the model's `files` has ``maps``."""
+        raise NotImplementedError
 
     def cells(self) -> dict[str, Any]:
         """Columns of a table, and what stands in them."""

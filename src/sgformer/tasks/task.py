@@ -1,6 +1,6 @@
 """Training of a model, whatever its task: a step, an optimizer, and what is logged."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +13,7 @@ from .backbones import freeze_batch_norms
 from .model import Kept
 
 
-class Task(LightningModule):
+class Task(LightningModule, ABC):
     """Trains a model; what is worth keeping of it is ``model``. What a subclass adds: `loss`, and the validation.
 
     Metrics of the validation are logged as ``val_...``, over all processes, others as ``train_...``.

@@ -14,7 +14,7 @@ from torch.nn.functional import interpolate, pad
 from ...engine import weights
 from ..backbones import Pyramid
 from ..bands import restored
-from ..decoders import HEADS, HeadOptions, any_size, rounds_up
+from ..decoders import HeadOptions, any_size, create_decoder, rounds_up
 from ..images import ImageLike, Preprocessing
 from ..model import Kept
 from ..windows import STRIDE, InferenceOptions, Progress
@@ -84,16 +84,10 @@ class Segmenter(Kept):
         pretrained: bool = False,
     ) -> None:
         super().__init__(name, classes=classes, preprocessing=preprocessing, kwargs=kwargs)
-        try:
-            import segmentation_models_pytorch  # noqa: F401
-        except ImportError as error:
-            raise ImportError(
-                "segmentation needs segmentation-models-pytorch: pip install 'sgformer[segmentation]'"
-            ) from error
         self.options, self.inference = head or HeadOptions(), inference or InferenceOptions()
         self.palette = tuple((r, g, b) for r, g, b in palette) or colours_for(len(self.classes))
         self.backbone = Pyramid(name, self.kwargs | any_size(name), pretrained=pretrained)
-        self.decoder = HEADS[self.options.name](self.backbone.channels, self.options)
+        self.decoder = create_decoder(self.backbone.channels, self.options)
         self.dropout = nn.Dropout2d(self.options.dropout)
         self.classifier = nn.Conv2d(self.decoder.out_channels, len(self.classes), 1)
         self.auxiliary = None
