@@ -1,4 +1,4 @@
-"""What a model says of an image, whatever its task."""
+"""Predictions for an image, whatever the task."""
 
 from abc import ABC, abstractmethod
 from pathlib import Path
