@@ -1,4 +1,4 @@
-"""What a resumed run may change: each recipe key is followed, or refused by name before anything is written."""
+"""Recipe keys that a resumed run may change; any other is refused before anything is written."""
 
 import dataclasses
 from collections.abc import Sequence

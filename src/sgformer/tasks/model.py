@@ -35,7 +35,7 @@ class Guided(Protocol):
 
 
 class Kept(nn.Module):
-    """What is kept of a training run: a model that predicts, is saved and loaded, and needs no training library.
+    """A trained model, kept of a run: it predicts, is saved and loaded, and needs no training library.
 
     Attributes:
         name: The backbone's name in timm.
