@@ -69,6 +69,12 @@ def test_a_mapping_takes_the_place_of_the_recipes_own(key, value, expected):
     assert found.model.kwargs == expected
 
 
+def test_what_belongs_to_the_class_is_no_key():
+    with pytest.raises(RecipeError, match="unknown recipe key 'FOLLOWD'") as error:
+        parse("smoke", {"FOLLOWD": 1})
+    assert "FOLLOWED" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("name", "overrides"),
     [

@@ -43,12 +43,9 @@ def convert(
 
         model = load(source)
         if names:
-            from ..tasks.classification.model import Classifier
             from ..tasks.classification.sources import read_descriptions
 
-            if not isinstance(model, Classifier):
-                raise ValueError(f"--names is for classifiers; {source} is for {model.task}: leave it out")
-            model.names = read_descriptions(Path(names))
+            model.call_classes(read_descriptions(Path(names)))
         model.save(out, recipe=model.metadata["recipe"], metrics=model.metadata["metrics"], half=half)
         print(f"{model.name}, {len(model.classes)} classes -> {out}")
         return out

@@ -165,7 +165,7 @@ def _export_page(weights: str | Path, folder: Path, size: str | int | tuple[int,
     from .web_page import fetch_runtime, write_folder
 
     model = tasks.load(weights)
-    if model.task != "classification":
+    if not model.in_browsers:
         raise ValueError(f"--web is for classifiers; {weights} is for {model.task}")
     if len(model.preprocessing.mean) != 3:
         raise ValueError(f"--web is for RGB images; {weights} takes {len(model.preprocessing.mean)} bands")

@@ -197,12 +197,10 @@ def _put(content: dict[str, Any], key: str, value: Any, *, whole: bool = True) -
 
 def _keys(sections: type, prefix: str = "") -> dict[str, Any]:
     """The dotted keys of a recipe and their types."""
-    keys: dict[str, Any] = {}
-    for name, kind in typing.get_type_hints(sections).items():
-        if dataclasses.is_dataclass(kind):
-            keys |= _keys(typing.cast(type, kind), f"{prefix}{name}.")
-        elif typing.get_origin(kind) is not typing.ClassVar:
-            keys[prefix + name] = kind
+    keys, kinds = dict[str, Any](), typing.get_type_hints(sections)
+    for field in dataclasses.fields(sections):
+        kind, name = kinds[field.name], f"{prefix}{field.name}"
+        keys |= _keys(kind, f"{name}.") if dataclasses.is_dataclass(kind) else {name: kind}
     return keys
 
 

@@ -1,1 +1,1 @@
-"""Trained models as files that run without this package: what of a model is exported, the files, and their check."""
+"""Export of trained models: the part that is exported, the file formats, and the check of a file."""

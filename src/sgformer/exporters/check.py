@@ -23,7 +23,7 @@ TOLERANCE = {"float32": 1e-4, "float16": 2e-2, "int8": 0.5}
 
 
 def verify(path: str | Path, part: Part, *, fixed: Size | None, largest: Size, precision: str = "float32") -> float:
-    """Hold what a file computes against the model, on several sizes and numbers of images, none above the `largest`.
+    """Compare what a file computes with the model, on several sizes and numbers of images, none above the `largest`.
 
     The file also tells the significance that it measured. The model, `part`, on the CPU in float32 and evaluation mode,
     is made to rank by it, because rounding swaps neighbours in a ranking; then its outputs and its own significance

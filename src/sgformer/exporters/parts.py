@@ -1,4 +1,4 @@
-"""Parts of a trained model that `sgformer export` writes to a file: another for each task, with significance maps."""
+"""The part of a trained model that is exported, of any task, with its significance maps."""
 
 from collections.abc import Callable
 from dataclasses import asdict, replace

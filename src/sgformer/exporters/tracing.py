@@ -29,7 +29,7 @@ def trace(
     batch: int | None = None,
     convs: bool = False,
 ) -> Any:
-    """Follow a module to a `torch.export.ExportedProgram`, with symbols for what is open.
+    """Trace a module to a `torch.export.ExportedProgram` with dynamic shapes.
 
     Without a `fixed` (height, width), any from `smallest` to `largest` is taken; without a `batch`, any number of
     images. `convs` makes convolutions of projections beside convolutions, see `fast.exported`. ValueError where this

@@ -103,7 +103,7 @@ def create_backbone(name: str, kwargs: Mapping[str, Any], *, pretrained: bool = 
 
 
 def freeze_batch_norms(module: nn.Module) -> None:
-    """Have the batch norms below a module use the statistics that they have, in training too, and keep them."""
+    """Freeze the running statistics of a module's batch norms, in training too."""
     for norm in module.modules():
         if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm):
             norm.eval()

@@ -18,7 +18,7 @@ from .options import DataOptions
 
 
 class Data(LightningDataModule, ABC):
-    """The images of a task as batches. What a subclass adds: `dataset`, `contents` and `as_image`.
+    """The images of a task as batches. A subclass adds `dataset`, `contents` and `as_image`.
 
     ``splits`` are those that are read, ``seed`` is the seed of the order and the augmentation of training images.
 
@@ -56,7 +56,7 @@ class Data(LightningDataModule, ABC):
 
     @abstractmethod
     def contents(self, images: str) -> str:
-        """Say in a line what there is: classes, so many ``images``, and what else."""
+        """Summarize the data in one line: classes, so many ``images``, and what else there is."""
 
     @property
     def lengths(self) -> list[int]:
@@ -76,7 +76,7 @@ class Data(LightningDataModule, ABC):
         """Take the image of a validation sample, as the preprocessing reads images; all have one size."""
 
     def likeness(self) -> Sequence[float] | None:
-        """A number for each training image, where those with near numbers are to share a batch."""
+        """A number for each training image, by which similar images share a batch; None: no such grouping."""
         return None
 
     def collate(self, split: Split) -> Callable[[list[Any]], Any]:
@@ -126,7 +126,7 @@ class Data(LightningDataModule, ABC):
         return weights
 
     def examples(self, num: int = 6) -> list[Any]:
-        """A few validation images of one size, to watch a model by."""
+        """A few validation images of one size, by which a model is watched."""
         dataset = self.dataset("val")
         samples = [dataset[i] for i in spread(len(dataset), num)]
         return [self.as_image(sample) for sample in samples if not isinstance(sample, Unreadable)]

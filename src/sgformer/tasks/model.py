@@ -46,6 +46,7 @@ class Kept(nn.Module):
         measure: What the numbers of a prediction's `lines` are.
         settings: What `predict` takes beside images.
         files: Files of its own kind that `sgformer predict` can write.
+        in_browsers: Whether the page of `sgformer export --web` can show what it predicts.
         backbone: timm's model, or a pyramid around it.
         metadata: What the weights file says that it was read from; empty without one.
         palette: A colour for each class, where colours mean classes.
@@ -57,6 +58,7 @@ class Kept(nn.Module):
     measure: ClassVar[str]
     settings: ClassVar[frozenset[str]] = frozenset()
     files: ClassVar[frozenset[str]] = frozenset()
+    in_browsers: ClassVar[bool] = False
     backbone: Any
     metadata: Mapping[str, Any] = {}
     palette: tuple[tuple[int, int, int], ...] = ()
@@ -74,7 +76,7 @@ class Kept(nn.Module):
             self.register_buffer(part, values, persistent=False)
 
     def normalize(self, pixels: Tensor) -> Tensor:
-        """Pixels (..., channels, height, width), as they were read, as the backbone takes them."""
+        """Normalize pixels (..., channels, height, width) as they were read."""
         return (pixels.to(self.mean.dtype) - self.mean) / self.std
 
     def prepare(self, image: Any, *, size: int | None = None) -> Tensor:
@@ -108,11 +110,15 @@ class Kept(nn.Module):
                 module.training = training
 
     def of_each(self, images: Any, compute: Callable[[Sequence[ImageLike]], Any]) -> Any:
-        """Compute in evaluation mode for a list of images; for one image the first of what comes."""
+        """Compute in evaluation mode for one image or a list of images."""
         several = isinstance(images, list | tuple)
         with self.evaluating():
             found = compute(images if several else [images])
         return found if several else found[0]
+
+    def call_classes(self, names: Mapping[str, str]) -> None:
+        """Set display names of classes, for tasks whose classes may have such; else ValueError."""
+        raise ValueError(f"display names are for classifiers; these weights are for {self.task}: leave them out")
 
     def name_of(self, index: int) -> str:
         """Display name of a class."""
@@ -129,7 +135,7 @@ class Kept(nn.Module):
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> Self:
-        """A model as a weights file's metadata describe it, with any values."""
+        """Build the model that a weights file's metadata describe, with initial weights."""
         make: Any = cls
         return make(
             metadata["model"]["name"],

@@ -135,7 +135,7 @@ class Recipe:
     trainer: TrainerOptions = field(default_factory=TrainerOptions)
 
     def check_given(self, keys: Collection[str]) -> None:
-        """Raise ValueError for a key, given in person, that the source of the data does not read, or nothing does."""
+        """Raise ValueError for a key given on the command line that has no effect in this recipe."""
         source = self.data.source
         for key in keys:
             for start, (words, idle) in self.IDLE.items():
@@ -154,7 +154,7 @@ class Recipe:
                 )
 
     def check_evaluated(self, keys: Collection[str]) -> None:
-        """Raise ValueError for a key of the data, given in person, that evaluation does not read."""
+        """Raise ValueError for a key of the data given on the command line that evaluation does not read."""
         for key in keys:
             name = key.removeprefix("data.")
             if {name, name.partition(".")[0]} & {*self.data.TRAINING}:

@@ -14,7 +14,7 @@ from .model import Kept
 
 
 class Task(LightningModule, ABC):
-    """Trains a model; what is worth keeping of it is ``model``. What a subclass adds: `loss`, and the validation.
+    """Trains ``model``, which is what is kept of a run. A subclass adds `loss` and the validation.
 
     Metrics of the validation are logged as ``val_...``, over all processes, others as ``train_...``.
 
@@ -33,11 +33,11 @@ class Task(LightningModule, ABC):
 
     @abstractmethod
     def loss(self, batch: Any) -> Tensor:
-        """Compute what training minimizes, of a batch; zero, from all weights, where no image could be read."""
+        """Compute the training loss of a batch; see `no_loss` where no image could be read."""
 
     @property
     def learned(self) -> nn.Module:
-        """Module whose weights the optimizer moves."""
+        """The module that the optimizer trains."""
         return self.model
 
     def train(self, mode: bool = True) -> "Task":

@@ -1,4 +1,4 @@
-"""Text files that people and their tools write: class names, lists, tables, JSON, YAML."""
+"""Text files: class names, lists, tables, JSON, YAML."""
 
 import codecs
 import json

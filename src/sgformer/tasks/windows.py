@@ -1,4 +1,4 @@
-"""Dense inference for an image of any size: whole or in windows, at several scales, mirrored or not.
+"""Dense inference for an image of any size: whole or in sliding windows, at several scales, flipped or not.
 
 Scores of 150 classes for each pixel of a photograph of 24 million take 14 GB. So windows are summed up as models score
 them, a cell for each square of 4x4 pixels. They go from top to bottom, and rows to which no later window adds are

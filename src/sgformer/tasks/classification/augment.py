@@ -1,4 +1,4 @@
-"""Augmentation of labelled images: crops and colours of each one, mixtures of a batch."""
+"""Augmentation: crops and colours of each image, mixup and cutmix of a batch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ class AugmentOptions:
 def image_transform(
     options: AugmentOptions, preprocessing: Preprocessing, size: tuple[int, int]
 ) -> tuple[Callable[[Any], Tensor], int]:
-    """Make the transform of training images, a new crop and variation at each call: from what was read to pixels.
+    """Create the random transform of training images, from what was read to pixels.
 
     Also gives the shorter side that it needs, see `read_image`; ``size`` is the (height, width) of what it gives.
     """
@@ -85,7 +85,7 @@ class BatchAugment:
             )
 
     def __call__(self, images: Tensor, targets: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
-        """Vary normalized images (B, 3, height, width), B above 0; targets become (B, classes) where they are mixed."""
+        """Augment normalized images (B, 3, height, width), B above 0; mixed targets become (B, classes)."""
         if self.options.erase:
             erase = RandomErasing(self.options.erase, mode="pixel", device=str(images.device))
             images = erase(images)

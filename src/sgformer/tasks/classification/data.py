@@ -1,4 +1,4 @@
-"""Labelled images as batches: variation, and the share of each process."""
+"""Labelled images as batches."""
 
 import contextlib
 import os
@@ -65,7 +65,7 @@ class PreparedData(Data):
         return pixels if isinstance(self.preprocessing, Bands) else self.preprocessing.show(pixels)
 
     def examples(self, num: int = 6) -> list[Any]:
-        """A few validation images as a model sees them, to watch it by; of shards none."""
+        """A few validation images as a model sees them; of shards none."""
         return [] if self.options.source == "shards" else super().examples(num)
 
     def find(self, split: Split, known: tuple[str, ...] | None = None) -> sources.Samples:

@@ -1,4 +1,4 @@
-"""Trained classifier: a model that takes images and gives names."""
+"""Trained classifier."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -48,6 +48,7 @@ class Classifier(Kept):
     task = "classification"
     measure = "probability"
     settings = frozenset({"top_k"})
+    in_browsers = True
 
     def __init__(
         self,
@@ -60,7 +61,8 @@ class Classifier(Kept):
         pretrained: bool = False,
     ) -> None:
         super().__init__(name, classes=classes, preprocessing=preprocessing, kwargs=kwargs)
-        self.names = {key: name for key, name in (names or {}).items() if key in self.classes}
+        self.names: dict[str, str] = {}
+        self.call_classes(names or {})
         self.backbone = create_backbone(name, self.kwargs, num_classes=len(self.classes), pretrained=pretrained)
 
     @property
@@ -78,7 +80,7 @@ class Classifier(Kept):
     def predict(self, images: Sequence[ImageLike], *, top_k: int = 5, batch_size: int = 32) -> list[Prediction]: ...
 
     def predict(self, images: Any, *, top_k: int = 5, batch_size: int = 32) -> Any:
-        """Name what is in an image.
+        """Classify images.
 
         Args:
             images: A path, the bytes of a file, a PIL image or an array; or a list of such.
@@ -101,7 +103,7 @@ class Classifier(Kept):
         )
 
     def embed(self, images: Any, *, batch_size: int = 32) -> Tensor:
-        """Compute the pooled features of images that the head sees, to search, cluster or classify by.
+        """Compute the pooled features of images, the input of the head.
 
         Args:
             images: As for `predict`.
@@ -144,6 +146,10 @@ class Classifier(Kept):
             numbers = tuple(indices.tolist())
             names = map(self.name_of, numbers)
             yield Prediction(tuple(zip(names, values.tolist(), strict=True)), numbers)
+
+    def call_classes(self, names: Mapping[str, str]) -> None:
+        """Set display names of classes; those of others are ignored."""
+        self.names = {key: name for key, name in names.items() if key in self.classes}
 
     def name_of(self, index: int) -> str:
         """Display name of a class."""

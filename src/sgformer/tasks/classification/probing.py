@@ -1,4 +1,4 @@
-"""A classifier within seconds: logistic regression on the features of a frozen backbone."""
+"""Linear probing: logistic regression on the features of a frozen backbone."""
 
 from dataclasses import dataclass, field
 from typing import Any, cast

@@ -1,4 +1,4 @@
-"""WebDataset shards: tar files with images and labels, for clusters whose file systems dislike small files."""
+"""WebDataset shards: tar files with images and labels."""
 
 import contextlib
 import glob

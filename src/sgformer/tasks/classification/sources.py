@@ -1,4 +1,4 @@
-"""Where labelled images come from: folders, lists, ImageNet as released, torchvision's sets, packed files, shards.
+"""Sources of labelled images: folders, lists, ImageNet as released, torchvision's data sets, packed files.
 
 Each source gives the same thing, `Samples`: the classes, and (image, class index) for each sample. An image is a
 path, or bytes, or whatever `images.read_image` takes. Everything is looked through before anything is trained.

@@ -1,4 +1,4 @@
-"""Images with boxes and masks, from COCO's format or made on the spot, as batches for a detector."""
+"""Images with boxes and masks, from annotations or generated digit scenes, as batches."""
 
 import math
 from collections.abc import Callable

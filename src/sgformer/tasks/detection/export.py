@@ -1,4 +1,4 @@
-"""Detectors as exporters take them: one image to a list of objects that is always of one length, or a pyramid.
+"""Detectors in exportable operations: one image to a list of objects of fixed length, or a pyramid.
 
 Torchvision's heads drop boxes as they go, so that every list is as long as an image has it. Here no list changes its
 length: what is dropped keeps its place with a score of -1, and lists are cut to a number by `topk`. Overlaps are

@@ -1,4 +1,4 @@
-"""Misses and false alarms of a detector, drawn into the images in which there are most."""
+"""False negatives and false positives of a detector, drawn into the images with most of them."""
 
 from collections.abc import Mapping
 from typing import Any

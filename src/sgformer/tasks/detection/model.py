@@ -1,4 +1,4 @@
-"""Trained detector: a model that takes images and gives boxes, masks and names."""
+"""Trained detector."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence

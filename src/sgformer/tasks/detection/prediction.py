@@ -1,4 +1,4 @@
-"""Detections of one image: as numbers, as JSON, as a line, and drawn into the image."""
+"""Detections in one image: as numbers, as JSON, as a line, and drawn."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -58,7 +58,7 @@ class Augment:
         self.photometric = v2.RandomApply([v2.RandomPhotometricDistort()], p=options.photometric)
 
     def __call__(self, image: Any, mask: NDArray[np.uint8], batch_seed: int | None = None) -> tuple[Tensor, Tensor]:
-        """The varied crop of an image that was read, (channels, height, width) not normalized, and of its mask.
+        """The augmented crop of an image that was read, (channels, height, width) not normalized, and of its mask.
 
         Each is drawn by itself; ``batch_seed`` is not used.
         """

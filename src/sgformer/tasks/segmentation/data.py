@@ -1,4 +1,4 @@
-"""Images with a mask each, or digit scenes made on the spot, as batches."""
+"""Images with masks, or generated digit scenes, as batches."""
 
 import contextlib
 import os
@@ -94,34 +94,12 @@ class SegmentationData(Data):
             self.coding = layout.coding
             for split in splits:
                 self.samples[split] = self._checked(layout, root, split)
-            copies = find_copies(*([sample.image for sample in self.samples[split]] for split in splits))
-            self.notes += copies.notes()
-            masks = [sample.mask for samples in self.samples.values() for sample in samples]
-            drawn = options.source == "labelme"
-            if self.coding.colours is None and not drawn and (odd := num_rearranged(masks, len(self.coding.classes))):
-                self.notes.append(
-                    f"{odd} masks have the colours of others in another order, and are read by number; if colours are "
-                    "classes, name them: --data.mapping FILE"
-                )
-            if "{split}" not in layout.images:
-                used = {sample.image for samples in self.samples.values() for sample in samples}
-                used |= {Path(path) for path in self.dropped} | self._of_others(layout, root)
-                folder = root / layout.images
-                if rest := set(look_through(folder, preprocessing.suffixes).images) - used:
-                    self.notes.append(f"{len(rest)} images of {folder} have no mask in any split")
-            others = {Path(options.mapping)} if options.mapping else set()
-            if drawn:  # from files that may name images elsewhere
-                others |= {sample.image for samples in self.samples.values() for sample in samples}
-                others |= self._of_others(layout, root)
-            self.notes += layout.beside(root, *others)
+            self._note_files(layout, root)
         self.classes = self.coding.classes
         self.shares: dict[Split, dict[str, float]] = {
             split: self._shares(counts) for split, counts in self.counts.items()
         }
-        if len(self.shares) > 1:
-            for name, share in self.shares["train"].items():
-                if abs(share - (other := self.shares["val"][name])) >= UNLIKE:
-                    self.notes.append(f"{name} is {_percent(share)} of train and {_percent(other)} of val")
+        self._note_unlike()
         self.notes += doubtful_names(self.classes)
         self.notes += note_mirrored(self.classes, options.augment.flip if "train" in splits else 0)
         if options.balanced and "train" in splits:
@@ -136,6 +114,34 @@ class SegmentationData(Data):
         shares = next(iter(self.shares.values()), {})
         told = enumerate_names(self.classes, [shares.get(name, 0) for name in self.classes] if shares else [], _percent)
         return f"{told}, {images}" + f", {len(self.dropped)} dropped" * bool(self.dropped)
+
+    def _note_files(self, layout: Layout, root: Path) -> None:
+        """Note copies of images, masks whose colours may be meant, and files that are not used."""
+        self.notes += find_copies(*([sample.image for sample in samples] for samples in self.samples.values())).notes()
+        samples = [sample for samples in self.samples.values() for sample in samples]
+        images, masks = {sample.image for sample in samples}, [sample.mask for sample in samples]
+        drawn = self.options.source == "labelme"
+        if self.coding.colours is None and not drawn and (odd := num_rearranged(masks, len(self.coding.classes))):
+            self.notes.append(
+                f"{odd} masks have the colours of others in another order, and are read by number; if colours are "
+                "classes, name them: --data.mapping FILE"
+            )
+        if "{split}" not in layout.images:
+            used = images | {Path(path) for path in self.dropped} | self._of_others(layout, root)
+            folder = root / layout.images
+            if rest := set(look_through(folder, self.preprocessing.suffixes).images) - used:
+                self.notes.append(f"{len(rest)} images of {folder} have no mask in any split")
+        others = {Path(self.options.mapping)} if self.options.mapping else set()
+        if drawn:  # from files that may name images elsewhere
+            others |= images | self._of_others(layout, root)
+        self.notes += layout.beside(root, *others)
+
+    def _note_unlike(self) -> None:
+        """Note classes whose shares of training and validation are far apart."""
+        if len(self.shares) > 1:
+            for name, share in self.shares["train"].items():
+                if abs(share - (other := self.shares["val"][name])) >= UNLIKE:
+                    self.notes.append(f"{name} is {_percent(share)} of train and {_percent(other)} of val")
 
     def _shares(self, counts: NDArray[np.int64]) -> dict[str, float]:
         """The share of each class in the pixels of a split that are not ignored."""

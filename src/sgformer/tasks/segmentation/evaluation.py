@@ -1,4 +1,4 @@
-"""Evaluation of a segmenter: pixels by true and given class, IoU, and the images that are most wrong."""
+"""Evaluation of semantic segmentation: confusion matrix, IoU, and the worst images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

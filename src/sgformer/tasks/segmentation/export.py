@@ -1,4 +1,4 @@
-"""Segmenters as exporters take them: in operations for maps of unknown height and width."""
+"""Segmenters in exportable operations, for maps of unknown height and width."""
 
 import copy
 from typing import Any

@@ -1,4 +1,4 @@
-"""The class of each pixel, by the scores of one view of an image or of several."""
+"""Class map of an image, from the scores of one view or the mean probabilities of several."""
 
 from typing import Any
 

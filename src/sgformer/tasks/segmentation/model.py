@@ -1,4 +1,4 @@
-"""Trained segmenter: a model that takes images and gives a class for each pixel."""
+"""Trained model of semantic segmentation."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -135,7 +135,7 @@ class Segmenter(Kept):
     def predict(self, images: Sequence[ImageLike], **settings: Unpack[Settings]) -> list[SemanticMap]: ...
 
     def predict(self, images: Any, **settings: Unpack[Settings]) -> Any:
-        """Say what is where in an image of any size.
+        """Segment images of any size.
 
         Args:
             images: A path, the bytes of a file, a PIL image or an array; or a list of such.

@@ -1,4 +1,4 @@
-"""Prediction of a segmenter: a class for each pixel, as numbers, as a file, and drawn."""
+"""Predicted class map of an image: as numbers, as a file, and drawn."""
 
 import io
 from collections.abc import Sequence
