@@ -200,7 +200,7 @@ def _keys(sections: type, prefix: str = "") -> dict[str, Any]:
     keys, kinds = dict[str, Any](), typing.get_type_hints(sections)
     for field in dataclasses.fields(sections):
         kind, name = kinds[field.name], f"{prefix}{field.name}"
-        keys |= _keys(kind, f"{name}.") if dataclasses.is_dataclass(kind) else {name: kind}
+        keys |= _keys(typing.cast(type, kind), f"{name}.") if dataclasses.is_dataclass(kind) else {name: kind}
     return keys
 
 
