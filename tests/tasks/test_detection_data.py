@@ -77,6 +77,18 @@ def test_boxes_and_masks_follow_their_image(root):
     assert max(max(size[1:]) for size in sizes) <= 60
 
 
+def test_masks_lie_in_the_middle_of_their_boxes(root):
+    """Resized by torchvision as masks they lay half a pixel to the bottom right."""
+    dataset = data(root, augment=AugmentOptions(shorter_sides=[*range(33, 95)], flip=0.0)).dataset("train")
+    apart = []
+    for seed in range(60):
+        _, target = dataset[Draw(0, seed)]
+        for mask, (left, top, right, bottom) in zip(target["masks"], target["boxes"], strict=True):
+            rows, columns = mask.any(1).nonzero(), mask.any(0).nonzero()
+            apart.append([rows.min() + rows.max() + 1 - top - bottom, columns.min() + columns.max() + 1 - left - right])
+    assert (torch.tensor(apart).mean(0) / 2).abs().max() < 0.15
+
+
 def test_the_same_draw_is_the_same_sample(root):
     augment = AugmentOptions(shorter_sides=[40, 64], photometric=1.0)
     dataset = data(root, augment=augment).dataset("train")

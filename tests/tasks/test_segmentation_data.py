@@ -71,6 +71,24 @@ def test_mask_and_image_are_varied_alike(size):
     assert max(wrong) < 0.1  # a column at each edge of two stripes, where colours mix
 
 
+def test_masks_stay_under_their_image():
+    """Resized by torchvision as masks they lay half a pixel to the bottom right."""
+    apart = []
+    for seed in range(60):
+        torch.manual_seed(seed)
+        mask = torch.zeros(90, 90, dtype=torch.uint8)
+        top, left = torch.randint(50, (2,)).tolist()
+        mask[top : top + 31, left : left + 29] = 1
+        options = AugmentOptions(scale=(0.4, 0.99), max_share=1.0, flip=0, photometric=0)
+        augment = Augment(options, size=(96, 96), shorter_side=None, interpolation="bilinear", fill=(0, 0, 0))
+        image, varied = augment(tv_tensors.Image(255 * mask.expand(3, -1, -1)), tv_tensors.Mask(mask))
+        bright, within = image[0] / 255, (varied == 1).float()
+        at = torch.arange(96.0)
+        apart.append([(w.sum(d) * at).sum() / w.sum() for w in (bright, within) for d in (0, 1)])
+    apart = torch.tensor(apart)
+    assert (apart[:, :2] - apart[:, 2:]).mean(0).abs().max() < 0.1
+
+
 def test_crops_avoid_a_single_class():
     mask = np.zeros((64, 200), np.uint8)
     mask[:, 150:] = 1

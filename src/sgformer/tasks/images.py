@@ -17,8 +17,9 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.data.transforms_factory import create_transform
 from torch import Tensor
-from torchvision.transforms import CenterCrop, FiveCrop
+from torchvision.transforms import CenterCrop, FiveCrop, InterpolationMode
 from torchvision.transforms.functional import hflip, to_pil_image
+from torchvision.transforms.v2 import functional
 
 from .folders import LARGEST, SUFFIXES
 
@@ -89,6 +90,14 @@ def read_image(image: ImageLike, *, shorter_side: int | None = None, max_pixels:
         raise ImageError(str(path), "is a folder; name the images in it")
     with path.open("rb") as file:
         return _open(str(path), file, path.stat().st_size, shorter_side, max_pixels)
+
+
+def resized_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """Masks (n, height, width) as large as their image becomes, each pixel the nearest to its centre.
+
+    As a ``tv_tensors.Mask`` they would lie half a pixel beside image and boxes (findings/torchvision_nearest_masks.sh).
+    """
+    return functional.resize(masks.as_subclass(Tensor), [*size], interpolation=InterpolationMode.NEAREST_EXACT)
 
 
 class ReadsRGB:

@@ -11,6 +11,8 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from ..images import resized_masks
+
 Target = dict[str, Any]
 
 
@@ -89,7 +91,7 @@ class Augment:
         left = ((edges[:, 2:] - edges[:, :2]) >= 1).all(1)  # as torchvision sees it
         for place, mask in enumerate(masks):
             if mask is not None and left[place]:
-                left[place] = bool(v2.functional.resize(tv_tensors.Mask(mask[None]), list(new)).any())
+                left[place] = bool(resized_masks(mask[None], new).any())
         return left
 
     def __call__(self, image: Tensor, target: Target, batch_seed: int | None = None) -> tuple[Tensor, Target]:
@@ -107,13 +109,13 @@ class Augment:
             "labels": target["labels"],
             "iscrowd": target["iscrowd"],
         }
-        if "masks" in target:
-            sample["masks"] = tv_tensors.Mask(target["masks"])
         shorter = None
         if options.shorter_sides:
             drawn = torch.randint(2**32, ()).item() if batch_seed is None else batch_seed
             shorter = options.shorter_sides[int(drawn) % len(options.shorter_sides)]
         size = self.size(size, shorter=shorter)
+        if "masks" in target:
+            sample["masks"] = tv_tensors.Mask(resized_masks(target["masks"], size))
         steps: list[Any] = [v2.Resize(size, antialias=True)]
         if options.crop and options.crop < max(size):
             steps.append(v2.RandomCrop((min(options.crop, size[0]), min(options.crop, size[1]))))

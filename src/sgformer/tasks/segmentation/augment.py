@@ -11,6 +11,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional
 
+from ..images import resized_masks
 from .masks import IGNORE
 
 
@@ -73,12 +74,11 @@ class Augment:
         factor = least + (greatest - least) * torch.rand(()).item()
         if self.shorter_side:
             factor *= self.shorter_side / min(height, width)
-        size = [max(1, round(height * factor)), max(1, round(width * factor))]
-        if size == [height, width]:
+        size = max(1, round(height * factor)), max(1, round(width * factor))
+        if size == (height, width):
             return image, mask
-        resize = functional.resize
-        image = resize(image, size, interpolation=self.interpolation, antialias=True)
-        return image, resize(mask, size, interpolation=InterpolationMode.NEAREST)
+        image = functional.resize(image, [*size], interpolation=self.interpolation, antialias=True)
+        return image, tv_tensors.Mask(resized_masks(mask[None], size)[0])
 
     def _pad(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         below, right = (max(0, w - h) for w, h in zip(self.size, image.shape[-2:], strict=True))
