@@ -181,22 +181,26 @@ class Copies(NamedTuple):
         return notes + [inside + f", {self.unlike} in another class" * (self.unlike > 0)] * (self.inside > 0)
 
 
-def find_copies(first: Sequence[Path], second: Sequence[Path] = (), classes: Iterable[Any] = ()) -> Copies:
-    """Count the files of two splits that are alike; ``classes`` are those of the first's files, then the second's."""
-    same = alike([*first, *second])
+def find_copies(first: Sequence[Any], second: Sequence[Any] = (), classes: Iterable[Any] = ()) -> Copies:
+    """Count the images of two splits that are alike, given as files, or by digests of what is packed.
+
+    ``classes`` are those of the first's images, then the second's.
+    """
+    packed = any(isinstance(one, bytes) for one in first)
+    same = [*first, *second] if packed else alike([*first, *second])
     mine, other = same[: len(first)], same[len(first) :]
     labelled = [*zip(same, [*classes] or [0] * len(same), strict=True)]
     own, theirs = {*labelled[: len(first)]}, {*labelled[len(first) :]}
     shared = {*mine} & {*other}
-    made = {path.name.split(".rf.")[0] for path in first if ".rf." in path.name}
+    made = set() if packed else {path.name.split(".rf.")[0] for path in first if ".rf." in path.name}
     return Copies(
         shared=len(shared),
         moved=len({one for one, _ in theirs - own} & shared),
-        inside=len({*map(os.path.normpath, first)}) - len({*mine}),
+        inside=(len(first) if packed else len({*map(os.path.normpath, first)})) - len({*mine}),
         unlike=len(own) - len({*mine}),
         variants=sum(
             ".rf." in path.name and path.name.split(".rf.")[0] in made and one not in shared
-            for path, one in zip(second, other, strict=True)
+            for path, one in zip(second if made else (), other if made else (), strict=True)
         ),
     )
 

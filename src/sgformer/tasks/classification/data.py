@@ -198,12 +198,14 @@ class ClassificationData(PreparedData):
             self.samples[split] = self.find(split, known)
             self.names |= self.samples[split].names
             self.notes += [note for note in self.samples[split].notes if note not in self.notes]
-        lists = [[path for path, _ in one.items] for one in self.samples.values() if isinstance(one.items, list)]
+        pairs = [one.listed() for one in self.samples.values()]
+        lists = [[path for path, _ in some] for some in pairs if some]
         self.notes += self.odd(chain(*lists))
         if len(self.samples) > 1:
             sources.compare(self.samples, options.root)
         if lists:
-            labels = (one.classes[label] for one in self.samples.values() for _, label in one.items)
+            found = zip(self.samples.values(), pairs, strict=True)
+            labels = (one.classes[label] for one, some in found for _, label in some)
             self.notes += find_copies(*lists, classes=labels).notes()
         self.notes += self.beside(self.samples, ("train", "val"))
         names = self.samples[splits[0]].classes
@@ -221,7 +223,7 @@ class ClassificationData(PreparedData):
     def contents(self, images: str) -> str:
         """The classes, with their images where these are counted."""
         images += " an epoch" * (self.options.source == "shards")
-        listed = "train" in self.samples and isinstance(self.samples["train"].items, list)
+        listed = "train" in self.samples and self.samples["train"].told
         return f"{enumerate_names(self.classes, self.class_counts().tolist() if listed else [])}, {images}"
 
     def files(self, split: Split) -> list[Any]:

@@ -4,6 +4,7 @@ Each source gives the same thing, `Samples`: the classes, and (image, class inde
 path, or bytes, or whatever `images.read_image` takes. Everything is looked through before anything is trained.
 """
 
+import hashlib
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -44,6 +45,18 @@ class Samples:
     items: Items  # (image, class index)
     names: Mapping[str, str] = field(default_factory=dict)  # display name of a class, where that differs
     notes: tuple[str, ...] = ()  # what lies there and is not used, and what else is unusual
+
+    @property
+    def told(self) -> bool:
+        """Whether the class of each sample is known without reading images."""
+        return isinstance(self.items, list | _Packed)
+
+    def listed(self) -> list[tuple[Any, int]]:
+        """Paths, or digests of what is packed, with class indices; empty where images would have to be read for it."""
+        if isinstance(self.items, _Packed):
+            pairs = map(self.items.__getitem__, range(len(self.items)))
+            return [(hashlib.sha1(image).digest(), label) for image, label in pairs]
+        return self.items if isinstance(self.items, list) else []
 
 
 def folders(root: Path, split: Split, suffixes: Collection[str] = SUFFIXES) -> Samples:
@@ -227,11 +240,22 @@ def packed(root: Path, split: Split) -> Samples:
         with np.load(path, allow_pickle=False) as file:
             jpeg, offset, label = file["jpeg"], file["offset"], file["label"]
             classes = tuple(map(str, file["classes"]))
-    except (KeyError, ValueError, OSError) as error:
+    except (KeyError, TypeError, ValueError, OSError) as error:
         raise DataError(f"{path} cannot be read ({error}); it must hold jpeg, offset, label and classes") from error
+    flat = all(array.ndim == 1 and array.dtype.kind in "iu" and len(array) for array in (jpeg, offset, label))
+    if not flat or jpeg.dtype != np.uint8:
+        raise DataError(f"{path}: jpeg must be a list of bytes, offset and label lists of whole numbers, none empty")
+    if len(offset) != len(label) + 1 or offset[0] or offset[-1] != len(jpeg) or (offset[1:] <= offset[:-1]).any():
+        raise DataError(
+            f"{path}: offset must rise from 0 to the {len(jpeg)} bytes of jpeg, in {len(label) + 1} numbers, one more "
+            f"than labels; it has {len(offset)}, from {offset[0]} to {offset[-1]}"
+        )
     if label.min() < 0 or label.max() >= len(classes):
-        raise DataError(f"{path} has labels up to {label.max()}, but {len(classes)} classes; mend the file")
-    return Samples(classes, _Packed(jpeg, offset, label))
+        raise DataError(f"{path} has labels up to {label.max()}, but {len(classes)} classes from 0 on; mend the file")
+    if twice := [name for name, count in Counter(classes).items() if count > 1]:
+        raise DataError(f"{path} has several classes called {listed(twice)}; make them differ")
+    absent = [name for place, name in enumerate(classes) if place not in {*label.tolist()}]
+    return Samples(classes, _Packed(jpeg, offset, label), notes=(f"not in {split}: {listed(absent)}",) * bool(absent))
 
 
 @dataclass(frozen=True)
@@ -243,7 +267,7 @@ class _Packed:
     def __len__(self) -> int:
         return len(self.label)
 
-    def __getitem__(self, index: int) -> tuple[ImageLike, int]:
+    def __getitem__(self, index: int) -> tuple[bytes, int]:
         start, end = self.offset[index : index + 2]
         return self.jpeg[start:end].tobytes(), int(self.label[index])
 
