@@ -9,7 +9,7 @@ from sgformer.tasks.classification import sources
 from sgformer.tasks.detection import names
 from sgformer.tasks.errors import DataError
 from sgformer.tasks.segmentation.mapping import read_classes, read_mapping
-from sgformer.tasks.text import enumerate_names, read_lines, read_names, read_plain_names, read_text
+from sgformer.tasks.text import doubtful_names, enumerate_names, read_lines, read_names, read_plain_names, read_text
 
 TEXT = "red\nbläu 蓝\n"
 
@@ -151,3 +151,17 @@ def test_numbers_that_are_no_ids(tmp_path, text, known):
 def test_names_are_told_in_order():
     assert enumerate_names(["b", "a"], [3, 0]) == "2 classes (b 3, a 0)"
     assert enumerate_names([str(i) for i in range(11)]) == "11 classes (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ...)"
+
+
+def test_names_that_differ_in_marks_and_names_for_nothing():
+    names = ["traffic light", "traffic_light", "Traffic-Light", "car", "Dont_Care", "__void__", "avoid"]
+    assert doubtful_names(names) == [
+        "3 names of classes differ in blanks, _ or - alone",
+        "Dont_Care is learned as a class, though it may be what belongs to none",
+        "__void__ is learned as a class, though it may be what belongs to none",
+    ]
+    assert doubtful_names(["-1", "1"]) == []
+    assert doubtful_names(["a", "A", "a_b", "a b"])[:2] == [
+        "2 names of classes differ in capitals or blanks alone",
+        "2 names of classes differ in blanks, _ or - alone",
+    ]

@@ -5,7 +5,7 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ _COLOURED = (
 _STRUCTURE = re.compile(r"([\[{]|- |---$|\w+\s*=\s*[\[({]|(names|classes|categories|id2label|label2id)\s*:)|.*[\[{(]$")
 # Headings of lists, without blanks.
 _HEADING = re.compile(r"(class|label|category)?names?|class(es)?|labels?|category|categories")
+# What is called so belongs to no class.
+_NOTHING = {"ignore", "ignored", "void", "unlabeled", "unlabelled", "nolabel", "dontcare", "unannotated"}
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -137,9 +139,13 @@ def _is_heading(lines: list[str]) -> bool:
     return counted and not split_numbers(lines[:1])
 
 
-def num_alike(names: Iterable[str]) -> int:
-    """Count the names that differ from others in capitals, blanks, or how accents and numbers are written, alone."""
-    plain = (" ".join(unicodedata.normalize("NFKC", name).casefold().split()) for name in set(names))
+def num_alike(names: Iterable[str], blank: str = r"\s") -> int:
+    """Count the names that differ from others in capitals, blanks, or how accents and numbers are written, alone.
+
+    What counts as ``blank`` is a pattern.
+    """
+    folded = (re.sub(blank, " ", unicodedata.normalize("NFKC", name).casefold()) for name in set(names))
+    plain = (" ".join(name.split()) for name in folded)
     alike = Counter(str(float(name)) if _FLOAT.fullmatch(name) else name for name in plain)
     return sum(count for count in alike.values() if count > 1)
 
@@ -156,12 +162,6 @@ def enumerate_names(names: Sequence[str], counts: Sequence[float] = (), shown: C
     return f"{len(names)} classes ({', '.join(told)})"
 
 
-def heads(names: Sequence[str]) -> str:
-    """A note where the first of several names seems to be a heading, as the others begin otherwise; else nothing."""
-    marked = [name.startswith("#") for name in names]
-    return f"the class {names[0]!r}, perhaps a heading" if any(marked[:1]) and not all(marked) else ""
-
-
 def note_mirrored(names: Iterable[str], flip: float) -> list[str]:
     """A note where images are mirrored, and names of classes differ in left and right alone; else nothing."""
     there = {name.casefold() for name in names}
@@ -171,10 +171,30 @@ def note_mirrored(names: Iterable[str], flip: float) -> list[str]:
     return [f"images are mirrored and keep their class, {alike[0]} too; set --data.augment.flip 0"] if alike else []
 
 
+def like_names(names: Collection[str]) -> dict[str, int]:
+    """The numbers of names that may be meant as one, by what they differ in."""
+    alike = num_alike(names)
+    marked = num_alike(names, r"\s|_|(?<=\w)-") - alike
+    found = {"differ in capitals or blanks alone": alike, "differ in blanks, _ or - alone": marked}
+    return {what: number for what, number in found.items() if number}
+
+
+def odd_names(names: Sequence[str]) -> list[str]:
+    """Notes on names that may be a heading, as the others begin otherwise, or what belongs to no class."""
+    marked = [name.startswith("#") for name in names]
+    heading = any(marked[:1]) and not all(marked)
+    notes = [f"the class {names[0]!r}, perhaps a heading"] * heading
+    return notes + [f"{name} is learned as a class, though it may be what belongs to none" for name in nothing(names)]
+
+
+def nothing(names: Iterable[str]) -> list[str]:
+    """Those of some names that say what belongs to no class."""
+    return [name for name in names if re.sub(r"[\W_]", "", name).casefold() in _NOTHING]
+
+
 def doubtful_names(names: Sequence[str]) -> list[str]:
-    """Notes on names of classes that may be meant as one, or as a heading."""
-    notes = [f"{number} names of classes differ in capitals or blanks alone"] if (number := num_alike(names)) else []
-    return [*notes, *filter(None, [heads(names)])]
+    """Notes on names of classes that may be meant as one, as a heading or as none."""
+    return [f"{number} names of classes {what}" for what, number in like_names(names).items()] + odd_names(names)
 
 
 def split_labelmap(lines: list[str]) -> list[tuple[str, str]]:

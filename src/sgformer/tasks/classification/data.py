@@ -19,7 +19,7 @@ from ..errors import DataError, listed
 from ..folders import Split, describe_leftovers, find_copies, leftovers
 from ..images import CLOSED, ImageLike, Preprocessing, find_odd
 from ..loading import Samples, epoch_to_come, share, suitable_workers
-from ..text import doubtful_names, enumerate_names, note_mirrored, read_plain_names
+from ..text import doubtful_names, enumerate_names, note_mirrored, nothing, read_plain_names
 from . import sources
 from .augment import image_transform
 from .options import DataOptions
@@ -215,7 +215,8 @@ class ClassificationData(PreparedData):
                 "Name a data folder with the model's own classes"
             )
         self.classes = _several(classes or names)
-        self.notes += doubtful_names(self.classes)
+        told = nothing(self.classes) * (options.source in ("folders", "imagenet"))
+        self.notes += doubtful_names([name for name in self.classes if name not in told])
         self.notes += note_mirrored(self.classes, options.augment.flip if "train" in splits else 0)
         if options.balanced and "train" in splits:
             self.draw_evenly(self.train_labels()[:, None] == np.arange(len(self.classes)))

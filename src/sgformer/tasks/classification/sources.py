@@ -20,7 +20,7 @@ from ..digit_scenes import DigitScenes, Made
 from ..errors import DataError, listed
 from ..folders import LIKE_VAL, MASKS, SUFFIXES, Split, describe_left_out, is_junk, look_through, note_masks, some
 from ..images import ImageLike
-from ..text import read_lines
+from ..text import nothing, read_lines
 from .tables import check_labels, read_table
 
 # Files with names for classes, in the order in which they are looked for.
@@ -128,9 +128,8 @@ def _doubtful(folder: Path, found: Mapping[Path, Sequence[Path]]) -> list[str]:
     alike = len({frozenset(inner) for inner in below.values()}) == 1  # as day and night in each
     names = [] if alike else [f"{name} (of {listed(inner)})" for name, inner in several.items()]
     notes = [f"classes of {folder.name} whose images all lie in folders below: {listed(names)}"] if names else []
-    if unlabelled := [name for name in below if name.strip("_").lower() in ("unlabeled", "unlabelled", "no_label")]:
-        notes.append(f"{unlabelled[0]} in {folder.name} is taken as a class; move it away if its images have none")
-    return notes
+    called = "{} in {} is taken as a class; move it away if its images have none"
+    return notes + [called.format(name, folder.name) for name in nothing(below)]
 
 
 def _instead(root: Path, split: Split) -> str:

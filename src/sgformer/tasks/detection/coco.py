@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError, listed
-from ..text import heads, num_alike, read_json
+from ..text import like_names, odd_names, read_json
 from . import checks, doubts, masks
 from .checks import Fault, ImageRow, ObjectRow
 
@@ -253,9 +253,8 @@ def check(
     if others := checks.entries(source.rows, checks.FILE):
         notes[f"lists of the file that are not used ({listed(others)})"] = len(others)
     notes["images without objects"] = sum(not len(image.labels) for image in images)
-    notes["names of classes that differ in capitals or blanks alone"] = num_alike(names.values())
-    if heading := heads(list(names.values())):
-        notes[heading] = 1
+    notes.update({f"names of classes that {what}": number for what, number in like_names(names.values()).items()})
+    notes.update(dict.fromkeys(odd_names([*names.values()]), 1))
     notes = +notes
     if vanished:  # with the first of them
         notes[f"{VANISHED}, such as {vanished[0]}"] = notes.pop(VANISHED)
