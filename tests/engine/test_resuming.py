@@ -201,6 +201,12 @@ def test_data_that_changed_are_told(tmp_path, capsys):
         train(resume=folder, overrides={"trainer.max_epochs": 3 - said})
         told = "the data are not those of the run, which were: 3 classes (blue 4, green 4, red 4), 12 + 6 images"
         assert (told in capsys.readouterr().out) == said
+    (root / "notes.csv").write_text("not used")  # a note differs, and no image
+    train("smoke", resume=folder)
+    said = capsys.readouterr().out
+    assert "not used" in said
+    assert "not those of the run" not in said
+    assert "smoke is not read: the run's own recipe holds" in said
 
 
 def test_a_relative_folder_that_lies_elsewhere_is_told(tmp_path, monkeypatch, capsys):

@@ -1,6 +1,7 @@
 """Rare classes: weights in the loss, images drawn more often; and images that turn out to be unreadable."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -161,3 +162,12 @@ def test_segmentation_goes_on_without_what_was_damaged_later(tmp_path, spoiled):
     none = task.loss(Batch(batch.images[:0], batch.targets[:0]))
     none.backward()
     assert none.item() == 0
+
+
+@pytest.mark.parametrize("task", [classification, segmentation])
+def test_shares_and_rates_that_mean_nothing_are_refused(task):
+    for share in (-0.1, 1.5, float("nan")):
+        with pytest.raises(ValueError, match=r"loss\.label_smoothing .* is outside \[0, 1\]"):
+            replace(task.Recipe().loss, label_smoothing=share)
+    with pytest.raises(ValueError, match="lr must be above 0"):
+        replace(task.Recipe().optim, lr=float("inf"))

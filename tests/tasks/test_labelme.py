@@ -252,3 +252,13 @@ def test_pixels_are_drawn_as_labelme_draws_them():
     for row, number in rows:
         shape = labelme._shape({"label": "x", **row}, row["shape_type"], 1)
         assert shape.pixels((20, 20)).sum() == number, row
+
+
+def test_a_rectangle_of_turned_corners_is_turned(tmp_path):
+    pytest.importorskip("pycocotools")
+    turned = {"label": "car", "points": [[20, 10], [30, 20], [20, 30], [10, 20]], "shape_type": "rectangle"}
+    write(tmp_path / "train" / "a.json", turned)
+    boxes, image = objects(tmp_path, masks=True)
+    assert boxes == [[10, 10, 30, 30]]
+    assert image.masks().sum() == pytest.approx(200, rel=0.06)
+    assert read(tmp_path).found["train"].notes["turned rectangles, whose boxes are upright"] == 1

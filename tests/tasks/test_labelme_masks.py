@@ -153,3 +153,22 @@ def test_no_files(tmp_path):
     (tmp_path / "train").mkdir()
     with pytest.raises(DataError, match="has no files of LabelMe"):
         read(tmp_path)
+
+
+def test_files_with_capitals_shapes_without_area_and_turned_rectangles(tmp_path):
+    flat = [{"label": "car", "points": points} for points in ([[9, 2], [14, 2], [19, 2]], [[40, 3], [44, 7], [46, 9]])]
+    spot = {"label": "car", "points": [[30, 5], [30, 5]], "shape_type": "rectangle"}
+    turned = {"label": "car", "points": [[20, 20], [30, 30], [20, 39], [10, 30]], "shape_type": "rectangle"}
+    write(tmp_path / "train" / "a.json", LOW, *flat, spot, turned)
+    (tmp_path / "train" / "a.json").rename(tmp_path / "train" / "a.JSON")
+    data = read(tmp_path)
+    assert "train: 3 shapes have no area, and are drawn as a line or a point" in str(data)
+    ((_, mask),) = [*data.images("train")]
+    assert (mask[30, 20], mask[22, 12], mask[22, 28]) == (1, 2, 2)
+
+
+def test_files_without_shapes_are_told(tmp_path):
+    write(tmp_path / "train" / "a.json", LOW, CAR)
+    for name in "bc":
+        write(tmp_path / "train" / f"{name}.json")
+    assert "masks of train with one class alone: _background_ 2" in str(read(tmp_path))

@@ -325,3 +325,11 @@ def test_real_data(name):
     image, mask = module.images("val")[0]
     assert mask.shape == (image.height, image.width)
     assert len(module.classes) == {"camvid11": 11, "coco_tiny80": 81, "ade20k_sample3": 150}[name]
+
+
+def test_masks_of_one_class_alone_are_told(root):
+    assert "one class alone" not in str(data(root))
+    for name, value in (("0", 0), ("1", 0), ("2", 2)):
+        path = root / "annotations" / "train" / f"{name}.png"
+        Image.fromarray(np.full_like(np.asarray(Image.open(path)), value)).save(path)
+    assert "; masks of train with one class alone: sky 2, brick 1" in str(data(root))

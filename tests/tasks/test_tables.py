@@ -74,11 +74,14 @@ def test_what_shards_hold_is_told(images):
         "not in train: car",
         "1 images in shards of val, where not used: 1 .json, 1 .mask.png",
         "not in val: car, cup",
+        "1 images are in training and in validation",
+        "1 images are copies of others",
     ]
     assert note_shards({"train": train, "val": [*train, *val]}, ())[0] == "1 shards are in training and in validation"
     assert note_shards({"val": ["https://a/b.tar"]}, ("car", "dog")) == []
     (images / "val-0.tar").write_bytes(b"none")
-    assert note_shards({"val": val}, ("car", "dog")) == []
+    with pytest.raises(DataError, match=r"a shard cannot be read: .*val-0\.tar: truncated header"):
+        note_shards({"val": val}, ("car", "dog"))
 
 
 def test_shards_of_a_whole_folder_are_looked_at(images):
@@ -125,3 +128,27 @@ def test_what_samples_of_shards_lack_is_told_before_the_run(tmp_path, parts, mes
             tar.addfile(info, io.BytesIO(content))
     with pytest.raises(DataError, match=message):
         note_shards({"train": [str(tmp_path / "t.tar")]}, ("car", "dog"))
+
+
+def pack(path, *files):
+    with tarfile.open(path, "w") as tar:
+        for name, content in files:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return str(path)
+
+
+def test_shards_that_no_reader_reads_whole(images):
+    image, other = ((images / name).read_bytes() for name in ("a.png", "b.png"))
+    good = [("0.png", image), ("0.cls", b"0"), ("1.png", other), ("1.cls", b"1")]
+    val = [pack(images / "val.tar", *good)]
+    names = ("car", "dog")
+    whole = [pack(images / "train.tar", *good), pack(images / "none.tar")]
+    assert note_shards({"train": whole}, names)[1] == f"no images in {images / 'none.tar'}"
+    apart = [pack(images / "apart.tar", *good[::2], *good[1::2])]
+    with pytest.raises(DataError, match=r"the files of .*apart\.tar:0 are not beside each other; pack the shard"):
+        note_shards({"train": apart, "val": val}, names)
+    (images / "cut.tar").write_bytes((images / "train.tar").read_bytes()[:700])
+    with pytest.raises(DataError, match=r"cut\.tar: unexpected end of data; make or copy it again"):
+        note_shards({"train": [str(images / "cut.tar")], "val": val}, names)

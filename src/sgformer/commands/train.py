@@ -83,8 +83,10 @@ def train(
     say(f"{model} · {data} -> {folder}")
     if resume and "data.root" not in (overrides or {}) and (note := moved(folder, parsed.data.root)):
         say(note)
-    if resume and (before := data_of(folder)) not in (None, str(data)):
+    if resume and not data.is_of(before := data_of(folder) or str(data)):
         say(f"the data are not those of the run, which were: {before}")
+    if resume and recipe:
+        say(f"{recipe} is not read: the run's own recipe holds, with the keys that are given")
     if resume and (num_epochs := _num_epochs(folder)) >= parsed.trainer.max_epochs:
         say(f"all {num_epochs} epochs are over; to train on: --trainer.max_epochs {num_epochs + 1} or more")
     if parsed.shortcut:

@@ -58,7 +58,7 @@ class OptimOptions:
     kwargs: dict[str, Plain] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.lr <= 0 or not 0 <= self.final_lr <= self.lr:
+        if not 0 < self.lr < math.inf or not 0 <= self.final_lr <= self.lr:
             raise ValueError(
                 f"optim.lr {self.lr} and optim.final_lr {self.final_lr}: lr must be above 0, final_lr 0 to lr"
             )

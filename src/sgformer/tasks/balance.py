@@ -11,6 +11,12 @@ from .errors import DataError, listed
 ClassWeights = Literal["balanced"] | dict[str, float] | None
 
 
+def check_smoothing(share: float) -> None:
+    """Make sure that a share of the target can be spread over all classes; ValueError where it is none."""
+    if not 0 <= share <= 1:
+        raise ValueError(f"loss.label_smoothing {share} is outside [0, 1]")
+
+
 def class_weights(wanted: ClassWeights, classes: Sequence[str], counts: ArrayLike) -> list[float] | None:
     """The weight of each class in the loss; None: all the same.
 

@@ -69,7 +69,14 @@ class Data(LightningDataModule, ABC):
         return sum(self.lengths)
 
     def __str__(self) -> str:
-        return self.between.join([self.contents(f"{' + '.join(map(str, self.lengths))} images"), *self.notes])
+        return self.between.join([self._counted(), *self.notes])
+
+    def is_of(self, told: str) -> bool:
+        """Whether data of which this was told are as many images, objects and so on; notes may differ."""
+        return f"{told}{self.between}".startswith(f"{self._counted()}{self.between}")
+
+    def _counted(self) -> str:
+        return self.contents(f"{' + '.join(map(str, self.lengths))} images")
 
     @abstractmethod
     def as_image(self, sample: Any) -> Any:

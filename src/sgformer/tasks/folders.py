@@ -186,7 +186,7 @@ def find_copies(first: Sequence[Any], second: Sequence[Any] = (), classes: Itera
 
     ``classes`` are those of the first's images, then the second's.
     """
-    packed = any(isinstance(one, bytes) for one in first)
+    packed = any(isinstance(one, bytes) for one in (*first, *second))
     same = [*first, *second] if packed else alike([*first, *second])
     mine, other = same[: len(first)], same[len(first) :]
     labelled = [*zip(same, [*classes] or [0] * len(same), strict=True)]

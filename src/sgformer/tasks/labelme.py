@@ -67,6 +67,11 @@ class Shape(NamedTuple):
         low, high = self.edges(size)
         return bool(min(*low, *(size[::-1] - high)) < -2 or min(*high, *(size[::-1] - low)) < 0)
 
+    def is_flat(self) -> bool:
+        """Whether its outline is a point or a line."""
+        outline = self.outline()
+        return self.mask is None and np.linalg.matrix_rank(outline - outline[0]) < 2
+
     def draw(self, canvas: Image.Image, value: int) -> None:
         """Draw it as LabelMe does: its pixels, those that its outline touches among them, get a value."""
         if self.mask is not None:
@@ -199,7 +204,9 @@ def find(folder: Path, split: str, suffixes: Collection[str]) -> Found:
 
 def files_in(folder: Path) -> list[Path]:
     """The JSON files in a folder and those below it."""
-    return sorted(file for file in folder.rglob("*.json") if not lies_in_junk(file, folder))
+    return sorted(
+        file for file in folder.rglob("*") if file.suffix.lower() == ".json" and not lies_in_junk(file, folder)
+    )
 
 
 def _shape(row: Any, kind: str, number: int) -> Shape:
@@ -219,6 +226,8 @@ def _shape(row: Any, kind: str, number: int) -> Shape:
         raise ValueError(f"is a {kind} of {len(values) // 2} points")
     corners = np.array(values, np.float64).reshape(-1, 2)
     mask = _mask(row.get("mask"), corners) if kind == "mask" else None
+    if kind == "rectangle" and not ((corners == corners.min(0)) | (corners == corners.max(0))).all():
+        kind = TURNED[0]
     said = {key: value for key, value in row.items() if key not in _SHAPE}
     attributes, flags = said.pop("attributes", None), row.get("flags")
     said |= attributes if isinstance(attributes, dict) else {}

@@ -2,6 +2,7 @@
 
 import contextlib
 import glob
+import hashlib
 import random
 import re
 import tarfile
@@ -17,7 +18,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from ...engine.sampling import fold, seed_sample
 from ..errors import DataError, listed
-from ..folders import SUFFIXES, Split, describe_left_out, number
+from ..folders import SUFFIXES, Split, describe_left_out, find_copies, number
 from ..images import ImageError, read_image
 from ..loading import Unreadable
 
@@ -26,6 +27,8 @@ _ADDRESS = re.compile(r"(https?|s3|gs)://[\w.~:/?#@!&()*+,;=%-]+")
 LOOKED = 20_000
 # Samples that are held back to be mixed with those of the next ones in a shard.
 SHUFFLE = 2000
+# Bytes at the ends of an image by which copies are told.
+_ENDS = 4096
 
 
 class Shards(IterableDataset[Any]):
@@ -160,11 +163,18 @@ def note_shards(shards: Mapping[Split, Sequence[str]], classes: Sequence[str]) -
     notes = [f"{len(set.intersection(*both))} shards are in training and in validation"]
     notes *= len(both) > 1 and not both[0].isdisjoint(both[1])
     index = {name: place for place, name in enumerate(classes)}
+    digests = dict[Split, list[bytes]]()  # of images
     for split, urls in shards.items():
         samples, left_out, labels = 0, Counter[str](), Counter[int]()
-        bare = dict[str, bool]()  # whether an image lacks its label
+        bare, last = dict[str, bool](), ""  # whether an image lacks its label
+        digests[split] = []
         for key, suffix, content in _parts(urls):
-            samples += suffix in SUFFIXES
+            if suffix in SUFFIXES:
+                samples += 1
+                digests[split].append(content)
+            if key in bare and key != last:
+                raise DataError(f"the files of {key} are not beside each other; pack the shard by sample")
+            last = key
             if suffix == ".cls":
                 labels[place := _place(text := content.decode(errors="replace").strip(), index)] += 1
                 if index and not 0 <= place < len(index):
@@ -186,34 +196,45 @@ def note_shards(shards: Mapping[Split, Sequence[str]], classes: Sequence[str]) -
         notes += [found + f", where not used: {describe_left_out(left_out)}" * bool(left_out)] * (samples > 0)
         absent = [name for name, place in index.items() if not labels[place]]
         notes += [f"not in {split}: {listed(absent)}"] * (0 < samples < LOOKED and bool(absent))
-    return notes
+        empty = [url for url in urls if not any(key.startswith(f"{url}:") for key in bare)]
+        notes += [f"no images in {listed(empty)}"] * (0 < samples < LOOKED and bool(empty))
+    return notes + find_copies(*digests.values()).notes()
 
 
 def _parts(urls: Sequence[str]) -> Iterator[tuple[str, str, bytes]]:
     """Samples, suffixes of their files and what stands in labels, in shards that are all on this machine; else none.
 
-    Of a damaged shard there is nothing: who reads it in the run says what is wrong.
+    Of an image there is a digest: of how long it is, and of its first and last bytes.
     """
     for url in urls if all("://" not in url for url in urls) else ():
-        with contextlib.suppress(tarfile.TarError, OSError), tarfile.open(url) as tar:
-            for member in tar.getmembers():
+        with _readable(url), tarfile.open(url, "r:" if url.endswith(".tar") else "r:*") as tar:
+            for member in tar:
                 stem, _, suffix = Path(member.name).name.partition(".")
                 key, suffix = f"{url}:{Path(member.name).parent / stem}", f".{suffix.lower()}"
                 content: Any = tar.extractfile(member)  # None of a folder
-                if content:
+                if content and suffix in SUFFIXES:
+                    start = content.read(_ENDS)
+                    content.seek(max(member.size - _ENDS, 0))
+                    yield key, suffix, hashlib.sha1(b"%d" % member.size + start + content.read()).digest()
+                elif content:
                     yield key, suffix, content.read() if suffix == ".cls" else b""
 
 
 def _whole(samples: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The samples, with an error that names a remedy where a shard is damaged or repeats a name."""
-    try:
+    """The samples, of which those of a damaged shard are an error, see `_readable`."""
+    with _readable("which one is not known"):
         yield from samples
+
+
+@contextlib.contextmanager
+def _readable(url: str) -> Iterator[None]:
+    """Makes an error that names a remedy where a shard is damaged or repeats a name."""
+    try:
+        yield
     except (tarfile.TarError, ValueError, OSError) as error:  # webdataset puts what it was reading at the end
         reason = str(error.args[0] if error.args else error).split(" @ ")[0]
-        where = next((part for part in reversed(error.args) if isinstance(part, str) and part != reason), None)
-        raise DataError(
-            f"a shard cannot be read: {where or 'which one is not known'}: {reason}; make or copy it again"
-        ) from error
+        where = next((part for part in reversed(error.args) if isinstance(part, str) and part != reason), url)
+        raise DataError(f"a shard cannot be read: {where}: {reason}; make or copy it again") from error
 
 
 def find_shards(pattern: str) -> list[str]:

@@ -11,7 +11,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from .. import options
 from ..backbones import kwargs_of, preprocessing_of
-from ..balance import ClassWeights
+from ..balance import ClassWeights, check_smoothing
 from ..bands import check_augment
 from ..loading import Batch, nothing_read
 from ..task import Task
@@ -34,6 +34,9 @@ class LossOptions:
 
     label_smoothing: float = 0.1
     weights: ClassWeights = None
+
+    def __post_init__(self) -> None:
+        check_smoothing(self.label_smoothing)
 
 
 @dataclass(kw_only=True)

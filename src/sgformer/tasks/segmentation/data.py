@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections import Counter
 from collections.abc import Callable
 from operator import attrgetter
 from pathlib import Path
@@ -175,7 +176,7 @@ class SegmentationData(Data):
         if not samples:
             first = " ".join(next(iter(faults.items()), ("there is none",)))
             raise DataError(f"no image of {split} in {root} is left: {first}")
-        self.notes += looked.notes
+        self.notes += [f"{split}: {note}" for note in looked.notes]
         self._judge(split, looked.counts, layout.coding)
         self.counts[split] = np.stack([looked.counts[str(sample.mask)] for sample in samples])
         return samples
@@ -209,6 +210,10 @@ class SegmentationData(Data):
             self.notes.append(f"ignored altogether: {empty[0]}{more}")
         if absent:
             self.notes.append(f"not in {split}: {listed(absent)}")
+        there = [np.flatnonzero(found[:-1]) for found in counts.values()]
+        if alone := Counter(coding.classes[classes[0]] for classes in there if len(classes) == 1):
+            told = ", ".join(f"{name} {number}" for name, number in alone.most_common(5))
+            self.notes.append(f"masks of {split} with one class alone: {told}" + ", ..." * (len(alone) > 5))
         some = sum(bool(found[-1]) for found in counts.values())
         if 0 < some < len(counts) and coding.by_custom:  # by nobody's word; in these masks an object may be written so
             self.notes.append(

@@ -328,6 +328,9 @@ def check(samples: list[Sample], coding: Coding, preprocessing: Preprocessing) -
             notes += ["shapes lie wholly under later ones"] * labelme.num_covered(
                 said, (size[1], size[0]) if turned else size
             )
+            notes += ["shapes have no area, and are drawn as a line or a point"] * sum(
+                shape.is_flat() for shape in said.shapes
+            )
         index: int = IGNORE if coding.colours or nothing is None else coding.ids.get(nothing, IGNORE)  # pyright: ignore
         if index != IGNORE and (mask == index).any():
             notes.append(f"masks say that {nothing:g} is no value, and it is learned as {coding.classes[index]}")

@@ -256,7 +256,7 @@ def turned_like(image: Path, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
         orientation = opened.getexif().get(ExifTags.Base.Orientation, 1)
     turned = Image.fromarray(mask)
     turned.getexif()[ExifTags.Base.Orientation] = orientation
-    return np.asarray(ImageOps.exif_transpose(turned))
+    return np.array(ImageOps.exif_transpose(turned))
 
 
 def colours_for(num_classes: int) -> tuple[Colour, ...]:

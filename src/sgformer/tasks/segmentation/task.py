@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from ...engine import devices
 from .. import options
 from ..backbones import preprocessing_of
-from ..balance import ClassWeights
+from ..balance import ClassWeights, check_smoothing
 from ..bands import check_augment
 from ..decoders import HeadOptions
 from ..loading import Batch, nothing_read
@@ -37,6 +37,9 @@ class LossOptions:
     auxiliary: float = 0.4
     label_smoothing: float = 0.0
     weights: ClassWeights = None
+
+    def __post_init__(self) -> None:
+        check_smoothing(self.label_smoothing)
 
 
 @dataclass(kw_only=True)
