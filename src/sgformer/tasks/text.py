@@ -188,7 +188,7 @@ def odd_names(names: Sequence[str]) -> list[str]:
 
 
 def nothing(names: Iterable[str]) -> list[str]:
-    """Those of some names that say what belongs to no class."""
+    """Find the names that say what belongs to no class."""
     return [name for name in names if re.sub(r"[\W_]", "", name).casefold() in _NOTHING]
 
 
