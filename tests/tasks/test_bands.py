@@ -343,3 +343,15 @@ def test_what_needs_rgb_is_refused(classes, tmp_path):
         with pytest.raises(ValueError, match=r"model\.in_chans 4: (detection|pretraining) takes RGB alone"):
             train(recipe, {"model.in_chans": 4}, out=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_given_numbers_and_places_without_a_value_are_told_apart():
+    values = pixels().astype(np.int16)
+    far = "far from those of the training images"
+    _, note = measured(reader(), BandOptions(mean=[0.4] * 5, std=[0.2] * 5), [values])
+    assert note.startswith(f"5 bands of int16, {far}, [")
+    _, note = measured(reader(), BandOptions(mean=values.mean((1, 2)).tolist()), [values])
+    assert note == "5 bands of int16, deviation of 1 training images"
+    values[:, :8] = -9999
+    _, note = measured(reader(), BandOptions(), [values])
+    assert f"{8 / values.shape[1]:.1%} of them -9999 in all bands, as where there is nothing; if so, write NaN" in note

@@ -25,6 +25,8 @@ _NPY = b"\x93NUM"
 _ORIENTATION, NODATA = 274, 42113
 # From which share on places without a value are mentioned.
 _NOTED = 0.001
+# The same for those with one value in all bands; and from how many deviations on a given mean is mentioned.
+_BLANK, _FAR = 0.01, 10
 
 
 class BandsError(ImageError):
@@ -173,15 +175,20 @@ class _Looked(NamedTuple):
     values: str  # their type
     places: int  # pixels
     moments: NDArray[np.float64] | None  # numbers of values, their sums, and those of squares, (3, bands), if counted
+    least: tuple[float, int] = (0.0, 0)  # the least value, and how many pixels have it in each of several bands
 
 
 def _look(found: "_File", *, whole: bool) -> _Looked:
-    moments = None
-    if whole:
-        pixels = found.read().double()
-        there, pixels = ~pixels.isnan(), pixels.nan_to_num()
-        moments = torch.stack([each.double().sum((1, 2)) for each in (there, pixels, pixels.square())]).numpy()
-    return _Looked(found.name, found.values, found.size[0] * found.size[1], moments)
+    places = found.size[0] * found.size[1]
+    if not whole:
+        return _Looked(found.name, found.values, places, None)
+    pixels = found.read().double()
+    there = ~pixels.isnan()
+    low = pixels.where(there, torch.inf).min()
+    shared = int((pixels == low).all(0).sum()) * (len(pixels) > 1)
+    pixels = pixels.nan_to_num()
+    moments = torch.stack([each.double().sum((1, 2)) for each in (there, pixels, pixels.square())]).numpy()
+    return _Looked(found.name, found.values, places, moments, (low.item(), shared))
 
 
 def _measure(options: BandOptions, images: Sequence[_Looked]) -> str:
@@ -193,11 +200,21 @@ def _measure(options: BandOptions, images: Sequence[_Looked]) -> str:
     variance = np.maximum(squares / count - mean**2, 0)
     constant = variance <= 1e-12 * mean**2
     std = np.where(constant, 1, np.sqrt(variance))
-    options.mean, options.std = (
-        given or [float(f"{number:.8g}") for number in numbers]
-        for given, numbers in ((options.mean, mean), (options.std, std))
-    )
-    note = f", mean and deviation of {len(images)} training images"
+    rounded = [[float(f"{number:.8g}") for number in numbers] for numbers in (mean, std)]
+    given = {"mean": options.mean, "deviation": options.std}
+    options.mean, options.std = options.mean or rounded[0], options.std or rounded[1]
+    note = ""
+    if own := " and ".join(name for name, numbers in given.items() if numbers is None):
+        note = f", {own} of {len(images)} training images"
+    shift = np.abs(options.mean - mean) / std
+    if max(shift.max(), (options.std / std).max(), (std / options.std).max()) > _FAR:
+        note += f", far from those of the training images, {rounded[0]} and {rounded[1]}"
+    lows = Counter[float]()
+    for each in images:
+        lows[each.least[0]] += each.least[1]
+    (low, shared), *_ = lows.most_common(1)
+    if (share := shared / sum(each.places for each in images)) >= _BLANK:
+        note += f", {share:.1%} of them {low:g} in all bands, as where there is nothing; if so, write NaN there"
     if (nothing := 1 - count.mean() / sum(each.places for each in images)) >= _NOTED:
         note += f", {nothing:.1%} of them without values"
     same = ", ".join(str(place + 1) for place in np.flatnonzero(constant))
