@@ -137,7 +137,8 @@ def run(seconds: float = math.inf) -> None:
 def padding(folder: Path) -> None:
     """How much of the batches of a training epoch is padding, with and without like images together."""
     from sgformer.engine import recipe as recipes
-    from sgformer.tasks.detection import DetectionData, Recipe
+    from sgformer.tasks.detection.data import DetectionData
+    from sgformer.tasks.detection.task import Recipe
 
     rows = []
     for name in PADDED:

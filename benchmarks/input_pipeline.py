@@ -20,7 +20,8 @@ from pages import fill, markdown
 import sgformer  # noqa: F401
 from sgformer.engine import recipe as recipes
 from sgformer.engine.environment import environment
-from sgformer.tasks.classification import ClassificationData, Recipe
+from sgformer.tasks.classification.data import ClassificationData
+from sgformer.tasks.classification.task import Recipe
 from sgformer.tasks.images import Preprocessing
 
 ROOT = Path(__file__).parents[1]

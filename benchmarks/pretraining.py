@@ -39,12 +39,12 @@ from sgformer.engine import devices, fit
 from sgformer.engine import recipe as recipes
 from sgformer.engine.optim import create_optimizer
 from sgformer.engine.weights import read_metadata
-from sgformer.tasks import pretrain
 from sgformer.tasks.backbones import preprocessing_of
 from sgformer.tasks.classification import Classifier
 from sgformer.tasks.classification.probing import regress
 from sgformer.tasks.folders import find_images
 from sgformer.tasks.images import Preprocessing, read_image
+from sgformer.tasks.pretrain import task as pretrain
 from sgformer.tasks.pretrain.model import resized
 from sgformer.tasks.pretrain.teacher import Teacher, TeacherOptions
 

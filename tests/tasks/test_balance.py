@@ -12,13 +12,14 @@ from torch.nn.functional import cross_entropy
 from class_folders import make_class_folders
 from mask_folders import CLASSES, IGNORE, make_mask_folders
 from sgformer.engine.sampling import EpochSampler
-from sgformer.tasks import classification, segmentation
 from sgformer.tasks.backbones import ModelOptions
 from sgformer.tasks.balance import class_weights, draw_weights
+from sgformer.tasks.classification import task as classification
 from sgformer.tasks.classification.options import DataOptions
 from sgformer.tasks.decoders import HeadOptions
 from sgformer.tasks.errors import DataError
 from sgformer.tasks.loading import Batch
+from sgformer.tasks.segmentation import task as segmentation
 from sgformer.tasks.segmentation.options import DataOptions as MaskOptions
 
 

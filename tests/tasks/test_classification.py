@@ -15,10 +15,12 @@ from sgformer.engine import recipe
 from sgformer.engine.sampling import seed_all
 from sgformer.engine.weights import WeightsError
 from sgformer.tasks.backbones import ModelOptions
-from sgformer.tasks.classification import ClassificationData, Classifier, Recipe, build, evaluate
+from sgformer.tasks.classification import Classifier
 from sgformer.tasks.classification.augment import AugmentOptions, image_transform
+from sgformer.tasks.classification.data import ClassificationData
+from sgformer.tasks.classification.evaluation import evaluate
 from sgformer.tasks.classification.options import DataOptions
-from sgformer.tasks.classification.task import ClassificationTask
+from sgformer.tasks.classification.task import ClassificationTask, Recipe, build
 from sgformer.tasks.errors import DataError
 from sgformer.tasks.folders import find_images
 from sgformer.tasks.images import Preprocessing

@@ -17,11 +17,13 @@ from sgformer.engine.optim import OptimOptions, create_optimizer
 from sgformer.ops import native
 from sgformer.ops.native import library
 from sgformer.tasks.backbones import ModelOptions
-from sgformer.tasks.detection import Detector, Recipe, build, evaluate
+from sgformer.tasks.detection import Detector
 from sgformer.tasks.detection.augment import AugmentOptions
 from sgformer.tasks.detection.data import Batch, DataOptions
+from sgformer.tasks.detection.evaluation import evaluate
 from sgformer.tasks.detection.heads import STRIDES, HeadOptions, MaskHead, RegionPooling, create_heads, in_crowd
 from sgformer.tasks.detection.model import Preprocessing
+from sgformer.tasks.detection.task import Recipe, build
 
 HEADS = HeadOptions(
     masks=False, channels=16, box_channels=32, anchor_sizes=(16, 24, 32, 64, 128), num_proposals=50, num_sampled=32

@@ -267,7 +267,7 @@ def test_a_hundred_masks_of_a_large_image_take_little_memory():
 @pytest.fixture
 def breaks(tmp_path, monkeypatch):
     """A set of which one training and one validation image are cut off once the run has looked at the data."""
-    from sgformer.tasks.detection import DetectionTask
+    from sgformer.tasks.detection.task import DetectionTask
 
     root = make_rectangles(tmp_path / "set")
     begin = DetectionTask.on_validation_epoch_start
@@ -303,8 +303,8 @@ def test_too_many_cut_off_images_end_the_run(breaks, tmp_path):
 
 def test_a_batch_of_nothing_that_can_be_read_moves_no_weight(tmp_path):
     from sgformer.tasks.backbones import ModelOptions
-    from sgformer.tasks.detection import Recipe, build
     from sgformer.tasks.detection.data import DataOptions
+    from sgformer.tasks.detection.task import Recipe, build
     from sgformer.tasks.loading import collate_listed
 
     root = make_coco(tmp_path / "coco")

@@ -131,7 +131,7 @@ def test_cocos_format_is_for_detectors(tmp_path):
 CUT = """
 import runpy, sys
 from pathlib import Path
-from sgformer.tasks.detection import DetectionTask
+from sgformer.tasks.detection.task import DetectionTask
 
 def cut(task):
     path = Path(sys.argv[-1].split("=")[1], "images", "train", "1.jpg")

@@ -10,7 +10,8 @@ pytest.importorskip("pycocotools", reason="COCO's format needs pycocotools")
 
 from sgformer.engine import recipe
 from sgformer.engine.sampling import Draw
-from sgformer.tasks.detection import DetectionData, Recipe
+from sgformer.tasks.detection.data import DetectionData
+from sgformer.tasks.detection.task import Recipe
 
 
 @pytest.mark.parametrize(

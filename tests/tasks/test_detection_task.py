@@ -15,12 +15,11 @@ from coco_files import make_coco
 from sgformer.engine import recipe, weights
 from sgformer.engine.optim import create_optimizer
 from sgformer.tasks.backbones import ModelOptions
-from sgformer.tasks.detection import Recipe, build, evaluate
 from sgformer.tasks.detection.data import DetectionData
-from sgformer.tasks.detection.evaluation import NUMBERS, CocoMetric, make_report
+from sgformer.tasks.detection.evaluation import NUMBERS, CocoMetric, evaluate, make_report
 from sgformer.tasks.detection.mistakes import mistakes
 from sgformer.tasks.detection.options import DataOptions
-from sgformer.tasks.detection.task import create_detector
+from sgformer.tasks.detection.task import Recipe, build, create_detector
 from small_detectors import HEADS, SIZE, detector, lively
 
 

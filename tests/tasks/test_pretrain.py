@@ -22,8 +22,8 @@ from sgformer.tasks.backbones import kwargs_of
 from sgformer.tasks.classification import Classifier
 from sgformer.tasks.errors import DataError
 from sgformer.tasks.images import Preprocessing
-from sgformer.tasks.pretrain import Recipe
 from sgformer.tasks.pretrain.data import DataOptions, PretrainData, Weighted
+from sgformer.tasks.pretrain.task import Recipe
 from sgformer.tasks.pretrain.teacher import Teacher, TeacherOptions
 
 SHORT = {

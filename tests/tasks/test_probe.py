@@ -12,7 +12,8 @@ from sgformer.commands.embed import embed
 from sgformer.commands.train import train
 from sgformer.engine import recipe as recipes
 from sgformer.engine.weights import read
-from sgformer.tasks.classification import Classifier, Recipe, build
+from sgformer.tasks.classification import Classifier
+from sgformer.tasks.classification.task import Recipe, build
 from sgformer.tasks.errors import DataError
 from sgformer.tasks.images import Preprocessing
 

@@ -18,12 +18,13 @@ from sgformer.tasks.classification import Classifier
 from sgformer.tasks.decoders import HeadOptions
 from sgformer.tasks.images import Preprocessing
 from sgformer.tasks.loading import Batch, make_loader
-from sgformer.tasks.segmentation import Recipe, Report, Segmenter, SemanticMap, build, evaluate
+from sgformer.tasks.segmentation import Segmenter, SemanticMap
 from sgformer.tasks.segmentation.augment import AugmentOptions
 from sgformer.tasks.segmentation.data import SegmentationData
-from sgformer.tasks.segmentation.evaluation import confusion_matrix, count
+from sgformer.tasks.segmentation.evaluation import Report, confusion_matrix, count, evaluate
 from sgformer.tasks.segmentation.masks import IGNORE
 from sgformer.tasks.segmentation.options import DataOptions
+from sgformer.tasks.segmentation.task import Recipe, build
 from sgformer.tasks.windows import InferenceOptions
 
 PREPROCESSING = Preprocessing(image_size=(32, 32), crop_fraction=1.0)

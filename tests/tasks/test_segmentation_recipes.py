@@ -15,7 +15,8 @@ from sgformer.commands.train import train
 from sgformer.engine import recipe as recipes
 from sgformer.engine import weights
 from sgformer.tasks.images import Preprocessing
-from sgformer.tasks.segmentation import Recipe, Segmenter
+from sgformer.tasks.segmentation import Segmenter
+from sgformer.tasks.segmentation.task import Recipe
 from sgformer_cli import run
 
 NAMES = [name for name in recipes.names() if name.startswith("segmentation/")]

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from class_folders import COLOURS, make_class_folders
-from sgformer.tasks.classification import ClassificationData
+from sgformer.tasks.classification.data import ClassificationData
 from sgformer.tasks.classification.options import DataOptions
 from sgformer.tasks.classification.sources import listing
 from sgformer.tasks.errors import DataError

@@ -316,7 +316,7 @@ def test_mirrored_images_of_left_and_right_are_told(root, tmp_path, flip):
     "text", ["optim:\n  lr: 0.1\n  lr: 0.2\n", "optim: {lr: 0.1}\nseed: 1\noptim: {weight_decay: 0}\n"]
 )
 def test_a_key_of_a_recipe_that_is_there_twice(tmp_path, text):
-    from sgformer.tasks.classification import Recipe
+    from sgformer.tasks.classification.task import Recipe
 
     (tmp_path / "own.yaml").write_text(text)
     with pytest.raises(recipe.RecipeError, match=r"own\.yaml .*the key (lr|optim) is there twice"):

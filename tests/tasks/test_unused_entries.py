@@ -3,7 +3,7 @@
 import pytest
 
 from class_folders import COLOURS, make_class_folders
-from sgformer.tasks.classification import ClassificationData
+from sgformer.tasks.classification.data import ClassificationData
 from sgformer.tasks.classification.options import DataOptions
 from sgformer.tasks.errors import DataError
 from sgformer.tasks.images import Preprocessing

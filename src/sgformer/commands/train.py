@@ -63,7 +63,7 @@ def train(
     from rich import get_console
 
     from ..engine import fit
-    from ..engine.run_folder import data_of, moved, say, write_description
+    from ..engine.run_folder import say, write_description
     from . import console
 
     task, data = _build(parsed, package, out=out, resume=resume)
@@ -81,14 +81,10 @@ def train(
     num_parameters = sum(parameter.numel() for parameter in task.model.parameters())
     model = f"{parsed.model.name} · {num_parameters / 1e6:.1f}M parameters, {_start(parsed.model, resume)}"
     say(f"{model} · {data} -> {folder}")
-    if resume and "data.root" not in (overrides or {}) and (note := moved(folder, parsed.data.root)):
-        say(note)
-    if resume and not data.is_of(before := data_of(folder) or str(data)):
-        say(f"the data are not those of the run, which were: {before}")
-    if resume and recipe:
-        say(f"{recipe} is not read: the run's own recipe holds, with the keys that are given")
-    if resume and (num_epochs := _num_epochs(folder)) >= parsed.trainer.max_epochs:
-        say(f"all {num_epochs} epochs are over; to train on: --trainer.max_epochs {num_epochs + 1} or more")
+    if resume:
+        _say_changes(parsed, data, folder, moves="data.root" not in (overrides or {}))
+        if recipe:
+            say(f"{recipe} is not read: the run's own recipe holds, with the keys that are given")
     if parsed.shortcut:
         return _fit_at_once(parsed, task.model, data, folder)
     settings = {"recipe": to_share(parsed), "seed": parsed.seed, "watchers": watchers, "resume": bool(resume)}
@@ -182,6 +178,18 @@ def _fit_at_once(parsed: Recipe, model: Kept, data: Data, folder: Path) -> Path:
         _report(folder)
     print(f"{words} · {metrics['seconds']:.1f} s\nNext:\n  sgformer predict {folder} IMAGES")
     return folder
+
+
+def _say_changes(parsed: Recipe, data: Data, folder: Path, *, moves: bool) -> None:
+    """Say how a resumed run differs from what it was, and whether it is over; ``moves``: whether data may be moved."""
+    from ..engine.run_folder import data_of, moved, say
+
+    if moves and (note := moved(folder, parsed.data.root)):
+        say(note)
+    if not data.is_of(before := data_of(folder) or str(data)):
+        say(f"the data are not those of the run, which were: {before}")
+    if (num_epochs := _num_epochs(folder)) >= parsed.trainer.max_epochs:
+        say(f"all {num_epochs} epochs are over; to train on: --trainer.max_epochs {num_epochs + 1} or more")
 
 
 def _check_run(folder: Path) -> None:

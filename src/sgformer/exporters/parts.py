@@ -1,15 +1,12 @@
 """The part of a trained model that is exported, of any task, with its significance maps."""
 
-from collections.abc import Callable
 from dataclasses import asdict, replace
-from importlib import import_module
-from inspect import signature
 from typing import Any
 
 from torch import Tensor, nn
 
 from ..backbone.ranking import num_maps, record_significance
-from ..tasks import TASKS
+from ..tasks import get
 from ..tasks.export import Part
 
 
@@ -26,15 +23,13 @@ def part_of(model: Any, *, half: bool = False, pyramid: bool = False) -> Part:
     """
     if num_maps(model.backbone) == 0:
         raise ExportError(f"{model.name} is no SG-Former; only models with its backbone can be exported")
-    task = model.task
-    make: Callable[..., Part] = import_module(f"{TASKS[task]}.export").part
-    if pyramid and "pyramid" not in signature(make).parameters:
-        raise ValueError(f"--pyramid is for detectors; {model.name} is for {task}, leave it out")
-    part = make(model, half=half, **({"pyramid": True} if pyramid else {}))
+    if pyramid and not model.has_pyramid:
+        raise ValueError(f"--pyramid is for detectors; {model.name} is for {model.task}, leave it out")
+    part = get(model.task).part(model, half=half, **({"pyramid": True} if pyramid else {}))
     part = replace(part, module=Measured(part.module), maps=num_maps(model.backbone))
     about = {
         "format": 1,
-        "task": task,
+        "task": model.task,
         "model": {"name": model.name, "kwargs": model.kwargs},
         "classes": list(model.classes),
         "preprocessing": asdict(model.preprocessing),

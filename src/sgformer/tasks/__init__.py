@@ -19,28 +19,46 @@ file                begins from            adds
 """
 
 import importlib
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .data import Data
     from .evaluation import BaseReport
+    from .export import Part
     from .model import Kept
     from .options import Recipe
     from .task import Task
 
 
-class TaskPackage(Protocol):
-    """A task's package, as commands see it."""
+@dataclass(frozen=True)
+class TaskPackage:
+    """A task's package, as commands see it. Modules are imported when needed: prediction needs no training library.
 
-    Recipe: "type[Recipe]"
-    Kept: "type[Kept]"
+    Attributes:
+        name: Of the package.
+    """
+
+    name: str
+
+    def _load(self, file: str, name: str) -> Any:
+        return getattr(importlib.import_module(f"{self.name}.{file}"), name)
+
+    @property
+    def Kept(self) -> "type[Kept]":
+        """Class of its trained models."""
+        return importlib.import_module(self.name).Kept
+
+    @property
+    def Recipe(self) -> "type[Recipe]":
+        """Class of its recipes."""
+        return self._load("task", "Recipe")
 
     def build(self, recipe: Any) -> "tuple[Task, Data]":
-        """Prepare a run: scan the data, then build a model for its classes; ValueError before all is written."""
-        ...
+        """Prepare a run: scan the data, then build a model for its classes; ValueError before anything is written."""
+        return self._load("task", "build")(recipe)
 
     def evaluate(
         self, model: Any, data: Any, *, num_worst: int = 0, progress: Callable[[Any], Any] = iter
@@ -50,7 +68,11 @@ class TaskPackage(Protocol):
         ``data`` are the options of the recipe's section, ``num_worst`` how many mistakes are kept, and ``progress`` is
         wrapped around the batches. The model stays in its mode.
         """
-        ...
+        return self._load("evaluation", "evaluate")(model, data, num_worst=num_worst, progress=progress)
+
+    def part(self, model: Any, *, half: bool = False, **options: Any) -> "Part":
+        """The part of a model that is exported, in half precision if that is wanted."""
+        return self._load("export", "part")(model, half=half, **options)
 
 
 # Task to module, as text: a task is imported when it is asked for.
@@ -68,7 +90,7 @@ def get(name: str) -> TaskPackage:
         from ..engine.recipe import nearest
 
         raise ValueError(f"unknown task {name!r}{nearest(name, TASKS)} Tasks: {', '.join(TASKS)}")
-    return cast(TaskPackage, importlib.import_module(TASKS[name]))
+    return TaskPackage(TASKS[name])
 
 
 def load(weights: str | Path, *, device: str = "cpu") -> "Kept":
@@ -80,17 +102,3 @@ def load(weights: str | Path, *, device: str = "cpu") -> "Kept":
     from .model import restore
 
     return restore(weights, lambda task: get(task).Kept if task in TASKS else None).to(device)
-
-
-def lazily(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
-    """A package's ``__getattr__``, which imports the names of each module in it when they are asked for."""
-    places = {name: module for module, names in modules.items() for name in names.split()}
-
-    def __getattr__(name: str) -> Any:
-        if name not in places:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(f"{package}.{places[name]}"), name)
-        setattr(sys.modules[package], name, value)  # asked for once
-        return value
-
-    return __getattr__

@@ -47,6 +47,7 @@ class Kept(nn.Module):
         settings: What `predict` takes beside images.
         files: Files of its own kind that `sgformer predict` can write.
         in_browsers: Whether the page of `sgformer export --web` can show what it predicts.
+        has_pyramid: Whether the feature pyramid can be exported without heads.
         backbone: timm's model, or a pyramid around it.
         metadata: What the weights file says that it was read from; empty without one.
         palette: A colour for each class, where colours mean classes.
@@ -59,6 +60,7 @@ class Kept(nn.Module):
     settings: ClassVar[frozenset[str]] = frozenset()
     files: ClassVar[frozenset[str]] = frozenset()
     in_browsers: ClassVar[bool] = False
+    has_pyramid: ClassVar[bool] = False
     backbone: Any
     metadata: Mapping[str, Any] = {}
     palette: tuple[tuple[int, int, int], ...] = ()

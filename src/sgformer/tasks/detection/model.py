@@ -112,6 +112,7 @@ class Detector(Kept):
     backbone: Pyramid
     settings = frozenset({"score_threshold", "max_detections"})
     files = frozenset({"coco", "annotations"})
+    has_pyramid = True
 
     def __init__(
         self,

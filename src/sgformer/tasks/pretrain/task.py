@@ -1,7 +1,7 @@
 """Distillation: a student learns from a teacher, on images without labels."""
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,6 @@ from ..backbones import kwargs_of, preprocessing_of
 from ..classification.augment import BatchAugment
 from ..classification.model import Classifier
 from ..classification.options import FOLLOWED
-from ..evaluation import BaseReport
 from ..images import pair
 from ..loading import Batch
 from ..task import Task
@@ -167,8 +166,3 @@ def build(recipe: Recipe) -> tuple[PretrainTask, PretrainData]:
     if recipe.model.weights:
         model.start_from(recipe.model.weights)
     return PretrainTask(model, teacher, recipe), data
-
-
-def evaluate(model: Classifier, data: DataOptions, *, num_worst: int = 0, progress: Any = iter) -> BaseReport | None:
-    """Return None: there are no labels, and each validation has compared the student with its teacher."""
-    return None
