@@ -38,7 +38,7 @@ def measure(recipe: str, model: str, company: str) -> float:
     import lightning.pytorch as pl
 
     from sgformer import tasks
-    from sgformer.benchmark.company import Neighbours
+    from sgformer.benchmark.machine_load import Neighbours
     from sgformer.engine import fit
     from sgformer.engine import recipe as recipes
 

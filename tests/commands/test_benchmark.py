@@ -7,7 +7,7 @@ import os
 import pytest
 import torch
 
-from sgformer.benchmark import company, measure, parity, turns, worker
+from sgformer.benchmark import machine_load, measure, parity, turns, worker
 from sgformer.benchmark.measure import Case
 from sgformer.commands.benchmark import COLUMNS, benchmark
 from sgformer.commands.inputs import parse_size
@@ -105,8 +105,8 @@ def test_neighbours_are_there_while_times_are_taken(monkeypatch):
             return 1.0
 
     started = []
-    original = company.subprocess.Popen
-    monkeypatch.setattr(company.subprocess, "Popen", lambda *args: started.append(original(*args)) or started[-1])
+    original = machine_load.subprocess.Popen
+    monkeypatch.setattr(machine_load.subprocess, "Popen", lambda *args: started.append(original(*args)) or started[-1])
 
     def neighbours():
         return sum(process.poll() is None for process in started)
@@ -118,12 +118,12 @@ def test_neighbours_are_there_while_times_are_taken(monkeypatch):
 
 def test_a_busy_machine_is_told(monkeypatch, tmp_path):
     ticks = iter([100.0, 100.0 + os.sysconf("SC_CLK_TCK")])
-    monkeypatch.setattr(company, "_ticks", lambda: next(ticks))
+    monkeypatch.setattr(machine_load, "_ticks", lambda: next(ticks))
     with pytest.warns(UserWarning, match=r"keep 2\.0 of .* cores busy"):
         path = benchmark(["resnet10t"], memory=False, neighbours=0.5, float32="default", out=tmp_path, **TINY)
     assert json.loads(path.with_suffix(".json").read_text())["busy_cores_before"] == 2.0
     assert [row["neighbours"] for row in csv.DictReader(path.open())] == ["0.5"]
-    assert company.warning(0.1) is None
+    assert machine_load.warning(0.1) is None
     with pytest.raises(ValueError, match="neighbours"):
         benchmark(["resnet10t"], neighbours=-1, out=tmp_path, **TINY)
 

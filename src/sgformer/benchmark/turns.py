@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from .company import Neighbours
+from .machine_load import Neighbours
 from .measure import Case
 
 # A sample lasts at least this long, by as many steps as that takes; the clock and the scheduler then matter little.

@@ -96,7 +96,7 @@ def benchmark(
 
     import torch
 
-    from ..benchmark import company, measure, turns
+    from ..benchmark import machine_load, measure, turns
     from . import console
 
     if threads is not None:
@@ -120,8 +120,8 @@ def benchmark(
     groups = [cases_of(*each) for each in itertools.product(sizes, mode, dtype, compiled)]
     # Counting builds each model once, without memory: a name that is wrong shows before anything is timed.
     counts = [[measure.count(case) for case in cases] for cases in groups]
-    busy = company.busy_cores() if time else None
-    if complaint := company.warning(busy):
+    busy = machine_load.busy_cores() if time else None
+    if complaint := machine_load.warning(busy):
         warnings.warn(complaint, stacklevel=2)
     measured = turns.measure_in_turns(
         groups, rounds=rounds if time else 0, threads=torch.get_num_threads(), together=together, neighbours=neighbours

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from ..lettering import font_for
+from ..fonts import font_for
 
 ImageLike = Image.Image | NDArray[np.uint8]
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from ...lettering import font_for, written
+from ...fonts import font_for, written
 from .. import prediction
 from ..images import ImageLike, read_image
 

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.ops import box_area, box_iou
 
-from ...lettering import written
+from ...fonts import written
 from ..evaluation import Mistake, Worst
 from .draw import draw
 from .model import Detector

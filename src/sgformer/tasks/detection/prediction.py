@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ...lettering import written
+from ...fonts import written
 from ..images import ImageLike, read_image
 from ..prediction import Prediction
 from .draw import draw

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from ...engine.files import write_atomically
-from ...lettering import font_for, written
+from ...fonts import font_for, written
 from ..images import ImageLike, read_image
 from ..prediction import Prediction
 from .masks import Colour

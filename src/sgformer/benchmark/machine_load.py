@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Self
 
-# From so many cores that others keep busy, ratios of models are ratios in company.
+# From so many busy cores on, ratios of models are not those of a quiet machine.
 MAX_BUSY = 0.25
 # A neighbour by half works so long, and sleeps as long: longer than a turn of the scheduler, much shorter than a step.
 TURN_SECONDS = 0.01

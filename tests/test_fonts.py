@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from sgformer import lettering
+from sgformer import fonts
 from sgformer.explanations.render import Cell, contact_sheet
 from sgformer.tasks.classification.model import Prediction
 from sgformer.tasks.detection.draw import draw
@@ -30,11 +30,11 @@ def drawn(font, letter):
 
 @pytest.mark.parametrize("name", ["café", "cafe\u0301", "Straße", "żółć", "ğış", "άλογο", "кошка", "їжак"])
 def test_latin_greek_and_cyrillic_are_no_squares(name):
-    if not lettering._fonts():
+    if not fonts._fonts():
         pytest.skip("neither the system nor matplotlib has a font")
-    assert lettering.written(name, 3).encode() == lettering.written(name, 3).encode()
-    font = lettering.font_for([name], 16)
-    for letter in lettering.written(name, 3):
+    assert fonts.written(name, 3).encode() == fonts.written(name, 3).encode()
+    font = fonts.font_for([name], 16)
+    for letter in fonts.written(name, 3):
         assert drawn(font, letter) != drawn(font, "\uffff")
     # What is drawn differs from name to name, and from what squares would be.
     other = name[:-1] + ("я" if name[-1] != "я" else "ж")
@@ -43,14 +43,14 @@ def test_latin_greek_and_cyrillic_are_no_squares(name):
 
 
 def test_a_name_that_no_font_has_is_a_number(monkeypatch):
-    monkeypatch.setattr(lettering, "_has", lambda font, letter: letter.isascii())
-    assert lettering.written("猫", 3) == "class 3"
-    assert lettering.written("cat", 3) == "cat"
-    monkeypatch.setattr(lettering, "_fonts", tuple)
-    assert lettering.written("кошка", 4) == "class 4"
+    monkeypatch.setattr(fonts, "_has", lambda font, letter: letter.isascii())
+    assert fonts.written("猫", 3) == "class 3"
+    assert fonts.written("cat", 3) == "cat"
+    monkeypatch.setattr(fonts, "_fonts", tuple)
+    assert fonts.written("кошка", 4) == "class 4"
     for drawing in drawings("кошка"):
         assert drawing.mode == "RGB"
 
 
 def test_plain_english_is_drawn_as_before():
-    assert drawn(lettering.font_for(["a cat"], 16), "a") == drawn(ImageFont.load_default(16), "a")
+    assert drawn(fonts.font_for(["a cat"], 16), "a") == drawn(ImageFont.load_default(16), "a")
