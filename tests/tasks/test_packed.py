@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sgformer.tasks.classification import ClassificationData
+from sgformer.tasks.classification.data import ClassificationData
 from sgformer.tasks.classification.options import DataOptions
 from sgformer.tasks.errors import DataError
 from sgformer.tasks.images import Preprocessing
