@@ -265,7 +265,7 @@ def test_a_number_that_begins_with_nought_is_decimal(tmp_path, text, number):
     assert recipe.parse(file, tasks.get("classification").Recipe).trainer.max_epochs == number
 
 
-@pytest.mark.parametrize("text", ["08", "010", "1e5", "1:30", "7"])
+@pytest.mark.parametrize("text", ["08", "010", "1e5", "1:30", "0x_", "7"])
 def test_text_like_a_number_is_read_back_as_text(tmp_path, text):
     """A folder or a class may be called so; a run's recipe is read again by --resume and evaluate."""
     made = parse("finetune", {"data.root": text, f"loss.weights.{text}": "2"})
@@ -276,3 +276,6 @@ def test_text_like_a_number_is_read_back_as_text(tmp_path, text):
 def test_a_time_is_no_number():
     with pytest.raises(RecipeError, match=r"trainer\.max_epochs.*1:30"):
         parse("smoke", {"trainer.max_epochs": "1:30"})
+    for text in ("1:30.5", "0x_"):
+        with pytest.raises(RecipeError, match=rf"optim\.lr.*{text}"):
+            parse("smoke", {"optim.lr": text})

@@ -209,7 +209,7 @@ def test_a_detector_with_masks_is_judged_by_boxes_alone(tmp_path):
     boxes = evaluate(kept, {"heads.masks": "false"}, device="cpu")
     assert boxes.mask is None
     assert boxes.box == whole.box
-    with pytest.raises(ValueError, match=r"heads\.masks is not followed"):
+    with pytest.raises(ValueError, match=r"heads\.masks is not followed here but as false"):
         evaluate(kept, {"heads.masks": "true"}, device="cpu")
 
 

@@ -172,3 +172,11 @@ def test_files_without_shapes_are_told(tmp_path):
     for name in "bc":
         write(tmp_path / "train" / f"{name}.json")
     assert "masks of train with one class alone: _background_ 2" in str(read(tmp_path))
+
+
+def test_a_circle_far_larger_than_its_image(tmp_path):
+    large = {"label": "car", "points": [[30, 2_000_000], [30, 20.5]], "shape_type": "circle"}
+    write(tmp_path / "train" / "a.json", LOW, large)
+    ((_, mask),) = [*read(tmp_path).images("train")]
+    assert np.unique(mask[21:]).tolist() == [1]
+    assert np.unique(mask[10:20]).tolist() == [2]

@@ -149,3 +149,14 @@ def test_images_that_cannot_be_read_at_all_are_told_before_the_run(tmp_path, cap
     assert "3 images are damaged, or of a kind that cannot be read" in str(allowed)
     predict.predict("sgformer_t", list(map(str, [*broken, root / "val" / "red" / "0.png"])))
     assert "images are damaged" not in capsys.readouterr().err
+
+
+def test_where_no_image_can_be_read_the_reason_is_told_and_no_share_is_advised(tmp_path):
+    root = make_class_folders(tmp_path / "set", num_train=1, num_val=1)
+    tiff = pytest.importorskip("tifffile", reason="needs the extra bands")
+    for path in root.rglob("*.png"):
+        tiff.imwrite(path.with_suffix(".tif"), np.zeros((9, 9, 4), np.uint16), photometric="minisblack", planarconfig=1)
+        path.unlink()
+    words = r"6 of 6 images are damaged.*0\.tif: is not an image.*convert it to JPEG or PNG.*--model\.in_chans$"
+    with pytest.raises(DataError, match=words):
+        ClassificationData(DataOptions(root=str(root), workers=0), PREPROCESSING)

@@ -39,7 +39,8 @@ def find(images: list[str], suffixes: Collection[str] = SUFFIXES) -> list[Path]:
 
         for what, files in find_odd(paths).items():
             if what != CLOSED:  # each is named where it is read
-                print(f"sgformer: {len(files)} images are {what}, such as {printable(files[0])}", file=sys.stderr)
+                said, *_ = what.split("; ")  # without what to do in training
+                print(f"sgformer: {len(files)} images are {said}, such as {printable(files[0])}", file=sys.stderr)
     for note in note_masks(paths):
         print(f"sgformer: {printable(note)}", file=sys.stderr)
     return list(paths)

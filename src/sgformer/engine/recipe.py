@@ -38,9 +38,14 @@ class _Loader(yaml.SafeLoader):
 
     def whole_number(self, node: yaml.ScalarNode) -> int | str:
         """Construct a whole number, or the text that only PyYAML takes for one."""
-        if ":" in node.value:
+        try:
+            return int(node.value.replace("_", "")) if re.fullmatch(r"[-+]?[\d_]+", node.value) else int(node.value, 0)
+        except ValueError:
             return node.value
-        return int(node.value.replace("_", "")) if re.fullmatch(r"[-+]?[\d_]+", node.value) else int(node.value, 0)
+
+    def number(self, node: yaml.ScalarNode) -> float | str:
+        """Construct a floating-point number likewise."""
+        return node.value if ":" in node.value else self.construct_yaml_float(node)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -48,6 +53,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.whole_number)
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.number)
 for _kind in (_Loader, _Dumper):
     for _name, _pattern in (("int", r"[-+]?\d+$"), ("float", r"[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$")):
         _kind.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(_pattern), list("-+0123456789"))

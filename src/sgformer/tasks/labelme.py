@@ -29,6 +29,7 @@ TURNED = ("oriented_rectangle", "rotation")
 _FILE = {"version", "flags", "shapes", "imagePath", "imageData", "imageHeight", "imageWidth", "lineColor", "fillColor"}
 _SHAPE = {"label", "points", "group_id", "shape_type", "flags", "mask", "locked", "line_color", "fill_color"}
 _CORNERS = 64  # of the polygon that stands for a circle
+_LARGE = 10_000  # radius in pixels, up to which Pillow draws circles quickly
 
 
 class Shape(NamedTuple):
@@ -81,7 +82,11 @@ class Shape(NamedTuple):
         elif self.kind == "circle":
             radius = math.dist(*self.points)
             ends = [*(self.points[0] - radius), *(self.points[0] + radius)]
-            ImageDraw.Draw(canvas).ellipse(ends, value, value)
+            if radius <= _LARGE:
+                ImageDraw.Draw(canvas).ellipse(ends, value, value)
+                return
+            y, x = np.ogrid[: canvas.height, : canvas.width]  # which Pillow would walk around for minutes
+            canvas.paste(value, mask=Image.fromarray(np.hypot(x - self.points[0, 0], y - self.points[0, 1]) <= radius))
         else:
             ImageDraw.Draw(canvas).polygon([*map(tuple, self.outline().tolist())], value, value)
 

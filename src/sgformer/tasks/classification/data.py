@@ -17,7 +17,7 @@ from ..bands import Bands
 from ..data import Data
 from ..errors import DataError, listed
 from ..folders import Split, describe_leftovers, find_copies, leftovers
-from ..images import CLOSED, ImageLike, Preprocessing, find_odd
+from ..images import CLOSED, ImageError, ImageLike, Preprocessing, find_odd, read_image
 from ..loading import Samples, epoch_to_come, share, suitable_workers
 from ..text import doubtful_names, enumerate_names, note_mirrored, nothing, read_plain_names
 from . import sources
@@ -106,10 +106,18 @@ class PreparedData(Data):
         found = {} if isinstance(self.preprocessing, Bands) else find_odd(files)
         closed = found.get(CLOSED, [])
         if "train" in self.splits and len(closed) > self.options.max_unreadable * len(files):
+            first, remedy = str(closed[0]), "convert or remove them"
+            try:
+                read_image(closed[0])
+            except ImageError as error:
+                first, _, remedy = str(error).rpartition("; ")
+            if len(closed) < len(files):
+                remedy += f", or allow more, such as --data.max_unreadable {min(2 * len(closed) / len(files), 1):.2g}"
+            elif closed[0].suffix.lower() in Bands.suffixes:
+                remedy += ", or read other bands than RGB: --model.in_chans"
             raise DataError(
                 f"{len(closed)} of {len(files)} images are damaged, or of a kind that cannot be read, such as "
-                f"{closed[0]}; convert or remove them, or allow more, such as --data.max_unreadable "
-                f"{min(2 * len(closed) / len(files), 1):.2g}"
+                f"{first}; {remedy}"
             )
         return [f"{len(files)} images are {what}" for what, files in found.items()]
 

@@ -206,6 +206,8 @@ class Detector(Kept):
                 self.roi_heads.mask_roi_pool = None  # as torchvision tells that there are none
             self.heads = replace(self.heads, masks=False)
             return
+        if key == "heads.masks":
+            raise ValueError(f"--{key} is not followed here but as false, which judges boxes alone; leave it out")
         if key != "heads.max_detections":
             super().follow(key, value)
         if not str(value).isdecimal():
