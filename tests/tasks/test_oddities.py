@@ -108,7 +108,7 @@ def test_sides_that_tell_how_an_image_is_turned_need_no_word(tmp_path):
         mask[0] = 255
         Image.fromarray(mask).save(root / "annotations" / "train" / f"{number}.png")
     data = SegmentationData(MaskOptions(root=str(root), image_size=32, workers=0), PREPROCESSING)
-    assert data.notes == [f"1 images are {images.TURNED}"]
+    assert data.notes == [f"train: 1 images are {images.TURNED}"]
 
 
 # ---- Annotation files
