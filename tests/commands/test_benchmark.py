@@ -21,9 +21,7 @@ TINY = {"size": [64], "rounds": 2, "device": "cpu"}
 def _hasty(monkeypatch):
     """Samples of one step, without rest; the number of threads stays what it is."""
     monkeypatch.setattr(turns, "PAUSE_SECONDS", 0)
-    monkeypatch.setattr(
-        turns.measure_in_turns, "__kwdefaults__", {**turns.measure_in_turns.__kwdefaults__, "min_seconds": 0}
-    )
+    monkeypatch.setattr(turns, "MIN_SECONDS", 0)
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)

@@ -88,7 +88,6 @@ def measure_in_turns(
     threads: int,
     together: bool = False,
     neighbours: float = 0,
-    min_seconds: float = MIN_SECONDS,
 ) -> Iterable[list[Measured]]:
     """Measures groups of cases one after the other; the cases of a group take turns, forth and back.
 
@@ -105,26 +104,24 @@ def measure_in_turns(
         for i, group in enumerate(groups):
             with ExitStack() as of_group:
                 workers = early[i] if together else start(group, of_group)
-                yield take_turns(workers, rounds=rounds, neighbours=neighbours, min_seconds=min_seconds)
+                yield take_turns(workers, rounds=rounds, neighbours=neighbours)
 
 
-def take_turns(
-    workers: Sequence[Worker], *, rounds: int, neighbours: float = 0, min_seconds: float = MIN_SECONDS
-) -> list[Measured]:
+def take_turns(workers: Sequence[Worker], *, rounds: int, neighbours: float = 0) -> list[Measured]:
     """Measures what some workers have, each in its turn."""
     peaks = [worker.peak_memory() for worker in workers]  # all have built and taken a step after this
     samples: list[list[float]] = [[] for _ in workers]
     if rounds:
         with Neighbours(neighbours):
-            _sample(workers, samples, rounds, min_seconds)
+            _sample(workers, samples, rounds)
     return [Measured(of_one, peak) for of_one, peak in zip(samples, peaks, strict=True)]
 
 
-def _sample(workers: Sequence[Worker], samples: list[list[float]], rounds: int, min_seconds: float) -> None:
+def _sample(workers: Sequence[Worker], samples: list[list[float]], rounds: int) -> None:
     repeats = []
     for worker in workers:
         time.sleep(PAUSE_SECONDS)
-        repeats.append(max(1, round(min_seconds / worker.seconds(1))))
+        repeats.append(max(1, round(MIN_SECONDS / worker.seconds(1))))
     for i in range(rounds):
         order = range(len(workers)) if i % 2 == 0 else range(len(workers) - 1, -1, -1)
         for j in order:

@@ -77,21 +77,21 @@ class Explanation:
         covered = [pair.covered for pair in self.pairs]
         return overlay(self.image, combine([p.significance for p in self.pairs], size, covered=covered))
 
-    def stage_grid(self, stage: int, *, cell_size: int = 320) -> Image.Image:
+    def stage_grid(self, stage: int) -> Image.Image:
         """All pairs of a stage, one a row: significance, spending, and keys by region."""
         pairs = [pair for pair in self.pairs if pair.stage == stage]
         H, W = pairs[0].significance.shape
         ratio = max(self.image.size) / min(self.image.size)
-        cell_size = round(cell_size * min(2.0, max(1.0, ratio / 1.6)))  # long images stay legible
+        cell_size = round(320 * min(2.0, max(1.0, ratio / 1.6)))  # long images stay legible
         image = _reduced(self.image, cell_size)
         rows = [[Cell(pair.draw(image, view), _caption(pair, view)) for view in VIEWS] for pair in pairs]
         return contact_sheet(
             rows, title=f"Stage {stage}: {H} x {W} tokens", headings=VIEWS, cell_size=cell_size, legend=True, note=_NOTE
         )
 
-    def summary(self, *, cell_size: int = 300) -> Image.Image:
+    def summary(self) -> Image.Image:
         """The image, its significance, and how the last pair of each stage spends its keys."""
-        last = [pairs[-1] for _, pairs in self.stages()]
+        last, cell_size = [pairs[-1] for _, pairs in self.stages()], 300
         image = _reduced(self.image, cell_size)
         above = [Cell(p.draw(image, "significance"), p.name) for p in last]
         below = [Cell(p.draw(image, "spending"), _bands(p)) for p in last]

@@ -24,6 +24,8 @@ _STEPS = (
 _ANCHORS = np.array([tuple(bytes.fromhex(step)) for step in _STEPS.split()], np.float32)
 INFERNO = np.stack([np.interp(np.arange(256), np.arange(18) * 15, channel) for channel in _ANCHORS.T], 1)
 
+OPACITY = 0.85  # of the most significant places
+TEXT_SIZE = 15  # of contact sheets, in pixels
 _PAPER, _TEXT, _FAINT = (255, 255, 255), (32, 32, 36), (110, 110, 118)
 _RIGHT, _WRONG = (0, 114, 90), (196, 62, 0)  # told apart by any eye, dark enough for a white sign
 
@@ -32,7 +34,7 @@ _LEAST, _MOST, _BAR = "significance: least", "most (each map on its own scale)",
 
 
 def overlay(
-    image: ImageLike, significance: ArrayLike, *, opacity: float = 0.85, covered: tuple[float, float] = (1.0, 1.0)
+    image: ImageLike, significance: ArrayLike, *, covered: tuple[float, float] = (1.0, 1.0)
 ) -> NDArray[np.uint8]:
     """Lay a significance map over the image it was measured on.
 
@@ -43,7 +45,6 @@ def overlay(
     Args:
         image: RGB or gray, of any size.
         significance: `(H, W)`, on a grid of any size.
-        opacity: of the most significant places, 0 to 1.
         covered: share of the map's height and width that the image fills. It is below 1 where the last tokens
             reach over the image's edge.
 
@@ -60,7 +61,7 @@ def overlay(
     image = as_image(image)
     strength = _enlarge(_stretch(significance), (image.height, image.width), covered)
     gray = np.asarray(image.convert("L"), np.float32)[..., None]
-    alpha = opacity * (0.25 + 0.75 * strength[..., None])
+    alpha = OPACITY * (0.25 + 0.75 * strength[..., None])
     blended = gray * (1 - alpha) + _colour(strength) * alpha if strength.any() else np.repeat(gray, 3, 2)
     return blended.round().astype(np.uint8)
 
@@ -101,7 +102,6 @@ def contact_sheet(
     legend: bool = False,
     note: str = "",
     cell_size: int = 176,
-    text_size: int = 15,
 ) -> Image.Image:
     """Draw images in rows and columns with captions.
 
@@ -112,7 +112,6 @@ def contact_sheet(
         legend: explain the colours of significance at the bottom.
         note: a line at the very bottom.
         cell_size: longer side of every image, in pixels.
-        text_size: height of the letters, in pixels.
 
     Example:
         >>> gray = np.full((48, 64, 3), 128, np.uint8)
@@ -122,12 +121,12 @@ def contact_sheet(
     columns = max((len(row) for row in rows), default=0)
     if not columns:
         raise ValueError("a contact sheet needs at least one cell")
-    gap, line = max(8, text_size * 2 // 3), round(text_size * 1.4)
+    gap, line = max(8, TEXT_SIZE * 2 // 3), round(TEXT_SIZE * 1.4)
     words = [title or "", note or "", *headings, *(cell.caption for row in rows for cell in row)]
-    font, large = font_for(words, text_size), font_for(words, round(text_size * 1.35))
+    font, large = font_for(words, TEXT_SIZE), font_for(words, round(TEXT_SIZE * 1.35))
     images = [[_fit(as_image(cell.image), cell_size) for cell in row] for row in rows]
     widths = [max(row[i].width for row in images if i < len(row)) for i in range(columns)]
-    widths = [max(width, round(text_size * 6.5)) for width in widths]  # room for a few words
+    widths = [max(width, round(TEXT_SIZE * 6.5)) for width in widths]  # room for a few words
     heights = [max(image.height for image in row) for row in images]
     texts = [line * max(len(cell.caption.splitlines()) for cell in row) for row in rows]
 
@@ -157,9 +156,9 @@ def contact_sheet(
             sheet.paste(image, (left, top))
             below, indent = top + tallest + line // 5, 0
             if cell.mark is not None:
-                sign = _sign(cell.mark, text_size)
-                sheet.paste(sign, (left, below + (line - text_size) // 4), sign)
-                indent = round(text_size * 1.4)
+                sign = _sign(cell.mark, TEXT_SIZE)
+                sheet.paste(sign, (left, below + (line - TEXT_SIZE) // 4), sign)
+                indent = round(TEXT_SIZE * 1.4)
             for words in cell.caption.splitlines():
                 draw.text((left + indent, below), _cut(words, font, column - indent), _TEXT, font)
                 below += line
