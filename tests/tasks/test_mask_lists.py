@@ -229,3 +229,37 @@ def test_a_folder_that_stands_for_val_is_advised(tmp_path):
     (root / "images" / "val").rename(root / "images" / "valid")
     with pytest.raises(DataError, match=r"images/val is not there; rename .*images/valid to .*images/val, or link"):
         data(root)
+
+
+def voc(root):
+    """Masks all in one folder with a list for each split, as VOC and CVAT lay them out."""
+    (root / "ImageSets/Segmentation").mkdir(parents=True)
+    made = make_mask_folders(root / "made")
+    for kind, name in (("images", "JPEGImages"), ("annotations", "SegmentationClass")):
+        (root / name).mkdir()
+        for path in (made / kind).rglob("*.png"):
+            path.rename(root / name / f"{path.parent.name}_{path.name}")
+    shutil.move(made / "classes.txt", root / "classes.txt")
+    shutil.rmtree(made)
+    write(root / "ImageSets/Segmentation/train.txt", "".join(f"train_{i}\n" for i in range(6)))
+    write(root / "ImageSets/Segmentation/val.txt", "JPEGImages/val_0.png\n\nC:\\set\\JPEGImages\\val_1\nval_2.png\n")
+    lists = {"lists": "ImageSets/Segmentation/{split}.txt"}
+    return {"images": "JPEGImages", "masks": "SegmentationClass", **lists}
+
+
+def test_lists_of_the_images_of_a_split(tmp_path):
+    options = voc(tmp_path)
+    found = data(tmp_path, **options)
+    assert str(found).endswith("6 + 3 images")
+    assert [one.image.name for one in found.samples["val"]] == ["val_0.png", "val_1.png", "val_2.png"]
+    write(tmp_path / "ImageSets/Segmentation/train.txt", "train_0\ntrain_1\n")
+    assert "4 images of" in str(data(tmp_path, **options))
+    write(tmp_path / "ImageSets/Segmentation/val.txt", "val_0\nval_7\n")
+    with pytest.raises(DataError, match=r"val\.txt, line 2 names val_7, of which there is neither image nor mask"):
+        data(tmp_path, **options)
+    (tmp_path / "SegmentationClass/val_0.png").unlink()
+    write(tmp_path / "ImageSets/Segmentation/val.txt", "val_0\n")
+    with pytest.raises(DataError, match=r"val_0\.png has no mask in .*SegmentationClass"):
+        data(tmp_path, **options)
+    with pytest.raises(DataError, match=r"no file .*train\.csv .*--data\.lists"):
+        data(tmp_path, **{**options, "lists": "{split}.csv"})

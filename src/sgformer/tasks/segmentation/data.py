@@ -133,6 +133,7 @@ class SegmentationData(Data):
             if rest := set(look_through(folder, self.preprocessing.suffixes).images) - used:
                 self.notes.append(f"{len(rest)} images of {folder} have no mask in any split")
         others = {Path(self.options.mapping)} if self.options.mapping else set()
+        others |= {root / layout.lists.format(split=name) for name in layout.splits.values() if layout.lists}
         if drawn:  # from files that may name images elsewhere
             others |= images | self._of_others(layout, root)
         self.notes += layout.beside(root, *others)
@@ -293,4 +294,5 @@ def _layout(options: DataOptions, root: Path) -> Layout:
         classes=options.classes,
         mapping=options.mapping,
         mask_ending=options.mask_ending,
+        lists=options.lists,
     )

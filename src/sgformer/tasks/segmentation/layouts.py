@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,7 +28,7 @@ from ..folders import (
     some,
 )
 from ..images import ImageError, Preprocessing
-from ..text import read_lines, split_labelmap
+from ..text import read_lines, read_text, split_labelmap
 from .mapping import read_classes, read_mapping
 from .masks import IGNORE, Coding, header_of, nodata_of, palette_of, turned_like
 
@@ -81,6 +81,7 @@ class Layout:
     image_ending: str = ""
     mask_ending: str = ""
     known: tuple[str, ...] = ()  # what ends the names of other files in a set as released
+    lists: str = ""  # file from the root with the names of a split's images; empty: all in its folders
     # The file with the names of the classes; each split may have its own, which has to agree.
     listed: Path | None = None
     released: Mapping[int, str] = field(default_factory=dict)  # names of ids, with which a list of CVAT has to agree
@@ -117,9 +118,13 @@ class Layout:
         )
         masks, faults, more = self._by_name(mask_folder, self.mask_ending, known=known, alone=not together)
         faults |= alike
+        if self.lists:
+            wanted, unknown = _read_list(root / self.lists.format(split=name), {*images, *masks})
+            images, masks = ({one: path for one, path in some.items() if one in wanted} for some in (images, masks))
+            faults |= unknown
         hint = _note_ending(images.keys() - masks.keys(), masks.keys() - images.keys())
         faults |= {str(masks[name]): f"has no image in {image_folder}{hint}" for name in masks.keys() - images.keys()}
-        if "{split}" in self.images:  # every image of this folder is one of the split
+        if self.lists or "{split}" in self.images:  # every image of this folder is one of the split
             missing = images.keys() - masks.keys()
             faults |= {str(images[name]): f"has no mask in {mask_folder}" for name in missing}
         samples = [Sample(images[name], masks[name]) for name in sorted(masks.keys() & images.keys())]
@@ -213,6 +218,29 @@ class Layout:
         return notes
 
 
+def _read_list(file: Path, names: Collection[str]) -> tuple[set[str], dict[str, str]]:
+    """Find the names that a file lists, a line each; and by line what is none of them.
+
+    A line may have folders before the name, and a suffix.
+    """
+    if not file.is_file():
+        raise DataError(f"there is no file {file} with a name of an image a line; see --data.lists")
+    ends: dict[str, list[str]] = {}
+    for name in names:
+        ends.setdefault(name.rpartition("/")[2], []).append(name)
+    found, unknown = set[str](), dict[str, str]()
+    for number, line in enumerate(read_text(file).split("\n"), 1):
+        path = PureWindowsPath(unicodedata.normalize("NFC", line.strip()))
+        parts = (path.with_suffix("") if path.suffix.lower() in SUFFIXES else path).parts
+        tails = ["/".join(parts[start:]) for start in range(len(parts))]
+        alike = ends.get(tails[-1], []) if tails else []
+        if name := next((tail for tail in tails if tail in names), alike[0] if len(alike) == 1 else None):
+            found.add(name)
+        elif parts:
+            unknown[f"{file}, line {number}"] = f"names {line.strip()}, of which there is neither image nor mask"
+    return found, unknown
+
+
 def _note_ending(images: Collection[str], masks: Collection[str]) -> str:
     """A hint where the names of all masks that lack an image are those of images with one ending more."""
     first = min(masks, default="")
@@ -221,7 +249,16 @@ def _note_ending(images: Collection[str], masks: Collection[str]) -> str:
     return f"; if masks have a longer name than images, set --data.mask_ending {found}" * bool(found)
 
 
-def folders(root: Path, *, images: str, masks: str, classes: str, mapping: str | None, mask_ending: str = "") -> Layout:
+def folders(
+    root: Path,
+    *,
+    images: str,
+    masks: str,
+    classes: str,
+    mapping: str | None,
+    mask_ending: str = "",
+    lists: str | None = None,
+) -> Layout:
     """Images in one folder, masks of the same names in another; all but a mapping's file relative to the root.
 
     A file names a class a line, or a mapping says what ids or colours mean, see `read_mapping`. Names of masks have
@@ -229,7 +266,12 @@ def folders(root: Path, *, images: str, masks: str, classes: str, mapping: str |
     """
     coding = read_mapping(mapping) if mapping else read_classes(root / classes)
     return Layout(
-        images=images, masks=masks, coding=coding, mask_ending=mask_ending, listed=None if mapping else root / classes
+        images=images,
+        masks=masks,
+        coding=coding,
+        mask_ending=mask_ending,
+        lists=lists or "",
+        listed=None if mapping else root / classes,
     )
 
 

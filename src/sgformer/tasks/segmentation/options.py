@@ -29,6 +29,8 @@ class DataOptions(options.SizedOptions):
         masks: Folder of the masks: PNG files with the images' names, whose values are class ids, 255 being ignored.
         mask_ending: What the names of masks have more than those of their images, before the suffix, such as _mask;
             they may lie in one folder then.
+        lists: Text file with the names of the images of a split, a line each, {split} standing for train and val, such
+            as ImageSets/Segmentation/{split}.txt; null: all that lie in the folders.
         classes: File with a class name on each line.
         mapping: YAML file that says which ids or colours in masks mean which class; null: ids are as in classes.
         faults: Whether images and masks that do not fit together stop the run, or are dropped from it.
@@ -41,7 +43,7 @@ class DataOptions(options.SizedOptions):
 
     READ_BY: ClassVar[dict[str, tuple[str, ...] | None]] = {
         **options.SizedOptions.READ_BY,
-        **dict.fromkeys(("images", "masks", "mask_ending", "classes", "mapping"), ("folders",)),
+        **dict.fromkeys(("images", "masks", "mask_ending", "lists", "classes", "mapping"), ("folders",)),
         "faults": None,
     }
     TRAINING: ClassVar[tuple[str, ...]] = (*options.SizedOptions.TRAINING, "image_size", "balanced")
@@ -49,6 +51,7 @@ class DataOptions(options.SizedOptions):
     images: str = "images/{split}"
     masks: str = "annotations/{split}"
     mask_ending: str = ""
+    lists: str | None = None
     classes: str = "classes.txt"
     mapping: str | None = None
     faults: Literal["stop", "drop"] = "stop"

@@ -53,7 +53,7 @@ class Recipe(options.Recipe):
 
     FOLLOWED: ClassVar = (
         *options.Recipe.FOLLOWED,
-        *("data.images", "data.masks", "data.faults", "data.inference.*", "head.dropout", "loss.*"),
+        *("data.images", "data.masks", "data.lists", "data.faults", "data.inference.*", "head.dropout", "loss.*"),
     )
     IDLE: ClassVar = {
         **options.Recipe.IDLE,
