@@ -12,7 +12,7 @@ from ..backbone.stem import Downsample, Stem
 from ..ops.dispatch import plain
 from ..ops.native import use_kernels
 from ..ops.pieces import keep_freed_memory
-from . import batches, conv_strips, exported, fused, native, recomputed, strips
+from . import batches, conv_strips, exported, fused, native, recomputed, strips, trained
 from .explain import Taken, explain_ways
 from .workers import conducted
 
@@ -54,5 +54,6 @@ for _block in (HybridScaleBlock, SelfGuidedBlock, GlobalBlock):
     _block.ways = {
         "native": Way(native.block, native.why_not),
         "strips": Way(conducted(strips.block, least=2**20), strips.why_not_block),
+        "trained": Way(trained.block, trained.why_not),
         "recomputed": Way(recomputed.block, recomputed.why_not_block),
     }

@@ -72,7 +72,7 @@ def attention(attn: HybridScaleAttention | SelfGuidedAttention | GlobalAttention
 
 def coarse_tokens(attn: HybridScaleAttention, x: Tensor) -> Tensor:
     """A convolution without overlap as a matrix product; for a gradient, the squares are cut out once more."""
-    conv, prepare = attn.coarse, functools.partial(_squares, attn.stride)
+    conv, prepare = attn.coarse, functools.partial(squares, attn.stride)
     weight = conv.weight.permute(0, 2, 3, 1).flatten(1)  # (c, s * s * c)
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
         coarse = linear_after(prepare, x, (), weight, conv.bias)
@@ -81,7 +81,7 @@ def coarse_tokens(attn: HybridScaleAttention, x: Tensor) -> Tensor:
     return F.gelu(attn.coarse_norm(coarse))
 
 
-def _squares(side: int, x: Tensor) -> Tensor:
+def squares(side: int, x: Tensor) -> Tensor:
     """A map cut into squares, filled up with zeros: `(B, H, W, c)` to `(B, h, w, side * side * c)`."""
     _, H, W, _ = x.shape
     if H % side or W % side:

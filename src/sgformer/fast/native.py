@@ -21,7 +21,6 @@ MAX_HIDDEN = 2**22
 
 def why_not(block: Block, x: Tensor, *significance: Tensor) -> str | None:
     """None, or a sentence."""
-    attn: Any = block.attn
     if torch.is_grad_enabled():
         return "a gradient may be wanted"
     if reason := native.objection((x,), channels=x.shape[-1], products=True, opaque=True) or mode_objection():
@@ -29,10 +28,17 @@ def why_not(block: Block, x: Tensor, *significance: Tensor) -> str | None:
     if block.training or block.drop_path1.training or block.drop_path2.training:
         return "it is in training mode"
     hidden = getattr(getattr(block.mlp, "fc1", None), "out_features", 0)
-    if hidden % native.INNER or x.shape[-1] % native.INNER:
-        return f"channels of the map and the MLP's hidden ones are no multiples of {native.INNER}"
     if x.numel() // x.shape[-1] * hidden > MAX_HIDDEN:
         return "the map is large"
+    return block_objection(block, x)
+
+
+def block_objection(block: Block, x: Tensor) -> str | None:
+    """None, or a sentence: the kernels do not compute with the layers and weights of this block."""
+    attn: Any = block.attn
+    hidden = getattr(getattr(block.mlp, "fc1", None), "out_features", 0)
+    if hidden % native.INNER or x.shape[-1] % native.INNER:
+        return f"channels of the map and the MLP's hidden ones are no multiples of {native.INNER}"
     if type(attn) not in _KINDS or not unobserved(attn):
         return "its attention was replaced, or is hooked"
     heads = 2 * attn.num_heads_half if isinstance(attn, HybridScaleAttention) else attn.num_heads
@@ -49,7 +55,7 @@ def why_not(block: Block, x: Tensor, *significance: Tensor) -> str | None:
 
 def _weights_objection(block: Block, dtype: torch.dtype) -> str | None:
     """None, or a sentence: only now are all layers known to be what they should."""
-    for layer in _layers(block):
+    for layer in layers(block):
         for weight in layer._parameters.values():
             if weight is None or weight.dtype is not dtype:
                 return f"a weight is missing, or not in {str(dtype).removeprefix('torch.')}"
@@ -58,8 +64,8 @@ def _weights_objection(block: Block, dtype: torch.dtype) -> str | None:
     return None
 
 
-def _layers(block: Any) -> list[Any]:
-    """In the order in which the kernel takes their weights."""
+def layers(block: Any) -> list[Any]:
+    """The layers of a block, in the order in which the kernel takes their weights."""
     attn, mlp = block.attn, block.mlp
     layers = [block.norm1, attn.in_proj, attn.kv, attn.positional, attn.proj, block.norm2, mlp.fc1, mlp.conv, mlp.fc2]
     if isinstance(attn, HybridScaleAttention):
@@ -71,7 +77,7 @@ def block(block: Any, x: Tensor, *significance: Tensor) -> Any:
     """A block."""
     attn = block.attn
     eps = [block.norm1.eps, block.norm2.eps]
-    weights = [weight for layer in _layers(block) for weight in (layer.weight, layer.bias)]
+    weights = [weight for layer in layers(block) for weight in (layer.weight, layer.bias)]
     compute = _operator if torch.compiler.is_compiling() else _compute
     if isinstance(attn, HybridScaleAttention):
         numbers, eps = [attn.num_heads_half, attn.stride], [*eps, attn.coarse_norm.eps]

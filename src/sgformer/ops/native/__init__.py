@@ -11,7 +11,14 @@ from .calls import (
     rank_tokens,
     window_attention,
 )
-from .gradients import attention_gradient, dense, depthwise_gradient, map_norm_gradient, window_gradient
+from .gradients import (
+    attention_gradient,
+    dense,
+    depthwise_gradient,
+    map_norm_gradient,
+    merge_gradient_,
+    window_gradient,
+)
 from .library import INNER, objection, run, use_kernels
 
 HEAD_SIZES = (16, 32)
@@ -29,6 +36,7 @@ __all__ = [
     "linear",
     "map_norm",
     "map_norm_gradient",
+    "merge_gradient_",
     "merge_tokens",
     "objection",
     "rank_tokens",

@@ -84,16 +84,17 @@ def merge_tokens(
     return out
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """`x @ weight.T + bias`, of contiguous maps.
+def linear(x: Tensor, weight: Tensor, bias: Tensor, more: Tensor | None = None, *, out: Tensor | None = None) -> Tensor:
+    """`x @ weight.T + bias`, plus `more`, of contiguous maps; to `out` if there is such a place.
 
     Shape:
         - x: `(..., c)`; weight: `(c', c)`; bias: `(c',)`
-        - returns: `(..., c')`
+        - more, returns: `(..., c')`
     """
     c, c_out = x.shape[-1], bias.shape[0]
-    out = torch.empty((*x.shape[:-1], c_out), dtype=x.dtype)
-    numbers = [x.data_ptr(), weight.data_ptr(), bias.data_ptr(), 0, out.data_ptr()]
+    out = torch.empty((*x.shape[:-1], c_out), dtype=x.dtype) if out is None else out
+    of_more = 0 if more is None else more.data_ptr()
+    numbers = [x.data_ptr(), weight.data_ptr(), bias.data_ptr(), of_more, out.data_ptr()]
     run("linear", x.dtype, [*numbers, x.numel() // c, c, c_out, torch.get_num_threads()])
     return out
 

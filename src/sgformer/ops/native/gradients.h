@@ -104,8 +104,8 @@ void window_gradient(const int64_t* a, double scale) {
   const float *qkv = reinterpret_cast<float*>(a[0]), *grad = reinterpret_cast<float*>(a[1]);
   float* out = reinterpret_cast<float*>(a[2]);
   const int64_t B = a[3], H = a[4], W = a[5], heads = a[6], size = a[7], threads = a[8];
-  const int64_t *of_map = a + 9, *of_grad = a + 12;  // image, row, token
-  const int64_t rows = (H + size - 1) / size, columns = (W + size - 1) / size, c = heads * D;
+  const int64_t *of_map = a + 9, *of_grad = a + 12, *of_out = a + 15;  // image, row, token
+  const int64_t rows = (H + size - 1) / size, columns = (W + size - 1) / size;
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
   for (int64_t item = 0; item < B * rows * columns; ++item) {
     const int64_t b = item / (rows * columns), y = item / columns % rows * size, x = item % columns * size;
@@ -116,7 +116,7 @@ void window_gradient(const int64_t* a, double scale) {
         return qkv + b * of_map[0] + (y + n / wide) * of_map[1] + (x + n % wide) * of_map[2] + (part * heads + head) * D;
       };
       const auto to = [=](int part, int n) {
-        return out + ((b * H + y + n / wide) * W + x + n % wide) * 3 * c + (part * heads + head) * D;
+        return out + b * of_out[0] + (y + n / wide) * of_out[1] + (x + n % wide) * of_out[2] + (part * heads + head) * D;
       };
       const auto key = [=](int n) { return at(1, n); }, value = [=](int n) { return at(2, n); };
       const Keys<D> keys(0.0f, count, key, value), swapped(0.0f, count, value, key, 2);
@@ -181,7 +181,7 @@ void depthwise_gradient(const int64_t* a) {
   float *out = reinterpret_cast<float*>(a[4]), *grad_x = reinterpret_cast<float*>(a[5]);  // `out` may be null
   float *grad_weight = reinterpret_cast<float*>(a[6]), *grad_bias = reinterpret_cast<float*>(a[7]);
   const int64_t B = a[8], H = a[9], W = a[10], c = a[11], residual = a[12], threads = a[13];
-  const int64_t *of_x = a + 14, *of_grad = a + 17;  // image, row, token
+  const int64_t *of_x = a + 14, *of_grad = a + 17, *of_grad_x = a + 20;  // image, row, token
   const int64_t row_numbers = Strip::width(W) * kGroup;
   const int64_t bands = (H * row_numbers + kStripNumbers - 1) / kStripNumbers, height = (H + bands - 1) / bands;
   const int64_t groups = (c + kGroup - 1) / kGroup, items = groups * B * bands;
@@ -223,7 +223,7 @@ void depthwise_gradient(const int64_t* a) {
           Vec y[4] = {};
           add_taps(grads, row, column, turned, y);
           for (int p = 0; p < std::min<int64_t>(4, W - column); ++p)
-            store(grad_x + ((b * H + row) * W + column + p) * c + first, y[p]);
+            store(grad_x + b * of_grad_x[0] + row * of_grad_x[1] + (column + p) * of_grad_x[2] + first, y[p]);
         }
         Vec some[kTaps + 1] = {};
         for (int64_t column = 0; column < W; ++column) {
@@ -298,6 +298,53 @@ void map_norm_gradient(const int64_t* a, double eps) {
   }
   std::copy_n(of_weight.data(), c, grad_weight);
   std::copy_n(of_bias.data(), c, grad_bias);
+}
+
+// ------------------------------------------------------------------------------------------------------- merging
+
+// Gradients of summary tokens: of the tokens, added to what is there, and of the weights and bias of each band.
+void merge_gradient(const int64_t* a) {
+  const float *grad = reinterpret_cast<float*>(a[0]), *x = reinterpret_cast<float*>(a[1]);
+  const int64_t* ranking = reinterpret_cast<int64_t*>(a[2]);
+  float* grad_x = reinterpret_cast<float*>(a[3]);
+  const int64_t B = a[4], N = a[5], c = a[6], M = a[7], factor = a[8], threads = a[9], bands = a[10];
+  const int64_t* of_band = a + 11;  // address of weights, of their gradient, of the bias's; start, length, r
+  int64_t members = 0;
+  for (int64_t i = 0; i < bands; ++i) members += of_band[6 * i + 5] + 1;
+  std::vector<double> sums(B * members);  // of each image: of a band's weights and bias, band after band
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+  for (int64_t b = 0; b < B; ++b) {
+    const float* slope = grad + b * M * c;
+    double* some = sums.data() + b * members;
+    for (const int64_t* band = of_band; band < of_band + 6 * bands; band += 6) {
+      const float* weights = reinterpret_cast<float*>(band[0]);
+      const int64_t start = band[3], length = band[4], r = band[5], groups = (length + r * factor - 1) / (r * factor);
+      for (int64_t group = 0; group < groups; ++group, slope += c) {
+        Vec total = {};
+        for (int64_t i = 0; i < c; i += kLanes) total += load(slope + i);
+        some[r] += sum(total);
+        for (int64_t j = 0; j < r * factor; ++j) {
+          const int64_t at = (b * N + ranking[b * N + start + (group * r * factor + j) % length]) * c;
+          const float weight = weights[j / factor] / float(factor);
+          Vec along = {};
+          for (int64_t i = 0; i < c; i += kLanes) {
+            const Vec g = load(slope + i);
+            along += g * load(x + at + i);
+            store(grad_x + at + i, load(grad_x + at + i) + g * weight);
+          }
+          some[j / factor] += sum(along) / double(factor);
+        }
+      }
+      some += r + 1;
+    }
+  }
+  int64_t at = 0;
+  for (const int64_t* band = of_band; band < of_band + 6 * bands; band += 6)
+    for (int64_t j = 0; j <= band[5]; ++j, ++at) {
+      double total = 0;
+      for (int64_t b = 0; b < B; ++b) total += sums[b * members + at];
+      (j < band[5] ? reinterpret_cast<float*>(band[1])[j] : *reinterpret_cast<float*>(band[2])) = float(total);
+    }
 }
 
 }  // namespace

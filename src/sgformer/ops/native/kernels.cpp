@@ -291,6 +291,7 @@ extern "C" {
 void rank_float32(const int64_t* a) { rank(a); }
 void cut_regions_float32(const int64_t* a) { cut_regions(a); }
 void depthwise_gradient_float32(const int64_t* a) { depthwise_gradient(a); }
+void merge_gradient_float32(const int64_t* a) { merge_gradient(a); }
 void map_norm_gradient_float32(const int64_t* a, double eps) { map_norm_gradient(a, eps); }
 void attention_gradient_16_float32(const int64_t* a, double scale) { attention_gradient<16>(a, scale); }
 void attention_gradient_32_float32(const int64_t* a, double scale) { attention_gradient<32>(a, scale); }
