@@ -92,7 +92,7 @@ def test_a_block_computes_what_is_defined(kind, budget, size, dtype, threads, mo
     assert (found.double() - exact).norm() <= (3e-6 if dtype is torch.float32 else 1e-2) * exact.norm()
 
 
-@pytest.mark.parametrize("size", [(2, 15, 18), (1, 28, 28), (3, 9, 5)])
+@pytest.mark.parametrize("size", [(2, 15, 18), (1, 28, 28), (3, 9, 5), (1, 61, 33)])
 @pytest.mark.parametrize("budget", [None, 5])
 @pytest.mark.parametrize("kind", BLOCKS)
 def test_a_block_has_the_gradients_that_are_defined(kind, budget, size):

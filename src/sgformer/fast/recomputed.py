@@ -9,14 +9,12 @@ from torch import Tensor
 
 from ..backbone.blocks import Block
 from ..backbone.mlp import ConvMlp
-from ..ops import convolved_projection, linear, linear_after, native
+from ..ops import convolved_projection, linear
 from .conditions import layers_objection, mode_objection, training_objection
 from .fused import Instead, project
 
-# Up to so many numbers in the hidden map of an MLP, and without kernels, all is kept: there is little to save.
+# Up to so many numbers in the hidden map of an MLP all is kept: there is little to save.
 SMALL = 2**20
-# With kernels the hidden map is kept up to so many, and only what is made of it is computed once more for the gradient.
-MAX_KEPT = 2**21
 
 
 def why_not_mlp(mlp: ConvMlp, x: Tensor) -> str | None:
@@ -27,17 +25,9 @@ def why_not_mlp(mlp: ConvMlp, x: Tensor) -> str | None:
 
 
 def _small(mlp: ConvMlp, x: Tensor) -> str | None:
-    if torch.compiler.is_compiling() or x.device.type != "cpu" or _hidden_numbers(mlp, x) > SMALL:
+    if torch.compiler.is_compiling() or x.device.type != "cpu":
         return None
-    return None if _has_kernels(x) else "the map is small"
-
-
-def _hidden_numbers(mlp: ConvMlp, x: Tensor) -> int:
-    return x[..., 0].numel() * mlp.fc1.out_features
-
-
-def _has_kernels(x: Tensor) -> bool:
-    return native.objection((x,), gradient=True) is None
+    return "the map is small" if x[..., 0].numel() * mlp.fc1.out_features <= SMALL else None
 
 
 def mlp(mlp: ConvMlp, x: Tensor) -> Tensor:
@@ -53,7 +43,7 @@ def why_not_block(block: Block, *inputs: Tensor) -> str | None:
 
 
 def block(block: Block, *inputs: Tensor) -> Any:
-    """A block whose MLP keeps nothing but its input, norm and all; and its hidden map where that is not large."""
+    """A block whose MLP keeps nothing but its input, norm and all."""
     normed_mlp = functools.partial(_mlp_of_normed, block)
     return Instead(block, norm2=_as_it_is, mlp=normed_mlp).plain(*inputs)
 
@@ -69,9 +59,6 @@ def _mlp_of_normed(block: Block, x: Tensor) -> Tensor:
     of_norm = norm.weight, norm.bias
     assert mlp.conv.bias is not None
     rest = mlp.conv.weight, mlp.conv.bias, mlp.fc2.weight, mlp.fc2.bias
-    if _hidden_numbers(mlp, x) <= MAX_KEPT and _has_kernels(x):
-        hidden = linear_after(prepare, x, of_norm, mlp.fc1.weight, mlp.fc1.bias)
-        return convolved_projection(hidden, *rest)
     parameters = (*of_norm, mlp.fc1.weight, mlp.fc1.bias)
     return convolved_projection(x, *rest, prepare=functools.partial(_hidden, prepare), parameters=parameters)
 

@@ -36,6 +36,9 @@ from .native import block_objection, layers
 
 # The hidden map of an MLP is kept up to so many numbers; larger ones are as soon computed as read from memory.
 MAX_KEPT = 2**21
+# Maps of up to so many tokens are written over by their gradients, which takes two thirds of the time where the hidden
+# map of a batch outgrows the cache.
+MAX_IN_PLACE = 1024
 
 Weights = tuple[Tensor, Tensor]  # weight and bias of a layer
 Gradients = Sequence[Tensor | None]  # the same
@@ -180,7 +183,9 @@ def _mlp_gradients(
     normed, *moments = _norm(block.norm2, norm, x)
     wide = hidden[0] if hidden else native.linear(normed, *fc1)
     added = grad if share is None else grad * share
-    made, of_wide, *of_conv = native.depthwise_gradient(added @ fc2[0], wide, *conv, residual=True, gelu=True)
+    of_made = added @ fc2[0]
+    to = of_made if x.shape[1] * x.shape[2] <= MAX_IN_PLACE else None
+    made, of_wide, *of_conv = native.depthwise_gradient(of_made, wide, *conv, residual=True, gelu=True, of_x=to)
     assert made is not None
     found, *of_norm = _norm_gradients(norm, of_wide @ fc1[0], x, moments)
     torch.add(grad, found, out=of_x)

@@ -174,7 +174,8 @@ inline void add_taps(const Strip& strip, int64_t row, int64_t column, const Vec 
 }
 
 // Gradients of `gelu(x + conv(x))` from that of the result, which is computed once more, for whoever has not kept it. The
-// residual is there where asked for, and GELU where there is a place for the result.
+// residual is there where asked for, and GELU where there is a place for the result. The map's gradient may go to where
+// that of the result is, which is for maps that are not cut in bands: a band reads the rows next to it.
 void depthwise_gradient(const int64_t* a) {
   const float *x = reinterpret_cast<float*>(a[0]), *weight = reinterpret_cast<float*>(a[1]);
   const float *bias = reinterpret_cast<float*>(a[2]), *grad = reinterpret_cast<float*>(a[3]);
@@ -183,8 +184,8 @@ void depthwise_gradient(const int64_t* a) {
   const int64_t B = a[8], H = a[9], W = a[10], c = a[11], residual = a[12], threads = a[13];
   const int64_t *of_x = a + 14, *of_grad = a + 17, *of_grad_x = a + 20;  // image, row, token
   const int64_t row_numbers = Strip::width(W) * kGroup;
-  const int64_t bands = (H * row_numbers + kStripNumbers - 1) / kStripNumbers, height = (H + bands - 1) / bands;
-  const int64_t groups = (c + kGroup - 1) / kGroup, items = groups * B * bands;
+  const int64_t bands = grad == grad_x ? 1 : (H * row_numbers + kStripNumbers - 1) / kStripNumbers;
+  const int64_t height = (H + bands - 1) / bands, groups = (c + kGroup - 1) / kGroup, items = groups * B * bands;
   std::vector<float> sums(items * kSums);  // of each item, so that what is added up does not depend on the threads
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
   for (int64_t item = 0; item < items; ++item) {

@@ -25,7 +25,7 @@ def depthwise_gradient(
 ) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
     """Compute what `depthwise_conv` made, anew, where GELU followed; and the gradients of map, kernel and bias.
 
-    That of the map goes to `of_x` if there is such a place.
+    That of the map goes to `of_x` if there is such a place, which may be `grad` itself where a map fits the cache.
 
     Shape:
         - all maps: `(B, H, W, c)`; weight: `(c, 1, 3, 3)`; bias: `(c,)`

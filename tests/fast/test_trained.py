@@ -1,0 +1,131 @@
+"""Blocks as one operation of autograd: the gradients of the plain definition, whatever is dropped, frozen or cut."""
+
+import pytest
+import timm
+import torch
+
+import sgformer
+from backbone import fill
+from sgformer.backbone.attention import GlobalAttention, HybridScaleAttention, SelfGuidedAttention
+from sgformer.backbone.blocks import GlobalBlock, HybridScaleBlock, SelfGuidedBlock
+from sgformer.fast import explain_ways, trained, use_kernels
+from sgformer.ops import pieces
+from sgformer.ops.native import library
+
+KINDS = {
+    HybridScaleBlock: lambda: HybridScaleAttention(64, 2, stride=2),
+    SelfGuidedBlock: lambda: SelfGuidedAttention(64, 4, group_sizes=(2, 1)),
+    GlobalBlock: lambda: GlobalAttention(64, 2),
+}
+
+
+@pytest.fixture(autouse=True)
+def compiled(monkeypatch):
+    monkeypatch.setattr(library, "_library", None)
+    if objection := use_kernels().objection:
+        pytest.skip(objection)
+
+
+def built(kind, *, drop_path=0.0, images=4):
+    block = fill.fill_(kind(64, KINDS[kind](), mlp_ratio=4, drop_path=drop_path)).float()
+    x = torch.randn(images, 9, 6, 64, requires_grad=True)
+    return block, (x, torch.randn(images, 9, 6)) if kind is SelfGuidedBlock else (x,)
+
+
+def gradients(block, inputs):
+    """What comes out, and gradients of the map and of all weights that want one."""
+    torch.manual_seed(1)
+    out = block(*inputs)
+    out = out[0] if isinstance(out, tuple) else out
+    wave = torch.linspace(-3, 3, out.numel()).sin().view_as(out)
+    weights = [weight for weight in block.parameters() if weight.requires_grad]
+    return [out, *torch.autograd.grad(out, [inputs[0], *weights], wave)]
+
+
+def assert_close(found, expected):
+    for ours, theirs in zip(found, expected, strict=True):
+        # The bias of merging moves all keys alike: what its gradient is besides rounding is little.
+        assert (ours - theirs).norm() <= 1e-4 * theirs.norm() + (1e-3 if ours.numel() == 1 else 0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_blocks_drop_the_same_images(kind):
+    block, inputs = built(kind, drop_path=0.5)
+    assert trained.why_not(block, *inputs) is None
+    found = gradients(block, inputs)
+    with sgformer.plain():
+        assert_close(found, gradients(block, inputs))
+    assert not torch.equal(found[0], gradients(block.eval(), inputs)[0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_few_images_at_a_time(kind, monkeypatch):
+    block, inputs = built(kind, drop_path=0.5)
+    whole = gradients(block, inputs)
+    monkeypatch.setattr(pieces, "MAX_WHOLE", 0)
+    monkeypatch.setattr(pieces, "MAX_BATCH", 0)
+    monkeypatch.setattr(pieces, "PIECE", 3 * 9 * 6 * 256)  # three images, and one
+    assert_close(gradients(block, inputs), whole)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_not_kept_is_computed_anew(kind, monkeypatch):
+    block, inputs = built(kind)
+    whole = gradients(block, inputs)
+    monkeypatch.setattr(trained, "MAX_KEPT", 0)
+    monkeypatch.setattr(trained, "MAX_IN_PLACE", 0)
+    assert_close(gradients(block, inputs), whole)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_frozen_weights_have_no_gradient(kind):
+    block, inputs = built(kind)
+    names = [name for name, _ in block.named_parameters()]
+    all_of_them = dict(zip(["out", "x", *names], gradients(block, inputs), strict=True))
+    frozen = [name for name in names if name.startswith(("attn.", "norm2", "mlp.fc1"))]
+    for name, weight in block.named_parameters():
+        weight.requires_grad_(name not in frozen)
+    found = gradients(block, inputs)
+    assert_close(found, [of for name, of in all_of_them.items() if name not in frozen])
+    for weight in block.parameters():
+        weight.requires_grad_(False)
+    torch.testing.assert_close(gradients(block, inputs)[1], all_of_them["x"])
+
+
+def test_a_whole_model_is_trained_by_them():
+    model = timm.create_model("sgformer_test", channels=(32, 32, 64, 64), num_heads=(2, 2, 2, 4), num_classes=7)
+    x = torch.randn(2, 3, 64, 96)
+    assert sum(taken.way == "trained" for taken in explain_ways(model.train(), x)) == 7
+    with torch.no_grad():
+        assert not any(taken.way == "trained" for taken in explain_ways(model, x))
+
+
+def test_who_is_left_to_others():
+    block, (x,) = built(GlobalBlock)
+    with torch.no_grad():
+        assert "gradient" in trained.why_not(block, x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert "autocast" in trained.why_not(block, x)
+    assert "hook" in trained.why_not(hooked(built(GlobalBlock)[0]), x)
+    assert "float32" in trained.why_not(block.double(), x.detach())
+
+
+def hooked(block):
+    block.mlp.fc1.register_forward_hook(lambda *_: None)
+    return block
+
+
+def test_there_is_no_second_derivative():
+    block, (x,) = built(GlobalBlock)
+    with pytest.raises(RuntimeError, match="second derivative"):
+        torch.autograd.grad(block(x).sum(), x, create_graph=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_weight_that_was_changed_in_between_is_noticed(kind):
+    block, inputs = built(kind)
+    out = block(*inputs)
+    with torch.no_grad():
+        block.mlp.fc2.weight.add_(1)
+    with pytest.raises(RuntimeError, match="modified"):
+        (out[0] if isinstance(out, tuple) else out).sum().backward()
