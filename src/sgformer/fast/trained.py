@@ -202,7 +202,7 @@ def _sum(parts: Sequence[Tensor | None]) -> Tensor | None:
 
 
 def _attend(attn: Any, projected: Tensor, kv: Tensor) -> tuple[Tensor, Tensor | None]:
-    """What tokens find, and the significance where it is measured."""
+    """Attend, by windows and to keys; gives what tokens find, and the significance where it is measured."""
     q, windows, heads = _queries(attn, projected)
     found = projected.new_empty((*q.shape[:3], q.shape[-1] if windows is None else 2 * q.shape[-1]))
     to = split_heads(found[..., : q.shape[-1]], heads)
@@ -285,9 +285,9 @@ class _Merged:
     def gradients(
         attn: Any, others: Sequence[Weights], normed: Tensor, grad: Tensor, of_normed: Tensor, ranking: Tensor
     ) -> list[Gradients]:
-        weights = [weight for weight, _ in others]
-        maps = of_normed.flatten(1, 2), grad, normed.flatten(1, 2)
-        found = native.merge_gradient_(*maps, ranking, weights, *_bands(attn, ranking))
+        (bands, factor), weights = _bands(attn, ranking), [weight for weight, _ in others]
+        tokens, of_tokens = normed.flatten(1, 2), of_normed.flatten(1, 2)
+        found = native.merge_gradient_(of_tokens, grad, tokens, ranking, weights, bands, factor)
         return list(zip(*found, strict=True))
 
 
@@ -313,7 +313,7 @@ class _Pooled:
 
 def _pool_gradient(grad: Tensor, x: Tensor, budget: int | None) -> Tensor:
     """The gradient of `x` from that of `pool_keys(x, budget)`."""
-    side = cell_side(*x.shape[1:3], budget)
+    side = cell_side(x.shape[1], x.shape[2], budget)
     if side == 1:
         return grad.view(x.shape)
     x, grad = x.permute(0, 3, 1, 2), grad.permute(0, 3, 1, 2)

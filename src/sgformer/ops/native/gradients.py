@@ -57,12 +57,12 @@ def attention_gradient(
     """
     B, a, N, d = q.shape
     M = k.shape[2]
-    out = out or (torch.empty((B, N, a, d)).transpose(1, 2), *torch.empty((2, B, M, a, d)).transpose(2, 3))
-    of_q, of_k, of_v = out
+    of_k, of_v = torch.empty((2, B, M, a, d)).transpose(2, 3) if out is None else out[1:]
+    of_q = torch.empty((B, N, a, d)).transpose(1, 2) if out is None else out[0]
     addresses = [x.data_ptr() for x in (q, k, v, grad, of_q, of_k, of_v)]
     strides = [stride for x in (q, k, v, grad, of_q, of_k) for stride in x.stride()[:3]]
     run(f"attention_gradient_{d}", q.dtype, [*addresses, B, a, N, M, torch.get_num_threads(), *strides], scale)
-    return out
+    return of_q, of_k, of_v
 
 
 def window_gradient(grad: Tensor, qkv: Tensor, num_heads: int, size: int, out: Tensor | None = None) -> Tensor:
