@@ -277,9 +277,9 @@ class _Merged:
     def make(attn: Any, others: Sequence[Weights], normed: Tensor, significance: Tensor) -> tuple[Tensor, list[Tensor]]:
         ranking = rank_tokens(significance).contiguous()
         bands, factor = _bands(attn, ranking)
-        merge = zip(*others, strict=True)
+        weights, biases = zip(*others, strict=True)
         length = sum(band.num_groups(factor) for band in bands)
-        return native.merge_tokens(normed.flatten(1, 2), ranking, *merge, bands, length, factor), [ranking]
+        return native.merge_tokens(normed.flatten(1, 2), ranking, weights, biases, bands, length, factor), [ranking]
 
     @staticmethod
     def gradients(
