@@ -347,7 +347,7 @@ def test_what_needs_rgb_is_refused(classes, tmp_path):
 
 def test_given_numbers_and_places_without_a_value_are_told_apart():
     values = pixels().astype(np.int16)
-    far = "far from those of the training images"
+    far = "and data.bands far from the training images, whose mean is"
     _, note = measured(reader(), BandOptions(mean=[0.4] * 5, std=[0.2] * 5), [values])
     assert note.startswith(f"5 bands of int16, {far}, [")
     _, note = measured(reader(), BandOptions(mean=values.mean((1, 2)).tolist()), [values])

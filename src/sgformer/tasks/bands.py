@@ -208,7 +208,7 @@ def _measure(options: BandOptions, images: Sequence[_Looked]) -> str:
         note = f", {own} of {len(images)} training images"
     shift = np.abs(options.mean - mean) / std
     if max(shift.max(), (options.std / std).max(), (std / options.std).max()) > _FAR:
-        note += f", far from those of the training images, {rounded[0]} and {rounded[1]}"
+        note += f", and data.bands far from the training images, whose mean is {rounded[0]} and deviation {rounded[1]}"
     lows = Counter[float]()
     for each in images:
         lows[each.least[0]] += each.least[1]
