@@ -349,7 +349,7 @@ def test_given_numbers_and_places_without_a_value_are_told_apart():
     values = pixels().astype(np.int16)
     far = "and data.bands far from the training images, whose mean is"
     _, note = measured(reader(), BandOptions(mean=[0.4] * 5, std=[0.2] * 5), [values])
-    assert note.startswith(f"5 bands of int16, {far}, [")
+    assert note.startswith(f"5 bands of int16, {far} [")
     _, note = measured(reader(), BandOptions(mean=values.mean((1, 2)).tolist()), [values])
     assert note == "5 bands of int16, deviation of 1 training images"
     values[:, :8] = -9999
