@@ -9,7 +9,7 @@ set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv"
-"$work/venv/bin/pip" install -q litdata==0.2.76 mosaicml-streaming==0.13.0 torch==2.15.0 torchvision==0.29.2 pillow==12.3.0 numpy==2.2.6
+"$work/venv/bin/pip" install -q litdata==0.2.76 mosaicml-streaming==0.13.0 torch==2.15.0 torchvision==0.29.2 pillow==13.0.0 numpy==2.4.6
 "$work/venv/bin/python" -W ignore - <<'PY'
 import importlib.metadata
 import sys

@@ -110,8 +110,8 @@ def _run(arguments: list[str]) -> int:
         rest, overrides = split_overrides(rest)
     parsed, unknown = parser.parse_known_args(list(map(_with_dashes, rest)))
     if unknown:
-        hint = "; keys of a recipe come with their section, such as --optim.lr 1e-3"
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint if takes.takes_overrides else ''}")
+        hint = recipes.hint(unknown) if takes.takes_overrides else ""
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
     values = vars(parsed)
     del values["debug"]
     if overrides:

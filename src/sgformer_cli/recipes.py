@@ -1,6 +1,8 @@
 """The list of packaged recipes, which needs no model."""
 
+import difflib
 import fnmatch
+import re
 import shutil
 import sys
 import textwrap
@@ -19,6 +21,20 @@ def show(pattern: str | None = None) -> None:
     columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
     for name in names:
         print(_line(f"{name:{width}}  ", about[name], columns))
+
+
+def hint(unknown: list[str]) -> str:
+    """What to say of arguments that are none: keys of packaged recipes whose last part is like the first argument's name."""
+    name = unknown[0].lstrip("-").split("=")[0].replace("-", "_")
+    keys = set()
+    for path in (package() / "recipes").glob("*/*.yaml"):
+        section = ""
+        for indent, key in re.findall(r"^( *)(\w+):", path.read_text(encoding="utf-8"), re.MULTILINE):
+            section = section if indent else key
+            keys |= {f"{section}.{key}"} if len(indent) == 2 and name in key else set()
+    close = sorted(keys, key=lambda key: difflib.SequenceMatcher(None, name, key.split(".")[1]).ratio(), reverse=True)
+    said = ", here perhaps " + " or ".join(f"--{key}" for key in close[:2]) if close else ""
+    return f"; keys of a recipe come with their section, such as --optim.lr 1e-3{said}"
 
 
 def _line(name: str, text: str, columns: int) -> str:

@@ -286,6 +286,8 @@ def test_a_loss_that_is_no_number_ends_the_run(root, tmp_path, capsys):
         (["train"], "name a recipe (sgformer list recipes), or a run to go on with: --resume RUN"),
         (["train", "smok"], "did you mean 'smoke'"),
         (["train", "smoke", "--data.sorce", "x"], "did you mean 'data.source'"),
+        (["train", "smoke", "--epochs", "2"], "--trainer.max_epochs"),
+        (["train", "smoke", "--batch-size=2"], "--data.batch_size"),
         (["train", "smoke", "--data.root"], "needs a value"),
         (["train", "smoke", "--model.name", "sgformer_z"], "did you mean 'sgformer_"),
         (["train", "smoke", "--model.kwargs.depth", "3"], "depth"),
