@@ -204,8 +204,10 @@ def test_a_detector_with_masks_is_judged_by_boxes_alone(tmp_path):
     for row in content["annotations"]:
         del row["segmentation"]
     path.write_text(json.dumps(content))
-    with pytest.raises(DataError, match=r"has no mask; .* --heads\.masks false, or evaluate"):
+    with pytest.raises(DataError, match=r"has no mask; .* --heads\.masks false, or evaluate") as error:
         evaluate(kept, device="cpu")
+    assert str(error.value).count("has no mask") == 1
+    assert "drop" not in str(error.value)  # of all objects
     boxes = evaluate(kept, {"heads.masks": "false"}, device="cpu")
     assert boxes.mask is None
     assert boxes.box == whole.box
