@@ -24,7 +24,7 @@ def show(pattern: str | None = None) -> None:
 
 
 def hint(unknown: list[str]) -> str:
-    """What to say of arguments that are none: keys of packaged recipes whose last part is like the first argument's name."""
+    """What to say of unknown arguments: keys of packaged recipes whose last part holds the first one's name."""
     name = unknown[0].lstrip("-").split("=")[0].replace("-", "_")
     keys = set()
     for path in (package() / "recipes").glob("*/*.yaml"):

@@ -239,7 +239,8 @@ def check(
     doubts.note_overlaps(((image.boxes[~image.crowds], image.labels[~image.crowds]) for image in images), notes)
     doubts.note_scale([image.boxes for image in images], [image.size for image in images], notes)
     if found and faults == "error":
-        if with_masks and not any(isinstance(row, dict) and row.get("segmentation") for row in source.rows["annotations"]):
+        rows = source.rows["annotations"]
+        if with_masks and not any(isinstance(row, dict) and row.get("segmentation") for row in rows):
             raise DataError(f"{source.path}: {first(found, 1)}")  # boxes alone: none is to be mended or dropped
         raise DataError(f"{source.path}: {first(found)}. Mend them, or set --data.invalid drop")
     if not images:
