@@ -207,6 +207,9 @@ def test_data_that_changed_are_told(tmp_path, capsys):
     assert "not used" in said
     assert "not those of the run" not in said
     assert "smoke is not read: the run's own recipe holds" in said
+    with pytest.raises(ValueError, match=r"--out .*elsewhere has no effect beside --resume"):
+        train(resume=folder, out=tmp_path / "elsewhere")
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_a_relative_folder_that_lies_elsewhere_is_told(tmp_path, monkeypatch, capsys):

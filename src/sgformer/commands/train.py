@@ -42,7 +42,7 @@ def train(
     Args:
         recipe: Name of a packaged recipe, or path of a YAML file; not needed to resume a run, which has its own.
         overrides: Keys to change, such as ``{"data.root": "photos", "trainer.max_epochs": 3}``.
-        out: Where the run folder goes; it is called like the recipe.
+        out: Where the folder of a new run goes; it is called like the recipe.
         resume: A run folder to go on with, instead of a new one. Its own recipe holds, with the keys that are given.
         print_config: Whether to print the recipe with all its keys, and stop.
 
@@ -55,6 +55,8 @@ def train(
     """
     from ..engine import recipe as recipes
 
+    if resume and Path(out) not in (Path("runs"), Path(resume).parent):
+        raise ValueError(f"--out {out} has no effect beside --resume: the run goes on in {resume}; leave it out")
     path, package, parsed = _read(recipe, overrides, resume)
     if print_config:
         print(recipes.to_yaml(parsed), end="")
