@@ -108,7 +108,7 @@ def test_every_key_is_followed_or_refused_by_name(name, tmp_path, monkeypatch):
         raise Reached(parsed)
 
     monkeypatch.setattr(recipe, "parse", parse)
-    monkeypatch.setattr(module, "build", build)
+    monkeypatch.setattr(f"{module.name}.task.build", build)
     sets = [[key] for key in keys] + [rng.sample(list(keys), rng.randint(2, 4)) for _ in range(300)]
     followed, refused = set(), set()
     for chosen in sets:

@@ -85,7 +85,7 @@ TASKS = {
 
 
 def get(name: str) -> TaskPackage:
-    """The package of a task, imported; ValueError where there is no such task."""
+    """The package of a task; ValueError where there is no such task."""
     if name not in TASKS:
         from ..engine.recipe import nearest
 
