@@ -1,8 +1,11 @@
 """Tables of images as other tools write them: their columns, marks and damage."""
 
+import gzip
 import io
 import tarfile
+from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -152,3 +155,26 @@ def test_shards_that_no_reader_reads_whole(images):
     (images / "cut.tar").write_bytes((images / "train.tar").read_bytes()[:700])
     with pytest.raises(DataError, match=r"cut\.tar: unexpected end of data; make or copy it again"):
         note_shards({"train": [str(images / "cut.tar")], "val": val}, names)
+
+
+def test_shards_that_every_reader_reads_are_not_refused(images):
+    """Packed as on macOS, compressed whatever they are called, with names that return, with like margins."""
+    white, other = np.full((90, 90, 3), 255, np.uint8), np.full((90, 90, 3), 255, np.uint8)
+    other[40:50] = 0
+    (one, two), png = map(encoded, (white, other)), (images / "a.png").read_bytes()
+    junk = [(f"._0.{suffix}", b"\0\5\x16\7") for suffix in ("bmp", "cls")]
+    files = [(".b", b""), junk[0], ("0.bmp", one), junk[1], ("0.cls", b"0"), ("1.bmp", two), ("1.cls", b"1")]
+    packed = pack(images / "a.tar", *files, ("0.png", png), ("0.cls", b"0"), (".a", b""))
+    (images / "b.tar").write_bytes(gzip.compress(Path(packed).read_bytes()))
+    for url in (packed, str(images / "b.tar")):
+        notes = note_shards({"train": [url]}, ("car", "dog"))
+        assert notes == ["3 images in shards of train, where not used: 1 .a, 1 .b"]
+    (images / "cut.tgz").write_bytes((images / "b.tar").read_bytes()[:-200])
+    with pytest.raises(DataError, match=r"a shard cannot be read: .*cut\.tgz"):
+        note_shards({"train": [str(images / "cut.tgz")]}, ("car", "dog"))
+
+
+def encoded(pixels):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "BMP")
+    return file.getvalue()

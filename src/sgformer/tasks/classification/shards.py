@@ -6,6 +6,7 @@ import hashlib
 import random
 import re
 import tarfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,8 +28,10 @@ _ADDRESS = re.compile(r"(https?|s3|gs)://[\w.~:/?#@!&()*+,;=%-]+")
 LOOKED = 20_000
 # Samples that are held back to be mixed with those of the next ones in a shard.
 SHUFFLE = 2000
-# Bytes at the ends of an image by which copies are told.
+# Bytes at the ends of an image by which copies are told; and in what files, as images that differ may begin and end
+# alike in others.
 _ENDS = 4096
+_COMPRESSED = (".jpg", ".jpeg", ".png", ".webp")
 
 
 class Shards(IterableDataset[Any]):
@@ -167,14 +170,18 @@ def note_shards(shards: Mapping[Split, Sequence[str]], classes: Sequence[str]) -
     for split, urls in shards.items():
         samples, left_out, labels = 0, Counter[str](), Counter[int]()
         bare, last = dict[str, bool](), ""  # whether an image lacks its label
+        kinds, filled = dict[str, set[str]](), set[str]()  # of files of a sample; shards that have some
         digests[split] = []
-        for key, suffix, content in _parts(urls):
+        for url, name, suffix, content in _parts(urls):
+            key = f"{url}:{name}"
             if suffix in SUFFIXES:
                 samples += 1
                 digests[split].append(content)
-            if key in bare and key != last:
+            kind = "image" if suffix in SUFFIXES else suffix
+            if key != last and name and kind not in kinds.get(key, {kind}):  # else it may be another of this name
                 raise DataError(f"the files of {key} are not beside each other; pack the shard by sample")
-            last = key
+            last = key if name else last
+            kinds.setdefault(key, set()).add(kind)
             if suffix == ".cls":
                 labels[place := _place(text := content.decode(errors="replace").strip(), index)] += 1
                 if index and not 0 <= place < len(index):
@@ -183,6 +190,7 @@ def note_shards(shards: Mapping[Split, Sequence[str]], classes: Sequence[str]) -
                 left_out[suffix] += 1
             if suffix == ".cls" or suffix in SUFFIXES:
                 bare[key] = suffix != ".cls" and bare.get(key, True)
+                filled.add(url)
             if samples == LOOKED:
                 break
         lacking = [key for key in bare if bare[key]] * bool(index)
@@ -196,28 +204,31 @@ def note_shards(shards: Mapping[Split, Sequence[str]], classes: Sequence[str]) -
         notes += [found + f", where not used: {describe_left_out(left_out)}" * bool(left_out)] * (samples > 0)
         absent = [name for name, place in index.items() if not labels[place]]
         notes += [f"not in {split}: {listed(absent)}"] * (0 < samples < LOOKED and bool(absent))
-        empty = [url for url in urls if not any(key.startswith(f"{url}:") for key in bare)]
+        empty = [url for url in urls if url not in filled]
         notes += [f"no images in {listed(empty)}"] * (0 < samples < LOOKED and bool(empty))
     return notes + find_copies(*digests.values()).notes()
 
 
-def _parts(urls: Sequence[str]) -> Iterator[tuple[str, str, bytes]]:
-    """Samples, suffixes of their files and what stands in labels, in shards that are all on this machine; else none.
+def _parts(urls: Sequence[str]) -> Iterator[tuple[str, str, str, bytes]]:
+    """Shards, samples, suffixes of their files and what stands in labels; none unless all are on this machine.
 
-    Of an image there is a digest: of how long it is, and of its first and last bytes.
+    Of an image there is a digest: of how long it is, and of its first and last bytes; of all where they are pixels.
+    Files whose names begin with a dot belong to no sample, which is empty; those that macOS packs are passed over.
     """
     for url in urls if all("://" not in url for url in urls) else ():
-        with _readable(url), tarfile.open(url, "r:" if url.endswith(".tar") else "r:*") as tar:
+        # The latter says in one line what is wrong.
+        with _readable(url), tarfile.open(url, "r:*" if tarfile.is_tarfile(url) else "r:") as tar:
             for member in tar:
                 stem, _, suffix = Path(member.name).name.partition(".")
-                key, suffix = f"{url}:{Path(member.name).parent / stem}", f".{suffix.lower()}"
-                content: Any = tar.extractfile(member)  # None of a folder
+                sample = str(Path(member.name).parent / stem) if stem else ""
+                suffix = f".{suffix.lower()}"
+                content: Any = None if suffix.startswith("._") else tar.extractfile(member)  # None of a folder, too
                 if content and suffix in SUFFIXES:
-                    start = content.read(_ENDS)
+                    start = content.read(_ENDS if suffix in _COMPRESSED else None)
                     content.seek(max(member.size - _ENDS, 0))
-                    yield key, suffix, hashlib.sha1(b"%d" % member.size + start + content.read()).digest()
+                    yield url, sample, suffix, hashlib.sha1(b"%d" % member.size + start + content.read()).digest()
                 elif content:
-                    yield key, suffix, content.read() if suffix == ".cls" else b""
+                    yield url, sample, suffix, content.read() if suffix == ".cls" else b""
 
 
 def _whole(samples: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -231,7 +242,8 @@ def _readable(url: str) -> Iterator[None]:
     """Makes an error that names a remedy where a shard is damaged or repeats a name."""
     try:
         yield
-    except (tarfile.TarError, ValueError, OSError) as error:  # webdataset puts what it was reading at the end
+    except (tarfile.TarError, ValueError, OSError, EOFError, zlib.error) as error:
+        # webdataset puts what it was reading at the end.
         reason = str(error.args[0] if error.args else error).split(" @ ")[0]
         where = next((part for part in reversed(error.args) if isinstance(part, str) and part != reason), url)
         raise DataError(f"a shard cannot be read: {where}: {reason}; make or copy it again") from error
