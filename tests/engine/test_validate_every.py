@@ -54,7 +54,7 @@ def test_a_run_that_is_resumed_within_an_epoch_validates_the_same_epochs(tmp_pat
     with pytest.raises(RuntimeError, match="power"):
         train("smoke", settings, out=tmp_path / "cut")
     monkeypatch.undo()
-    folder = train("smoke", out=tmp_path, resume=tmp_path / "cut" / "smoke")
+    folder = train("smoke", resume=tmp_path / "cut" / "smoke")
     assert judged(folder) == judged(whole) == [2, 3]
     assert [row["val_top1"] for row in rows_of(folder)] == [row["val_top1"] for row in rows_of(whole)]
 
@@ -80,7 +80,7 @@ def test_with_data_workers_a_resumed_run_sees_what_the_whole_one_sees(tmp_path, 
     with pytest.raises(RuntimeError, match="power"):
         train("smoke", settings, out=tmp_path / "cut")
     fail_at = None
-    train("smoke", out=tmp_path, resume=tmp_path / "cut" / "smoke")
+    train("smoke", resume=tmp_path / "cut" / "smoke")
     assert seen == whole
 
 
