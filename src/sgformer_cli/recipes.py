@@ -31,7 +31,7 @@ def hint(unknown: list[str]) -> str:
         section = ""
         for indent, key in re.findall(r"^( *)(\w+):", path.read_text(encoding="utf-8"), re.MULTILINE):
             section = section if indent else key
-            keys |= {f"{section}.{key}"} if len(indent) == 2 and name in key else set()
+            keys |= {f"{section}.{key}"} if len(indent) == 2 and name in key and len(name) > 1 else set()
     close = sorted(keys, key=lambda key: difflib.SequenceMatcher(None, name, key.split(".")[1]).ratio(), reverse=True)
     said = ", here perhaps " + " or ".join(f"--{key}" for key in close[:2]) if close else ""
     return f"; keys of a recipe come with their section, such as --optim.lr 1e-3{said}"

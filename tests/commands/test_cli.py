@@ -288,6 +288,7 @@ def test_a_loss_that_is_no_number_ends_the_run(root, tmp_path, capsys):
         (["train", "smoke", "--data.sorce", "x"], "did you mean 'data.source'"),
         (["train", "smoke", "--epochs", "2"], "--trainer.max_epochs"),
         (["train", "smoke", "--batch-size=2"], "--data.batch_size"),
+        (["train", "smoke", "-e", "2"], "such as --optim.lr 1e-3; see"),
         (["train", "smoke", "--data.root"], "needs a value"),
         (["train", "smoke", "--model.name", "sgformer_z"], "did you mean 'sgformer_"),
         (["train", "smoke", "--model.kwargs.depth", "3"], "depth"),

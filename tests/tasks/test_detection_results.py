@@ -203,9 +203,11 @@ def test_a_detector_with_masks_is_judged_by_boxes_alone(tmp_path):
     content = json.loads(path.read_text())
     for row in content["annotations"]:
         del row["segmentation"]
-    path.write_text(json.dumps(content))
-    with pytest.raises(DataError, match=r"has no mask; .* --heads\.masks false, or evaluate") as error:
-        evaluate(kept, device="cpu")
+    lost = {"images": [*content["images"], {**content["images"][0], "id": 1000, "file_name": "lost.png"}]}
+    for more in (lost, {}):
+        path.write_text(json.dumps({**content, **more}))
+        with pytest.raises(DataError, match=r"has no mask; .* --heads\.masks false, or evaluate") as error:
+            evaluate(kept, device="cpu")
     assert str(error.value).count("has no mask") == 1
     assert "drop" not in str(error.value)  # of all objects
     boxes = evaluate(kept, {"heads.masks": "false"}, device="cpu")

@@ -261,4 +261,8 @@ def test_a_rectangle_of_turned_corners_is_turned(tmp_path):
     boxes, image = objects(tmp_path, masks=True)
     assert boxes == [[10, 10, 30, 30]]
     assert image.masks().sum() == pytest.approx(200, rel=0.06)
-    assert read(tmp_path).found["train"].notes["turned rectangles, whose boxes are upright"] == 1
+    told = "turned rectangles, whose boxes are upright"
+    assert read(tmp_path).found["train"].notes[told] == 1
+    rounded = {**turned, "points": [[10, 10], [30.0001, 10], [30, 30.2], [10.1, 30]]}
+    write(tmp_path / "train" / "a.json", rounded)
+    assert read(tmp_path).found["train"].notes[told] == 0

@@ -11,6 +11,7 @@ from mask_folders import CLASSES, make_mask_folders
 from sgformer.tasks.errors import DataError
 from sgformer.tasks.images import Preprocessing
 from sgformer.tasks.segmentation.data import SegmentationData
+from sgformer.tasks.segmentation.layouts import folders
 from sgformer.tasks.segmentation.mapping import read_classes, read_mapping
 from sgformer.tasks.segmentation.options import DataOptions
 
@@ -253,7 +254,7 @@ def test_lists_of_the_images_of_a_split(tmp_path):
     assert str(found).endswith("6 + 3 images")
     assert [one.image.name for one in found.samples["val"]] == ["val_0.png", "val_1.png", "val_2.png"]
     write(tmp_path / "ImageSets/Segmentation/train.txt", "train_0\ntrain_1\n")
-    assert "4 images of" in str(data(tmp_path, **options))
+    assert f"4 images of {tmp_path / 'JPEGImages'} are in no list" in str(data(tmp_path, **options))
     write(tmp_path / "ImageSets/Segmentation/val.txt", "val_0\nval_7\n")
     with pytest.raises(DataError, match=r"val\.txt, line 2 names val_7, of which there is neither image nor mask"):
         data(tmp_path, **options)
@@ -263,3 +264,15 @@ def test_lists_of_the_images_of_a_split(tmp_path):
         data(tmp_path, **options)
     with pytest.raises(DataError, match=r"no file .*train\.csv .*--data\.lists"):
         data(tmp_path, **{**options, "lists": "{split}.csv"})
+
+
+def test_lists_may_name_images_of_other_bands(tmp_path):
+    options = voc(tmp_path)
+    for path in (tmp_path / "JPEGImages").iterdir():
+        path.rename(path.with_suffix(".npy"))
+    write(tmp_path / "ImageSets/Segmentation/train.txt", "train_0.npy\n")
+    samples, faults, _ = folders(tmp_path, **options, classes="classes.txt", mapping=None).find(
+        tmp_path, "train", {".npy"}
+    )
+    assert [one.image.name for one in samples] == ["train_0.npy"]
+    assert not faults

@@ -160,7 +160,7 @@ def test_names_that_differ_in_marks_and_names_for_nothing():
         "Dont_Care is learned as a class, though it may be what belongs to none",
         "__void__ is learned as a class, though it may be what belongs to none",
     ]
-    assert doubtful_names(["-1", "1"]) == []
+    assert doubtful_names(["-1", "1", "A", "A-"]) == []
     assert doubtful_names(["a", "A", "a_b", "a b"])[:2] == [
         "2 names of classes differ in capitals or blanks alone",
         "2 names of classes differ in blanks, _ or - alone",

@@ -29,6 +29,7 @@ TURNED = ("oriented_rectangle", "rotation")
 _FILE = {"version", "flags", "shapes", "imagePath", "imageData", "imageHeight", "imageWidth", "lineColor", "fillColor"}
 _SHAPE = {"label", "points", "group_id", "shape_type", "flags", "mask", "locked", "line_color", "fill_color"}
 _CORNERS = 64  # of the polygon that stands for a circle
+_UPRIGHT = 0.5  # pixels between corners of a rectangle that is not turned and its box, as rounding leaves them
 _LARGE = 10_000  # radius in pixels, up to which Pillow draws circles quickly
 
 
@@ -231,7 +232,7 @@ def _shape(row: Any, kind: str, number: int) -> Shape:
         raise ValueError(f"is a {kind} of {len(values) // 2} points")
     corners = np.array(values, np.float64).reshape(-1, 2)
     mask = _mask(row.get("mask"), corners) if kind == "mask" else None
-    if kind == "rectangle" and not ((corners == corners.min(0)) | (corners == corners.max(0))).all():
+    if kind == "rectangle" and np.minimum(corners - corners.min(0), corners.max(0) - corners).max() > _UPRIGHT:
         kind = TURNED[0]
     said = {key: value for key, value in row.items() if key not in _SHAPE}
     attributes, flags = said.pop("attributes", None), row.get("flags")

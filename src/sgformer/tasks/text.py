@@ -174,7 +174,7 @@ def note_mirrored(names: Iterable[str], flip: float) -> list[str]:
 def like_names(names: Collection[str]) -> dict[str, int]:
     """The numbers of names that may be meant as one, by what they differ in."""
     alike = num_alike(names)
-    marked = num_alike(names, r"\s|_|(?<=\w)-") - alike
+    marked = num_alike(names, r"\s|_|(?<=\w)-(?=\w)") - alike
     found = {"differ in capitals or blanks alone": alike, "differ in blanks, _ or - alone": marked}
     return {what: number for what, number in found.items() if number}
 

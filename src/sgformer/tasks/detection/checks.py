@@ -19,7 +19,7 @@ from . import masks
 TOLERANCE = 2.0
 _KINDS = {str: "text", bool: "true or false", list: "a list", dict: "an object"}
 
-
+NO_MASK = "has no mask; for boxes alone train with --heads.masks false, or evaluate with it"
 AREAS = "areas that are not in pixels by masks or boxes, whose own are taken"
 SHORT = "masks that end a pixel before their boxes, right and below, as polygons of cv2.findContours"
 SIDEWAYS = "images whose sides EXIF data exchange; annotations are taken as of the image so turned"
@@ -170,7 +170,7 @@ def object_row(row: dict[str, Any], size: tuple[int, int], *, with_mask: bool) -
     if not crowd and _marked(said.get("is_crowd")):
         notes.append("objects marked is_crowd, taken as single ones")
     if with_mask and not segmentation and not crowd:
-        raise Fault("has no mask; for boxes alone train with --heads.masks false, or evaluate with it")
+        raise Fault(NO_MASK)
     if segmentation:
         try:
             mask, said_of_mask = masks.to_rle(segmentation, size)

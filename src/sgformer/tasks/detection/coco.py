@@ -240,8 +240,9 @@ def check(
     doubts.note_scale([image.boxes for image in images], [image.size for image in images], notes)
     if found and faults == "error":
         rows = source.rows["annotations"]
-        if with_masks and not any(isinstance(row, dict) and row.get("segmentation") for row in rows):
-            raise DataError(f"{source.path}: {first(found, 1)}")  # boxes alone: none is to be mended or dropped
+        bare = [fault for fault in found if fault.endswith(checks.NO_MASK)]
+        if bare and not any(isinstance(row, dict) and row.get("segmentation") for row in rows):
+            raise DataError(f"{source.path}: {first(bare, 1)}")  # boxes alone: none is to be mended or dropped
         raise DataError(f"{source.path}: {first(found)}. Mend them, or set --data.invalid drop")
     if not images:
         raise DataError(f"{source.path} has no images that can be used{': ' + first(found) if found else ''}")

@@ -131,7 +131,8 @@ class SegmentationData(Data):
             used = images | {Path(path) for path in self.dropped} | self._of_others(layout, root)
             folder = root / layout.images
             if rest := set(look_through(folder, self.preprocessing.suffixes).images) - used:
-                self.notes.append(f"{len(rest)} images of {folder} have no mask in any split")
+                what = "are in no list" if layout.lists else "have no mask in any split"
+                self.notes.append(f"{len(rest)} images of {folder} {what}")
         others = {Path(self.options.mapping)} if self.options.mapping else set()
         others |= {root / layout.lists.format(split=name) for name in layout.splits.values() if layout.lists}
         if drawn:  # from files that may name images elsewhere

@@ -119,7 +119,9 @@ class Layout:
         masks, faults, more = self._by_name(mask_folder, self.mask_ending, known=known, alone=not together)
         faults |= alike
         if self.lists:
-            wanted, unknown = _read_list(root / self.lists.format(split=name), {*images, *masks})
+            wanted, unknown = _read_list(
+                root / self.lists.format(split=name), {*images, *masks}, {*suffixes, *SUFFIXES}
+            )
             images, masks = ({one: path for one, path in some.items() if one in wanted} for some in (images, masks))
             faults |= unknown
         hint = _note_ending(images.keys() - masks.keys(), masks.keys() - images.keys())
@@ -218,10 +220,10 @@ class Layout:
         return notes
 
 
-def _read_list(file: Path, names: Collection[str]) -> tuple[set[str], dict[str, str]]:
+def _read_list(file: Path, names: Collection[str], suffixes: Collection[str]) -> tuple[set[str], dict[str, str]]:
     """Find the names that a file lists, a line each; and by line what is none of them.
 
-    A line may have folders before the name, and a suffix.
+    A line may have folders before the name, and one of the suffixes.
     """
     if not file.is_file():
         raise DataError(f"there is no file {file} with a name of an image a line; see --data.lists")
@@ -231,7 +233,7 @@ def _read_list(file: Path, names: Collection[str]) -> tuple[set[str], dict[str, 
     found, unknown = set[str](), dict[str, str]()
     for number, line in enumerate(read_text(file).split("\n"), 1):
         path = PureWindowsPath(unicodedata.normalize("NFC", line.strip()))
-        parts = (path.with_suffix("") if path.suffix.lower() in SUFFIXES else path).parts
+        parts = (path.with_suffix("") if path.suffix.lower() in suffixes else path).parts
         tails = ["/".join(parts[start:]) for start in range(len(parts))]
         alike = ends.get(tails[-1], []) if tails else []
         if name := next((tail for tail in tails if tail in names), alike[0] if len(alike) == 1 else None):
