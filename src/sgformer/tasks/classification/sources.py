@@ -253,7 +253,7 @@ def packed(root: Path, split: Split) -> Samples:
         raise DataError(f"{path} has labels up to {label.max()}, but {len(classes)} classes from 0 on; mend the file")
     if twice := [name for name, count in Counter(classes).items() if count > 1]:
         raise DataError(f"{path} has several classes called {listed(twice)}; make them differ")
-    absent = [classes[place] for place in np.flatnonzero(np.bincount(label, minlength=len(classes)) == 0)]
+    absent = [classes[place] for place in sorted({*range(len(classes))}.difference(label.tolist()))]
     return Samples(classes, _Packed(jpeg, offset, label), notes=(f"not in {split}: {listed(absent)}",) * bool(absent))
 
 

@@ -119,11 +119,9 @@ class Layout:
         masks, faults, more = self._by_name(mask_folder, self.mask_ending, known=known, alone=not together)
         faults |= alike
         if self.lists:
-            wanted, unknown = _read_list(
-                root / self.lists.format(split=name), {*images, *masks}, {*suffixes, *SUFFIXES}
-            )
+            wanted, lost = _read_list(root / self.lists.format(split=name), {*images, *masks}, {*suffixes, *SUFFIXES})
             images, masks = ({one: path for one, path in some.items() if one in wanted} for some in (images, masks))
-            faults |= unknown
+            faults |= lost
         hint = _note_ending(images.keys() - masks.keys(), masks.keys() - images.keys())
         faults |= {str(masks[name]): f"has no image in {image_folder}{hint}" for name in masks.keys() - images.keys()}
         if self.lists or "{split}" in self.images:  # every image of this folder is one of the split
