@@ -1,5 +1,7 @@
 """Blocks as one operation of autograd: the gradients of the plain definition, whatever is dropped, frozen or cut."""
 
+import contextlib
+
 import pytest
 import timm
 import torch
@@ -129,3 +131,129 @@ def test_a_weight_that_was_changed_in_between_is_noticed(kind):
         block.mlp.fc2.weight.add_(1)
     with pytest.raises(RuntimeError, match="modified"):
         (out[0] if isinstance(out, tuple) else out).sum().backward()
+
+
+def of_changed(block, inputs, between):
+    """Gradients of a mean, where something changes between the forward and the backward pass."""
+    out = block(*inputs)
+    out = out[0] if isinstance(out, tuple) else out
+    with between():
+        return torch.autograd.grad(out.square().mean(), [inputs[0], *block.parameters()])
+
+
+@contextlib.contextmanager
+def default_dtype(dtype):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@contextlib.contextmanager
+def kernels_no_longer_used():
+    before, library._library = library._library, None
+    try:
+        yield
+    finally:
+        library._library = before
+
+
+CHANGES = {
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "double": lambda: default_dtype(torch.float64),
+    "bfloat16": lambda: default_dtype(torch.bfloat16),
+    "restored": kernels_no_longer_used,
+    "plain": sgformer.plain,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_changes_before_the_backward_pass_changes_no_gradient(kind, change):
+    block, inputs = built(kind)
+    expected = of_changed(block, inputs, contextlib.nullcontext)
+    assert_close(of_changed(block, inputs, CHANGES[change]), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_another_default_dtype_changes_nothing(kind):
+    block, inputs = built(kind)
+    expected = gradients(block, inputs)[:1]
+    with default_dtype(torch.float64):
+        found = block(*inputs)
+    assert_close([found[0] if isinstance(found, tuple) else found], expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_budget_may_change_before_the_backward_pass(kind):
+    block, inputs = built(kind)
+    block.attn.token_budget = 7
+    expected = of_changed(block, inputs, contextlib.nullcontext)
+
+    @contextlib.contextmanager
+    def larger():
+        block.attn.token_budget = 20
+        yield
+
+    assert_close(of_changed(block, inputs, larger), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_are_added_and_none_is_written_over(kind):
+    block, inputs = built(kind)
+    out = block(*inputs)
+    out = out[0] if isinstance(out, tuple) else out
+    seen = []
+    out.register_hook(seen.append)
+    out.retain_grad()
+    wave = torch.linspace(-3, 3, out.numel()).sin().view_as(out)
+    given = wave.clone()
+    out.backward(given, retain_graph=True)
+    once = [tensor.grad.clone() for tensor in (inputs[0], *block.parameters())]
+    (out.square().sum() + out.sum()).backward(retain_graph=True)  # two that autograd adds up
+    inputs[0].grad, out.grad = None, None
+    block.zero_grad()
+    for _ in range(2):
+        out.backward(given, retain_graph=True)
+    assert torch.equal(given, wave)
+    assert torch.equal(out.grad, 2 * wave)
+    assert torch.equal(seen[0], wave)
+    assert_close([tensor.grad for tensor in (inputs[0], *block.parameters())], [2 * of for of in once])
+
+
+def test_gradients_of_other_strides():
+    block, (x,) = built(GlobalBlock)
+    (expected,) = torch.autograd.grad(block(x), x, torch.ones_like(x))
+    turned = torch.ones(64, 4, 9, 6).permute(1, 2, 3, 0)
+    for grad in (torch.ones(()).expand_as(x), turned, torch.ones(4, 9, 12, 64)[:, :, ::2]):
+        assert_close(torch.autograd.grad(block(x), x, grad), [expected])
+
+
+def test_the_input_must_not_change_before_the_backward_pass():
+    block, (x,) = built(GlobalBlock)
+    changed = x * 1
+    out = block(changed)
+    changed.mul_(2)
+    with pytest.raises(RuntimeError, match="modified"):
+        out.sum().backward()
+
+
+def test_a_significance_of_another_size_is_refused():
+    block, (x, significance) = built(SelfGuidedBlock)
+    with pytest.raises(ValueError, match="ranking"):
+        block(x, significance[:, :4])
+    with torch.no_grad(), pytest.raises(ValueError, match="ranking"):
+        block.eval()(x, significance[:, :4])
+
+
+def test_weights_that_are_no_parameters():
+    block, (x,) = built(GlobalBlock)
+    layer = block.mlp.fc1
+    weight = layer.weight.detach()
+    expected = block(x)
+    del layer.weight
+    layer.weight = weight.t().contiguous().t()
+    assert "contiguous" in trained.why_not(block, x)
+    assert_close([block(x)], [expected])

@@ -30,12 +30,14 @@ def why_not(block: Block, x: Tensor, *significance: Tensor) -> str | None:
     hidden = getattr(getattr(block.mlp, "fc1", None), "out_features", 0)
     if x.numel() // x.shape[-1] * hidden > MAX_HIDDEN:
         return "the map is large"
-    return block_objection(block, x)
+    return block_objection(block, x, *significance)
 
 
-def block_objection(block: Block, x: Tensor) -> str | None:
+def block_objection(block: Block, x: Tensor, *significance: Tensor) -> str | None:
     """None, or a sentence: the kernels do not compute with the layers and weights of this block."""
     attn: Any = block.attn
+    if any(given.shape != x.shape[:3] for given in significance):
+        return "the significance is not one number for each token"
     hidden = getattr(getattr(block.mlp, "fc1", None), "out_features", 0)
     if hidden % native.INNER or x.shape[-1] % native.INNER:
         return f"channels of the map and the MLP's hidden ones are no multiples of {native.INNER}"
@@ -56,7 +58,7 @@ def block_objection(block: Block, x: Tensor) -> str | None:
 def _weights_objection(block: Block, dtype: torch.dtype) -> str | None:
     """None, or a sentence: only now are all layers known to be what they should."""
     for layer in layers(block):
-        for weight in layer._parameters.values():
+        for weight in (layer.weight, layer.bias):  # which may be no parameters
             if weight is None or weight.dtype is not dtype:
                 return f"a weight is missing, or not in {str(dtype).removeprefix('torch.')}"
             if not (weight.is_cpu and weight.is_contiguous()):

@@ -48,7 +48,7 @@ def why_not(block: Block, x: Tensor, *significance: Tensor) -> str | None:
     """None, or a sentence."""
     if reason := training_objection() or native.objection((x,), channels=x.shape[-1], gradient=True):
         return reason
-    return block_objection(block, x) if x.dtype is torch.float32 else "it computes gradients in float32"
+    return block_objection(block, x, *significance) if x.dtype is torch.float32 else "it computes gradients in float32"
 
 
 def block(block: Any, x: Tensor, *significance: Tensor) -> Any:
@@ -63,7 +63,7 @@ class _Block(torch.autograd.Function):
         attn, c = block.attn, x.shape[-1]
         norm1, in_proj, kv_proj, positional, proj, *of_mlp = _pairs(tensors)
         of_mlp, others = of_mlp[:4], of_mlp[4:]
-        ctx.block = block
+        ctx.block, ctx.budget = block, attn.token_budget  # the budget may be another when the gradient is computed
         # What attention and MLP add counts so much for each image; the layers draw it, as they always do.
         ctx.shares = [_share(layer, x) for layer in (block.drop_path1, block.drop_path2)]
 
@@ -112,7 +112,9 @@ class _Block(torch.autograd.Function):
         _attention_gradients(attn, of_found, projected, kv, of_projected, of_kv)
         normed, *moments = _norm(block.norm1, norm1, x)
         of_normed = of_projected @ in_proj[0]
-        of_others = _KEYS[type(attn)].gradients(attn, others, normed, of_kv @ kv_proj[0], of_normed, *of_keys)
+        of_others = _KEYS[type(attn)].gradients(
+            attn, ctx.budget, others, normed, of_kv @ kv_proj[0], of_normed, *of_keys
+        )
         of_x, *of_norm1 = _norm_gradients(norm1, of_normed, x, moments)
         of_x += of_between
 
@@ -210,7 +212,7 @@ def _attend(attn: Any, projected: Tensor, kv: Tensor) -> tuple[Tensor, Tensor | 
     if windows is None:
         native.attention(q, k, v, q.shape[-1] ** -0.5, to)
         return found, None
-    key_mean = torch.empty((len(k), k.shape[2]))
+    key_mean = k.new_empty((len(k), k.shape[2]))
     native.attention(q, k, v, q.shape[-1] ** -0.5, to, key_mean)
     local = native.window_attention(windows, heads, WINDOW_SIZE, found[..., found.shape[-1] // 2 :])
     H, W = found.shape[1:3]
@@ -255,11 +257,17 @@ class _Coarse:
 
     @staticmethod
     def gradients(
-        attn: Any, others: Sequence[Weights], normed: Tensor, grad: Tensor, of_normed: Tensor, coarse: Tensor
+        attn: Any,
+        budget: int | None,
+        others: Sequence[Weights],
+        normed: Tensor,
+        grad: Tensor,
+        of_normed: Tensor,
+        coarse: Tensor,
     ) -> list[Gradients]:
         (weight, _), norm = others
         after, *moments = _norm(attn.coarse_norm, norm, coarse)
-        of_after = torch.ops.aten.gelu_backward(_pool_gradient(grad, after, attn.token_budget), after)
+        of_after = torch.ops.aten.gelu_backward(_pool_gradient(grad, after, budget), after)
         of_coarse, *of_norm = _norm_gradients(norm, of_after, coarse, moments)
         s, (B, H, W, c), (_, h, w, _) = attn.stride, normed.shape, coarse.shape
         of_squares = of_coarse @ weight.permute(0, 2, 3, 1).flatten(1)
@@ -276,24 +284,30 @@ class _Merged:
     @staticmethod
     def make(attn: Any, others: Sequence[Weights], normed: Tensor, significance: Tensor) -> tuple[Tensor, list[Tensor]]:
         ranking = rank_tokens(significance).contiguous()
-        bands, factor = _bands(attn, ranking)
+        bands, factor = _bands(attn, attn.token_budget, ranking)
         weights, biases = zip(*others, strict=True)
         length = sum(band.num_groups(factor) for band in bands)
         return native.merge_tokens(normed.flatten(1, 2), ranking, weights, biases, bands, length, factor), [ranking]
 
     @staticmethod
     def gradients(
-        attn: Any, others: Sequence[Weights], normed: Tensor, grad: Tensor, of_normed: Tensor, ranking: Tensor
+        attn: Any,
+        budget: int | None,
+        others: Sequence[Weights],
+        normed: Tensor,
+        grad: Tensor,
+        of_normed: Tensor,
+        ranking: Tensor,
     ) -> list[Gradients]:
-        (bands, factor), weights = _bands(attn, ranking), [weight for weight, _ in others]
+        (bands, factor), weights = _bands(attn, budget, ranking), [weight for weight, _ in others]
         tokens, of_tokens = normed.flatten(1, 2), of_normed.flatten(1, 2)
         found = native.merge_gradient_(of_tokens, grad, tokens, ranking, weights, bands, factor)
         return list(zip(*found, strict=True))
 
 
-def _bands(attn: SelfGuidedAttention, ranking: Tensor) -> tuple[list[Any], int]:
+def _bands(attn: SelfGuidedAttention, budget: int | None, ranking: Tensor) -> tuple[list[Any], int]:
     bands = cut_bands(ranking.shape[1], attn.group_sizes)
-    return bands, group_factor(bands, attn.token_budget)
+    return bands, group_factor(bands, budget)
 
 
 class _Pooled:
@@ -305,9 +319,9 @@ class _Pooled:
 
     @staticmethod
     def gradients(
-        attn: Any, others: Sequence[Weights], normed: Tensor, grad: Tensor, of_normed: Tensor
+        attn: Any, budget: int | None, others: Sequence[Weights], normed: Tensor, grad: Tensor, of_normed: Tensor
     ) -> list[Gradients]:
-        of_normed += _pool_gradient(grad, normed, attn.token_budget)
+        of_normed += _pool_gradient(grad, normed, budget)
         return []
 
 

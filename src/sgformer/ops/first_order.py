@@ -12,6 +12,8 @@ from .dispatch import is_transformed
 def first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
     """A backward pass that raises RuntimeError where it is itself to be differentiated (`create_graph=True`).
 
+    Autocast, which may be on where `backward` is called, has no say in it: the gradient has the dtype of what came out.
+
     `torch.autograd.function.once_differentiable` leaves such a gradient out without a word where the loss is a plain
     sum, since nothing that it is given requires one.
     """
@@ -23,7 +25,11 @@ def first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
             raise RuntimeError(
                 "this fast operation has no second derivative; run the forward pass within sgformer.plain()"
             )
-        with torch.no_grad():
+        device = next((x.device.type for x in args if isinstance(x, torch.Tensor)), "cpu")
+        if torch.compiler.is_compiling() or not torch.is_autocast_enabled(device):
+            with torch.no_grad():
+                return backward(*args)
+        with torch.no_grad(), torch.autocast(device, enabled=False):
             return backward(*args)
 
     return checked

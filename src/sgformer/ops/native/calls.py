@@ -147,7 +147,7 @@ def cut_regions(
         - returns: `(n, c, side, side)`
     """
     regions, levels, c = regions.contiguous(), levels.contiguous(), maps[0].shape[-1]
-    out = torch.empty((len(regions), c, side, side))
+    out = torch.empty((len(regions), c, side, side), dtype=torch.float32)
     numbers = [regions.data_ptr(), levels.data_ptr(), out.data_ptr(), len(regions), c, side, samples]
     numbers.append(torch.get_num_threads())
     for x, stride in zip(maps, strides, strict=True):

@@ -30,9 +30,9 @@ def depthwise_gradient(
     Shape:
         - all maps: `(B, H, W, c)`; weight: `(c, 1, 3, 3)`; bias: `(c,)`
     """
-    out = torch.empty(x.shape) if gelu else None
-    of_x = torch.empty(x.shape) if of_x is None else of_x
-    found = of_x, torch.empty(weight.shape), torch.empty(bias.shape)
+    out = x.new_empty(x.shape) if gelu else None
+    of_x = x.new_empty(x.shape) if of_x is None else of_x
+    found = of_x, weight.new_empty(weight.shape), bias.new_empty(bias.shape)
     given = [y.data_ptr() for y in (x, weight, bias, grad)]
     places = [0 if out is None else out.data_ptr(), *(y.data_ptr() for y in found)]
     numbers = [*given, *places, *x.shape, residual, torch.get_num_threads(), *x.stride()[:3], *grad.stride()[:3]]
@@ -57,8 +57,8 @@ def attention_gradient(
     """
     B, a, N, d = q.shape
     M = k.shape[2]
-    of_k, of_v = torch.empty((2, B, M, a, d)).transpose(2, 3) if out is None else out[1:]
-    of_q = torch.empty((B, N, a, d)).transpose(1, 2) if out is None else out[0]
+    of_k, of_v = q.new_empty((2, B, M, a, d)).transpose(2, 3) if out is None else out[1:]
+    of_q = q.new_empty((B, N, a, d)).transpose(1, 2) if out is None else out[0]
     addresses = [x.data_ptr() for x in (q, k, v, grad, of_q, of_k, of_v)]
     strides = [stride for x in (q, k, v, grad, of_q, of_k) for stride in x.stride()[:3]]
     run(f"attention_gradient_{d}", q.dtype, [*addresses, B, a, N, M, torch.get_num_threads(), *strides], scale)
@@ -74,7 +74,7 @@ def window_gradient(grad: Tensor, qkv: Tensor, num_heads: int, size: int, out: T
         - grad: `(B, H, W, c)`; qkv, returns: `(B, H, W, 3c)`
     """
     B, H, W, c = grad.shape
-    out = torch.empty(qkv.shape) if out is None else out
+    out = qkv.new_empty(qkv.shape) if out is None else out
     numbers = [qkv.data_ptr(), grad.data_ptr(), out.data_ptr(), B, H, W, num_heads, size, torch.get_num_threads()]
     d = c // num_heads
     run(
@@ -92,7 +92,7 @@ def map_norm_gradient(
         - grad, x: `(B, H, W, c)`; weight, bias: `(c,)`
     """
     B, H, W, c = x.shape
-    found = torch.empty(x.shape), torch.empty(c), torch.empty(c)
+    found = x.new_empty(x.shape), x.new_empty(c), x.new_empty(c)
     addresses = [y.data_ptr() for y in (x, weight, bias, grad, *found)]
     run("map_norm_gradient", x.dtype, [*addresses, B, H * W, c, gelu, torch.get_num_threads()], eps)
     return found
@@ -113,7 +113,7 @@ def merge_gradient_(
         - of_x, x: `(B, N, c)`; grad: `(B, M, c)`, all contiguous
     """
     (B, N, c), M = x.shape, grad.shape[1]
-    of_weights, of_biases = [torch.empty(weight.shape) for weight in weights], [torch.empty(1) for _ in weights]
+    of_weights, of_biases = [weight.new_empty(weight.shape) for weight in weights], [x.new_empty(1) for _ in weights]
     numbers = [y.data_ptr() for y in (grad, x, ranking, of_x)]
     numbers += [B, N, c, M, factor, torch.get_num_threads(), len(bands)]
     for weight, of_weight, of_bias, band in zip(weights, of_weights, of_biases, bands, strict=True):

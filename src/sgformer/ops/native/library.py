@@ -143,6 +143,9 @@ def objection(
 
 
 def run(name: str, dtype: torch.dtype, numbers: Sequence[int], *more: float) -> None:
-    """Runs a kernel, by its name without the dtype, on addresses, sizes and strides, and what else it takes."""
+    """Runs a kernel, by its name without the dtype, on addresses, sizes and strides, and what else it takes.
+
+    A gradient may be computed when kernels are no longer used: those that were compiled stay.
+    """
     array = (ctypes.c_int64 * len(numbers))(*numbers)
-    getattr(_library, f"{name}_{NAMES[dtype]}")(array, *map(ctypes.c_double, more))
+    getattr(_library or _compiled(), f"{name}_{NAMES[dtype]}")(array, *map(ctypes.c_double, more))
