@@ -190,7 +190,7 @@ def test_a_resume_that_fails_leaves_the_recipe_as_it_was(tmp_path, monkeypatch):
         train(resume=train(resume=folder, overrides={"trainer.max_epochs": 2}), overrides={"trainer.max_epochs": 1})
 
 
-def test_data_that_changed_are_told(tmp_path, capsys):
+def test_data_that_changed_are_told(tmp_path, capsys, monkeypatch):
     root = make_class_folders(tmp_path / "set", num_train=4, num_val=2)
     own = {key: value for key, value in SETTINGS.items() if "scenes" not in key}
     folder = train("smoke", {**own, "data.source": "folders", "data.root": str(root)}, out=tmp_path)
@@ -202,7 +202,8 @@ def test_data_that_changed_are_told(tmp_path, capsys):
         told = "the data are not those of the run, which were: 3 classes (blue 4, green 4, red 4), 12 + 6 images"
         assert (told in capsys.readouterr().out) == said
     (root / "notes.csv").write_text("not used")  # a note differs, and no image
-    train("smoke", resume=folder)
+    monkeypatch.chdir(tmp_path)
+    train("smoke", resume=folder, out=".")  # where it lies
     said = capsys.readouterr().out
     assert "not used" in said
     assert "not those of the run" not in said

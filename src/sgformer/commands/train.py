@@ -55,7 +55,7 @@ def train(
     """
     from ..engine import recipe as recipes
 
-    if resume and Path(out) not in (Path("runs"), Path(resume).parent):
+    if resume and Path(out).absolute() not in (Path("runs").absolute(), Path(resume).absolute().parent):
         raise ValueError(f"--out {out} has no effect beside --resume: the run goes on in {resume}; leave it out")
     path, package, parsed = _read(recipe, overrides, resume)
     if print_config:
