@@ -134,3 +134,19 @@ def test_only_gradients_that_are_wanted(kind, wanted):
     torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-10)
     assert forward.get_total_flops()
     assert counts[0] == counts[1]
+
+
+def test_on_a_device_without_autocast():
+    x, weight = torch.randn(2, 3, 4, device="meta", requires_grad=True), torch.randn(5, 4, device="meta")
+    linear_after(F.silu, x, (), weight, None).sum().backward()
+    assert x.grad is not None
+    assert x.grad.device.type == "meta"
+
+
+def test_autocast_in_the_backward_pass_changes_nothing():
+    x, weight = torch.randn(2, 3, 4, requires_grad=True), torch.randn(5, 4)
+    (expected,) = torch.autograd.grad(linear_after(F.silu, x, (), weight, None).sum(), x)
+    out = linear_after(F.silu, x, (), weight, None).sum()
+    with torch.autocast("cpu", torch.bfloat16):
+        (found,) = torch.autograd.grad(out, x)
+    assert torch.equal(found, expected)

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -26,10 +27,13 @@ def first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
                 "this fast operation has no second derivative; run the forward pass within sgformer.plain()"
             )
         device = next((x.device.type for x in args if isinstance(x, torch.Tensor)), "cpu")
-        if torch.compiler.is_compiling() or not torch.is_autocast_enabled(device):
-            with torch.no_grad():
-                return backward(*args)
-        with torch.no_grad(), torch.autocast(device, enabled=False):
+        with torch.no_grad(), _without_autocast(device):
             return backward(*args)
 
     return checked
+
+
+def _without_autocast(device: str) -> AbstractContextManager[Any]:
+    if torch.compiler.is_compiling() or not torch.amp.is_autocast_available(device):  # `meta` has none
+        return nullcontext()
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
