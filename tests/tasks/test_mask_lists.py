@@ -276,3 +276,15 @@ def test_lists_may_name_images_of_other_bands(tmp_path):
     )
     assert [one.image.name for one in samples] == ["train_0.npy"]
     assert not faults
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"masks": "annotations/{name}"}, r"data\.masks annotations/\{name\}: .*only \{split\}"),
+        ({"lists": "train.txt"}, r"data\.lists train\.txt is one list for both splits"),
+    ],
+)
+def test_patterns_of_folders_and_lists_are_checked(keys, said, tmp_path):
+    with pytest.raises(DataError, match=said):
+        data(make_mask_folders(tmp_path / "set"), **keys)

@@ -288,6 +288,12 @@ def _layout(options: DataOptions, root: Path) -> Layout:
         return cityscapes()
     if options.source == "labelme":
         return shapes(root)
+    for key in ("images", "masks", "lists"):
+        pattern = getattr(options, key) or ""
+        if {*pattern.replace("{split}", "")} & {*"{}"}:
+            raise DataError(f"data.{key} {pattern}: of what stands in braces only {{split}} is known")
+        if key == "lists" and pattern and "{split}" not in pattern:
+            raise DataError(f"data.lists {pattern} is one list for both splits; write {{split}} for train and val")
     return folders(
         root,
         images=options.images,
