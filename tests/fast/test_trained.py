@@ -5,6 +5,7 @@ import contextlib
 import pytest
 import timm
 import torch
+from torch.autograd import forward_ad
 
 import sgformer
 from backbone import fill
@@ -257,3 +258,16 @@ def test_weights_that_are_no_parameters():
     layer.weight = weight.t().contiguous().t()
     assert "contiguous" in trained.why_not(block, x)
     assert_close([block(x)], [expected])
+
+
+def test_tangents_of_weights_are_not_left_out():
+    block, (x,) = built(GlobalBlock)
+
+    def tangent():
+        with forward_ad.dual_level(), torch.no_grad():
+            weights = {"attn.kv.weight": forward_ad.make_dual(block.attn.kv.weight.detach(), torch.ones(128, 64))}
+            return forward_ad.unpack_dual(torch.func.functional_call(block.eval(), weights, (x,))).tangent
+
+    with sgformer.plain():
+        expected = tangent()
+    assert_close([tangent()], [expected])

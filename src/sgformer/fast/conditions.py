@@ -170,6 +170,8 @@ def mode_objection() -> str | None:
         return "torch.jit.trace follows"
     if dispatch.is_transformed():
         return "within a transform of torch.func"
+    if dispatch.is_dual():
+        return "torch.autograd.forward_ad computes tangents"
     if dispatch.is_followed():
         return "a mode of torch.overrides follows each function"
     return None

@@ -109,6 +109,11 @@ def is_transformed() -> bool:
     return _transform is None or _transform() is not None
 
 
+def is_dual() -> bool:
+    """Whether tangents are computed along with all values, by `torch.autograd.forward_ad`."""
+    return getattr(torch.autograd.forward_ad, "_current_level", -1) >= 0
+
+
 def is_followed() -> bool:
     """Whether a mode of `torch.overrides` follows each function, as tracers of quantisers do; no default device."""
     return any(type(mode).__name__ != "DeviceContext" for mode in _function_modes())

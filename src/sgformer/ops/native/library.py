@@ -15,7 +15,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from ..dispatch import is_exporting, is_transformed, is_watched
+from ..dispatch import is_dual, is_exporting, is_transformed, is_watched
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
 INCLUDED = [Path(__file__).with_name(name) for name in ("ops.h", "gradients.h", "regions.h")]
@@ -137,8 +137,8 @@ def objection(
             return "channels are not neighbours in memory, or there are none"
     if channels % 16:
         return "it takes 16 channels at a time"
-    if torch.is_autocast_enabled("cpu") or (not compiling and (is_transformed() or is_watched())):
-        return "autocast, a transform of torch.func or something that watches operations is on"
+    if torch.is_autocast_enabled("cpu") or (not compiling and (is_transformed() or is_dual() or is_watched())):
+        return "autocast, a transform of torch.func, forward_ad or something that watches operations is on"
     return None
 
 
