@@ -139,6 +139,8 @@ def test_errors_say_what_was_received():
         merge_tokens(x, ranking, weights, biases[:2])
     with pytest.raises(ValueError, match="token_budget is 2; it must be at least 3"):
         merge_tokens(x, ranking, weights, biases, token_budget=2)
+    with pytest.raises(ValueError, match="token_budget is 2; it must be at least 3"):
+        group_factor(cut_bands(20, (5, 3, 2)), 2)
     with pytest.raises(ValueError, match="two or three bands"):
         merge_tokens(x, ranking, weights[:1], biases[:1])
     with pytest.raises(ValueError, match="no backend 'fast'; choose one of auto, native, triton, gathered, reference"):

@@ -45,9 +45,14 @@ def group_factor(bands: list[Band], budget: int | None) -> int:
         >>> bands = cut_bands(112_896, (196, 56, 28))
         >>> sum(b.num_groups() for b in bands), group_factor(bands, 196)
         (2160, 12)
+
+    Raises:
+        ValueError: if there are more bands than the budget has tokens.
     """
     if budget is None:
         return 1
+    if budget < (num_bands := sum(band.length > 0 for band in bands)):
+        raise ValueError(f"token_budget is {budget}; it must be at least {num_bands}, one token a band")
     # Rounding up only adds groups, so the answer is no smaller than without rounding.
     t = max(1, -(-sum(band.length // band.group_size for band in bands) // budget))
     while sum(band.num_groups(t) for band in bands) > budget:
