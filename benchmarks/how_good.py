@@ -62,7 +62,7 @@ def beside_others() -> str:
         if (said := comparison_page.standing(name))
     ]
     return (
-        f"*Beside other backbones of like cost*, from nothing, {num} runs, most with one seed and one learning rate. "
+        f"*Beside other backbones of like cost*, from nothing, {num} runs of one or two seeds. "
         f"{' '.join(stands)} [Beside other backbones](comparison.md)"
     )
 
