@@ -92,8 +92,10 @@ def plot(name: str, known: dict[str, Any], path: Path) -> None:
         if not scores:
             continue
         mean, deviation = statistics.mean(scores), statistics.stdev(scores) if len(scores) > 1 else 0
-        axes.errorbar(cost["seconds"] * 1e3, mean, deviation or None, fmt="o", capsize=3)
-        axes.annotate(backbone, (cost["seconds"] * 1e3, mean), xytext=(6, 4), textcoords="offset points")
+        points, *_ = axes.errorbar(cost["seconds"] * 1e3, mean, deviation or None, fmt="o", capsize=3)
+        top = (cost["seconds"] * 1e3, mean + deviation)
+        style = {"textcoords": "offset points", "ha": "center", "color": points.get_color()}
+        axes.annotate(backbone, top, xytext=(0, 5), **style)
     axes.set(xlabel="ms an image of 224x224", ylabel=f"{label} (%)", title=about.title)
     axes.margins(x=0.25, y=0.2)
     axes.grid(alpha=0.3)
