@@ -8,7 +8,7 @@ so are large hidden maps; each gradient goes to where the next product reads it.
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn as nn
@@ -68,7 +68,7 @@ class _Block(torch.autograd.Function):
         ctx.shares = [_share(layer, x) for layer in (block.drop_path1, block.drop_path2)]
 
         normed, _, _ = _norm(block.norm1, norm1, x)
-        keys, of_keys = _KEYS[type(attn)].make(attn, others, normed, significance)
+        keys, of_keys = _KEYS[type(attn)].make(_Source(attn, ctx.budget, others, normed), significance)
         projected, kv = native.linear(normed, *in_proj), native.linear(keys, *kv_proj)
         found, measured = _attend(attn, projected, kv)
         found = native.depthwise_conv(projected[..., -c:], *positional, found, gelu=False)
@@ -112,9 +112,8 @@ class _Block(torch.autograd.Function):
         _attention_gradients(attn, of_found, projected, kv, of_projected, of_kv)
         normed, *moments = _norm(block.norm1, norm1, x)
         of_normed = of_projected @ in_proj[0]
-        of_others = _KEYS[type(attn)].gradients(
-            attn, ctx.budget, others, normed, of_kv @ kv_proj[0], of_normed, *of_keys
-        )
+        source = _Source(attn, ctx.budget, others, normed)
+        of_others = _KEYS[type(attn)].gradients(source, of_kv @ kv_proj[0], of_normed, *of_keys)
         of_x, *of_norm1 = _norm_gradients(norm1, of_normed, x, moments)
         of_x += of_between
 
@@ -245,27 +244,33 @@ def _attention_gradients(
 # --------------------------------------------------------------------------------------------------------- keys
 
 
+# How each attention makes its keys. `make` takes the significance, too, and gives keys and what to keep of the way
+# there. `gradients` takes the gradients of the keys and of the normed map, to which it adds, and what was kept; it gives
+# those of the weights.
+
+
+class _Source(NamedTuple):
+    """What keys are made from."""
+
+    attn: Any
+    budget: int | None  # of the forward pass
+    others: Sequence[Weights]  # the layers between the normed map and the keys
+    normed: Tensor  # (B, H, W, c)
+
+
 class _Coarse:
     """A convolution without overlap, norm and GELU; keeps what the convolution makes."""
 
     @staticmethod
-    def make(attn: Any, others: Sequence[Weights], normed: Tensor, _: Any) -> tuple[Tensor, list[Tensor]]:
-        (weight, bias), norm = others
+    def make(source: _Source, _: Any) -> tuple[Tensor, list[Tensor]]:
+        attn, budget, ((weight, bias), norm), normed = source
         coarse = native.linear(squares(attn.stride, normed), weight.permute(0, 2, 3, 1).flatten(1), bias)
-        keys, _ = pool_keys(F.gelu(_norm(attn.coarse_norm, norm, coarse)[0]), attn.token_budget)
+        keys, _ = pool_keys(F.gelu(_norm(attn.coarse_norm, norm, coarse)[0]), budget)
         return keys.contiguous(), [coarse]
 
     @staticmethod
-    def gradients(
-        attn: Any,
-        budget: int | None,
-        others: Sequence[Weights],
-        normed: Tensor,
-        grad: Tensor,
-        of_normed: Tensor,
-        coarse: Tensor,
-    ) -> list[Gradients]:
-        (weight, _), norm = others
+    def gradients(source: _Source, grad: Tensor, of_normed: Tensor, coarse: Tensor) -> list[Gradients]:
+        attn, budget, ((weight, _), norm), normed = source
         after, *moments = _norm(attn.coarse_norm, norm, coarse)
         of_after = torch.ops.aten.gelu_backward(_pool_gradient(grad, after, budget), after)
         of_coarse, *of_norm = _norm_gradients(norm, of_after, coarse, moments)
@@ -282,46 +287,38 @@ class _Merged:
     """Tokens merged by their ranking, which is kept."""
 
     @staticmethod
-    def make(attn: Any, others: Sequence[Weights], normed: Tensor, significance: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def make(source: _Source, significance: Tensor) -> tuple[Tensor, list[Tensor]]:
         ranking = rank_tokens(significance).contiguous()
-        bands, factor = _bands(attn, attn.token_budget, ranking)
-        weights, biases = zip(*others, strict=True)
+        bands, factor = _bands(source)
+        weights, biases = zip(*source.others, strict=True)
         length = sum(band.num_groups(factor) for band in bands)
-        return native.merge_tokens(normed.flatten(1, 2), ranking, weights, biases, bands, length, factor), [ranking]
+        tokens = source.normed.flatten(1, 2)
+        return native.merge_tokens(tokens, ranking, weights, biases, bands, length, factor), [ranking]
 
     @staticmethod
-    def gradients(
-        attn: Any,
-        budget: int | None,
-        others: Sequence[Weights],
-        normed: Tensor,
-        grad: Tensor,
-        of_normed: Tensor,
-        ranking: Tensor,
-    ) -> list[Gradients]:
-        (bands, factor), weights = _bands(attn, budget, ranking), [weight for weight, _ in others]
-        tokens, of_tokens = normed.flatten(1, 2), of_normed.flatten(1, 2)
-        found = native.merge_gradient_(of_tokens, grad, tokens, ranking, weights, bands, factor)
+    def gradients(source: _Source, grad: Tensor, of_normed: Tensor, ranking: Tensor) -> list[Gradients]:
+        weights = [weight for weight, _ in source.others]
+        tokens, of_tokens = source.normed.flatten(1, 2), of_normed.flatten(1, 2)
+        found = native.merge_gradient_(of_tokens, grad, tokens, ranking, weights, *_bands(source))
         return list(zip(*found, strict=True))
 
 
-def _bands(attn: SelfGuidedAttention, budget: int | None, ranking: Tensor) -> tuple[list[Any], int]:
-    bands = cut_bands(ranking.shape[1], attn.group_sizes)
-    return bands, group_factor(bands, budget)
+def _bands(source: _Source) -> tuple[list[Any], int]:
+    """The bands of the ranking, and the factor by which the budget lets their groups grow."""
+    bands = cut_bands(source.normed.shape[1] * source.normed.shape[2], source.attn.group_sizes)
+    return bands, group_factor(bands, source.budget)
 
 
 class _Pooled:
     """All tokens, or their means over cells."""
 
     @staticmethod
-    def make(attn: Any, others: Sequence[Weights], normed: Tensor, _: Any) -> tuple[Tensor, list[Tensor]]:
-        return pool_keys(normed, attn.token_budget)[0].contiguous(), []
+    def make(source: _Source, _: Any) -> tuple[Tensor, list[Tensor]]:
+        return pool_keys(source.normed, source.budget)[0].contiguous(), []
 
     @staticmethod
-    def gradients(
-        attn: Any, budget: int | None, others: Sequence[Weights], normed: Tensor, grad: Tensor, of_normed: Tensor
-    ) -> list[Gradients]:
-        of_normed += _pool_gradient(grad, normed, budget)
+    def gradients(source: _Source, grad: Tensor, of_normed: Tensor) -> list[Gradients]:
+        of_normed += _pool_gradient(grad, source.normed, source.budget)
         return []
 
 
