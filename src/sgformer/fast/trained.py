@@ -245,8 +245,8 @@ def _attention_gradients(
 
 
 # How each attention makes its keys. `make` takes the significance, too, and gives keys and what to keep of the way
-# there. `gradients` takes the gradients of the keys and of the normed map, to which it adds, and what was kept; it gives
-# those of the weights.
+# there. `gradients` takes the gradients of the keys and of the normed map, to which it adds, and what was kept; it
+# gives those of the weights.
 
 
 class _Source(NamedTuple):
