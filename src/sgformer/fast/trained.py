@@ -250,7 +250,7 @@ def _attention_gradients(
 
 
 class _Source(NamedTuple):
-    """What keys are made from."""
+    """Inputs that keys are made from."""
 
     attn: Any
     budget: int | None  # of the forward pass
