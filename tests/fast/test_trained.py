@@ -124,6 +124,17 @@ def test_there_is_no_second_derivative():
         torch.autograd.grad(block(x).sum(), x, create_graph=True)
 
 
+def test_a_batch_of_gradients_is_refused_with_the_way_out():
+    block, (x,) = built(GlobalBlock)
+    y = block(x)
+    with pytest.raises(RuntimeError, match=r"batch of gradients.*plain\(\)"):
+        torch.autograd.grad(y, x, torch.stack([y, y]).detach(), is_grads_batched=True)
+    with sgformer.plain():
+        y = block(x)
+        (gradients,) = torch.autograd.grad(y, x, torch.stack([y, y]).detach(), is_grads_batched=True)
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_weight_that_was_changed_in_between_is_noticed(kind):
     block, inputs = built(kind)

@@ -216,6 +216,11 @@ def test_a_kernel_cuts_out_the_regions_that_torchvision_does(side, monkeypatch):
         assert len(calls) == 2
         assert pooling(maps, [boxes[:0]] * 2, []).shape == (0, 48, side, side)
         assert torch.equal(pooling(maps, [boxes[:0], boxes[30:]], []), found[30:])
+        torch.set_default_dtype(torch.float64)
+        try:
+            assert torch.equal(pooling(maps, images, []), found)
+        finally:
+            torch.set_default_dtype(torch.float32)
 
 
 def test_the_mask_head_computes_what_torchvisions_does_with_channels_last():

@@ -102,11 +102,17 @@ def is_watched() -> bool:
 # PyTorch has no public names for these.
 _function_modes = getattr(torch.overrides, "_get_current_function_mode_stack", list)
 _transform = getattr(getattr(torch._C, "_functorch", None), "peek_interpreter_stack", None)
+_batched = getattr(getattr(torch._C, "_functorch", None), "is_legacy_batchedtensor", None)
 
 
 def is_transformed() -> bool:
     """Whether this runs within a transform of `torch.func`, such as `vmap`; yes, where PyTorch does not tell."""
     return _transform is None or _transform() is not None
+
+
+def is_batched(x: torch.Tensor) -> bool:
+    """Whether it stands for many gradients, as `torch.autograd.grad(..., is_grads_batched=True)` passes them."""
+    return _batched is not None and _batched(x)
 
 
 def is_dual() -> bool:
