@@ -9,7 +9,7 @@ from coco_files import PLAIN, change, make_rectangles, read
 from sgformer import tasks
 from sgformer.engine import recipe
 from sgformer.tasks.detection import sources
-from sgformer.tasks.detection.sources import SplitOptions
+from sgformer.tasks.detection.options import DataOptions
 from sgformer.tasks.detection.task import build
 from sgformer.tasks.errors import DataError
 
@@ -99,8 +99,9 @@ def test_a_merged_part_with_its_own_order_of_names_is_an_error(tmp_path, listed,
         (tmp_path / part / "data.yaml").write_text(f"names: [{names}]\n")
         images.append(f"{part}/train/images/a.png\n")
     (tmp_path / "train.txt").write_text("".join(images))
+    options = DataOptions(source="yolo", invalid="drop" if drop else "error")
     with pytest.raises(DataError, match="class 0 is blue in two/data"):
-        sources.read(tmp_path, {"train": SplitOptions()}, "yolo", masks=False, invalid="drop" if drop else "error")
+        sources.read(tmp_path, options, masks=False, splits=("train",))
 
 
 @pytest.mark.parametrize(("limit", "said"), [(1, True), (2, False)])

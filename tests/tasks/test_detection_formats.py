@@ -85,7 +85,7 @@ def test_what_a_mac_leaves_in_archives_is_passed_over(coco, tmp_path):
     assert voc.find(root, "Annotations") == wanted
     root = make_yolo(coco, tmp_path / "yolo")
     (root / "labels" / "train" / "._train0.txt").write_bytes(b"\0\5\x16\7")
-    assert yolo.read(root, "train", images=None, names="data.yaml").faults == ()
+    assert not yolo.read(root, "train", images=None, names="data.yaml").faults
 
 
 def test_names_in_a_list_may_have_blanks(tmp_path):
@@ -184,7 +184,7 @@ def test_a_fault_in_yolos_format_is_named_by_file_and_line(coco, tmp_path, line,
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("<name>bar</name>", "<name>bar</name", r"Annotations/train0\.xml is no XML file.*line"),
+        ("<name>bar</name>", "<name>bar</name", r"Annotations/train0\.xml: is no XML file.*line"),
         ("<xmin>11", "<xmin>left", r"Annotations/train0\.xml, object 2: bndbox needs numbers"),
         ("<xmin>11", "<xmin>99", r"Annotations/train0\.xml, object 2 of image 1 .*has no width"),
         ("<width>64", "<width>63", r"image 1 \(train0\.png\): the file has 64x48 pixels, the annotations 63x48"),

@@ -102,7 +102,7 @@ def test_xml_with_namespaces_and_capitals(tmp_path, text):
     assert voc.classes(files) == ("Red",)
     found = voc.read(tmp_path, files, tmp_path, images=".", names=["Red"])
     assert [row["bbox"] for row in found.rows["annotations"]] == [[1, 2, 4, 4]]
-    assert found.faults == ()
+    assert not found.faults
 
 
 def test_what_xml_says_of_its_image_and_tracks_of_objects_is_named(tmp_path):
@@ -121,7 +121,7 @@ def test_xml_of_other_kinds_is_named(tmp_path):
     (tmp_path / "b.xml").write_text("<project/>")
     found = voc.read(tmp_path, voc.find(tmp_path, "."), tmp_path, images=".", names=["Red"])
     assert not found.rows["images"]
-    assert [fault.split()[0] for fault in found.faults] == ["a.xml", "b.xml"]
+    assert [fault.split(":")[0] for fault in found.faults] == ["a.xml", "b.xml"]
     assert "export as Pascal VOC" in found.faults[0]
     assert "<project>" in found.faults[1]
 

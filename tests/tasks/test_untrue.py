@@ -273,7 +273,7 @@ def test_images_that_exif_data_turn_are_told_where_annotations_do_not_say_their_
         )
         (root / "a.xml").write_text(f"<annotation><filename>0.jpg</filename>{thing}</annotation>")
         notes = voc.read(root, [root / "a.xml"], root, images="images/train", names=["red"]).notes
-        assert notes == {turned.rpartition(":")[0]: 1}
+        assert +notes == {turned.rpartition(":")[0]: 1}
 
 
 @pytest.mark.parametrize("flip", [0.5, 0.0])

@@ -7,6 +7,10 @@ class DataError(ValueError):
     """Data that cannot be learned from, with the reason and the remedy."""
 
 
+class Fault(ValueError):
+    """Fault of one image or annotation; who reads its file says where it is."""
+
+
 def listed(names: Iterable[str]) -> str:
     """The first five names, and how many more there are."""
     names = sorted(names)

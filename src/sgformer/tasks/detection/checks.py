@@ -11,6 +11,7 @@ from urllib.parse import unquote
 import numpy as np
 from PIL import Image
 
+from ..errors import Fault
 from ..folders import find_file, find_images
 from ..images import ImageError, any_size, check_size, oddities, upright_size
 from . import masks
@@ -26,10 +27,6 @@ SIDEWAYS = "images whose sides EXIF data exchange; annotations are taken as of t
 UNREAD = "masks that cannot be read or cover no pixel, and that boxes alone do not need"
 
 
-class Fault(ValueError):
-    """Fault of an image or an annotation."""
-
-
 class ImageRow(NamedTuple):
     """An image as an annotation file lists it."""
 
@@ -43,6 +40,7 @@ class ImageRow(NamedTuple):
 class ObjectRow(NamedTuple):
     """An annotated object, or a crowd."""
 
+    number: Any  # its id in the file
     category_id: int
     box: tuple[float, ...]  # left, top, width and height in pixels
     crowd: bool
@@ -176,9 +174,9 @@ def object_row(row: dict[str, Any], size: tuple[int, int], *, with_mask: bool) -
             mask, said_of_mask = masks.to_rle(segmentation, size)
             notes += said_of_mask * with_mask
             notes += [SHORT] * (with_mask and _is_short(segmentation, box))
-        except masks.MaskError as error:
+        except Fault:
             if with_mask:
-                raise Fault(str(error)) from error
+                raise
             notes.append(UNREAD)
     covered = masks.area(mask) if mask else 0
     if mask and not covered:
@@ -195,6 +193,7 @@ def object_row(row: dict[str, Any], size: tuple[int, int], *, with_mask: bool) -
     area = area or covered or whole_box
     group = _plain(said.get("group_id", said.get("group")))
     return ObjectRow(
+        number=row.get("id"),
         category_id=category,
         box=box,
         crowd=bool(crowd),

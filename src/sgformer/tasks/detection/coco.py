@@ -2,19 +2,21 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from types import MappingProxyType
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError, listed
+from ..errors import DataError, Fault, listed
 from ..text import like_names, odd_names, read_json
 from . import checks, doubts, masks
-from .checks import Fault, ImageRow, ObjectRow
+from .checks import ImageRow, ObjectRow
 
 VANISHED = "objects left out, of which nothing is left at the size of training"
 GROUPS = "objects that share a group_id with others of their class and image, all kept"
@@ -85,21 +87,40 @@ class Annotations:
         return f"there are {len(self.images)} images and no objects{gone and f': {gone}'}"
 
 
-class Content(NamedTuple):
+@dataclass(eq=False)
+class Content:
     """Images and annotations as in COCO's JSON, whatever they were read from."""
 
     path: Path  # the file that they were read from, or where others are listed
     folder: Path  # that the names of images start from
     rows: dict[str, Any]  # images, annotations, categories
-    faults: tuple[str, ...]  # what could not be read, a line each
-    notes: Counter[str]  # what was read in another way than it stands, and how often
-    places: tuple[Path, ...]  # the folders of images and annotations
-    used: tuple[Path, ...] = ()  # the files in them that were read, beside the images
+    places: Iterable[Path] = ()  # the folders of images and annotations
+    used: Iterable[Path] = ()  # the files in them that were read, beside the images
+    faults: list[str] = field(default_factory=list)  # what could not be read, a line each
+    notes: Counter[str] = field(default_factory=Counter)  # what was read in another way than it stands, and how often
 
+    @classmethod
+    def empty(cls, path: Path, folder: Path, names: Iterable[tuple[int, str]]) -> "Content":
+        """Begin the content of another format: categories by id, and no images or annotations yet."""
+        categories = [{"id": id_, "name": name} for id_, name in names]
+        return cls(path, folder, {"images": [], "annotations": [], "categories": categories})
 
-def empty_rows(names: Iterable[tuple[int, str]]) -> dict[str, Any]:
-    """Rows for the annotations of another format: categories by id, and no images or annotations yet."""
-    return {"images": [], "annotations": [], "categories": [{"id": id_, "name": name} for id_, name in names]}
+    def add_image(self, name: str, size: Sequence[Any], others: Mapping[str, Any] = MappingProxyType({})) -> None:
+        """Add an image of (height, width), by its name from the folder; objects that are added next are in it."""
+        rows = self.rows["images"]
+        rows.append({**others, "id": len(rows) + 1, "file_name": name, "height": size[0], "width": size[1]})
+
+    def add_object(self, where: str, row: Mapping[str, Any]) -> None:
+        """Add an object in the last image; ``where`` it was read is its id."""
+        self.rows["annotations"].append({"id": where, "image_id": len(self.rows["images"]), **row})
+
+    @contextmanager
+    def reading(self, where: object) -> Iterator[None]:
+        """Within this context, what cannot be read ends it and is kept as a fault, with ``where`` that is."""
+        try:
+            yield
+        except (Fault, DataError) as fault:
+            self.faults.append(f"{where}: {fault}")
 
 
 def read(path: Path, folder: Path) -> Content:
@@ -119,7 +140,7 @@ def read(path: Path, folder: Path) -> Content:
         raise DataError(f"{path} is of panoptic segmentation; name the file of instances")
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder} with the images of {path}; name the right one")
-    return Content(path, folder, rows, (), Counter(), (folder,))
+    return Content(path, folder, rows, (folder,))
 
 
 def categories(source: Content) -> dict[int, str]:
@@ -192,11 +213,49 @@ def check(
     index = {category: place for place, category in enumerate(names)}
     found, notes = list(source.faults), Counter(source.notes)
     entries, aliases = _entries(source, found, notes)
+    objects = _objects(source, entries, aliases, names, found, with_masks=with_masks, crowds=crowds)
+    objects = {image_id: _each_once(some, notes) for image_id, some in objects.items()}
+    rows = [one for some in objects.values() for one in some]
+    notes[GROUPS] = doubts.num_grouped(objects)
+    doubts.note_corners(rows, notes)
+    doubts.take_areas(objects, notes)
+    images, vanished = [], []
+    for image_id, entry in entries.items():
+        image = _annotated(entry, objects[image_id], index)
+        if learned and not (left := learned(image) | image.crowds).all():
+            vanished.append(_called(objects[image_id][int(left.argmin())].number, entry))
+            notes[VANISHED] += int((~left).sum())
+            image = image.only(left)
+        images.append(image)
+    if found and faults == "error":
+        raise DataError(f"{source.path}: {_mended(source, found)}")
+    if not images:
+        raise DataError(f"{source.path} has no images that can be used{': ' + first(found) if found else ''}")
+    doubts.note_overlaps(((image.boxes[~image.crowds], image.labels[~image.crowds]) for image in images), notes)
+    doubts.note_scale([image.boxes for image in images], [image.size for image in images], notes)
+    doubts.note_crowds([one for some in objects.values() for one in some], notes)
+    _note_unused(source, rows, notes)
+    notes["images without objects"] = sum(not len(image.labels) for image in images)
+    notes.update({f"names of classes that {what}": number for what, number in like_names(names.values()).items()})
+    notes.update(dict.fromkeys(odd_names([*names.values()]), 1))
+    notes = +notes
+    if vanished:  # with the first of them
+        notes[f"{VANISHED}, such as {vanished[0]}"] = notes.pop(VANISHED)
+    return Annotations(source.path, tuple(images), tuple(names.values()), tuple(names), tuple(found), notes)
+
+
+def _objects(
+    source: Content,
+    entries: Mapping[int | str, ImageRow],
+    aliases: Mapping[int | str, int | str],
+    names: dict[int, str],
+    found: list[str],
+    *,
+    with_masks: bool,
+    crowds: Crowds,
+) -> dict[int | str, list[ObjectRow]]:
+    """The objects of each image, by its id; what is wrong with others is added to the faults ``found``."""
     objects: dict[int | str, list[ObjectRow]] = {image_id: [] for image_id in entries}
-    where: dict[int | str, list[Any]] = {image_id: [] for image_id in entries}  # the objects' own ids
-    seen: set[tuple[Any, ...]] = set()
-    labels: dict[tuple[Any, ...], int] = {}
-    unused: Counter[tuple[str, ...]] = Counter()
     for row in source.rows["annotations"]:
         entry = None
         try:
@@ -206,63 +265,50 @@ def check(
             if (entry := entries.get(kept)) is None:
                 continue  # its image was left out
             one = checks.object_row(row, entry.size, with_mask=with_masks)
-            if one.category_id not in index:
+            if one.category_id not in names:
                 raise Fault(_no_category(one.category_id, names))
         except Fault as fault:
             found.append(f"{_called(row.get('id'), entry)}: {fault}")
             continue
-        if crowds == "objects":
-            one = one._replace(crowd=False)
-        key = (kept, one.category_id, one.box, one.crowd, one.mask and one.mask["counts"])
-        if key in seen:
+        objects[kept].append(one._replace(crowd=False) if crowds == "objects" else one)
+    return objects
+
+
+def _each_once(objects: Iterable[ObjectRow], notes: Counter[str]) -> list[ObjectRow]:
+    """The objects of an image without those that are there twice, and what is to be noted of each."""
+    kept: dict[tuple[Any, ...], ObjectRow] = {}
+    labels: dict[tuple[float, ...], int] = {}
+    for one in objects:
+        if kept.setdefault((one.category_id, one.box, one.crowd, one.mask and one.mask["counts"]), one) is not one:
             notes["objects annotated twice, read once"] += 1
             continue
-        seen.add(key)
-        if labels.setdefault((kept, one.box), one.category_id) != one.category_id:
+        if labels.setdefault(one.box, one.category_id) != one.category_id:
             notes["boxes of another class at the same place, both kept"] += 1
         notes.update(one.notes)
-        unused[one.unused] += 1
-        objects[kept].append(one)
-        where[kept].append(row.get("id"))
-    notes[GROUPS] = doubts.num_grouped(objects)
-    doubts.note_corners([one for rows in objects.values() for one in rows], notes)
-    doubts.take_areas(objects, notes)
-    images, vanished = [], []
-    for image_id, entry in entries.items():
-        image = _annotated(entry, objects[image_id], index)
-        if learned and not (left := learned(image) | image.crowds).all():
-            number = where[image_id][int(left.argmin())]
-            vanished.append(_called(number, entry))
-            notes[VANISHED] += int((~left).sum())
-            image = image.only(left)
-        images.append(image)
-    doubts.note_overlaps(((image.boxes[~image.crowds], image.labels[~image.crowds]) for image in images), notes)
-    doubts.note_scale([image.boxes for image in images], [image.size for image in images], notes)
-    if found and faults == "error":
-        rows = source.rows["annotations"]
-        bare = [fault for fault in found if fault.endswith(checks.NO_MASK)]
-        if bare and not any(isinstance(row, dict) and row.get("segmentation") for row in rows):
-            raise DataError(f"{source.path}: {first(bare, 1)}")  # boxes alone: none is to be mended or dropped
-        raise DataError(f"{source.path}: {first(found)}. Mend them, or set --data.invalid drop")
-    if not images:
-        raise DataError(f"{source.path} has no images that can be used{': ' + first(found) if found else ''}")
-    doubts.note_crowds([one for rows in objects.values() for one in rows], notes)
+    return list(kept.values())
+
+
+def _note_unused(source: Content, objects: Iterable[ObjectRow], notes: Counter[str]) -> None:
+    """Note what else the file says, and ids that are there twice."""
     ids = Counter(repr(row["id"]) for row in source.rows["annotations"] if "id" in row)
     notes["annotation ids that are there more than once"] = sum(count > 1 for count in ids.values())
-    rows = {"objects": unused, "images": Counter(checks.entries(row, checks.IMAGE) for row in source.rows["images"])}
-    rows["categories"] = Counter(checks.entries(row, checks.CATEGORY) for row in source.rows["categories"])
-    for what, keys in rows.items():
-        keys.pop((), None)
-        notes[f"{what} with entries that are not used ({listed({*chain(*keys)})})"] = keys.total()
+    unused = {
+        "objects": [one.unused for one in objects],
+        "images": [checks.entries(row, checks.IMAGE) for row in source.rows["images"]],
+        "categories": [checks.entries(row, checks.CATEGORY) for row in source.rows["categories"]],
+    }
+    for what, keys in unused.items():
+        notes[f"{what} with entries that are not used ({listed({*chain(*keys)})})"] = sum(map(bool, keys))
     if others := checks.entries(source.rows, checks.FILE):
         notes[f"lists of the file that are not used ({listed(others)})"] = len(others)
-    notes["images without objects"] = sum(not len(image.labels) for image in images)
-    notes.update({f"names of classes that {what}": number for what, number in like_names(names.values()).items()})
-    notes.update(dict.fromkeys(odd_names([*names.values()]), 1))
-    notes = +notes
-    if vanished:  # with the first of them
-        notes[f"{VANISHED}, such as {vanished[0]}"] = notes.pop(VANISHED)
-    return Annotations(source.path, tuple(images), tuple(names.values()), tuple(names), tuple(found), notes)
+
+
+def _mended(source: Content, found: Sequence[str]) -> str:
+    """Say what is wrong and how it is mended; where all annotations are boxes alone, none is to be dropped."""
+    bare = [fault for fault in found if fault.endswith(checks.NO_MASK)]
+    if bare and not any(isinstance(row, dict) and row.get("segmentation") for row in source.rows["annotations"]):
+        return first(bare, 1)
+    return f"{first(found)}. Mend them, or set --data.invalid drop"
 
 
 def _entries(

@@ -22,7 +22,6 @@ from . import coco, sources
 from .augment import Augment, Target, to_tensor
 from .masks import area, decode
 from .options import DataOptions
-from .sources import SplitOptions
 
 
 class Records:
@@ -163,23 +162,12 @@ class DetectionData(Data):
         return [f"{split}: {'; '.join(said)}"] if said else []
 
     def _read(self, splits: tuple[Split, ...], classes: tuple[str, ...] | None) -> dict[Split, coco.Annotations]:
-        options = self.options
-        assert options.source != "digit_scenes"
-        places: dict[Split, SplitOptions] = {"train": options.train, "val": options.val}
+        root = self.options.folder(
+            "images/, annotations/instances_train.json and instances_val.json, or name others: "
+            "--data.train.images and so on; --data.source yolo, voc and labelme read other formats"
+        )
         found = sources.read(
-            options.folder(
-                "images/, annotations/instances_train.json and instances_val.json, or name others: "
-                "--data.train.images and so on; --data.source yolo, voc and labelme read other formats"
-            ),
-            places,
-            options.source,
-            masks=self.masks,
-            splits=splits,
-            invalid=options.invalid,
-            crowds=options.crowds,
-            first_pixel=options.first_pixel,
-            classes=classes,
-            learned=self._learned,
+            root, self.options, masks=self.masks, splits=splits, classes=classes, learned=self._learned
         )
         if "train" in found and (why := found["train"].why_nothing()):
             raise DataError(f"{found['train'].path}: nothing to learn from: {why}")

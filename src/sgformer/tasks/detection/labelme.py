@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from .. import labelme
-from ..errors import DataError
+from ..errors import DataError, Fault
 from ..folders import find_file, name_images
 from ..labelme import Labelled, Shape
 from . import masks
 from .checks import image_size
-from .coco import Content, empty_rows
+from .coco import Content
 
 
 def read_files(files: Iterable[Path]) -> dict[Path, Labelled | str]:
@@ -52,57 +52,49 @@ def read(
     folder = root / images if images else own
     stems = name_images(folder)
     category = {name: number for number, name in enumerate(names, 1)}
-    rows = empty_rows(enumerate(names, 1))
-    faults: list[str] = []
     once = [file for file in dict.fromkeys(files) if file in said]
     if not once:
         raise DataError(f"no JSON file of {path} is LabelMe's; name others, or another --data.source")
-    notes = Counter({"lines listed twice, read once": len(files) - len({*files})})
-    for image_id, file in enumerate(once, 1):
+    content = Content.empty(path, folder, enumerate(names, 1))
+    content.places, content.used = (folder, *{file.parent for file in once}), (*once, root / labelme.LIST)
+    notes, faults = content.notes, content.faults
+    notes["lines listed twice, read once"] = len(files) - len({*files})
+    for file in once:
         short, labelled = file.relative_to(root), said[file]
         if isinstance(labelled, str):
             faults.append(labelled)
             continue
-        try:
+        with content.reading(short):
             name = labelled.find_image(folder, stems, file.relative_to(own), apart=folder != own)
-        except DataError as error:
-            faults.append(f"{short}: {error}")
-            continue
-        there = image_size(find_file(folder, name))
-        if there is None and labelled.embedded and not find_file(folder, name).is_file():
-            faults.append(f"{short}: {name} is in imageData alone, and not in {folder}; save it there as a file")
-            continue
-        size = labelled.size or there or (1, 1)
-        entry = {**labelled.others, **dict.fromkeys(labelled.flags, True)}
-        rows["images"].append({**entry, "id": image_id, "file_name": name, "height": size[0], "width": size[1]})
-        if size != there:
-            continue  # which is said by who checks all
-        notes += labelled.notes
-        faults += [f"{short}, {fault}" for fault in labelled.faults]
-        for parts in _objects(labelled.shapes):
-            label, where = parts[0].label, f"{short}, shape {parts[0].number}"
-            if label in (labelme.IGNORED, labelme.BACKGROUND):
-                notes[f"shapes called {label}, left out"] += len(parts)
-                continue
-            if label not in category:
-                faults.append(f"{where}: unknown class {label!r}")
-                continue
-            notes["shapes of a label and group_id, which are parts of one object"] += len(parts) * (len(parts) > 1)
-            notes["turned rectangles, whose boxes are upright"] += any(part.kind in labelme.TURNED for part in parts)
-            notes["rectangles, whose masks are all of them"] += with_masks * all(
-                part.kind == "rectangle" for part in parts
-            )
-            row = {"id": where, "image_id": image_id, "category_id": category[label]}
-            try:
-                row |= _place(parts, size)
-            except masks.MaskError as error:
-                faults.append(f"{where}: {error}")
-                continue
-            row["attributes"] = {key: value for part in parts for key, value in part.said.items()}
-            rows["annotations"].append(row)
-    faults += [f"{number} {what}" for what, number in notes.items()] * (not names)
-    places = (folder, *{file.parent for file in once})
-    return Content(path, folder, rows, tuple(faults), +notes, places, (*once, root / labelme.LIST))
+            there = image_size(find_file(folder, name))
+            if there is None and labelled.embedded and not find_file(folder, name).is_file():
+                raise Fault(f"{name} is in imageData alone, and not in {folder}; save it there as a file")
+            size = labelled.size or there or (1, 1)
+            content.add_image(name, size, {**labelled.others, **dict.fromkeys(labelled.flags, True)})
+            if size != there:
+                continue  # which is said by who checks all
+            notes.update(labelled.notes)
+            faults += [f"{short}, {fault}" for fault in labelled.faults]
+            for parts in _objects(labelled.shapes):
+                with content.reading(where := f"{short}, shape {parts[0].number}"):
+                    if (label := parts[0].label) in (labelme.IGNORED, labelme.BACKGROUND):
+                        notes[f"shapes called {label}, left out"] += len(parts)
+                        continue
+                    if label not in category:
+                        raise Fault(f"unknown class {label!r}")
+                    _note_kinds(parts, notes, with_masks=with_masks)
+                    said_of = {key: value for part in parts for key, value in part.said.items()}
+                    row = {"category_id": category[label], **_place(parts, size), "attributes": said_of}
+                    content.add_object(where, row)
+    faults += [f"{number} {what}" for what, number in (+notes).items()] * (not names)
+    return content
+
+
+def _note_kinds(parts: Sequence[Shape], notes: Counter[str], *, with_masks: bool) -> None:
+    """Count objects of several shapes, and those whose shapes are rectangles."""
+    notes["shapes of a label and group_id, which are parts of one object"] += len(parts) * (len(parts) > 1)
+    notes["turned rectangles, whose boxes are upright"] += any(part.kind in labelme.TURNED for part in parts)
+    notes["rectangles, whose masks are all of them"] += with_masks * all(part.kind == "rectangle" for part in parts)
 
 
 def _objects(shapes: Iterable[Shape]) -> Iterable[list[Shape]]:

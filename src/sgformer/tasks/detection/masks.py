@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torchvision.models.detection.roi_heads import expand_boxes, expand_masks, paste_mask_in_image
 
+from ..errors import Fault
+
 Rle = dict[str, Any]
 STRAYS = "polygons of which parts with fewer than three points are left out"
 CROSSED = "polygons of four corners whose outlines cross themselves; are the corners in order?"
@@ -26,10 +28,6 @@ def _coco() -> Any:
     return mask
 
 
-class MaskError(ValueError):
-    """A mask that cannot be read."""
-
-
 def to_rle(segmentation: Any, size: tuple[int, int]) -> tuple[Rle, list[str]]:
     """Read a mask from a COCO file, for an image of (height, width).
 
@@ -37,21 +35,21 @@ def to_rle(segmentation: Any, size: tuple[int, int]) -> tuple[Rle, list[str]]:
     what of it was not read as it may be meant.
 
     Raises:
-        MaskError: It is none of these, or its counts do not fill the image.
+        Fault: It is none of these, or its counts do not fill the image.
     """
     if isinstance(segmentation, dict):
         return _from_counts(segmentation, size), []
     if not isinstance(segmentation, list):
-        raise MaskError(f"segmentation {shown(segmentation)} is neither a list of polygons nor RLE")
+        raise Fault(f"segmentation {shown(segmentation)} is neither a list of polygons nor RLE")
     parts = segmentation if all(isinstance(part, list) for part in segmentation) else [segmentation]
     for part in parts:
         if not all(is_number(value) for value in part) or len(part) % 2:
-            raise MaskError(f"polygon {shown(part)} is not [x, y, x, y, x, y, ...]")
+            raise Fault(f"polygon {shown(part)} is not [x, y, x, y, x, y, ...]")
         if len(part) and (np.abs(part).reshape(-1, 2) > _MAX_REACH * np.array(size[::-1])).any():
-            raise MaskError(f"polygon {shown(part)} lies outside the image, {size[1]}x{size[0]}")
+            raise Fault(f"polygon {shown(part)} lies outside the image, {size[1]}x{size[0]}")
     polygons = [part for part in parts if len(part) >= 6]
     if not polygons:
-        raise MaskError("a polygon needs three points or more, as [x, y, x, y, x, y, ...]")
+        raise Fault("a polygon needs three points or more, as [x, y, x, y, x, y, ...]")
     rles = _coco().frPyObjects(polygons, *size)
     notes = [STRAYS] * (len(polygons) < len(parts))
     if len(rles) > 1:  # the share of each that lies in each
@@ -74,20 +72,20 @@ def _crosses(polygon: list[float], covered: int) -> bool:
 
 def _from_counts(segmentation: dict[str, Any], size: tuple[int, int]) -> Rle:
     if segmentation.get("size") != list(size):
-        raise MaskError(f"its RLE mask has the size {shown(segmentation.get('size'))}, the image {list(size)}")
+        raise Fault(f"its RLE mask has the size {shown(segmentation.get('size'))}, the image {list(size)}")
     counts = segmentation.get("counts")
     if isinstance(counts, list):
         if not all(is_number(count) and count == int(count) for count in counts):
-            raise MaskError(f"its RLE mask cannot be read: counts {shown(counts)} are not whole numbers")
+            raise Fault(f"its RLE mask cannot be read: counts {shown(counts)} are not whole numbers")
         runs = np.array([int(count) for count in counts], np.int64)
     elif isinstance(counts, str | bytes):
         runs = _runs(counts if isinstance(counts, bytes) else counts.encode("utf-8", "replace"))
     else:
-        raise MaskError("its RLE mask cannot be read: it has no counts")
+        raise Fault("its RLE mask cannot be read: it has no counts")
     total, pixels = sum(runs.tolist()), size[0] * size[1]
     if (runs < 0).any() or total != pixels:
         told = "some are negative" if (runs < 0).any() else f"{total} of {pixels} pixels"
-        raise MaskError(f"the counts of its RLE mask do not fill the image: {told}")
+        raise Fault(f"the counts of its RLE mask do not fill the image: {told}")
     return _coco().frPyObjects({"size": list(size), "counts": runs.tolist()}, *size)
 
 
@@ -96,11 +94,11 @@ def _runs(text: bytes) -> NDArray[np.int64]:
     codes = np.frombuffer(text, np.uint8).astype(np.int64) - 48
     ends = np.flatnonzero(~codes & 0x20)
     if not len(codes) or codes.min() < 0 or codes.max() > 63 or not len(ends) or ends[-1] != len(codes) - 1:
-        raise MaskError("its RLE mask cannot be read: counts are cut off or no compressed counts")
+        raise Fault("its RLE mask cannot be read: counts are cut off or no compressed counts")
     starts = np.concatenate([[0], ends[:-1] + 1])
     places = 5 * (np.arange(len(codes)) - np.repeat(starts, ends - starts + 1))
     if places.max() > 50:
-        raise MaskError("its RLE mask cannot be read: a count is too large")
+        raise Fault("its RLE mask cannot be read: a count is too large")
     runs = np.add.reduceat((codes & 0x1F) << places, starts)
     runs -= np.where(codes[ends] & 0x10, 1 << (places[ends] + 5), 0)
     runs[1::2] = runs[1::2].cumsum()

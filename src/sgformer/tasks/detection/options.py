@@ -6,7 +6,6 @@ from typing import ClassVar, Literal
 from .. import options
 from . import coco
 from .augment import AugmentOptions
-from .sources import SplitOptions
 
 
 @dataclass(kw_only=True)
@@ -16,6 +15,23 @@ class ScenesOptions(options.ScenesOptions):
     num_val: int = 500
     size: int | tuple[int, int] = 128
     num_digits: tuple[int, int] = (0, 4)
+
+
+@dataclass(kw_only=True)
+class SplitOptions:
+    """Where the images of a split are, and what is in them.
+
+    Attributes:
+        images: The folder of the images, from data.root; null: images; for yolo that of data.yaml, or images/train
+            and images/val, and it may be a text file that lists images; for voc JPEGImages; for labelme beside the
+            annotations.
+        annotations: From data.root; null: annotations/instances_train.json and instances_val.json. For yolo the file
+            with the names of the classes; null: data.yaml. For voc a list of images, or a folder of XML files; null:
+            ImageSets/Main/train.txt and val.txt. For labelme a folder of JSON files, or a list; null: train and val.
+    """
+
+    images: str | None = None
+    annotations: str | None = None
 
 
 @dataclass(kw_only=True)

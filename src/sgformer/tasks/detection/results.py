@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..errors import DataError, listed
+from ..errors import DataError, Fault, listed
 from . import checks, coco
 
 
@@ -31,10 +31,10 @@ class Ids:
                 name = unicodedata.normalize("NFC", checks.text(row, "file_name").replace("\\", "/"))
                 number = checks.identity(row, "id")
                 if entries.setdefault(PurePosixPath(name).parts, number) != number:
-                    raise checks.Fault(f"{name} has another id, too; give it one, with the objects of both")
+                    raise Fault(f"{name} has another id, too; give it one, with the objects of both")
                 sides = ("height", "width")
                 sizes[number] = tuple(None if row.get(side) is None else checks.whole(row, side) for side in sides)
-            except checks.Fault as fault:
+            except Fault as fault:
                 raise DataError(f"{path}: image {row.get('id')}: {fault}") from fault
         images = list(images)
         found = {image: _entry(image, entries) for image in images}

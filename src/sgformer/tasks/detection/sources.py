@@ -4,16 +4,14 @@ import contextlib
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ..errors import DataError
 from ..folders import VARIANTS, Split, find_copies, find_file, is_junk, leftovers, lies_in
 from . import coco, labelme, voc, yolo
-
-Format = Literal["coco", "yolo", "voc", "labelme"]
+from .options import DataOptions, SplitOptions
 
 # The folder of the images and the annotations, where a recipe names none.
 DEFAULTS = {
@@ -31,33 +29,12 @@ _KNOWN = {
 }
 
 
-@dataclass(kw_only=True)
-class SplitOptions:
-    """Where the images of a split are, and what is in them.
-
-    Attributes:
-        images: The folder of the images, from data.root; null: images; for yolo that of data.yaml, or images/train
-            and images/val, and it may be a text file that lists images; for voc JPEGImages; for labelme beside the
-            annotations.
-        annotations: From data.root; null: annotations/instances_train.json and instances_val.json. For yolo the file
-            with the names of the classes; null: data.yaml. For voc a list of images, or a folder of XML files; null:
-            ImageSets/Main/train.txt and val.txt. For labelme a folder of JSON files, or a list; null: train and val.
-    """
-
-    images: str | None = None
-    annotations: str | None = None
-
-
 def read(
     root: Path,
-    places: dict[Split, SplitOptions],
-    source: Format,
+    options: DataOptions,
     *,
     masks: bool,
     splits: Sequence[Split] = ("train", "val"),
-    invalid: coco.Faults = "error",
-    crowds: coco.Crowds = "ignore",
-    first_pixel: int = 1,
     classes: Sequence[str] | None = None,
     learned: Callable[[coco.Annotated], Any] | None = None,
 ) -> dict[Split, coco.Annotations]:
@@ -70,7 +47,8 @@ def read(
     Raises:
         DataError: Files or annotations are not as they must be.
     """
-    root = Path(os.path.normpath(root))
+    root, source = Path(os.path.normpath(root)), options.source
+    places: dict[Split, SplitOptions] = {"train": options.train, "val": options.val}
     named = {split: where.annotations or file(source, split) for split, where in places.items()}
     one_each = source in ("voc", "labelme")  # a file for an image
     listed = {split: _find(root, named[split], source) for split in splits} if one_each else {}
@@ -88,7 +66,7 @@ def read(
         if source == "labelme":
             labelled = said if split in listed else labelme.read_files(files)
             return labelme.read(root, files, labelled, path, images=images, names=names, with_masks=masks)
-        return voc.read(root, files, path, images=str(images), names=names, first_pixel=first_pixel)
+        return voc.read(root, files, path, images=str(images), names=names, first_pixel=options.first_pixel)
 
     contents: dict[Split, coco.Content] = {split: content(split) for split in splits}
     others = []
@@ -97,25 +75,22 @@ def read(
             others.append(content(split))
     if source == "coco":
         coco.note_ids(list(contents.values()), classes or ())
-    found: dict[Split, coco.Annotations] = {
-        split: coco.check(
-            content, with_masks=masks, faults=invalid, crowds=crowds, learned=learned if split == "train" else None
-        )
-        for split, content in contents.items()
-    }
-    for one in found.values():
-        if outside := [image.path for image in one.images if not lies_in(image.path, root)]:
-            one.notes[f"images outside of data.root {root}, such as {outside[0]}"] = len(outside)
+    found = dict[Split, coco.Annotations]()
+    for split, one in contents.items():
+        seen = learned if split == "train" else None
+        found[split] = coco.check(one, with_masks=masks, faults=options.invalid, crowds=options.crowds, learned=seen)
+        if outside := [image.path for image in found[split].images if not lies_in(image.path, root)]:
+            found[split].notes[f"images outside of data.root {root}, such as {outside[0]}"] = len(outside)
     _note_files(root, source, [*contents.values(), *others], found)
     return found
 
 
-def _find(root: Path, named: str, source: Format) -> list[Path]:
+def _find(root: Path, named: str, source: str) -> list[Path]:
     """The files of a split, in the formats that have one for an image."""
     return voc.find(root, named, suffix=".json", base="") if source == "labelme" else voc.find(root, named)
 
 
-def _note_files(root: Path, source: Format, contents: list[coco.Content], found: dict[Split, coco.Annotations]) -> None:
+def _note_files(root: Path, source: str, contents: list[coco.Content], found: dict[Split, coco.Annotations]) -> None:
     """Count the images that are in both splits, and the files in the folders that are in none."""
     images = [[image.path for image in annotations.images] for annotations in found.values()]
     notes = next(iter(found.values())).notes
@@ -137,11 +112,11 @@ def _note_files(root: Path, source: Format, contents: list[coco.Content], found:
         notes.update({f"{suffix} files in {shown}/ not used": number for suffix, number in counts.items()})
 
 
-def _is_known(name: str, source: Format) -> bool:
+def _is_known(name: str, source: str) -> bool:
     name = name.lower()
     return is_junk(name) or name in _KNOWN[source] or name.endswith(".cache")
 
 
-def file(source: Format, split: Split) -> str:
+def file(source: str, split: Split) -> str:
     """The annotations of a split where a recipe names none, from the root."""
     return str(DEFAULTS[source][1]).format(split=split)

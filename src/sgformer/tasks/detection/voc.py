@@ -7,11 +7,11 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 from xml.etree import ElementTree
 
-from ..errors import DataError
+from ..errors import DataError, Fault
 from ..folders import SUFFIXES, find_image, lies_in_junk, name_images
 from ..text import read_text
-from .checks import ANGLES, TAGS, Fault, image_size
-from .coco import Content, empty_rows
+from .checks import ANGLES, TAGS, image_size
+from .coco import Content
 
 # Where the challenge keeps the files that its lists name.
 ANNOTATIONS = "Annotations"
@@ -73,7 +73,7 @@ def classes(files: Sequence[Path]) -> tuple[str, ...]:
     for file in files:
         try:
             names |= {_text(thing, "name") for thing in _parse(file).iter("object")}
-        except ElementTree.ParseError:
+        except Fault:
             continue
     return tuple(sorted(names - {""}))
 
@@ -90,65 +90,49 @@ def read(
     folder = root / images
     stems = name_images(folder)
     category = {name: number for number, name in enumerate(names, 1)}
-    rows = empty_rows(enumerate(names, 1))
-    faults: list[str] = []
     once = list(dict.fromkeys(files))
-    notes = Counter({"lines listed twice, read once": len(files) - len(once)})
+    content = Content.empty(path, folder, enumerate(names, 1))
+    content.places, content.used, notes = (folder, *{file.parent for file in once}), once, content.notes
+    notes["lines listed twice, read once"] = len(files) - len(once)
     if path.is_file():
-        without = re.findall(r"\s-1\s*$", read_text(path), re.MULTILINE)
-        notes["lines of the list that end in -1, as of images without objects of one class, read like others"] = len(
-            without
-        )
-    for image_id, file in enumerate(once, 1):
+        of_none = "lines of the list that end in -1, as of images without objects of one class, read like others"
+        notes[of_none] = len(re.findall(r"\s-1\s*$", read_text(path), re.MULTILINE))
+    for file in once:
         short = file.relative_to(root)
-        try:
+        with content.reading(short):
             tree = _parse(file)
-        except (ElementTree.ParseError, ValueError, LookupError) as error:  # of an unknown encoding, say
-            faults.append(f"{short} is no XML file, or damaged ({error})")
-            continue
-        if not any(tree.find(tag) is not None for tag in ("filename", "size", "object", "objects")):
-            cvat = ", CVAT's own format; export as Pascal VOC" * (tree.tag == "annotations")
-            faults.append(f"{short} is no file of Pascal VOC: it has <{tree.tag}>{cvat}")
-            continue
-        below = file.relative_to(root / ANNOTATIONS) if file.is_relative_to(root / ANNOTATIONS) else file
-        try:
+            if not any(tree.find(tag) is not None for tag in ("filename", "size", "object", "objects")):
+                cvat = ", CVAT's own format; export as Pascal VOC" * (tree.tag == "annotations")
+                raise Fault(f"is no file of Pascal VOC: it has <{tree.tag}>{cvat}")
+            below = file.relative_to(root / ANNOTATIONS) if file.is_relative_to(root / ANNOTATIONS) else file
             name = find_image(folder, stems, below, _text(tree, "filename"), "<filename>")
-        except DataError as error:
-            faults.append(f"{short}: {error}")
-            continue
-        if twice := _twice(tree, "filename", "size"):
-            faults.append(f"{short} has two {twice}; keep one")
-            continue
-        sides = [_number(tree, f"size/{side}") for side in ("height", "width")]
-        size: Sequence[Any] = sides if all(sides) else image_size(folder / name, notes) or (1, 1)
-        others = {tag.tag: _text(tag, ".") or "1" * len(tag) for tag in tree if tag.tag not in _ABOUT}
-        rows["images"].append({**others, "id": image_id, "file_name": name, "height": size[0], "width": size[1]})
-        said = " ".join(text for tag in ("owner", "source") for node in tree.iter(tag) for text in node.itertext())
-        if first_pixel and "label studio" in said.casefold():
-            notes["files of Label Studio, whose edges count from 0; set --data.first_pixel 0"] += 1
-        for number, thing in enumerate(tree.iter("object"), 1):
-            where = f"{short}, object {number}"
-            try:
-                row = _object(thing, category, first_pixel, notes)
-            except Fault as fault:
-                faults.append(f"{where}{fault}")
-                continue
-            rows["annotations"].append({"id": where, "image_id": image_id, **row})
-    return Content(path, folder, rows, tuple(faults), +notes, (folder, *{file.parent for file in once}), tuple(once))
+            if twice := _twice(tree, "filename", "size"):
+                raise Fault(f"has two {twice}; keep one")
+            sides = [_number(tree, f"size/{side}") for side in ("height", "width")]
+            size = sides if all(sides) else image_size(folder / name, notes) or (1, 1)
+            others = {tag.tag: _text(tag, ".") or "1" * len(tag) for tag in tree if tag.tag not in _ABOUT}
+            content.add_image(name, size, others)
+            said = " ".join(text for tag in ("owner", "source") for node in tree.iter(tag) for text in node.itertext())
+            if first_pixel and "label studio" in said.casefold():
+                notes["files of Label Studio, whose edges count from 0; set --data.first_pixel 0"] += 1
+            for number, thing in enumerate(tree.iter("object"), 1):
+                with content.reading(where := f"{short}, object {number}"):
+                    content.add_object(where, _object(thing, category, first_pixel, notes))
+    return content
 
 
 def _object(thing: Any, category: Mapping[str, int], first_pixel: int, notes: Counter[str]) -> dict[str, Any]:
-    """Convert an object to a row; a Fault goes on from where the object is."""
+    """Convert an object to a row, or raise a Fault."""
     if twice := _twice(thing, "bndbox", "name") or _twice(thing.find("bndbox"), *_EDGES):
-        raise Fault(f" has two {twice}; keep one, or make two objects")
+        raise Fault(f"has two {twice}; keep one, or make two objects")
     edges = [_number(thing, f"bndbox/{edge}") for edge in _EDGES]
     if None in edges:
-        raise Fault(": bndbox needs numbers for xmin, ymin, xmax and ymax")
+        raise Fault("bndbox needs numbers for xmin, ymin, xmax and ymax")
     if (label := _text(thing, "name")) not in category:
-        raise Fault(f": unknown class {label!r}" if label else " has no name")
+        raise Fault(f"unknown class {label!r}" if label else "has no name")
     left, top, right, bottom = (edge or 0.0 for edge in edges)
     if max(left, top, right, bottom) <= 1 and (right % 1 or bottom % 1):
-        raise Fault(": its edges are less than a pixel; write pixels, not shares of the image")
+        raise Fault("its edges are less than a pixel; write pixels, not shares of the image")
     if first_pixel and any("." in _text(thing, f"bndbox/{edge}") for edge in _EDGES):
         notes["boxes with decimal points, as of edges from 0 on; if so, set --data.first_pixel 0"] += 1
     if first_pixel and min(left, top) < 1:
@@ -163,8 +147,11 @@ def _object(thing: Any, category: Mapping[str, int], first_pixel: int, notes: Co
 
 
 def _parse(file: Path) -> Any:
-    """Read the root of an XML file, all tags without a namespace and in small letters."""
-    root = ElementTree.parse(file).getroot()
+    """Read the root of an XML file, all tags without a namespace and in small letters; a Fault where it is damaged."""
+    try:
+        root = ElementTree.parse(file).getroot()
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # of an unknown encoding, say
+        raise Fault(f"is no XML file, or damaged ({error})") from error
     for node in root.iter():
         node.tag = node.tag.rpartition("}")[2].lower()
     return root

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import DataError, Fault
 from ..folders import SUFFIXES, find_file, find_images, lies_in_junk
 from ..text import read_lines, read_text
 from . import names as names_of
 from .checks import image_size
-from .coco import Content, empty_rows
+from .coco import Content
 from .names import Names, within
 
 # As Ultralytics reads them: float() of Python would also take 1_0, nan and infinity.
@@ -46,62 +46,49 @@ def read(root: Path, split: str, *, images: str | None, names: str, sizes: bool 
         DataError: There is no such file or folder, or no names in the file.
     """
     about = names_of.read(root / names)
-    notes: Counter[str] = Counter()
     sources = _sources(root, split, images, about)
     folder = sources[0] if len(sources) == 1 and sources[0].is_dir() else root
+    content = Content.empty(about.path, folder, about.names.items())
+    notes, faults = content.notes, content.faults
     files: dict[Path, None] = {}
     for place in sources:
         found = find_images(place) if place.is_dir() else _listed(place, root, about)
         notes[f"images listed twice in {split}, read once"] += len(found) - len(set(found) - files.keys())
         files |= dict.fromkeys(found)
+    named = {path: _label(path, root) for path in files}
     labels = {place: _labels(place, root) for place in sources if place.is_dir()}
     for place, beside in labels.items():
         if not beside.is_dir():
             raise DataError(f"there is no folder {beside} with the labels of {place}")
-    empty = {key for keys in _SPLITS.values() for key in keys if about.content.get(key) == ""}
-    if unknown := sorted(set(about.content) - _KNOWN - empty - {_entry(about, one) for one in _SPLITS}):
-        notes[f"entries of {about.path.name} not used ({', '.join(unknown)})"] = len(unknown)
-    if path := about.content.get("path"):
-        if not (_path(about) and (root / path).is_dir()):
-            notes[f"path of {about.path.name} that is no folder here; data.root is taken"] = 1
-        elif not images and not (root / path).resolve().is_relative_to(root.resolve()):
-            notes[f"path of {about.path.name}, {path}, that is followed in place of data.root"] = 1
-    rows = empty_rows(about.names.items())
-    beside = [
-        *labels,
-        *labels.values(),
-        *chain.from_iterable((_label(path, root).parent, path.parent) for path in files),
-    ]
-    labelled = {_label(path, root) for path in files if f"{path.stem}.txt" in names_of.LISTS}  # of images so called
-    if contradictions := names_of.compare(about, root, dict.fromkeys(beside), notes, labels=labelled):
+    _note_entries(about, root, notes, named=bool(images))
+    parents = dict.fromkeys(path.parent for pair in named.items() for path in reversed(pair))
+    content.places = (*labels, *labels.values(), *parents)
+    labelled = {file for path, file in named.items() if f"{path.stem}.txt" in names_of.LISTS}  # of images so called
+    if contradictions := names_of.compare(about, root, dict.fromkeys(content.places), notes, labels=labelled):
         raise DataError(f"{about.path}: {contradictions[0]}")
-    faults: list[str] = []
-    named: dict[Path, Path] = {}
+    owners: dict[Path, Path] = {}
     lines: list[list[str]] = []
-    used = [place for place in sources if place.is_file()]
+    content.used = used = [place for place in sources if place.is_file()]
     bare: list[Path] = []
-    for image_id, path in enumerate(files, 1):
-        file = _label(path, root)
-        if (other := named.setdefault(file, path)) != path:
+    for path, file in named.items():
+        if (other := owners.setdefault(file, path)) != path:
             faults.append(f"{within(path, root)} has the name of {other.name}, whose labels these are")
             continue
         # What is wrong with an image is said by who checks all.
         height, width = (image_size(path, notes) if sizes else None) or (1, 1)
-        name = os.path.relpath(path, folder) if path.is_relative_to(folder) else str(path)
-        rows["images"].append({"id": image_id, "file_name": name, "height": height, "width": width})
-        if file.is_file():
-            used.append(file)
-            for number, line in enumerate(read_text(file).split("\n"), 1):
+        content.add_image(os.path.relpath(path, folder) if path.is_relative_to(folder) else str(path), (height, width))
+        if not file.is_file():
+            bare.append(path)
+            continue
+        used.append(file)
+        for number, line in enumerate(read_text(file).split("\n"), 1):
+            if line.strip():
+                lines.append(line.split())
                 where = f"{within(file, root)}, line {number}"
                 try:
-                    if line.strip():
-                        lines.append(line.split())
-                        row = _annotation(line, width=width, height=height, keypoints=about.keypoints)
-                        rows["annotations"].append({"id": where, "image_id": image_id, **row})
-                except ValueError as error:
-                    faults.append(f"{where}: {error}")
-        else:
-            bare.append(path)
+                    content.add_object(where, _annotation(line, width=width, height=height, keypoints=about.keypoints))
+                except Fault as fault:
+                    faults.append(f"{where}: {fault}")
     for file, path in _apart(bare, root):
         place = "beside its image" if file.parent == path.parent else f"apart from {within(path, root)}"
         looked = within(_label(path, root).parent, root)
@@ -113,11 +100,22 @@ def read(root: Path, split: str, *, images: str | None, names: str, sizes: bool 
     _note_forms(lines, about, notes)
     for beside in labels.values():
         for file in sorted(beside.rglob("*.txt")):
-            if file not in named and not _is_list(file) and not lies_in_junk(file, beside):
+            if file not in owners and not _is_list(file) and not lies_in_junk(file, beside):
                 faults.append(f"{within(file, root)}: there is no such image in {split}{_other_image(file)}")
                 used.append(file)
-    places = dict.fromkeys([*labels, *labels.values(), *(path.parent for path in [*files, *named])])
-    return Content(about.path, folder, rows, tuple(faults), +notes, tuple(places), tuple(used))
+    return content
+
+
+def _note_entries(about: Names, root: Path, notes: Counter[str], *, named: bool) -> None:
+    """Note entries of a YAML file that are not followed; ``named``: whether images are named elsewhere."""
+    empty = {key for keys in _SPLITS.values() for key in keys if about.content.get(key) == ""}
+    if unknown := sorted(set(about.content) - _KNOWN - empty - {_entry(about, one) for one in _SPLITS}):
+        notes[f"entries of {about.path.name} not used ({', '.join(unknown)})"] = len(unknown)
+    if path := about.content.get("path"):
+        if not (_path(about) and (root / path).is_dir()):
+            notes[f"path of {about.path.name} that is no folder here; data.root is taken"] = 1
+        elif not named and not (root / path).resolve().is_relative_to(root.resolve()):
+            notes[f"path of {about.path.name}, {path}, that is followed in place of data.root"] = 1
 
 
 def _note_forms(lines: list[list[str]], about: Names, notes: Counter[str]) -> None:
@@ -296,25 +294,25 @@ def _holds(x: float, y: float, w: float, h: float, *points: float) -> bool:
 
 
 def _annotation(line: str, *, width: int, height: int, keypoints: int) -> dict[str, Any]:
-    """Convert one line to pixels; ValueError where it is not in the format."""
+    """Convert one line to pixels; a Fault where it is not in the format."""
     words = line.split()
     if wrong := [word for word in words if not _NUMBER.fullmatch(word)]:
-        raise ValueError(f"{line.strip()[:60]!r} has words that are no numbers, {wrong[0][:20]!r}")
+        raise Fault(f"{line.strip()[:60]!r} has words that are no numbers, {wrong[0][:20]!r}")
     category, *values = map(float, words)
     if category != int(category) or category < 0:
-        raise ValueError(f"the class {words[0]} is no whole number from 0 on")
+        raise Fault(f"the class {words[0]} is no whole number from 0 on")
     if keypoints and len(values) != 4 + keypoints and len(values) != 4:
-        raise ValueError(
+        raise Fault(
             f"after the class there are {len(values)} numbers; by kpt_shape a box has 4 and its keypoints {keypoints}"
         )
     if max(values[:4]) > 2:
-        raise ValueError(f"{line.strip()[:60]!r} has numbers above 1; they are shares of the image, not pixels")
+        raise Fault(f"{line.strip()[:60]!r} has numbers above 1; they are shares of the image, not pixels")
     if keypoints or len(values) == 4:
         x, y, w, h = values[:4]
         box = [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height]
         return {"category_id": int(category), "bbox": box}
     if len(values) < 6 or len(values) % 2:
-        raise ValueError(
+        raise Fault(
             f"after the class there are {len(values)} numbers; a box has 4, a polygon x and y of three points or more"
             + "; take the last away, where it is a score or the number of a track" * (len(values) == 5)
         )
