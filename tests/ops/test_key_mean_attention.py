@@ -109,14 +109,17 @@ def run(q, k, v, grad, **options):
 
 
 def assert_obeys_the_rule(fast, plain, exact):
-    """At most twice the error of plain PyTorch in the same dtype, and a rounding where that has none.
+    """At most twice the error of plain PyTorch in the same dtype over all values, and four times at the worst one.
 
-    In float64 plain PyTorch is the yardstick itself; there the order of the sums may cost some roundings.
+    The worst of so many roundings is a matter of luck, and another one on each processor. A rounding is allowed where
+    plain PyTorch has none. In float64 plain PyTorch is the yardstick itself; there the order of the sums may cost some
+    roundings.
     """
     for name, f, p, e in zip(("out", "key_mean", "grad_q", "grad_k", "grad_v"), fast, plain, exact, strict=True):
         assert f.dtype == p.dtype
         rounding = torch.finfo(f.dtype).eps * e.abs().max() * (64 if plain[0].dtype is torch.float64 else 1)
-        assert (f - e).abs().max() <= 2 * (p - e).abs().max() + rounding, name
+        assert (f - e).norm() <= 2 * (p - e).norm() + rounding * e.numel() ** 0.5, name
+        assert (f - e).abs().max() <= 4 * (p - e).abs().max() + rounding, name
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
