@@ -18,7 +18,7 @@ ARROWS: dict[str, set[str]] = {
     "ops": set(),
     "engine": set(),
     "fonts": set(),
-    "explanations": {"fonts"},
+    "explanations": {"fonts", "engine.modes"},
     "backbone": {"ops"},
     "fast": {"backbone", "ops"},
     "tasks": {"engine", "fonts", "ops.native"},

@@ -8,7 +8,7 @@ from sgformer.tasks import windows
 from sgformer.tasks.decoders import HeadOptions
 from sgformer.tasks.images import Preprocessing
 from sgformer.tasks.segmentation import Segmenter
-from sgformer.tasks.segmentation.inference import class_map
+from sgformer.tasks.segmentation.model import class_map
 from sgformer.tasks.windows import STRIDE, InferenceOptions, resize, scaled_size
 
 PREPROCESSING = Preprocessing(image_size=(32, 32), interpolation="bilinear")

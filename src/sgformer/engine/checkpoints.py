@@ -99,8 +99,7 @@ def check_space(folder: Path, model: nn.Module, *, keep_best: int = 1) -> None:
 def check_fits(folder: Path, task: nn.Module, *, averages: bool) -> None:
     """Make sure that a run's checkpoint belongs to a task, before anything in its folder is changed.
 
-    Raises:
-        ValueError: It is another model's, was made with or without averaged weights otherwise, or is none of ours.
+    ValueError where it is another model's, was made with or without averaged weights otherwise, or is none of ours.
     """
     path = folder / CHECKPOINT
     remedy = f"resume it as it was begun, or start anew from its weights: --model.weights {folder}"

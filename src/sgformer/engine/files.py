@@ -46,9 +46,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 def check_writable(*paths: str | Path | None, inputs: Iterable[str | Path] = ()) -> None:
     """Make sure that files can be written before what goes into them is worked out.
 
-    Raises:
-        OSError: One cannot be written, with the reason.
-        ValueError: One would take the place of another, of an input, or of annotations made by hand.
+    OSError where one cannot be written, with the reason; ValueError where one would take the place of another, of an
+    input, or of annotations made by hand.
     """
     outputs = [Path(path) for path in paths if path]
     for number, path in enumerate(outputs):

@@ -159,25 +159,13 @@ def fit(
     watchers: Sequence[Callback] = (),
     resume: bool = False,
 ) -> dict[str, float]:
-    """Train, and leave weights, metrics and a checkpoint in the run folder.
+    """Train, leave weights, metrics and a checkpoint in the run folder, and give the metrics of the best epoch.
 
-    Args:
-        task: Has ``model``, whose ``save(path, recipe=, metrics=)`` writes a weights file, and ``monitor``,
-            the name of the logged metric that decides which epoch is best.
-        data: What to learn from.
-        options: The recipe's section ``trainer``.
-        folder: The run folder, which exists.
-        recipe: The whole recipe, for the weights' metadata.
-        seed: Of the randomness of the steps.
-        watchers: More callbacks, which see each epoch with the weights that are validated.
-        resume: Whether to go on from the folder's checkpoint.
-
-    Returns:
-        The metrics of the best epoch.
-
-    Raises:
-        LossError: The loss stopped being a number.
-        KeyboardInterrupt: Someone pressed Ctrl-C; the last full epoch can be resumed from.
+    The task has ``model``, whose ``save(path, recipe=, metrics=)`` writes a weights file, and ``monitor``, the name of
+    the logged metric that decides which epoch is best. The whole ``recipe`` is for the weights' metadata, ``seed`` for
+    the randomness of the steps. ``watchers`` are more callbacks, which see each epoch with the weights that are
+    validated. LossError where the loss stopped being a number; KeyboardInterrupt where someone pressed Ctrl-C; the last
+    full epoch can be resumed from.
     """
     average = AveragedWeights(options.ema_decay) if options.ema_decay else None
 
@@ -234,8 +222,7 @@ def fit(
 def prepare(task: LightningModule, options: TrainerOptions) -> None:
     """Set up a model as the recipe's section ``trainer`` asks: checkpointing, memory format, compilation.
 
-    Raises:
-        ValueError: Task, backbone or machine do not offer it.
+    ValueError where task, backbone or machine do not offer it.
     """
     if options.precision == "bf16-mixed" and not devices.has_bfloat16(options.accelerator):
         warnings.warn(

@@ -123,11 +123,8 @@ def parse(source: Path | Mapping[str, Any], sections: type[R], overrides: Mappin
     """Read a recipe, a file or its content, into the dataclass of dataclasses that holds the sections of its task.
 
     ``overrides`` are dotted keys and what they become, such as ``{"trainer.max_epochs": 3}``; strings are read as YAML,
-    so ``"3"`` does as well.
-
-    Raises:
-        RecipeError: A key is unknown (the nearest known one is named), a value has the wrong type, or an override means
-            nothing to the recipe.
+    so ``"3"`` does as well. RecipeError where a key is unknown (the nearest known one is named), a value has the wrong
+    type, or an override means nothing to the recipe.
     """
     from pydantic import ConfigDict, TypeAdapter, ValidationError
 

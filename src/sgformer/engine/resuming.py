@@ -35,8 +35,7 @@ def changes(own: Any, now: Any) -> dict[str, tuple[Any, Any]]:
 def check_changes(folder: Path, own: Any, now: Any) -> None:
     """Make sure that a run can go on with another recipe than its own.
 
-    Raises:
-        ValueError: A key that differs cannot be followed; all such keys are named with both values.
+    ValueError where a key that differs cannot be followed; all such keys are named with both values.
     """
     differ = changes(own, now)
     followed = (*FOLLOWED, *now.FOLLOWED)

@@ -39,10 +39,8 @@ class WeightsError(ValueError):
 def save(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], *, half: bool = False) -> None:
     """Save tensors and their metadata, which the module's docstring lists, to one file, atomically.
 
-    Tensors that share memory are written apart; with ``half``, floating-point ones as float16.
-
-    Raises:
-        WeightsError: A tensor holds numbers that are too large for half precision.
+    Tensors that share memory are written apart; with ``half``, floating-point ones as float16. WeightsError where a
+    tensor holds numbers that are too large for half precision.
     """
     if half:
         full = tensors
@@ -96,8 +94,7 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str | Path) -> None:
     """Load a state dict into a module, all or nothing.
 
-    Raises:
-        WeightsError: Names are missing or unexpected, or a shape differs; says from which ``source``.
+    WeightsError where names are missing or unexpected, or a shape differs; says from which ``source``.
     """
     own = module.state_dict()
     faults = [

@@ -1,11 +1,12 @@
 """Significance maps of a model, in evaluation mode and without gradients, whatever mode it is in."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from ..engine.modes import evaluating
 
 
 @torch.no_grad()
@@ -29,7 +30,7 @@ def significance_maps(model: nn.Module, x: Tensor) -> list[Tensor]:
         ValueError: nothing in the model measures significance.
     """
     measure = _find(model, "forward_significance")
-    with _evaluating(model):
+    with evaluating(model):
         return [significance.detach().float().cpu() for significance in measure(x)]
 
 
@@ -64,19 +65,8 @@ def spending_maps(model: nn.Module, x: Tensor, maps: Sequence[Tensor] | None = N
         ValueError: nothing in the model can tell.
     """
     spend = _find(model, "forward_spending")
-    with _evaluating(model):
+    with evaluating(model):
         return [Spent(size.cpu(), keys.float().cpu()) for size, keys in spend(x, maps)]
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _find(model: nn.Module, method: str) -> Callable[..., Any]:

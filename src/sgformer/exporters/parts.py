@@ -17,9 +17,7 @@ class ExportError(ValueError):
 def part_of(model: Any, *, half: bool = False, pyramid: bool = False) -> Part:
     """Choose the part of a trained model that goes into a file: all of it, or the pyramid of a detector.
 
-    Raises:
-        ExportError: Its backbone is no SG-Former.
-        ValueError: It has no pyramid to leave heads out of.
+    ExportError where its backbone is no SG-Former; ValueError where it has no pyramid to leave heads out of.
     """
     if num_maps(model.backbone) == 0:
         raise ExportError(f"{model.name} is no SG-Former; only models with its backbone can be exported")

@@ -210,8 +210,7 @@ class Pyramid(nn.Module):
     def start_from(self, path: str | Path) -> None:
         """Take over the backbone of a trained model of this package, a classifier's or another task's.
 
-        Raises:
-            WeightsError: The file is damaged, or its backbone is another one.
+        WeightsError where the file is damaged, or its backbone is another one.
         """
         tensors, metadata = weights.read(path)
         other = metadata.get("model", {}).get("name")

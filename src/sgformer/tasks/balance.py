@@ -1,6 +1,7 @@
 """Class imbalance: class weights in the loss, and images of rare classes drawn more often."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -11,10 +12,22 @@ from .errors import DataError, listed
 ClassWeights = Literal["balanced"] | dict[str, float] | None
 
 
-def check_smoothing(share: float) -> None:
-    """Make sure that a share of the target can be spread over all classes; ValueError where it is none."""
-    if not 0 <= share <= 1:
-        raise ValueError(f"loss.label_smoothing {share} is outside [0, 1]")
+@dataclass(kw_only=True)
+class LossOptions:
+    """Options of the loss: cross-entropy.
+
+    Attributes:
+        label_smoothing: Share of the target that is spread over all classes.
+        weights: balanced, so that all classes weigh the same whatever their numbers of training images, or pixels; or
+            weights by class, such as {cat: 2}, 1 for others; null: none.
+    """
+
+    label_smoothing: float = 0.1
+    weights: ClassWeights = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing <= 1:
+            raise ValueError(f"loss.label_smoothing {self.label_smoothing} is outside [0, 1]")
 
 
 def class_weights(wanted: ClassWeights, classes: Sequence[str], counts: ArrayLike) -> list[float] | None:
@@ -22,10 +35,7 @@ def class_weights(wanted: ClassWeights, classes: Sequence[str], counts: ArrayLik
 
     ``balanced`` gives a class the weight ``total / (number of classes * count)``, so that all classes weigh the same
     together and the mean over what is learned from is 1; a class without any gets no weight, and counts nowhere. A
-    mapping gives weights by name, 1 to others.
-
-    Raises:
-        DataError: A class is unknown, or a weight is below 0.
+    mapping gives weights by name, 1 to others. DataError where a class is unknown, or a weight is below 0.
     """
     if wanted is None:
         return None

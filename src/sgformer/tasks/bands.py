@@ -67,9 +67,7 @@ class Bands(Preprocessing):
 
         From the path or the bytes of a TIFF or NPY file, an array (height, width, bands) or (bands, height, width), or
         what this gave before. No such file can be decoded at a fraction of its size, so the shorter side is not used.
-
-        Raises:
-            ImageError: It cannot be read, or has other bands or another type of values.
+        ImageError where it cannot be read, or has other bands or another type of values.
         """
         if isinstance(image, Tensor):
             return image
@@ -121,10 +119,8 @@ def measured(
 
     An image that cannot be read is passed over: training counts it. ``options`` are what is known from the recipe, of
     which all training images are read unless all is known; what is measured is written into them, so that a resumed run
-    knows it. The others have to be of the same kind.
-
-    Raises:
-        DataError: An image has another number of bands, or another type of values than most; or there are no values.
+    knows it. The others have to be of the same kind. DataError where an image has another number of bands, or another
+    type of values than most; or there are no values.
     """
     num_bands = len(preprocessing.mean)
     for name, numbers in (("mean", options.mean), ("std", options.std)):

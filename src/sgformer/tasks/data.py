@@ -21,16 +21,11 @@ class Data(LightningDataModule, ABC):
     """The images of a task as batches. A subclass adds `dataset`, `contents` and `as_image`.
 
     ``splits`` are those that are read, ``seed`` is the seed of the order and the augmentation of training images.
-
-    Attributes:
-        preprocessing: How images are prepared for the model; None where the model does it.
-        classes: What the class indices mean; empty for a task without classes.
-        notes: What lies there and is not used, and what else is unusual, a sentence each.
-        weights: How often each training image is drawn, relative to the others; None: equally often.
+    ``preprocessing`` is how images are prepared for the model; None where the model does it.
     """
 
     options: Any
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  # what the class indices mean; empty for a task without classes
     between: ClassVar[str] = "; "  # notes, where all is said in one line
 
     def __init__(
@@ -43,8 +38,8 @@ class Data(LightningDataModule, ABC):
     ) -> None:
         super().__init__()
         self.options, self.preprocessing, self.splits, self.seed = options, preprocessing, splits, seed
-        self.notes: list[str] = []
-        self.weights: list[float] | None = None
+        self.notes: list[str] = []  # what lies there and is not used, and what else is unusual, a sentence each
+        self.weights: list[float] | None = None  # how often each training image is drawn; None: equally often
 
     @abstractmethod
     def dataset(self, split: Split) -> Any:
@@ -106,8 +101,7 @@ class Data(LightningDataModule, ABC):
     def measure(self) -> Any:
         """The preprocessing, whose mean and deviation of other bands than RGB come from the training images.
 
-        Raises:
-            DataError: An image has other bands, or another type of values, than most.
+        An image that has other bands, or another type of values, than most is a DataError.
         """
         if isinstance(self.preprocessing, Bands):
             train, val = self.files("train"), self.files("val")

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from ..engine.modes import evaluating
+
 
 @dataclass(kw_only=True)
 class HeadOptions:
@@ -92,8 +94,7 @@ class SemanticFPN(nn.Module):
 def create_decoder(channels: Sequence[int], options: HeadOptions) -> UPerNet | SemanticFPN:
     """The decoder that a recipe names, for maps of so many channels.
 
-    Raises:
-        ImportError: segmentation-models-pytorch is not installed.
+    ImportError where segmentation-models-pytorch is not installed.
     """
     try:
         return (UPerNet if options.name == "upernet" else SemanticFPN)(channels, options)
@@ -117,10 +118,9 @@ def any_size(name: str) -> dict[str, Any]:
 def rounds_up(backbone: nn.Module, channels: int) -> bool:
     """Whether maps have a cell for each started square of pixels, so that images need no padding."""
     try:
-        maps = backbone.eval()(torch.zeros(1, channels, 33, 65))
+        with evaluating(backbone):
+            maps = backbone(torch.zeros(1, channels, 33, 65))
     except (AssertionError, RuntimeError):
         return False
-    finally:
-        backbone.train()
     sizes = [tuple(map_.shape[-2:]) for map_ in maps]
     return sizes == [(-(-33 // stride), -(-65 // stride)) for stride in (4, 8, 16, 32)]

@@ -125,10 +125,8 @@ def find_image(
 
     Folders that stand before a name, as on another machine, are left out one by one. ``stems`` are those of
     `name_images`, and ``below`` is the file's own path from where it may have the image's name; ``within`` is the
-    folder in ``folder`` that paths start from, above which an image is not looked for by its name alone.
-
-    Raises:
-        DataError: Both are there and differ, or several images have the file's name.
+    folder in ``folder`` that paths start from, above which an image is not looked for by its name alone. DataError
+    where both are there and differ, or several images have the file's name.
     """
     parts = PureWindowsPath(said).parts if said else ()
     tries = [find_file(folder, str(Path(within, *parts[start:]))) for start in range(len(parts))]

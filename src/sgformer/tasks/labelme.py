@@ -124,8 +124,7 @@ class Labelled(NamedTuple):
 def read(file: Path) -> Labelled | None:
     """Read a file; None where it is JSON of something else.
 
-    Raises:
-        DataError: It is no JSON file, or its entries are of other types.
+    DataError where it is no JSON file, or its entries are of other types.
     """
     content = read_json(file)
     if not isinstance(content, dict) or not content.keys() >= {"shapes", "imagePath"}:
@@ -169,8 +168,7 @@ class Found(NamedTuple):
 def find(folder: Path, split: str, suffixes: Collection[str]) -> Found:
     """Read the files of LabelMe in the folder of a split and those below it, with the images that they are about.
 
-    Raises:
-        DataError: There is no such folder.
+    DataError where there is no such folder.
     """
     if not folder.is_dir():
         others = [other for name in LIKE_VAL * (split == "val") if (other := folder.with_name(name)).is_dir()]

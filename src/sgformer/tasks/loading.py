@@ -91,9 +91,7 @@ def make_loader(
     batch for every process waits for another epoch. Validation asks for each index once, over all processes, of which
     Lightning's ``trainer`` knows the number; without one there is one. ``batch_size`` is that of all together,
     ``workers`` are processes that prepare samples (None: as many as suit the machine). For the rest see `EpochSampler`.
-
-    Raises:
-        ValueError: There are fewer samples than processes, or these cannot share a batch equally.
+    ValueError where there are fewer samples than processes, or these cannot share a batch equally.
     """
     rank, num_processes = share(trainer)
     train = split == "train"

@@ -12,6 +12,7 @@ from torchvision.transforms.v2 import functional as F
 from torchvision.transforms.v2.functional import InterpolationMode
 
 from ..engine import weights
+from ..engine.modes import evaluating
 from .images import ImageLike
 
 
@@ -37,34 +38,21 @@ class Guided(Protocol):
 class Kept(nn.Module):
     """A trained model, kept of a run: it predicts, is saved and loaded, and needs no training library.
 
-    Attributes:
-        name: The backbone's name in timm.
-        classes: Class names in the order of the outputs; empty for a task without classes.
-        preprocessing: From an image to a tensor: a dataclass over `images.ReadsRGB`, stored with the weights.
-        kwargs: More arguments of the backbone.
-        task: Which task reads its weights file.
-        measure: What the numbers of a prediction's `lines` are.
-        settings: What `predict` takes beside images.
-        files: Files of its own kind that `sgformer predict` can write.
-        in_browsers: Whether the page of `sgformer export --web` can show what it predicts.
-        has_pyramid: Whether the feature pyramid can be exported without heads.
-        backbone: timm's model, or a pyramid around it.
-        metadata: What the weights file says that it was read from; empty without one.
-        palette: A colour for each class, where colours mean classes.
-        mean: That of the preprocessing, times its white, as all pixels are normalized here.
-        std: Likewise.
+    ``name`` and ``kwargs`` are timm's, of the backbone; ``classes`` are names in the order of the outputs, none for a
+    task without classes; ``preprocessing``, from an image to a tensor, is a dataclass over `images.ReadsRGB`, stored
+    with the weights.
     """
 
-    task: ClassVar[str]
-    measure: ClassVar[str]
-    settings: ClassVar[frozenset[str]] = frozenset()
-    files: ClassVar[frozenset[str]] = frozenset()
-    in_browsers: ClassVar[bool] = False
-    has_pyramid: ClassVar[bool] = False
-    backbone: Any
-    metadata: Mapping[str, Any] = {}
-    palette: tuple[tuple[int, int, int], ...] = ()
-    mean: Tensor
+    task: ClassVar[str]  # which reads its weights file
+    measure: ClassVar[str]  # what the numbers of a prediction's `lines` are
+    settings: ClassVar[frozenset[str]] = frozenset()  # what `predict` takes beside images
+    files: ClassVar[frozenset[str]] = frozenset()  # of its own kind that `sgformer predict` can write
+    in_browsers: ClassVar[bool] = False  # whether the page of `sgformer export --web` can show what it predicts
+    has_pyramid: ClassVar[bool] = False  # whether the feature pyramid can be exported without heads
+    backbone: Any  # timm's model, or a pyramid around it
+    metadata: Mapping[str, Any] = {}  # what the weights file says that it was read from; empty without one
+    palette: tuple[tuple[int, int, int], ...] = ()  # a colour for each class, where colours mean classes
+    mean: Tensor  # that of the preprocessing, times its white, as all pixels are normalized here
     std: Tensor
 
     def __init__(
@@ -102,14 +90,8 @@ class Kept(nn.Module):
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """Evaluation mode, without gradients; afterwards each part is in the mode that it was in."""
-        modes = [(module, module.training) for module in self.modules()]
-        self.eval()
-        try:
-            with torch.inference_mode():
-                yield
-        finally:
-            for module, training in modes:
-                module.training = training
+        with evaluating(self), torch.inference_mode():
+            yield
 
     def of_each(self, images: Any, compute: Callable[[Sequence[ImageLike]], Any]) -> Any:
         """Compute in evaluation mode for one image or a list of images."""
@@ -169,18 +151,15 @@ class Kept(nn.Module):
         """Prepare what is written to ``coco`` in `files`: a function from the results of all images to JSON.
 
         A result is an image's name (``image``) and what `Prediction.to_dict` gives, or ``error``. ``annotations`` is a
-        file in COCO's format that lists the images, whose ids are then taken.
-
-        Raises:
-            ValueError: The annotations lack an image or a class.
+        file in COCO's format that lists the images, whose ids are then taken. ValueError where the annotations lack an
+        image or a class.
         """
         raise NotImplementedError
 
     def start_from(self, path: str | Path) -> Any:
         """Take over trained weights: the backbone, and the head where it fits.
 
-        Raises:
-            WeightsError: The file is damaged, or the backbones differ.
+        WeightsError where the file is damaged, or the backbones differ.
         """
         raise NotImplementedError
 
@@ -196,13 +175,10 @@ class Kept(nn.Module):
         metrics: Mapping[str, float] | None = None,
         half: bool = False,
     ) -> None:
-        """Write everything needed to use the model again to one safetensors file.
+        """Write everything needed to use the model again to one safetensors file, which is replaced atomically.
 
-        Args:
-            path: Where to; an existing file is replaced atomically.
-            recipe: How it was trained, for the record.
-            metrics: How good it is, for the record.
-            half: Whether to keep the numbers in half precision (float16), in half the space.
+        ``recipe`` and ``metrics``, how it was trained and how good it is, are for the record. With ``half`` numbers are
+        kept in half precision (float16), in half the space.
         """
         metadata = {
             "task": self.task,
@@ -219,8 +195,7 @@ class Kept(nn.Module):
     def from_weights(cls, path: str | Path) -> Self:
         """Read back what `save` wrote, from a weights file or a run folder's best, in evaluation mode.
 
-        Raises:
-            WeightsError: The file is damaged, is for something else, or its names and shapes do not fit.
+        WeightsError where the file is damaged, is for something else, or its names and shapes do not fit.
         """
         return restore(path, lambda task: cls if task == cls.task else None)
 
@@ -228,10 +203,8 @@ class Kept(nn.Module):
 def restore(path: str | Path, kind: Callable[[str], type[Kept] | None]) -> Any:
     """The model in a weights file, or in a run folder's best, which is opened once; in evaluation mode.
 
-    ``kind`` gives the class for a task's name, or None.
-
-    Raises:
-        WeightsError: The file is damaged, is for something else, or its names and shapes do not fit.
+    ``kind`` gives the class for a task's name, or None. WeightsError where the file is damaged, is for something else,
+    or its names and shapes do not fit.
     """
     path = weights.locate(path)
     tensors, metadata = weights.read(path)

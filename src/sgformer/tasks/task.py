@@ -17,14 +17,10 @@ class Task(LightningModule, ABC):
     """Trains ``model``, which is what is kept of a run. A subclass adds `loss` and the validation.
 
     Metrics of the validation are logged as ``val_...``, over all processes, others as ``train_...``.
-
-    Attributes:
-        monitor: The metric, logged at every validation, by which the best epoch is chosen; higher is better.
-        weights: Of each class in the loss; None: all the same, or no classes.
     """
 
-    monitor: str
-    weights: Tensor | None
+    monitor: str  # the metric, logged at every validation, by which the best epoch is chosen; higher is better
+    weights: Tensor | None  # of each class in the loss; None: all the same, or no classes
 
     def __init__(self, model: Kept, optim: OptimOptions, *, weights: Sequence[float] | None = None) -> None:
         super().__init__()

@@ -89,8 +89,7 @@ def read_names(path: Path) -> list[str]:
 def read_plain_names(path: Path) -> list[str]:
     """Names as `read_names` reads them, without colours beside them, and in the order of the numbers beside them.
 
-    Raises:
-        DataError: The numbers are others than 0, 1, 2 and so on, or all names seem to have one.
+    DataError where the numbers are others than 0, 1, 2 and so on, or all names seem to have one.
     """
     lines = read_names(path)
     if coloured := split_labelmap(lines):
@@ -222,17 +221,15 @@ def split_numbers(lines: list[str]) -> list[tuple[int, str]]:
     return [(int(one["id"]), one["name"]) for one in found if one] if all(found) else []
 
 
-def read_yaml(path: Path) -> Any:
+def read_yaml(path: Path, *, numbers: bool = True) -> Any:
     """The content of a YAML or JSON file in which words stay words.
 
     YAML takes ``on``, ``no``, dates and ``010`` for other things than text; class names are often like that. Here only
-    plain decimal numbers are numbers, all else is text as written, and keys of mappings are always text.
-
-    Raises:
-        DataError: The file cannot be read, is no YAML, or has a key twice.
+    plain decimal ``numbers`` are such, if at all, all else is text as written, and keys of mappings are always text.
+    DataError where the file cannot be read, is no YAML, or has a key twice.
     """
     try:
-        return yaml.load(read_text(path), _Words)
+        return yaml.load(read_text(path), _Words if numbers else _Text)
     except (yaml.YAMLError, RecursionError) as error:
         raise DataError(f"{path} is no YAML ({' '.join(str(error).split())})") from error
 
@@ -244,6 +241,10 @@ class _Words(yaml.SafeLoader):
         del deep
         check_keys(node)
         return {key.value: self.construct_object(value, deep=True) for key, value in node.value}
+
+
+class _Text(_Words):
+    yaml_implicit_resolvers = {}  # noqa: RUF012
 
 
 _Words.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?(?:0|[1-9][0-9]*)\Z"), list("-+0123456789"))

@@ -32,28 +32,17 @@ class Writer(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """A kind of file.
+    """A kind of file."""
 
-    Attributes:
-        module: Of this package.
-        packages: That are imported to write it and to run it, each with the name by which it is installed; the last one
-            runs it.
-        oldest: Versions of them below which files are written that do not run.
-        extra: Of sgformer, which installs them.
-        convs: Whether projections beside convolutions are convolutions, too; see `fast.exported`.
-        open_sizes: Whether a file may take images of many sizes, in batches.
-        lists: Whether it may find objects: it has `NonMaxSuppression` and `RoiAlign`.
-        runs_here: Whether its runtime is to be had on this system, so that a file is checked.
-    """
-
-    module: str
+    module: str  # of this package
+    # That are imported to write it and to run it, by the names by which they are installed; the last one runs it.
     packages: dict[str, str]
-    extra: str
-    oldest: dict[str, str] = field(default_factory=dict)
-    convs: bool = False
-    open_sizes: bool = False
-    lists: bool = False
-    runs_here: bool = True
+    extra: str  # of sgformer, which installs them
+    oldest: dict[str, str] = field(default_factory=dict)  # versions below which files are written that do not run
+    convs: bool = False  # whether projections beside convolutions are convolutions, too; see `fast.exported`
+    open_sizes: bool = False  # whether a file may take images of many sizes, in batches
+    lists: bool = False  # whether it may find objects: it has `NonMaxSuppression` and `RoiAlign`
+    runs_here: bool = True  # whether its runtime is to be had on this system, so that a file is checked
 
     @property
     def writer(self) -> Writer:
@@ -108,11 +97,7 @@ FORMATS = {
 
 
 def format_of(path: str | Path) -> Format:
-    """The kind of a file, by its suffix.
-
-    Raises:
-        ValueError: There is no such kind.
-    """
+    """The kind of a file, by its suffix; ValueError where there is no such kind."""
     suffix = Path(path).suffix
     if suffix not in FORMATS:
         *most, last = FORMATS
@@ -121,11 +106,9 @@ def format_of(path: str | Path) -> Format:
 
 
 def open_exported(path: str | Path, *, threads: int = 0) -> Run:
-    """An exported file as a function from prepared images to all that it gives, on the CPU.
+    """Open what `export` wrote: a function from prepared images to all that it gives, on the CPU.
 
-    Args:
-        path: What `export` wrote.
-        threads: Of the runtime; 0: its own choice.
+    ``threads`` are those of the runtime; 0: its own choice.
     """
     return format_of(path).writer.open_file(Path(path), threads)
 

@@ -69,14 +69,9 @@ class PreparedData(Data):
         return [] if self.options.source == "shards" else super().examples(num)
 
     def find(self, split: Split, known: tuple[str, ...] | None = None) -> sources.Samples:
-        """Find the images of a split, wherever they are but in shards.
+        """Find the images of a split, wherever they are but in shards; ``known`` classes are those of another split.
 
-        Args:
-            split: Which.
-            known: The classes, where another split has fixed them.
-
-        Raises:
-            DataError: There are none, or their labels are not as they must be.
+        DataError where there are none, or their labels are not as they must be.
         """
         options, suffixes = self.options, self.preprocessing.suffixes
         match options.source:
@@ -172,10 +167,7 @@ class ClassificationData(PreparedData):
 
     The source is looked through at once, so that mistakes show before anything is trained. It also says what the class
     indices mean, unless a model with its ``classes`` does. Of a validation image there may be several ``views``, see
-    `Preprocessing.transform`.
-
-    Raises:
-        DataError: The images or labels are not as they must be.
+    `Preprocessing.transform`. DataError where the images or labels are not as they must be.
     """
 
     options: DataOptions

@@ -46,12 +46,9 @@ class ProbeOptions:
 def probe(options: ProbeOptions, data: ClassificationData, model: Classifier) -> dict[str, float]:
     """Replace the head of a classifier by a logistic regression on its features of images, all seen as in validation.
 
-    Returns:
-        ``cv_top1``, the accuracy that cross-validation on the training images found; ``val_top1``; ``num_features``;
-        ``penalty``, the one that was chosen. Where the model is trained then, without ``val_top1``.
-
-    Raises:
-        DataError: A class has one image alone, or none can be read.
+    Gives ``cv_top1``, the accuracy that cross-validation on the training images found; ``num_features``; ``penalty``,
+    the one that was chosen; and, where the model is not trained then, ``val_top1``. DataError where a class has one
+    image alone, or none can be read.
     """
     if data.options.source == "shards":
         raise DataError("a probe reads its images several times and in order; shards are not for that")
@@ -110,17 +107,16 @@ def regress(
     return *tensors, float(search.best_score_), float(search.best_params_["logisticregression__C"])
 
 
-@torch.inference_mode()
 def _features(model: Classifier, images: Dataset[Any], data: ClassificationData, split: str) -> tuple[Tensor, Tensor]:
     """Features and labels of all images that can be read; those that cannot are named, and may be too many."""
     workers = suitable_workers() if data.options.workers is None else data.options.workers
     loader = DataLoader(images, batch_size=data.options.batch_size, num_workers=workers, collate_fn=collate_readable)
     found, unreadable, num_images = [], list[Unreadable](), len(cast(Any, images))
-    model.eval()
-    for x, labels, left_out in loader:
-        unreadable += left_out
-        if len(x):
-            found.append((model.features(model.normalize(x.to(model.mean.device))).float().cpu(), labels))
+    with model.evaluating():
+        for x, labels, left_out in loader:
+            unreadable += left_out
+            if len(x):
+                found.append((model.features(model.normalize(x.to(model.mean.device))).float().cpu(), labels))
     for path, reason in unreadable:
         print(f"left out: {path}: {reason}")
     if not found or len(unreadable) > data.options.max_unreadable * num_images:

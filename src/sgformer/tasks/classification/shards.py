@@ -41,21 +41,11 @@ class Shards(IterableDataset[Any]):
     reads other shards. In training their order follows from seed and epoch, and every worker gives the same number of
     samples, from a second pass where its shards hold fewer. A resumed run goes on with the next epoch, not within one.
 
-    Args:
-        pattern: Files, such as ``shards/train-*.tar`` or ``shards/train-{000..146}.tar``; also URLs in braces.
-        classes: Class names, in order; none: labels are not read, and all 0.
-        transform: From RGB to a tensor.
-        shorter_side: What the transform needs, see `read_image`.
-        length: Samples of an epoch over all processes; for validation None: all there are.
-        seed: Where order and variation start.
-        rank: Which process this is.
-        num_processes: How many there are.
-        epoch: The first epoch.
-        workers: Processes that read at once; in training an epoch is cut to what gives all of them full batches.
-        batch_size: Samples of a batch.
-
-    Raises:
-        DataError: There are no shards, or fewer than readers; or an epoch is shorter than a batch of each.
+    The ``pattern`` stands for files, such as ``shards/train-*.tar`` or ``shards/train-{000..146}.tar``, or URLs in
+    braces. Without ``classes`` labels are not read, and all 0. The ``transform`` is from RGB to a tensor, and needs a
+    ``shorter_side``, see `read_image`. The ``length`` is that of an epoch over all processes, cut to what gives all
+    ``workers`` of each full batches; None, for validation: all there are. DataError where there are no shards, or fewer
+    than readers; or an epoch is shorter than a batch of each.
     """
 
     def __init__(
@@ -159,8 +149,7 @@ def _place(text: str, index: Mapping[str, int]) -> int:
 def note_shards(shards: Mapping[Split, Sequence[str]], classes: Sequence[str]) -> list[str]:
     """Notes on the shards of splits: those of both, and what the first samples of files on this machine hold.
 
-    Raises:
-        DataError: They hold no images, or an image without a label, or with one that is no class.
+    DataError where they hold no images, or an image without a label, or with one that is no class.
     """
     both = [{number(url) for url in urls if "://" not in url} for urls in shards.values()]
     notes = [f"{len(set.intersection(*both))} shards are in training and in validation"]

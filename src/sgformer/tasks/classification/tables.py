@@ -31,10 +31,8 @@ def read_table(
     The table is CSV with commas, semicolons, tabs or bars, or Parquet (through pandas); ``path`` may be called
     ``file_name`` or ``filename``. Paths in it are relative to ``root``, or to the table's own folder; backslashes are
     taken for slashes where that finds an image. Up to ``max_missing`` of the images may be missing; they are left out,
-    and counted in the notes.
-
-    Raises:
-        DataError: The table is not like that, contradicts itself, or names images that do not exist.
+    and counted in the notes. DataError where the table is not like that, contradicts itself, or names images that do
+    not exist.
     """
     if path is None:
         raise DataError(f"which images? Name a CSV or Parquet file: --data.{split}_list FILE")

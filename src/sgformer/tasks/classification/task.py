@@ -11,7 +11,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from .. import options
 from ..backbones import kwargs_of, preprocessing_of
-from ..balance import ClassWeights, check_smoothing
+from ..balance import LossOptions
 from ..bands import check_augment
 from ..loading import Batch, nothing_read
 from ..task import Task
@@ -20,23 +20,6 @@ from .data import ClassificationData
 from .model import Classifier
 from .options import FOLLOWED, DataOptions
 from .probing import ProbeOptions, probe
-
-
-@dataclass(kw_only=True)
-class LossOptions:
-    """Options of the loss: cross-entropy.
-
-    Attributes:
-        label_smoothing: Share of the target that is spread over all classes.
-        weights: balanced, so that all classes weigh the same whatever their numbers of training images; or weights by
-            class, such as {cat: 2}, 1 for others; null: none.
-    """
-
-    label_smoothing: float = 0.1
-    weights: ClassWeights = None
-
-    def __post_init__(self) -> None:
-        check_smoothing(self.label_smoothing)
 
 
 @dataclass(kw_only=True)
@@ -165,5 +148,3 @@ def _start_head(recipe: Recipe, data: ClassificationData, model: Classifier) -> 
         return f"starts from a regression, cross-validated accuracy {probe(recipe.probe, data, model)['cv_top1']:.1%}"
     except ValueError as error:
         return f"starts from random values ({error})"
-    finally:
-        model.train()

@@ -47,11 +47,7 @@ class AugmentOptions:
 def resized(size: tuple[int, int], *, shorter: int, longest: int, multiple: int = 1) -> tuple[int, int]:
     """(height, width) that an image is resized to: its shape is kept, no side is below 32 pixels.
 
-    Args:
-        size: (height, width) of the image.
-        shorter: Length of the shorter side.
-        longest: Of the longer side at most.
-        multiple: Sides are rounded to multiples of it.
+    ``shorter`` is for the shorter side, ``longest`` the most for the longer one; both are rounded to a ``multiple``.
 
     Example:
         >>> resized((480, 640), shorter=800, longest=1333)

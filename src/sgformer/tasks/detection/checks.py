@@ -100,8 +100,7 @@ def _loosely(name: str) -> str:
 def image_row(row: dict[str, Any], folder: Path) -> ImageRow:
     """Check how an image is listed, and its file.
 
-    Raises:
-        Fault: A value is of another type, the file is missing or damaged, or has another size.
+    Fault where a value is of another type, the file is missing or damaged, or has another size.
     """
     image_id, name = identity(row, "id"), text(row, "file_name")
     width, height = whole(row, "width"), whole(row, "height")
@@ -148,9 +147,8 @@ def _opened(path: Path) -> tuple[tuple[int, int], bool, list[str]]:
 def object_row(row: dict[str, Any], size: tuple[int, int], *, with_mask: bool) -> ObjectRow:
     """Check an annotation of an image of (height, width).
 
-    Raises:
-        Fault: A value is of another type, the box is empty or outside the image, or the mask cannot be read, covers no
-          pixel, or is missing where there must be one.
+    Fault where a value is of another type, the box is empty or outside the image, or the mask cannot be read, covers no
+    pixel, or is missing where there must be one.
     """
     if row.get("id") is not None:
         identity(row, "id")

@@ -126,8 +126,7 @@ class Content:
 def read(path: Path, folder: Path) -> Content:
     """Read a JSON file in COCO's format, with the folder of the images that it names.
 
-    Raises:
-        DataError: It is not in the format, or a file or folder is missing.
+    DataError where it is not in the format, or a file or folder is missing.
     """
     if not path.is_file():
         raise DataError(f"there is no file {path}; name the annotations, a JSON file in COCO's format")
@@ -198,16 +197,10 @@ def check(
 ) -> Annotations:
     """Check each annotation, and each image's file.
 
-    Args:
-        source: What was read.
-        with_masks: Whether each object must have a mask.
-        faults: Whether a fault is an error, or what has it is left out: an object, or an image whose file is missing or
-            of another size.
-        crowds: Whether crowds count neither way, or are objects like others.
-        learned: Says which objects of an image are left at the size of training; None: all.
-
-    Raises:
-        DataError: There are faults, named by file and id, or nothing is left.
+    With ``with_masks`` each object must have a mask. A fault is an error, or what has it is dropped: an object, or an
+    image whose file is missing or of another size. Crowds count neither way, or are objects like others. ``learned``
+    says which objects of an image are left at the size of training; None: all. DataError where there are faults, named
+    by file and id, or nothing is left.
     """
     names = categories(source)
     index = {category: place for place, category in enumerate(names)}

@@ -26,14 +26,10 @@ def draw(
     kinds: Sequence[int],
     masks: Masks | None = None,
 ) -> Image.Image:
-    """Draw objects into a copy of an image, the surest on top.
+    """Draw objects into a copy of an RGB image, the surest on top; one below `LONGER_SIDE` is enlarged.
 
-    Args:
-        image: RGB. One smaller than `LONGER_SIDE` is enlarged by a whole number.
-        boxes: (n, 4) in pixels of the image.
-        captions: A few words for each.
-        kinds: What decides the colour of each.
-        masks: Gives the masks, if there are some.
+    Each object has a box, (n, 4) in pixels of the image, a few words, a kind that decides its colour, and, if there are
+    some, a mask.
     """
     scale = max(1, round(LONGER_SIDE / max(image.size)))
     if scale > 1:

@@ -32,10 +32,7 @@ def to_rle(segmentation: Any, size: tuple[int, int]) -> tuple[Rle, list[str]]:
     """Read a mask from a COCO file, for an image of (height, width).
 
     It may be polygons, one flat polygon as VIA writes it, or RLE with its counts as a list or compressed. Also notes
-    what of it was not read as it may be meant.
-
-    Raises:
-        Fault: It is none of these, or its counts do not fill the image.
+    what of it was not read as it may be meant. Fault where it is none of these, or its counts do not fill the image.
     """
     if isinstance(segmentation, dict):
         return _from_counts(segmentation, size), []

@@ -6,11 +6,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
-from ...engine.recipe import check_keys
 from ..errors import DataError
-from ..text import read_plain_names, read_text
+from ..text import read_plain_names, read_yaml
 
 # Where tools write them.
 LISTS = (
@@ -38,8 +35,7 @@ class Names(NamedTuple):
 def read(path: Path) -> Names:
     """Read names from a YAML file, or from a list that `read_plain_names` reads.
 
-    Raises:
-        DataError: There is no such file, or it has no names, or contradicts itself.
+    DataError where there is no such file, or it has no names, or contradicts itself.
     """
     if not path.is_file():
         there = [p.name for p in sorted(path.parent.glob("*")) if p.suffix in (".yaml", ".yml", ".names")]
@@ -51,10 +47,7 @@ def read(path: Path) -> Names:
         )
     if path.suffix in (".txt", ".names", ".labels", ".json"):
         return Names(path, dict(enumerate(read_plain_names(path))), {})
-    try:
-        content = yaml.load(read_text(path), _Loader)
-    except yaml.YAMLError as error:
-        raise DataError(f"{path} is no YAML file ({' '.join(str(error).split())})") from error
+    content = read_yaml(path, numbers=False)
     content = content if isinstance(content, dict) else {}
     names = content.get("names")
     if isinstance(names, list):
@@ -71,15 +64,6 @@ def read(path: Path) -> Names:
             raise DataError(f"{path}: kpt_shape {shape!r} is no list of two whole numbers")
         keypoints = math.prod(map(int, shape))
     return Names(path, {int(number): name for number, name in names.items()}, content, keypoints)
-
-
-class _Loader(yaml.BaseLoader):
-    """Reads YAML with all values as they are written, so that a class may be called on, no or 1.0."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """Construct a mapping; a key that is there twice is an error."""
-        check_keys(node)
-        return super().construct_mapping(node, deep)
 
 
 def compare(

@@ -13,8 +13,7 @@ from . import checks, coco
 class Ids:
     """The ids that an annotation file in COCO's format gives to classes and images; none of these need be at hand.
 
-    Raises:
-        DataError: The file is not in the format, or lacks a class or an image.
+    DataError where the file is not in the format, or lacks a class or an image.
     """
 
     def __init__(self, path: Path, classes: Sequence[str], images: Iterable[Path]) -> None:

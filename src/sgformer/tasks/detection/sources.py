@@ -42,10 +42,7 @@ def read(
 
     Only the formats of VOC and LabelMe ask for the names of the ``classes``, as they have no list of their own; None:
     all that occur in these splits. What another split names is looked up, where it is there, to tell what nothing
-    names.
-
-    Raises:
-        DataError: Files or annotations are not as they must be.
+    names. DataError where files or annotations are not as they must be.
     """
     root, source = Path(os.path.normpath(root)), options.source
     places: dict[Split, SplitOptions] = {"train": options.train, "val": options.val}

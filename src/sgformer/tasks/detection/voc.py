@@ -23,8 +23,7 @@ _EDGES = ("xmin", "ymin", "xmax", "ymax")
 def find(root: Path, annotations: str, *, suffix: str = ".xml", base: str = ANNOTATIONS) -> list[Path]:
     """The files of a split: in a folder from the root, or those in the ``base`` that a file lists, a line each.
 
-    Raises:
-        DataError: There is no such folder or file, or a name in the list has none.
+    DataError where there is no such folder or file, or a name in the list has none.
     """
     path = root / annotations
     if path.is_dir():

@@ -34,16 +34,10 @@ def read(root: Path, split: str, *, images: str | None, names: str, sizes: bool 
     objects. A line is ``class x y width height``, from the box's centre, or ``class x y x y x y ...``, a polygon. Where
     the YAML file has ``kpt_shape``, keypoints follow the box, which are not learned.
 
-    Args:
-        root: The folder of the data.
-        split: Which split; named in the YAML file, perhaps.
-        images: Its images, from the root: a folder, or a text file that lists them; None: what the YAML file says, else
-            ``images/<split>``.
-        names: A YAML file with ``names``, or a text file with a class a line, from the root.
-        sizes: Whether images are opened for their sizes; else boxes are of images of one pixel.
-
-    Raises:
-        DataError: There is no such file or folder, or no names in the file.
+    From the root, ``images`` is a folder, or a text file that lists them; None: what the YAML file says, else
+    ``images/<split>``. ``names`` is that file, with ``names``, or a text file with a class a line. Without ``sizes``
+    images are not opened, and boxes are of images of one pixel. DataError where there is no such file or folder, or no
+    names in the file.
     """
     about = names_of.read(root / names)
     sources = _sources(root, split, images, about)

@@ -50,12 +50,7 @@ class DataOptions(SourceOptions):
 
 
 class Weighted(Dataset[Any]):
-    """Images of several folders, each as often as its weight says.
-
-    Args:
-        images: Gives a sample for an index or a `Draw`.
-        parts: For each folder the indices of its images, and its weight.
-    """
+    """Samples of several folders, each as often as its weight says; ``parts`` are the indices and weight of each."""
 
     def __init__(self, images: Dataset[Any], parts: list[tuple[list[int], float]]) -> None:
         self.images = images
@@ -78,16 +73,9 @@ class Weighted(Dataset[Any]):
 class PretrainData(PreparedData):
     """Batches of images (B, 3, height, width), the same for teacher and student; their targets are zeros.
 
-    The source is looked through at once, so that mistakes show before anything is trained.
-
-    Args:
-        options: The recipe's section ``data``.
-        preprocessing: How images are prepared for the student.
-        teacher_size: (height, width) that the teacher sees; images come at the larger of the two sizes.
-        seed: Of the order and the augmentation of training images.
-
-    Raises:
-        DataError: There are no images, or too few.
+    The source is looked through at once, so that mistakes show before anything is trained: a DataError says where there
+    are no images, or too few. The ``preprocessing`` is the student's; images come at its size, or at the
+    ``teacher_size``, (height, width), where that is larger.
     """
 
     options: DataOptions

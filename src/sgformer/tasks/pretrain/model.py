@@ -7,17 +7,11 @@ from torch.nn.functional import interpolate
 
 
 class Signals(NamedTuple):
-    """Signals of a model for images: logits, pooled features, feature maps.
+    """Signals of a model for images."""
 
-    Attributes:
-        logits: (B, number of classes).
-        pooled: (B, c), what the classifier sees.
-        maps: (B, c', H, W), the last feature map.
-    """
-
-    logits: Tensor
-    pooled: Tensor
-    maps: Tensor
+    logits: Tensor  # (B, number of classes)
+    pooled: Tensor  # (B, c), what the classifier sees
+    maps: Tensor  # (B, c', H, W), the last feature map
 
 
 def signals(model: nn.Module, images: Tensor) -> Signals:

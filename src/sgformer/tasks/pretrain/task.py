@@ -1,13 +1,14 @@
 """Distillation: a student learns from a teacher, on images without labels."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, cosine_similarity, kl_div, smooth_l1_loss
 from torchmetrics import MeanMetric
 
+from ...engine.modes import evaluating
 from .. import options
 from ..backbones import kwargs_of, preprocessing_of
 from ..classification.augment import BatchAugment
@@ -38,7 +39,7 @@ class LossOptions:
     temperature: float = 0.7
     pooled: float = 1.0
     maps: float = 0.0
-    distance: str = "cosine"
+    distance: Literal["cosine", "smooth_l1"] = "cosine"
 
     def __post_init__(self) -> None:
         weights = self.logits, self.pooled, self.maps
@@ -46,8 +47,6 @@ class LossOptions:
             raise ValueError(f"loss.logits, loss.pooled, loss.maps {weights}: none may be below 0, and one above")
         if self.temperature <= 0:
             raise ValueError(f"loss.temperature {self.temperature} must be above 0")
-        if self.distance not in ("cosine", "smooth_l1"):
-            raise ValueError(f"loss.distance {self.distance!r} is unknown; choose cosine or smooth_l1")
 
 
 @dataclass(kw_only=True)
@@ -90,9 +89,8 @@ class PretrainTask(Task):
     def _projector(self) -> Projector:
         """Linear maps between the features that are compared."""
         blank = torch.zeros(2, 3, *self.train_size)
-        was_training = self.model.training
-        ours = signals(self.model.backbone.eval(), blank)
-        self.model.backbone.train(was_training)
+        with evaluating(self.model.backbone):
+            ours = signals(self.model.backbone, blank)
         theirs = self.teacher(resized(blank, self.teacher.image_size or self.train_size), self.model.preprocessing)
         if self.parts.maps and (ours.maps.ndim != 4 or theirs.maps.ndim != 4):
             raise ValueError("loss.maps needs models whose last feature is a map; set --loss.maps 0")
@@ -143,11 +141,7 @@ class PretrainTask(Task):
 
 
 def build(recipe: Recipe) -> tuple[PretrainTask, PretrainData]:
-    """Prepare a run: scan the images, then build a student for the teacher's classes.
-
-    Raises:
-        ValueError: Something in the recipe, the data or the teacher does not hold together.
-    """
+    """Prepare a run: scan the images, then build a student for the teacher's classes."""
     recipe.model.check_rgb("pretraining")
     preprocessing = preprocessing_of(
         recipe.model.name, image_size=recipe.data.eval_size, crop_fraction=recipe.data.crop_fraction

@@ -5,7 +5,7 @@ import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import safe_open
@@ -48,26 +48,15 @@ class TeacherOptions:
     install: str | None = None
     classes: str | None = None
     image_size: int | tuple[int, int] | None = None
-    precision: str = "auto"
-
-    def __post_init__(self) -> None:
-        if self.precision not in ("auto", "float32", "bfloat16"):
-            raise ValueError(f"teacher.precision {self.precision!r} is unknown; choose auto, float32 or bfloat16")
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
 
 class Teacher:
     """A model in evaluation mode that never changes; no module, so that it is in no checkpoint and no average.
 
-    Args:
-        options: The recipe's section ``teacher``.
-        accelerator: The recipe's ``trainer.accelerator``, for the precision.
-
-    Attributes:
-        classes: Class names in the order of its outputs.
-        names: Display name of a class, where that differs.
-
-    Raises:
-        ValueError: The weights are missing or do not fit, with what to install or to change.
+    ``classes`` are names in the order of its outputs, ``names`` what else to call some. The recipe's
+    ``trainer.accelerator`` decides the precision. ValueError where the weights are missing or do not fit, with what to
+    install or to change.
     """
 
     def __init__(self, options: TeacherOptions, *, accelerator: str = "auto") -> None:
@@ -106,13 +95,11 @@ class Teacher:
     def __call__(self, images: Tensor, preprocessing: Preprocessing) -> Signals:
         """Compute the teacher's signals for images (B, 3, height, width) that were prepared as for the student."""
         self.model.to(images.device)
-        mean, std = (images.new_tensor(v)[:, None, None] for v in (preprocessing.mean, preprocessing.std))
-        own_mean, own_std = (
-            images.new_tensor(v)[:, None, None] for v in (self.preprocessing.mean, self.preprocessing.std)
-        )
-        images = (images * (std / own_std) + (mean - own_mean) / own_std).to(
-            self.dtype, memory_format=torch.channels_last
-        )
+        own = self.preprocessing
+        numbers = (preprocessing.mean, preprocessing.std, own.mean, own.std)
+        mean, std, own_mean, own_std = (images.new_tensor(values)[:, None, None] for values in numbers)
+        images = images * (std / own_std) + (mean - own_mean) / own_std
+        images = images.to(self.dtype, memory_format=torch.channels_last)
         with torch.autocast(images.device.type, enabled=False):
             found = signals(self.model, images)
         return Signals(*(tensor.float() for tensor in found))

@@ -31,8 +31,7 @@ class Shapes(Layout):
 def shapes(root: Path) -> Layout:
     """LabelMe's files in ``train`` and ``val``; classes are background, and those of ``labels.txt`` or else all labels.
 
-    Raises:
-        DataError: There are no such files, or no shapes in them.
+    DataError where there are no such files, or no shapes in them.
     """
     said = []
     for split in ("train", "val"):

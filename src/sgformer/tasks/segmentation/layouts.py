@@ -91,10 +91,8 @@ class Layout:
     ) -> tuple[list[Sample], dict[str, str], list[str]]:
         """The samples of a split; what lacks its counterpart, file and reason; and what else lies there, as notes.
 
-        Images have one of the suffixes, masks always one of those that Pillow reads.
-
-        Raises:
-            DataError: A folder is missing, or has nothing in it.
+        Images have one of the suffixes, masks always one of those that Pillow reads. DataError where a folder is
+        missing, or has nothing in it.
         """
         name = self.splits[split]
         image_folder, mask_folder = (root / self.images.format(split=name), root / self.masks.format(split=name))

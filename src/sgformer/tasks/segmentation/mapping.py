@@ -17,10 +17,8 @@ def read_mapping(path: str | Path) -> Coding:
 
     The file has ``classes``, a mapping of names to an id, a list of ids, a colour ``[red, green, blue]``, or a list of
     colours; and, where something is to be ignored, ``ignore``, a list of ids or of colours. Three numbers are a colour,
-    unless there is an id, or a list of more or fewer of them, elsewhere in the file.
-
-    Raises:
-        DataError: There is no such file, it is not like that, or an id or a colour stands for two things.
+    unless there is an id, or a list of more or fewer of them, elsewhere in the file. DataError where there is no such
+    file, it is not like that, or an id or a colour stands for two things.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -122,11 +120,9 @@ def read_classes(path: Path) -> Coding:
     """Class names from a text file, whose ids are their places.
 
     A line is a name, or ``id name (remark)`` in the order of the ids. A line ``255 ignore`` says that this id is
-    ignored, also among names without ids, and so does LabelMe's first line ``__ignore__``. Lists of colours
-    and Roboflow's ``_classes.csv`` are read as what they are.
-
-    Raises:
-        DataError: There is no such file, or its ids are not 0, 1, 2 and so on.
+    ignored, also among names without ids, and so does LabelMe's first line ``__ignore__``. Lists of colours and
+    Roboflow's ``_classes.csv`` are read as what they are. DataError where there is no such file, or its ids are not 0,
+    1, 2 and so on.
     """
     if not path.is_file():
         raise DataError(f"there is no file {path}; it must have the name of each class on a line, in order")

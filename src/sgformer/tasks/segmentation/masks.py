@@ -27,21 +27,14 @@ Colour = tuple[int, int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Coding:
-    """Coding of classes by the values in a mask's file.
+    """Coding of classes by the values in a mask's file."""
 
-    Attributes:
-        classes: Names in the order of the indices.
-        ids: Which index each id in the file stands for; `IGNORE` for those that are ignored. Not used with colours.
-        colours: The same for colours, where masks are images in colour; None: masks hold ids.
-        palette: A colour for each class, to draw with; empty: made up.
-        by_custom: Whether 255 is ignored by custom only, and nobody said so.
-    """
-
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  # names in the order of the indices
+    # The index that each id in the file stands for; `IGNORE` for those that are ignored. Not used with colours.
     ids: Mapping[int, int] = field(default_factory=dict)
-    colours: Mapping[Colour, int] | None = None
-    palette: tuple[Colour, ...] = ()
-    by_custom: bool = False
+    colours: Mapping[Colour, int] | None = None  # the same for colours, of images in colour; None: masks hold ids
+    palette: tuple[Colour, ...] = ()  # a colour for each class, to draw with; empty: made up
+    by_custom: bool = False  # whether 255 is ignored by custom only, and nobody said so
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.classes) <= MAX_CLASSES:
@@ -77,10 +70,8 @@ class Coding:
 
         LabelMe's shapes are drawn one upon the other, in an image of the size that their file says, else of ``size``.
         An image is turned as its own EXIF data say. Values are ids, of any number of bits, also as floating-point
-        numbers, and in images whose channels are all the same; with ``colours``, they are colours.
-
-        Raises:
-            DataError: The file cannot be read, or holds an id or a colour that means nothing.
+        numbers, and in images whose channels are all the same; with ``colours``, they are colours. DataError where the
+        file cannot be read, or holds an id or a colour that means nothing.
         """
         if path.suffix.lower() == ".json":
             return self._from_shapes(path, size)

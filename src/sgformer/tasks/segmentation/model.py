@@ -17,8 +17,7 @@ from ..bands import restored
 from ..decoders import HeadOptions, any_size, create_decoder, rounds_up
 from ..images import ImageLike, Preprocessing
 from ..model import Kept
-from ..windows import STRIDE, InferenceOptions, Progress
-from .inference import class_map
+from ..windows import STRIDE, InferenceOptions, Progress, Scorer, dense_map
 from .masks import Colour, colours_for
 from .prediction import SemanticMap
 
@@ -39,6 +38,20 @@ class Settings(TypedDict, total=False):
     scales: Sequence[float] | None
     flip: bool | None
     progress: Progress
+
+
+def class_map(
+    score: Scorer, image: Any, preprocessing: Preprocessing, options: InferenceOptions, *, progress: Progress = iter
+) -> NDArray[np.uint8]:
+    """The class of each pixel of an image that was read, `(H, W)`; see `dense_map`."""
+    return dense_map(score, image, preprocessing, options, _most_likely, dtype=np.uint8, progress=progress)
+
+
+def _most_likely(scores: list[Tensor]) -> Tensor:
+    # Scores of one view are taken as they are; the mean of several is one of probabilities.
+    total = scores[0] if len(scores) == 1 else torch.stack([each.softmax(0) for each in scores]).sum(0)
+    # Of equal scores both give the first, and argmax takes twice the time.
+    return total.max(0).indices.to(torch.uint8)
 
 
 class Segmenter(Kept):

@@ -9,9 +9,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from ...engine import devices
-from .. import options
+from .. import balance, options
 from ..backbones import preprocessing_of
-from ..balance import ClassWeights, check_smoothing
 from ..bands import check_augment
 from ..decoders import HeadOptions
 from ..loading import Batch, nothing_read
@@ -24,22 +23,15 @@ from .options import DataOptions
 
 
 @dataclass(kw_only=True)
-class LossOptions:
+class LossOptions(balance.LossOptions):
     """Options of the loss: cross-entropy over all pixels that are not ignored.
 
     Attributes:
         auxiliary: Weight of the same for the auxiliary head, where there is one.
-        label_smoothing: Share of the target that is spread over all classes.
-        weights: balanced, so that all classes weigh the same whatever their numbers of training pixels; or weights by
-            class, such as {pole: 2}, 1 for others; null: none.
     """
 
-    auxiliary: float = 0.4
     label_smoothing: float = 0.0
-    weights: ClassWeights = None
-
-    def __post_init__(self) -> None:
-        check_smoothing(self.label_smoothing)
+    auxiliary: float = 0.4
 
 
 @dataclass(kw_only=True)
@@ -117,13 +109,8 @@ class SegmentationTask(Task):
         report = Report.of(self.confusion.compute(), self.model.classes)
         self.confusion.reset()
         # The same in all processes, since the counts were summed.
-        self.log_dict(
-            {
-                "val_miou": report.miou,
-                "val_mean_accuracy": report.mean_accuracy,
-                "val_pixel_accuracy": report.pixel_accuracy,
-            }
-        )
+        self.log_dict({"val_miou": report.miou, "val_mean_accuracy": report.mean_accuracy})
+        self.log("val_pixel_accuracy", report.pixel_accuracy)
 
 
 def build(recipe: Recipe) -> tuple[SegmentationTask, SegmentationData]:
