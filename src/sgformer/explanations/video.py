@@ -26,12 +26,7 @@ class VideoError(ValueError):
 class VideoReader:
     """The frames of a video, in a file that FFmpeg can read, with their times. A context manager.
 
-    Attributes:
-        rate: Frames a second, on average.
-        length: How many frames there may be; None where the file does not say.
-
-    Raises:
-        VideoError: It is no video, is damaged from the start, or has no moving image.
+    VideoError where it is no video, is damaged from the start, or has no moving image.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -51,8 +46,8 @@ class VideoReader:
             raise VideoError(f"{path} has no video stream, only sound or text; give a file with moving images")
         self._stream = self._container.streams.video[0]
         self._stream.thread_type = "AUTO"
-        self.rate = Fraction(self._stream.average_rate or self._stream.guessed_rate or 25)
-        self.length = self._length()
+        self.rate = Fraction(self._stream.average_rate or self._stream.guessed_rate or 25)  # frames a second
+        self.length = self._length()  # how many frames there may be; None where the file does not say
 
     def __enter__(self) -> Self:
         return self

@@ -71,17 +71,9 @@ class DigitScenes:
     A scene depends on `(seed, split, index)` and the settings alone, never on the order of access or the
     process. First digits are balanced: each ten scenes in a row begin with every digit once, in mixed order.
 
-    Args:
-        split: "train" or "val"; they share neither photographs nor digits.
-        length: number of scenes; the first ones stay the same when it grows.
-        size: height and width in pixels, or one number for both, at least 32.
-        num_digits: digits in a scene, or least and most. Where so many do not fit without hiding each other,
-            a scene holds as many as do.
-        seed: another number, another data set from the same ingredients.
-
-    Raises:
-        ValueError: a setting out of range.
-        ImportError: on first access, without scikit-image or scikit-learn.
+    Splits share neither photographs nor digits. The first scenes stay the same when the ``length`` grows. The ``size``,
+    (height, width) or one number, is at least 32 pixels. Of ``num_digits``, or least and most, a scene holds as many as
+    fit without hiding each other. ImportError, on first access, without scikit-image or scikit-learn.
     """
 
     classes = tuple("0123456789")

@@ -68,18 +68,7 @@ def look_through(
     """
     images: list[Path] = []
     left_out: Counter[str] = Counter()
-    seen = {number(parent) for parent in folder.resolve().parents}  # a link to one of them leads in a circle
-
-    def closed(error: OSError) -> None:
-        left_out[f"folders that cannot be opened ({error.strerror})"] += 1
-
-    for place, folders, files in os.walk(folder, followlinks=True, onerror=closed):
-        if (here := number(place)) in seen:
-            left_out["folders linked twice"] += 1
-            folders.clear()
-            continue
-        seen.add(here)
-        folders[:] = sorted(name for name in folders if not is_junk(name))
+    for place, _, files in _walk(folder, is_junk, left_out):
         below = Path(place).relative_to(folder).parts
         thumbnails = any(part.lower() in _THUMBNAILS for part in below)
         for name in files:
@@ -95,6 +84,35 @@ def look_through(
             else:
                 left_out["broken links"] += 1
     return Found(sorted(images), left_out)
+
+
+def _walk(
+    folder: Path, passed: Callable[[str], bool], left_out: Counter[str], seen: Iterable[tuple[int, int]] = ()
+) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Walk as `os.walk` does, through links; folders that were ``seen``, or whose names are passed over, are left out.
+
+    Counted are those that are reached twice, or cannot be opened.
+    """
+    # A link to a folder above leads in a circle.
+    seen = {*seen, *(number(parent) for parent in folder.resolve().parents)}
+
+    def closed(error: OSError) -> None:
+        left_out[f"folders that cannot be opened ({error.strerror})"] += 1
+
+    for place, folders, files in os.walk(folder, followlinks=True, onerror=closed):
+        if (here := number(place)) in seen:
+            left_out["folders linked twice"] += 1
+            folders.clear()
+            continue
+        seen.add(here)
+        folders[:] = sorted(name for name in folders if not passed(name))
+        yield place, folders, files
+
+
+def find_files(folder: Path, suffix: str) -> list[Path]:
+    """The files in a folder and those below it with a suffix, in small letters or not, without junk; sorted."""
+    found = (file for file in folder.rglob("*") if file.suffix.lower() == suffix)
+    return sorted(file for file in found if not lies_in_junk(file, folder))
 
 
 def number(path: str | Path) -> tuple[int, int]:
@@ -301,17 +319,11 @@ def leftovers(
 
 def _files(folder: Path, known: Callable[[str], bool], closed: set[tuple[int, int]]) -> Iterator[Path]:
     """The files in a folder and those below it, known names and closed folders aside, each once, through any links."""
-    seen = closed | {number(parent) for parent in folder.resolve().parents}  # a link to one of them leads in a circle
-    for place, folders, files in os.walk(folder, followlinks=True):
-        if (here := number(place)) in seen:
-            folders.clear()
-            continue
-        seen.add(here)
+    for place, folders, files in _walk(folder, known, Counter(), closed):
         if {*files} >= RUN:
             folders.clear()
-            continue
-        folders[:] = sorted(name for name in folders if not known(name))
-        yield from (Path(place, name) for name in sorted(files) if not known(name))
+        else:
+            yield from (Path(place, name) for name in sorted(files) if not known(name))
 
 
 def describe_leftovers(root: Path, found: Mapping[str, Sequence[Path]]) -> list[str]:

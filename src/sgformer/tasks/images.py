@@ -41,12 +41,7 @@ def pair(size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 class ImageError(ValueError):
-    """An image that cannot be read.
-
-    Attributes:
-        path: Which one.
-        reason: What is wrong with it, and what to do.
-    """
+    """An image that cannot be read: ``path`` says which, ``reason`` what is wrong with it, and what to do."""
 
     def __init__(self, path: str, reason: str = "") -> None:
         # Both arguments go to args: the exception must survive pickling, from a data worker to us.

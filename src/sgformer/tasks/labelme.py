@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from .errors import DataError, listed
-from .folders import LIKE_VAL, describe_left_out, find_image, lies_in_junk, look_through, name_images
+from .folders import LIKE_VAL, describe_left_out, find_files, find_image, look_through, name_images
 from .text import read_json, read_plain_names
 
 # What labels of shapes may be that are no classes, and the first names in a list.
@@ -178,7 +178,7 @@ def find(folder: Path, split: str, suffixes: Collection[str]) -> Found:
     found: dict[Path, tuple[Path, Labelled]] = {}
     faults: dict[str, str] = {}
     notes, unused = Counter[str](), Counter[str]()
-    for file in files_in(folder):
+    for file in find_files(folder, ".json"):
         try:
             if (said := read(file)) is None:
                 notes["JSON files are none of LabelMe's"] += 1
@@ -204,13 +204,6 @@ def find(folder: Path, split: str, suffixes: Collection[str]) -> Found:
     told += [f"left out of {folder}: {describe_left_out(left_out)}"] * bool(left_out)
     told += [f"{split}: {unused.total()} entries of shapes and images are not used: {listed(unused)}"] * bool(unused)
     return Found(dict(sorted(found.items())), faults, told)
-
-
-def files_in(folder: Path) -> list[Path]:
-    """The JSON files in a folder and those below it."""
-    return sorted(
-        file for file in folder.rglob("*") if file.suffix.lower() == ".json" and not lies_in_junk(file, folder)
-    )
 
 
 def _shape(row: Any, kind: str, number: int) -> Shape:

@@ -82,16 +82,11 @@ class DetectionData(Data):
 
     Annotations are looked through at once, so that mistakes show before anything is trained. Their classes must be
     those of a model, where there is one, which can find up to ``max_detections`` objects in an image, in
-    ``num_proposals`` regions of each of ``num_maps``.
-
-    Attributes:
-        category_ids: The ids that the annotations give the classes; labels count these from 1 on.
-
-    Raises:
-        DataError: Files or annotations are not as they must be.
+    ``num_proposals`` regions of each of ``num_maps``. DataError where files or annotations are not as they must be.
     """
 
     options: DataOptions
+    category_ids: tuple[int, ...]  # which the annotations give the classes; labels count these from 1 on
     between = ". "
 
     def __init__(
@@ -112,7 +107,7 @@ class DetectionData(Data):
         self.limits = {"max_detections": (max_detections, 1), "num_proposals": (num_proposals, num_maps)}
         if options.source == "digit_scenes":
             self.classes: tuple[str, ...] = DigitScenes.classes
-            self.category_ids: tuple[int, ...] = tuple(range(1, 11))
+            self.category_ids = tuple(range(1, 11))
         else:
             self.found = self._read(splits, classes)
             first = self.found[splits[0]]

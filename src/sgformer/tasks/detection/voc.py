@@ -8,7 +8,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from ..errors import DataError, Fault
-from ..folders import SUFFIXES, find_image, lies_in_junk, name_images
+from ..folders import SUFFIXES, find_files, find_image, name_images
 from ..text import read_text
 from .checks import ANGLES, TAGS, image_size
 from .coco import Content
@@ -27,12 +27,11 @@ def find(root: Path, annotations: str, *, suffix: str = ".xml", base: str = ANNO
     """
     path = root / annotations
     if path.is_dir():
-        found = [file for file in path.rglob("*") if file.suffix.lower() == suffix and not lies_in_junk(file, path)]
-        if not found:
+        if not (found := find_files(path, suffix)):
             raise DataError(
                 f"there are no {suffix[1:].upper()} files in {path}; name another folder, or another --data.source"
             )
-        return sorted(found)
+        return found
     if not path.is_file():
         raise DataError(
             f"there is no {path}; name a list of images, a line each, or a folder of {suffix[1:].upper()} files: "

@@ -62,13 +62,7 @@ class SegmentationData(Data):
     Images for validation are as they are read, of any size, and masks (H, W): a model judges them one by one, so that
     no result depends on how many are in a batch. Folders are looked through at once, and every mask is read, so that
     mistakes show before anything is trained. They say what the indices mean, unless a model with its ``classes`` does.
-
-    Attributes:
-        dropped: Files that are left out, with the reason.
-        counts: Pixels of each class of the files' coding, and ignored ones last, by image of a split.
-
-    Raises:
-        DataError: Images and masks are not as they must be.
+    DataError where images and masks are not as they must be.
     """
 
     options: DataOptions
@@ -84,8 +78,9 @@ class SegmentationData(Data):
     ) -> None:
         super().__init__(options, preprocessing, splits=splits, seed=seed)
         self.check_bands("folders")
-        self.dropped: dict[str, str] = {}
+        self.dropped: dict[str, str] = {}  # files that are left out, with the reason
         self.samples: dict[Split, list[Sample]] = {}
+        # Pixels of each class of the files' coding, and ignored ones last, by image of a split.
         self.counts: dict[Split, NDArray[np.int64]] = {}
         if options.source == "digit_scenes":
             self.coding = Coding.plain(CLASSES_OF_SCENES)

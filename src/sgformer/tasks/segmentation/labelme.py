@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .. import labelme
 from ..errors import DataError, listed
-from ..folders import SUFFIXES, Split, lies_in
+from ..folders import SUFFIXES, Split, find_files, lies_in
 from .layouts import Layout, Sample
 from .masks import Coding
 
@@ -35,7 +35,7 @@ def shapes(root: Path) -> Layout:
     """
     said = []
     for split in ("train", "val"):
-        for file in labelme.files_in(root / split):
+        for file in find_files(root / split, ".json"):
             try:
                 said.append(labelme.read(file))
             except DataError:  # told where it is used
