@@ -68,14 +68,8 @@ class EpochSampler(Sampler[Draw]):
     processes with batches of 16 see what one process sees with batches of 32. Samples at the end of the order that do
     not fill a batch for every process are left out of the epoch.
 
-    Args:
-        length: How many samples there are.
-        batch_size: Samples per batch and process.
-        seed: Which order.
-        rank: Which process this is.
-        num_processes: How many there are.
-        likeness: A number for each sample. Those with near numbers then share a batch, and a ``batch_seed``.
-        weights: How often each sample is drawn in an epoch of the same length, relative to the others.
+    The ``batch_size`` is per process. ``likeness`` is a number for each sample: those with near numbers share a batch,
+    and a ``batch_seed``. ``weights`` say how often each is drawn in an epoch, relative to the others.
     """
 
     def __init__(

@@ -35,10 +35,7 @@ class ChooseThreads(Callback):
     It times operations of its own, not steps, so that on a quiet machine a run computes with the same number all along,
     and is repeatable to the last bit. It leaves runs of several processes, on other devices, or with
     ``OMP_NUM_THREADS`` in the environment alone, and the number as it was at the end.
-
-    Args:
-        rate: Operations a second by that many threads, each with a part of the same size.
-        clock: Seconds.
+    ``rate`` gives the operations a second of so many threads, each with a part of the same size.
     """
 
     def __init__(

@@ -69,15 +69,10 @@ def overlay(
 def combine(
     maps: Sequence[ArrayLike], size: tuple[int, int], *, covered: Sequence[tuple[float, float]] | None = None
 ) -> NDArray[np.float32]:
-    """Average maps of unlike grids, each stretched to its own range first: every pair counts the same.
+    """Average maps `(H, W)` of unlike grids, each stretched to its own range first: every pair counts the same.
 
-    Args:
-        maps: `(H, W)` each.
-        size: height and width of the result, that of the image.
-        covered: for each map, as for `overlay`; None where the image fills all of them.
-
-    Returns:
-        float32 `size`, 0 to 1.
+    The result is float32 of the `size`, (height, width), that the image has, 0 to 1. `covered` is for each map as for
+    `overlay`; None where the image fills all of them.
     """
     if not len(maps):
         raise ValueError("there is no map to combine; the model reported none")
@@ -103,15 +98,10 @@ def contact_sheet(
     note: str = "",
     cell_size: int = 176,
 ) -> Image.Image:
-    """Draw images in rows and columns with captions.
+    """Draw images in rows, which may differ in length, with captions.
 
-    Args:
-        rows: cells of each row from left to right; rows may differ in length.
-        title: a line above everything.
-        headings: a line above each column.
-        legend: explain the colours of significance at the bottom.
-        note: a line at the very bottom.
-        cell_size: longer side of every image, in pixels.
+    The title is a line above everything, headings are above each column, the legend explains the colours of
+    significance, and the note is at the very bottom. `cell_size` is the longer side of every image, in pixels.
 
     Example:
         >>> gray = np.full((48, 64, 3), 128, np.uint8)

@@ -35,13 +35,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TaskPackage:
-    """A task's package, as commands see it. Modules are imported when needed: prediction needs no training library.
+    """A task's package, as commands see it. Modules are imported when needed: prediction needs no training library."""
 
-    Attributes:
-        name: Of the package.
-    """
-
-    name: str
+    name: str  # of the package
 
     def _load(self, file: str, name: str) -> Any:
         return getattr(importlib.import_module(f"{self.name}.{file}"), name)

@@ -155,8 +155,7 @@ def preprocessing_of(
 class Pyramid(nn.Module):
     """Feature maps of a timm backbone at given strides, from fine to coarse, for a head to work with.
 
-    Raises:
-        ValueError: The model is unknown, does not take an argument, or has no maps at these strides.
+    ValueError where the model is unknown, does not take an argument, or has no maps at these strides.
 
     Shape:
         - input: (B, 3, height, width)

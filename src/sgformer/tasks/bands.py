@@ -53,14 +53,11 @@ class Bands(Preprocessing):
     """Preprocessing of images of any number of bands; stored with the weights.
 
     Mean and deviation are in the units of the files.
-
-    Attributes:
-        values: The type of the values in the files, such as uint16; float for all floating-point numbers; empty: any.
     """
 
     suffixes: ClassVar[frozenset[str]] = frozenset({".tif", ".tiff", ".npy"})
     full: ClassVar[float] = 1.0
-    values: str = ""
+    values: str = ""  # the type of those in the files, such as uint16; float for all floating-point numbers; empty: any
 
     def read(self, image: Any, *, shorter_side: int | None = None) -> Any:
         """An image as a tensor (bands, height, width), with the mean where the file says that there is nothing.

@@ -65,9 +65,8 @@ def read_names(path: Path) -> list[str]:
     JSON and YAML, whatever the file is called, are read as such: a list of names, or a mapping of numbers to names or
     of names to numbers, by itself or under ``names``, ``classes``, ``categories``, ``id2label`` or ``label2id``.
 
-    Raises:
-        DataError: A line before the last name is empty, or seems to be a comment or a heading. Some tools count it,
-            others pass it over. Or there is structure that is nothing of the above.
+    DataError where there is structure that is nothing of the above, or a line before the last name is empty, or seems
+    to be a comment or a heading: some tools count it, others pass it over.
     """
     if path.suffix.lower() in (".json", ".yaml", ".yml") or any(map(_STRUCTURE.match, read_lines(path))):
         return _structured_names(path)

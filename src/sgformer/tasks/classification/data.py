@@ -51,13 +51,10 @@ class PreparedData(Data):
     """Images prepared by timm's transforms: what classification and pretraining share.
 
     The preprocessing's image size is that of validation.
-
-    Attributes:
-        labelled: Whether images need labels.
     """
 
     options: Any
-    labelled = True
+    labelled = True  # whether images need labels
 
     def as_image(self, sample: Any) -> Any:
         """Take an image as the model sees it, the first of several views."""

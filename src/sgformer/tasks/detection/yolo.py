@@ -114,26 +114,27 @@ def _note_entries(about: Names, root: Path, notes: Counter[str], *, named: bool)
 
 def _note_forms(lines: list[list[str]], about: Names, notes: Counter[str]) -> None:
     """Count lines that may be meant as something else than boxes and polygons; DataError where all are keypoints."""
-    num_long = sum(len(line) > 5 for line in lines)
+    longer = [line for line in lines if len(line) > 5]
     if about.keypoints:
-        notes["boxes with keypoints, which are not learned"] = num_long
+        notes["boxes with keypoints, which are not learned"] = len(longer)
         return
-    if alike := _keypoints(lines):
+    numeric = all(map(_NUMBER.fullmatch, chain(*longer)))
+    if alike := _keypoints(longer):
         numbers = sorted(set(alike))
-        if len(alike) == num_long:
+        if len(alike) == len(longer):
             raise DataError(
                 f"{about.path}: the labels look like boxes with {' or '.join(map(str, numbers))} keypoints each; "
                 f"write kpt_shape: [{numbers[-1]}, 3] into data.yaml"
             )
         notes["lines that look like a box and its keypoints, read as polygons"] = len(alike)
-    elif alike := _points(lines):
+    elif numeric and (alike := _points(longer)):
         notes["lines that may be a box and its keypoints (then write kpt_shape), read as polygons"] = alike
-    elif alike := _results(lines):
+    elif numeric and (alike := _results(longer)):
         notes["lines that may be a box, its score and a number, read as polygons"] = alike
-    elif turned := _turned(lines):
+    elif numeric and (turned := _turned(longer)):
         notes["lines of four corners, as of rotated boxes (OBB), read as polygons whose boxes are upright"] = turned
-    if num_long:
-        notes["boxes among polygons, which may be two corners of a mask"] = len(lines) - num_long
+    if longer:
+        notes["boxes among polygons, which may be two corners of a mask"] = len(lines) - len(longer)
 
 
 def _is_list(file: Path) -> bool:
@@ -253,26 +254,21 @@ def _keypoints(lines: list[list[str]]) -> list[int]:
     return found
 
 
-def _points(lines: list[list[str]]) -> int:
+def _points(longer: list[list[str]]) -> int:
     """Count the lines longer than a box, where each is a box around all points behind it, of x and y."""
-    longer = [line for line in lines if len(line) > 5]
-    if len({len(line) for line in longer}) != 1 or not all(map(_NUMBER.fullmatch, chain(*longer))):
-        return 0
-    return len(longer) if all(_holds(*map(float, line[1:])) for line in longer) else 0
+    alike = len({len(line) for line in longer}) == 1
+    return len(longer) if alike and all(_holds(*map(float, line[1:])) for line in longer) else 0
 
 
-def _results(lines: list[list[str]]) -> int:
+def _results(longer: list[list[str]]) -> int:
     """Count the lines longer than a box, where each is a box with a share and a whole number, as of trackers."""
-    longer = [line for line in lines if len(line) > 5]
-    if not all(len(line) == 7 and line[6].isdecimal() and all(map(_NUMBER.fullmatch, line)) for line in longer):
-        return 0
-    return len(longer) if all(_holds(*map(float, line[1:5])) for line in longer) else 0
+    alike = all(len(line) == 7 and line[6].isdecimal() for line in longer)
+    return len(longer) if alike and all(_holds(*map(float, line[1:5])) for line in longer) else 0
 
 
-def _turned(lines: list[list[str]]) -> int:
+def _turned(longer: list[list[str]]) -> int:
     """Count the lines of four corners that are no upright box, where all that are longer than a box have four."""
-    longer = [line for line in lines if len(line) > 5]
-    if not all(len(line) == 9 and all(map(_NUMBER.fullmatch, line)) for line in longer):
+    if not all(len(line) == 9 for line in longer):
         return 0
     corners = np.array([line[1:] for line in longer], np.float64).reshape(-1, 4, 2)
     inside = np.minimum(corners - corners.min(1, keepdims=True), corners.max(1, keepdims=True) - corners)
