@@ -42,7 +42,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "neighbour1344": {**COMPANY, "neighbours": 1},
     "neighbours1344": {**COMPANY, "neighbours": 2},
     "growth": {"models": [f"{OURS}@196"], "size": [512, 1024, 2048], "rounds": 3, **CPU, "float32": "fast"},
-    "training224": {"models": [OURS, SWIN], "batch_size": 8, "mode": ["training"], "rounds": 5, **TIMES},
+    "training224": {"models": [OURS, SWIN], "batch_size": 8, "mode": ["training"], "rounds": 3, **TIMES},
     "compiled224": {"models": ALL, "batch_size": 4, "compile": "yes", **TIMES, "float32": "fast"},
     "precision224": {"models": [OURS], "batch_size": 4, "dtype": ["float32", "bfloat16"], **TIMES},
     "memory1344": {"models": LARGE, "size": [1344], **MEMORY},

@@ -14,6 +14,7 @@ from sgformer.ops import pieces
 def in_strips(monkeypatch):
     """Everything is large, strips are of two rows or few, and what strips computed is counted."""
     monkeypatch.setattr(pieces, "MAX_WHOLE", 0)
+    monkeypatch.setattr(strips, "MAX_HIDDEN", 0)
     calls = []
     plain = strips._add_mlp_
     monkeypatch.setattr(strips, "_add_mlp_", lambda *args: calls.append(1) or plain(*args))
@@ -37,6 +38,15 @@ def test_any_strip_is_right(threads, strip_size, height, width, in_strips, monke
     with torch.no_grad():
         torch.testing.assert_close(model(x), expected, rtol=0, atol=1e-12)
     assert in_strips
+
+
+def test_small_hidden_maps_are_whole_where_strips_do_not_pay(in_strips, monkeypatch):
+    x, model = torch.randn(1, 3, 4, 8, dtype=torch.float64), block()
+    for largest, taken in ((3 * 4 * 24, False), (3 * 4 * 24 - 1, True)):
+        monkeypatch.setattr(strips, "MAX_HIDDEN", largest)
+        with torch.no_grad():
+            model(x)
+        assert bool(in_strips) == taken
 
 
 @pytest.mark.parametrize("budget", [None, 20])

@@ -16,13 +16,13 @@ from sgformer.backbone.mlp import ConvMlp
 from sgformer.backbone.regional import RegionalAttention
 from sgformer.backbone.segment import Segment
 from sgformer.backbone.stem import Downsample, Stem
-from sgformer.fast import conv_strips, explain_ways, exported, recomputed
+from sgformer.fast import conv_strips, explain_ways, exported, recomputed, strips
 from sgformer.fast.conditions import LAYERS
 from sgformer.ops import dispatch, pieces
 
 # From this size on maps and batches are large: set to 0, so that what is for large ones takes small ones.
 SIZES = [(pieces, "MAX_WHOLE"), (pieces, "MAX_BATCH"), (recomputed, "SMALL")]
-SIZES += [(conv_strips, "MIN_SIZE"), (conv_strips, "MIN_SIZE_KEPT")]
+SIZES += [(conv_strips, "MIN_SIZE"), (conv_strips, "MIN_SIZE_KEPT"), (strips, "MAX_HIDDEN")]
 TAKE_SIGNIFICANCE = (SelfGuidedAttention, RegionalAttention, SelfGuidedBlock)
 MODES = ["inference", "training", "gradient"]
 

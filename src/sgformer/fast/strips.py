@@ -29,10 +29,14 @@ from ..backbone.attention import (
 from ..backbone.blocks import Block
 from ..ops import gelu_, linear, native, pool_keys, rank_tokens, window_attention
 from ..ops.depthwise_conv.reference import fold_residual
+from ..ops.linear.convolution import MKL_IS_SLOW
 from .conditions import LAYERS, inference_objection, layers_objection, observed_within
 from .fused import Instead, coarse_tokens, project, summary_tokens
 from .workers import each
 
+# Hidden maps of up to so many numbers are whole, as in `native.py`: PyTorch's threads go on looking for work for as
+# long as a strip of them takes. Where MKL is slow, strips were measured to pay for all that do not fit the cache.
+MAX_HIDDEN = 0 if MKL_IS_SLOW else 2**22
 # Numbers in the hidden rows of a strip, at most: 8 MB in float32. Smaller ones compute more rows twice.
 STRIP_SIZE = 2**21
 # The kernel in C++ goes down so many rows of a strip by itself, a few at a time.
@@ -48,7 +52,10 @@ def why_not_block(block: Block, x: Tensor, *significance: Tensor) -> str | None:
     if block.training or block.drop_path2.training:
         return "it is in training mode"
     hidden = getattr(getattr(block.mlp, "fc1", None), "out_features", 0)
-    return inference_objection(x, x.numel() // x.shape[-1] * hidden) or layers_objection(block)
+    size = x.numel() // x.shape[-1] * hidden
+    if reason := inference_objection(x, size):
+        return reason
+    return "the hidden map is small" if size <= MAX_HIDDEN else layers_objection(block)
 
 
 def block(block: Block, *inputs: Tensor) -> Any:

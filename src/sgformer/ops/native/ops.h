@@ -49,20 +49,25 @@ inline float number(BFloat16 x) {
 }
 
 inline Vec larger(Vec x, Vec y) { return x > y ? x : y; }
+
+constexpr Bits kLane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
+// All lanes by halves: four steps, where one lane after the other takes sixteen.
+template <typename Join>
+inline float joined(Vec x, Join join) {
+#pragma GCC unroll 4
+  for (uint32_t step = kLanes / 2; step > 0; step /= 2) x = join(x, __builtin_shuffle(x, kLane ^ step));
+  return x[0];
+}
+
 inline float sum(Vec x) {
-  float total = 0;
-  for (int i = 0; i < kLanes; ++i) total += x[i];
-  return total;
+  return joined(x, [](Vec a, Vec b) { return a + b; });
 }
-inline float largest(Vec x) {
-  float found = x[0];
-  for (int i = 1; i < kLanes; ++i) found = std::max(found, x[i]);
-  return found;
-}
+inline float largest(Vec x) { return joined(x, larger); }
 
 // 2**x for x <= 0; no less than 2**-126. Coefficients: Cephes, exp2f.
 inline Vec exp2(Vec x) {
-  x = x < -126.f ? all(-126.f) : x;
+  x = larger(all(-126.f), x);
   const Vec shifted = x + 12582912.f;  // 1.5 * 2**23: the integer next to x is in the last bits
   const Vec f = x - (shifted - 12582912.f);
   Vec y = f * 1.535336188319500e-4f + 1.339887440266574e-3f;
@@ -99,6 +104,23 @@ float* scratch(int which, size_t count) {
   return kept[which].data();
 }
 
+// Turns over a tile of 16 x 16 numbers.
+inline void turn(Vec (&x)[kLanes]) {
+#pragma GCC unroll 4
+  for (uint32_t step = 1; step < kLanes; step *= 2) {
+    const Bits upper = (Bits)((kLane & step) != 0);  // all ones where the lane is in an upper half
+    const Bits low = (kLane & ~upper) | ((kLane - step + kLanes) & upper);
+    const Bits high = ((kLane + step) & ~upper) | ((kLane + kLanes) & upper);
+#pragma GCC unroll 16
+    for (uint32_t i = 0; i < kLanes; ++i) {
+      if (i & step) continue;
+      const Vec a = x[i], b = x[i + step];
+      x[i] = __builtin_shuffle(a, b, low);
+      x[i + step] = __builtin_shuffle(a, b, high);
+    }
+  }
+}
+
 // ---------------------------------------------------------------------------------------------------- attention
 
 // Keys and values of a head: 64 keys at a time, turned over, and the values as they are.
@@ -114,16 +136,16 @@ struct Keys {
     const int padded = (count + 63) / 64 * 64;
     turned = scratch(first, size_t(padded) * D);
     values = scratch(first + 1, size_t(padded) * D);
-    for (int m = 0; m < padded; ++m) {
-      float* column = turned + size_t(m / 64) * 64 * D + m % 64;
-      if (m >= count) {
-        for (int d = 0; d < D; ++d) column[d * 64] = 0;
-        continue;
+    for (int m = 0; m < padded; m += kLanes)
+      for (int d = 0; d < D; d += kLanes) {
+        Vec tile[kLanes] = {};
+        for (int i = 0; i < std::min(kLanes, count - m); ++i) {
+          tile[i] = load(key(m + i) + d);
+          store(values + size_t(m + i) * D + d, load(value(m + i) + d));
+        }
+        turn(tile);
+        for (int i = 0; i < kLanes; ++i) store(turned + size_t(m / 64) * 64 * D + (d + i) * 64 + m % 64, tile[i]);
       }
-      const T* k = key(m);
-      for (int d = 0; d < D; ++d) column[d * 64] = number(k[d]);
-      for (int d = 0; d < D; d += kLanes) store(values + size_t(m) * D + d, load(value(m) + d));
-    }
   }
 };
 
@@ -433,24 +455,6 @@ void merge(const int64_t* a) {
 }
 
 // --------------------------------------------------------------------------------------------------------- linear
-
-// Turns over a tile of 16 x 16 numbers.
-inline void turn(Vec (&x)[kLanes]) {
-  constexpr Bits lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-#pragma GCC unroll 4
-  for (uint32_t step = 1; step < kLanes; step *= 2) {
-    const Bits upper = (Bits)((lane & step) != 0);  // all ones where the lane is in an upper half
-    const Bits low = (lane & ~upper) | ((lane - step + kLanes) & upper);
-    const Bits high = ((lane + step) & ~upper) | ((lane + kLanes) & upper);
-#pragma GCC unroll 16
-    for (uint32_t i = 0; i < kLanes; ++i) {
-      if (i & step) continue;
-      const Vec a = x[i], b = x[i + step];
-      x[i] = __builtin_shuffle(a, b, low);
-      x[i + step] = __builtin_shuffle(a, b, high);
-    }
-  }
-}
 
 constexpr int kInner = 128;  // of the inner dimension at a time, in units: a panel of 64 columns stays in the first cache
 
