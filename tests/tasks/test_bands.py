@@ -354,4 +354,6 @@ def test_given_numbers_and_places_without_a_value_are_told_apart():
     assert note == "5 bands of int16, deviation of 1 training images"
     values[:, :8] = -9999
     _, note = measured(reader(), BandOptions(), [values])
-    assert f"{8 / values.shape[1]:.1%} of them -9999 in all bands, as where there is nothing; if so, write NaN" in note
+    assert f"{8 / values.shape[1]:.1%} of them -9999 in all bands, as where there is nothing; if so, say" in note
+    _, note = measured(reader(), BandOptions(), [values.astype(np.float32)])
+    assert "if so, write NaN there" in note

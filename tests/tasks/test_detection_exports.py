@@ -73,6 +73,9 @@ def test_folders_lists_and_files_of_images(root):
     assert "images listed twice in train, read once: 1" in said
     assert ".jpg files in images/train/ not used: 1" in said
     assert "set/ not used" not in said
+    (root / "list.txt").write_text("images/more/2.jpg\n# images/train/1.jpg\n")
+    with pytest.raises(DataError, match=r"list\.txt, line 2 seems to be a comment"):
+        read(root, "yolo")
     (root / "list.txt").write_text("images/more/9.jpg\n")
     with pytest.raises(DataError, match=r"list.txt: there is no image 'images/more/9.jpg'"):
         read(root, "yolo")

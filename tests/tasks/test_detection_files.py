@@ -63,7 +63,7 @@ REFUSED = {
     "name of a list": (lambda c: c["categories"][0].update(name=["a"]), "category 1: name .* is a list"),
     "file_name": (image(file_name=17), r"image 1 \(17\): file_name 17 is not text"),
     "image_id": (first(image_id=[1]), r"annotation 1: image_id \[1\] is a list"),
-    "image_id as text": (first(image_id="1"), "annotation 1: image_id '1' is text, the image's id a number"),
+    "image_id as text": (first(image_id="one"), "annotation 1: there is no image of id 'one'"),
     "category_id": (first(category_id="1"), "category_id '1' is text"),
     "category_id of a fraction": (first(category_id=1.5), "category_id 1.5 is not a whole number"),
     "box as text": (first(bbox=["10", 12, 20, 24]), "bbox .*four numbers"),
@@ -127,6 +127,7 @@ def from_zero(content):
 READ = {
     "as it is": (lambda c: None, ""),
     "width of 96.0": (image(width=96.0), ""),
+    "an id as text": (first(image_id="1"), "objects with the image's number as text"),
     "text ids": (lambda c: [image(id="a")(c), *(a.update(image_id="a") for a in c["annotations"][:2])], ""),
     "backslashes": (image(file_name="train\\0.jpg"), ""),
     "true and false": (each(iscrowd=False), ""),

@@ -95,6 +95,9 @@ def test_names_in_a_list_may_have_blanks(tmp_path):
     (tmp_path / "list.txt").write_text("my cat\nmy cat -1\ndog 1\ndog 1  0\nbird  1\n\nhorse 2\n")
     found = [path.stem for path in voc.find(tmp_path, "list.txt")]
     assert found == ["my cat", "my cat", "dog 1", "dog 1", "bird", "horse"]
+    (tmp_path / "list.txt").write_text("bird\n#Annotations/horse.xml\n")
+    with pytest.raises(DataError, match=r"list\.txt, line 2 seems to be a comment"):
+        voc.find(tmp_path, "list.txt")
     (tmp_path / "list.txt").write_text("bird\nno cat  1\n")
     with pytest.raises(DataError, match=r"line 2: no cat has no .*no cat\.xml"):
         voc.find(tmp_path, "list.txt")

@@ -5,11 +5,12 @@ import pytest
 from PIL import Image
 
 from labelme_files import CAR, SIZE, png, write
-from sgformer.tasks import labelme
+from sgformer.tasks import labelme, segmentation
 from sgformer.tasks.detection.data import DetectionData
 from sgformer.tasks.detection.options import DataOptions
 from sgformer.tasks.detection.sources import SplitOptions
 from sgformer.tasks.errors import DataError
+from sgformer.tasks.images import Preprocessing
 
 
 def read(root, *, masks=False, splits=("train",), classes=None, **options):
@@ -266,3 +267,33 @@ def test_a_rectangle_of_turned_corners_is_turned(tmp_path):
     rounded = {**turned, "points": [[10, 10], [30.0001, 10], [30, 30.2], [10.1, 30]]}
     write(tmp_path / "train" / "a.json", rounded)
     assert read(tmp_path).found["train"].notes[told] == 0
+
+
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_the_image_in_a_file_is_the_one_beside_it(tmp_path, task):
+    def load():
+        if task == "detection":
+            return read(tmp_path)
+        options = segmentation.options.DataOptions(source="labelme", root=str(tmp_path), image_size=32, workers=0)
+        return segmentation.data.SegmentationData(options, Preprocessing(image_size=(32, 32)), splits=("train",))
+
+    file = tmp_path / "train" / "a.json"
+    write(file, CAR)
+    beside = np.asarray(Image.open(file.with_suffix(".png")))
+    write(file, CAR, imageData=png(beside))
+    assert "another image" not in str(load())
+    write(file, CAR, imageData=png(np.full_like(beside, 200)))
+    assert "hold another image (imageData)" in str(load())
+    write(file, CAR, imageData=png(beside[:30]))
+    with pytest.raises(DataError, match=r"60x40|60x30"):
+        load()
+    write(file, CAR, imageData="no image")
+    assert "files whose imageData cannot be read" in str(load())
+    write(file, CAR, imageHeight=None)
+    assert "files without imageHeight and imageWidth" in str(load())
+
+
+def test_a_folder_called_valid_is_hinted_at(tmp_path):
+    write(tmp_path / "valid" / "a.json", CAR)
+    with pytest.raises(DataError, match=r"rename .*valid to .*val"):
+        read(tmp_path, splits=("val",), classes=("car",))

@@ -52,7 +52,7 @@ def test_a_missing_folder_names_the_remedy(root):
     with pytest.raises(DataError, match=r"no folder .*val with images and files of LabelMe; rename .*valid to .*val,"):
         read(root)
     (root / "valid").rename(root / "other")
-    with pytest.raises(DataError, match=r"expected .*val below --data\.root"):
+    with pytest.raises(DataError, match=r"no folder .*val .*--data\.root"):
         read(root)
 
 

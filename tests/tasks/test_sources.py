@@ -202,7 +202,8 @@ def test_tables_out_of_spreadsheets(root, tmp_path):
     data = module(source="list", root=str(root), train_list=str(table), val_list=str(table))
     assert len(data.samples["train"].items) == 12
     assert "4 names of classes differ in capitals or blanks alone" in str(data)
-    for text, message in (("path,label,label\na,b,c", "'label' twice"), (f"path,label\n{images[0]},#N/A", "row 1")):
+    wrong = {f"path,label\n{images[0]},{label}": "row 1" for label in ("#N/A", "null")}
+    for text, message in (wrong | {"path,label,label\na,b,c": "'label' twice"}).items():
         table.write_text(text)
         with pytest.raises(DataError, match=message):
             listing(str(table), "train", root, None)

@@ -207,7 +207,8 @@ def _measure(options: BandOptions, images: Sequence[_Looked]) -> str:
         lows[each.least[0]] += each.least[1]
     (low, shared), *_ = lows.most_common(1)
     if (share := shared / sum(each.places for each in images)) >= _BLANK:
-        note += f", {share:.1%} of them {low:g} in all bands, as where there is nothing; if so, write NaN there"
+        remedy = "write NaN there" if options.values == "float" else "say so by GDAL's tag nodata"
+        note += f", {share:.1%} of them {low:g} in all bands, as where there is nothing; if so, {remedy}"
     if (nothing := 1 - count.mean() / sum(each.places for each in images)) >= _NOTED:
         note += f", {nothing:.1%} of them without values"
     same = ", ".join(str(place + 1) for place in np.flatnonzero(constant))

@@ -51,6 +51,12 @@ RUN = {"recipe.yaml", "environment.json"}
 _THUMBNAILS = {"thumbnails", "thumbs", "_thumbs"}
 
 
+def like_val(folder: Path) -> str:
+    """Advice for a missing folder of validation, where one beside it is called as tools call it; else nothing."""
+    others = [other for name in LIKE_VAL if (other := folder.with_name(name)).is_dir()]
+    return f"rename {others[0]} to {folder}, or link it; or else " if others and folder.name.startswith("val") else ""
+
+
 class Found(NamedTuple):
     """Contents of a folder and the folders below it: images, and what is none."""
 

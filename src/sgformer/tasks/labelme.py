@@ -7,15 +7,17 @@ import os
 import posixpath
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path, PureWindowsPath
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from .errors import DataError, listed
-from .folders import LIKE_VAL, describe_left_out, find_files, find_image, look_through, name_images
+from .folders import describe_left_out, find_files, find_image, like_val, look_through, name_images
+from .images import any_size, check_size, upright_size
 from .text import read_json, read_plain_names
 
 # What labels of shapes may be that are no classes, and the first names in a list.
@@ -31,6 +33,8 @@ _SHAPE = {"label", "points", "group_id", "shape_type", "flags", "mask", "locked"
 _CORNERS = 64  # of the polygon that stands for a circle
 _UPRIGHT = 0.5  # pixels between corners of a rectangle that is not turned and its box, as rounding leaves them
 _LARGE = 10_000  # radius in pixels, up to which Pillow draws circles quickly
+_UNLIKE = 12  # gray levels by which small copies of images differ that are none of one
+OTHER_IMAGE = "files of LabelMe hold another image (imageData) than the one that they name, whose shapes may be others"
 
 
 class Shape(NamedTuple):
@@ -103,6 +107,7 @@ class Labelled(NamedTuple):
 
     image: str  # its path from the file's folder, perhaps once and elsewhere; empty: not told
     embedded: bool  # whether the file holds the image, too
+    small: NDArray[np.float32] | None  # a copy of it with few pixels, in gray
     size: tuple[int, int] | None  # (height, width), where they are told
     shapes: tuple[Shape, ...]
     flags: tuple[str, ...]  # of the image, those that are set
@@ -120,12 +125,27 @@ class Labelled(NamedTuple):
             said, within = posixpath.normpath((within / said).as_posix()) if said else "", Path()
         return find_image(folder, stems, below, said, "imagePath", within=within)
 
+    def is_of(self, image: Path) -> bool:
+        """Whether an image looks like the one that the file holds; yes where this cannot be told."""
+        other = _look(image)[1] if self.small is not None else None
+        return self.small is None or other is None or float(np.abs(self.small - other).mean()) < _UNLIKE
+
 
 def read(file: Path) -> Labelled | None:
     """Read a file; None where it is JSON of something else.
 
     DataError where it is no JSON file, or its entries are of other types.
     """
+    try:
+        entry = file.stat()
+    except OSError:
+        return _read(file, 0, 0)  # which says what is wrong
+    return _read(file, entry.st_mtime_ns, entry.st_size)
+
+
+@lru_cache(maxsize=20_000)  # of those that hold their images, each is long to read
+def _read(file: Path, changed: int, num_bytes: int) -> Labelled | None:
+    del changed, num_bytes
     content = read_json(file)
     if not isinstance(content, dict) or not content.keys() >= {"shapes", "imagePath"}:
         return None
@@ -136,6 +156,13 @@ def read(file: Path) -> Labelled | None:
     if not all(side is None or type(side) is int for side in (height, width)):
         raise DataError(f"{file}: imageHeight {height!r} and imageWidth {width!r} must be whole numbers")
     found, faults, notes = [], [], Counter[str]()
+    size, small = None if height is None or width is None else (height, width), None
+    if embedded := content.get("imageData"):  # whose size is what counts in LabelMe, too
+        own, small = _look(embedded)
+        size = size if own is None or size in (own, own[::-1]) else own
+        notes["files whose imageData cannot be read"] = own is None
+    elif size is None and shapes:
+        notes["files without imageHeight and imageWidth, whose shapes are taken as of the image's size"] = 1
     for number, row in enumerate(shapes, 1):
         kind = (row.get("shape_type") or "polygon") if isinstance(row, dict) else ""
         if isinstance(kind, str) and kind and kind != "polygon" and kind not in _POINTS:
@@ -147,14 +174,35 @@ def read(file: Path) -> Labelled | None:
             faults.append(f"shape {number} {error}")
     return Labelled(
         image=PureWindowsPath(image).as_posix() if image else "",
-        embedded=bool(content.get("imageData")),
-        size=None if height is None or width is None else (height, width),
+        embedded=bool(embedded),
+        small=small,
+        size=size,
         shapes=tuple(found),
         flags=tuple(key for key, value in flags.items() if value),
         others={key: value for key, value in content.items() if key not in _FILE},
         faults=tuple(faults),
         notes=notes,
     )
+
+
+def _look(image: Path | str) -> tuple[tuple[int, int] | None, NDArray[np.float32] | None]:
+    """The size (height, width), and a small copy, of an image in a file or in text as base64; None: it cannot be read.
+
+    There is no copy of one whose white cannot be told.
+    """
+    try:
+        with any_size():
+            opened = Image.open(image if isinstance(image, Path) else io.BytesIO(base64.b64decode(image)))
+        with opened:
+            check_size(opened.size, "imageData")
+            size = upright_size(opened)
+            if opened.mode[0] in "IF":
+                return size, None
+            opened.draft("L", (64, 64))
+            gray = ImageOps.exif_transpose(opened).convert("L")
+            return size, np.asarray(gray.resize((8, 8), Image.Resampling.BOX), np.float32)
+    except Exception:  # a broken file can raise anything
+        return None, None
 
 
 class Found(NamedTuple):
@@ -171,9 +219,9 @@ def find(folder: Path, split: str, suffixes: Collection[str]) -> Found:
     DataError where there is no such folder.
     """
     if not folder.is_dir():
-        others = [other for name in LIKE_VAL * (split == "val") if (other := folder.with_name(name)).is_dir()]
-        hint = f"rename {others[0]} to {folder}, or link it" if others else f"expected {folder} below --data.root"
-        raise DataError(f"there is no folder {folder} with images and files of LabelMe; {hint}")
+        raise DataError(
+            f"there is no folder {folder} with images and files of LabelMe; {like_val(folder)}see --data.root"
+        )
     stems = name_images(folder)
     found: dict[Path, tuple[Path, Labelled]] = {}
     faults: dict[str, str] = {}
@@ -193,6 +241,7 @@ def find(folder: Path, split: str, suffixes: Collection[str]) -> Found:
             continue
         found[image] = file, said
         notes += said.notes
+        notes[OTHER_IMAGE] += not said.is_of(image)
         for entries in (said.others, *(shape.said for shape in said.shapes)):
             unused.update(key for key, value in entries.items() if value not in (None, "", [], {}))
     images, left_out = look_through(folder, suffixes)

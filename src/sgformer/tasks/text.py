@@ -59,6 +59,18 @@ def read_lines(path: Path) -> list[str]:
     return [line.strip() for line in read_text(path).split("\n") if line.strip()]
 
 
+def read_entries(path: Path) -> list[tuple[int, str]]:
+    """The lines of a list of files that are not empty, with their numbers, without the blanks around them.
+
+    Raises:
+        DataError: The file cannot be read, or a line seems to be a comment, which may name a file that is not meant.
+    """
+    lines = [(number, line.strip()) for number, line in enumerate(read_text(path).split("\n"), 1) if line.strip()]
+    if number := next((number for number, line in lines if line.startswith("#")), None):
+        raise DataError(f"{path}, line {number} seems to be a comment; remove it, or write ./ before such a name")
+    return lines
+
+
 def read_names(path: Path) -> list[str]:
     """The lines of a text file of names whose numbers count, without the blanks around them; see `read_text`.
 

@@ -15,7 +15,7 @@ from ..folders import find_file, lies_in
 from ..text import read_text
 
 # What spreadsheets and pandas write where there is no value.
-_ERRORS = {"nan", "#n/a", "#ref!", "#value!", "#name?"}
+_ERRORS = {"nan", "null", "n/a", "<na>", "#n/a", "#ref!", "#value!", "#name?"}
 # What the column of images may be called, as by Hugging Face's image folders; the first that is there.
 _PATHS = ("path", "file_name", "filename")
 # How files of spreadsheets begin, and JSON.

@@ -19,6 +19,7 @@ from . import checks, doubts, masks
 from .checks import ImageRow, ObjectRow
 
 VANISHED = "objects left out, of which nothing is left at the size of training"
+AS_TEXT = "objects with the image's number as text, or the other way round, as of VIA"
 GROUPS = "objects that share a group_id with others of their class and image, all kept"
 Faults = Literal["error", "drop"]
 Crowds = Literal["ignore", "objects"]
@@ -249,17 +250,19 @@ def _objects(
 ) -> dict[int | str, list[ObjectRow]]:
     """The objects of each image, by its id; what is wrong with others is added to the faults ``found``."""
     objects: dict[int | str, list[ObjectRow]] = {image_id: [] for image_id in entries}
+    written = {str(image_id): kept for image_id, kept in aliases.items()}
     for row in source.rows["annotations"]:
         entry = None
         try:
             image_id = checks.identity(row, "image_id")
-            if (kept := aliases.get(image_id)) is None:
-                raise Fault(_no_image(image_id, aliases))
+            if (kept := aliases.get(image_id, written.get(str(image_id)))) is None:
+                raise Fault(f"there is no image of id {masks.shown(image_id)} in the file")
             if (entry := entries.get(kept)) is None:
                 continue  # its image was left out
             one = checks.object_row(row, entry.size, with_mask=with_masks)
             if one.category_id not in names:
                 raise Fault(_no_category(one.category_id, names))
+            one = one._replace(notes=(*one.notes, *[AS_TEXT] * (image_id not in aliases)))
         except Fault as fault:
             found.append(f"{_called(row.get('id'), entry)}: {fault}")
             continue
@@ -345,13 +348,6 @@ def _called(number: Any, entry: ImageRow | None) -> str:
     """An annotation in a message; other formats have a file and a line in place of a number."""
     image = f" of image {masks.shown(entry.image_id)} ({entry.name})" if entry else ""
     return f"{number if isinstance(number, str) else f'annotation {masks.shown(number)}'}{image}"
-
-
-def _no_image(image_id: int | str, known: Iterable[int | str]) -> str:
-    if str(image_id) in set(map(str, known)):
-        kind, other = ("text", "a number") if isinstance(image_id, str) else ("a number", "text")
-        return f"image_id {masks.shown(image_id)} is {kind}, the image's id {other}; write both alike"
-    return f"there is no image of id {masks.shown(image_id)} in the file"
 
 
 def _no_category(category: int, names: dict[int, str]) -> str:

@@ -74,6 +74,7 @@ def read(
             if size != there:
                 continue  # which is said by who checks all
             notes.update(labelled.notes)
+            notes[labelme.OTHER_IMAGE] += not labelled.is_of(find_file(folder, name))
             faults += [f"{short}, {fault}" for fault in labelled.faults]
             for parts in _objects(labelled.shapes):
                 with content.reading(where := f"{short}, shape {parts[0].number}"):

@@ -8,8 +8,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 from ..errors import DataError, Fault
-from ..folders import SUFFIXES, find_files, find_image, name_images
-from ..text import read_text
+from ..folders import SUFFIXES, find_files, find_image, like_val, name_images
+from ..text import read_entries, read_text
 from .checks import ANGLES, TAGS, image_size
 from .coco import Content
 
@@ -34,27 +34,25 @@ def find(root: Path, annotations: str, *, suffix: str = ".xml", base: str = ANNO
         return found
     if not path.is_file():
         raise DataError(
-            f"there is no {path}; name a list of images, a line each, or a folder of {suffix[1:].upper()} files: "
-            "--data.train.annotations and --data.val.annotations"
+            f"there is no {path}; {like_val(path)}name a list of images, a line each, or a folder of "
+            f"{suffix[1:].upper()} files: --data.train.annotations and --data.val.annotations"
         )
-    files, text = [], read_text(path)
-    if text.lstrip().startswith("<"):
+    files = []
+    if read_text(path).lstrip().startswith("<"):
         raise DataError(f"{path} is no list of images but XML; name the folder of the XML files, or export Pascal VOC")
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            name = _listed(root / base, line, suffix)
-            file = root / base / f"{name}{suffix}"
-            if not file.is_file():
-                raise DataError(f"{path}, line {number}: {name} has no {file}")
-            files.append(file)
+    for number, line in read_entries(path):
+        name = _listed(root / base, line, suffix)
+        file = root / base / f"{name}{suffix}"
+        if not file.is_file():
+            raise DataError(f"{path}, line {number}: {name} has no {file}")
+        files.append(file)
     return files
 
 
 def _listed(base: Path, line: str, suffix: str) -> str:
     """The name in a line of a list, which may have blanks in it, a number behind it, or a suffix as CVAT writes it."""
-    whole = line.strip()
-    likely = re.sub(r"\s+(-1|0|1)$", "", whole)
-    for name in (whole, likely, likely.strip('"'), whole.split()[0]):
+    likely = re.sub(r"\s+(-1|0|1)$", "", line)
+    for name in (line, likely, likely.strip('"'), line.split()[0]):
         path = PureWindowsPath(name)
         path = path.with_suffix("") if path.suffix.lower() in {*SUFFIXES, suffix} else path
         # A folder that has no such files, such as JPEGImages, may stand before the name.

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import DataError, Fault
 from ..folders import SUFFIXES, find_file, find_images, lies_in_junk
-from ..text import read_lines, read_text
+from ..text import read_entries, read_text
 from . import names as names_of
 from .checks import image_size
 from .coco import Content
@@ -183,7 +183,7 @@ def _listed(file: Path, root: Path, about: Names) -> list[Path]:
     """The images that a text file lists, from its own folder, the root, or the path in the YAML file."""
     bases = [file.parent, root, *([root / about.content["path"]] if _path(about) else [])]
     found = []
-    for line in read_lines(file):
+    for _, line in read_entries(file):
         names = (line, *([line.split("/", 1)[1]] if "/" in line else []))  # Darknet puts data/ first
         tries = [find_file(base, name) for name in names for base in bases]
         path = next((path for path in tries if path.is_file()), None)
@@ -304,7 +304,8 @@ def _annotation(line: str, *, width: int, height: int, keypoints: int) -> dict[s
     if len(values) < 6 or len(values) % 2:
         raise Fault(
             f"after the class there are {len(values)} numbers; a box has 4, a polygon x and y of three points or more"
-            + "; take the last away, where it is a score or the number of a track" * (len(values) == 5)
+            + "; take the last away, where it is a score or a track's number; of an angle write four corners"
+            * (len(values) == 5)
         )
     xs, ys = [x * width for x in values[::2]], [y * height for y in values[1::2]]
     box = [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]

@@ -212,7 +212,7 @@ class SegmentationData(Data):
             told = ", ".join(f"{name} {number}" for name, number in alone.most_common(5))
             self.notes.append(f"masks of {split} with one class alone: {told}" + ", ..." * (len(alone) > 5))
         some = sum(bool(found[-1]) for found in counts.values())
-        if 0 < some < len(counts) and coding.by_custom:  # by nobody's word; in these masks an object may be written so
+        if some and coding.by_custom:  # by nobody's word; an object may be written so
             self.notes.append(
                 f"{ignored:.1%} of {split} is {IGNORE}, which is ignored, in {some} of {len(counts)} masks"
             )

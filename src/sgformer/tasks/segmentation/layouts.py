@@ -28,7 +28,7 @@ from ..folders import (
     some,
 )
 from ..images import ImageError, Preprocessing
-from ..text import read_lines, read_text, split_labelmap
+from ..text import read_entries, read_lines, split_labelmap
 from .mapping import read_classes, read_mapping
 from .masks import IGNORE, Coding, header_of, nodata_of, palette_of, turned_like
 
@@ -227,15 +227,15 @@ def _read_list(file: Path, names: Collection[str], suffixes: Collection[str]) ->
     for name in names:
         ends.setdefault(name.rpartition("/")[2], []).append(name)
     found, unknown = set[str](), dict[str, str]()
-    for number, line in enumerate(read_text(file).split("\n"), 1):
-        path = PureWindowsPath(unicodedata.normalize("NFC", line.strip()))
+    for number, line in read_entries(file):
+        path = PureWindowsPath(unicodedata.normalize("NFC", line))
         parts = (path.with_suffix("") if path.suffix.lower() in suffixes else path).parts
         tails = ["/".join(parts[start:]) for start in range(len(parts))]
         alike = ends.get(tails[-1], []) if tails else []
         if name := next((tail for tail in tails if tail in names), alike[0] if len(alike) == 1 else None):
             found.add(name)
         elif parts:
-            unknown[f"{file}, line {number}"] = f"names {line.strip()}, of which there is neither image nor mask"
+            unknown[f"{file}, line {number}"] = f"names {line}, of which there is neither image nor mask"
     return found, unknown
 
 
