@@ -89,6 +89,8 @@ def test_pycocotools_takes_what_predict_and_evaluate_write(root, run, tmp_path):
     assert {row["image_id"] for row in found} <= {1001, 1002}
     assert {row["category_id"] for row in found} <= {7, 14}
     assert len(truth.loadRes(str(tmp_path / "found.json")).anns) == len(found)
+    with pytest.warns(UserWarning, match=r"1 images of .*instances_val\.json are not among these"):
+        predict(weights, [str(root / "images/val/0.jpg")], coco=tmp_path / "one.json", annotations=file, device="cpu")
 
     report = evaluate(weights, SETTINGS_OF(root), coco=tmp_path / "all.json", device="cpu")
     judge = COCOeval(truth, truth.loadRes(str(tmp_path / "all.json")), "segm")
@@ -118,8 +120,6 @@ def test_annotations_that_lack_something_are_refused_before_anything_is_found(ro
     content = json.loads((root / "annotations" / "instances_val.json").read_text())
     edit(content)
     (tmp_path / "other.json").write_text(json.dumps(content))
-    from sgformer.commands.predict import predict
-
     with pytest.raises(DataError, match=message):
         predict(
             run,

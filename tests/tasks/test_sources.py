@@ -384,3 +384,10 @@ def test_shards(root, tmp_path):
         assert "\n" not in str(error.value)
     with pytest.raises(DataError, match=r"--data\.classes"):
         module(**{**settings, "classes": None})
+
+
+def test_a_class_of_the_model_that_validation_lacks_is_named(root):
+    known = ("bird", *sorted(path.name for path in (root / "val").iterdir()))
+    options = DataOptions(root=str(root), image_size=32, workers=0)
+    data = ClassificationData(options, PREPROCESSING, classes=known, splits=("val",))
+    assert "not in val: bird" in str(data)

@@ -211,6 +211,8 @@ class ClassificationData(PreparedData):
                 f"the model does not know {listed(unknown)}; it knows {listed(classes)}. "
                 "Name a data folder with the model's own classes"
             )
+        if absent := set(classes or ()) - set(names):
+            self.notes.append(f"not in {splits[-1]}: {listed(absent)}")
         self.classes = _several(classes or names)
         told = nothing(self.classes) * (options.source in ("folders", "imagenet"))
         self.notes += doubtful_names([name for name in self.classes if name not in told])

@@ -1,6 +1,7 @@
 """Detections with the ids of an annotation file: the list that pycocotools' ``loadRes`` takes."""
 
 import unicodedata
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -53,9 +54,18 @@ class Ids:
                     "were annotated"
                 )
         self.images = {str(image): image_id for image, image_id in found.items()}
+        self.path, self.num_others = path, len({*entries.values()} - {*found.values()})
 
     def results(self, found: Iterable[tuple[Path, Mapping[str, Any]]]) -> list[dict[str, Any]]:
-        """A row for each object in what `Detections.to_dict` gives for each image; without a list of objects, none."""
+        """A row for each object in what `Detections.to_dict` gives for each image; without a list of objects, none.
+
+        Images of the file of which nothing was found, as nobody looked, are warned of.
+        """
+        found = list(found)
+        if missing := self.num_others + sum("objects" not in one for _, one in found):
+            warnings.warn(
+                f"{missing} images of {self.path} are not among these, and count as missed by it", stacklevel=2
+            )
         return [
             {
                 "image_id": self.images[str(path)],
