@@ -82,6 +82,8 @@ def test_what_shards_hold_is_told(images):
     ]
     assert note_shards({"train": train, "val": [*train, *val]}, ())[0] == "1 shards are in training and in validation"
     assert note_shards({"val": ["https://a/b.tar"]}, ("car", "dog")) == []
+    (images / "train-1.tar").write_bytes(b"none")
+    assert f"1 shards are in no split: {images / 'train-1.tar'}" in note_shards({"train": train, "val": val}, ())
     (images / "val-0.tar").write_bytes(b"none")
     with pytest.raises(DataError, match=r"a shard cannot be read: .*val-0\.tar: truncated header"):
         note_shards({"val": val}, ("car", "dog"))

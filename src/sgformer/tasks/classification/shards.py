@@ -24,6 +24,8 @@ from ..images import ImageError, read_image
 from ..loading import Unreadable
 
 _ADDRESS = re.compile(r"(https?|s3|gs)://[\w.~:/?#@!&()*+,;=%-]+")
+# What ends the names of shards; a file that is hidden is none.
+_SHARD = re.compile(r"^[^.].*\.(tar(\.\w+)?|tgz)$", re.IGNORECASE)
 # Up to how many samples are looked at before a run.
 LOOKED = 20_000
 # Samples that are held back to be mixed with those of the next ones in a shard.
@@ -154,6 +156,7 @@ def note_shards(shards: Mapping[Split, Sequence[str]], classes: Sequence[str]) -
     both = [{number(url) for url in urls if "://" not in url} for urls in shards.values()]
     notes = [f"{len(set.intersection(*both))} shards are in training and in validation"]
     notes *= len(both) > 1 and not both[0].isdisjoint(both[1])
+    notes += _beside(shards) if len(both) > 1 else []
     index = {name: place for place, name in enumerate(classes)}
     digests = dict[Split, list[bytes]]()  # of images
     for split, urls in shards.items():
@@ -196,6 +199,15 @@ def note_shards(shards: Mapping[Split, Sequence[str]], classes: Sequence[str]) -
         empty = [url for url in urls if url not in filled]
         notes += [f"no images in {listed(empty)}"] * (0 < samples < LOOKED and bool(empty))
     return notes + find_copies(*digests.values()).notes()
+
+
+def _beside(shards: Mapping[Split, Sequence[str]]) -> list[str]:
+    """A note on shards that lie beside those of splits, and are in none; else nothing."""
+    files = [Path(url) for urls in shards.values() for url in urls if "://" not in url]
+    used = {number(file) for file in files}
+    there = (path for folder in {file.parent for file in files} for path in folder.iterdir())
+    others = [str(path) for path in there if _SHARD.search(path.name) and number(path) not in used]
+    return [f"{len(others)} shards are in no split: {listed(others)}"] * bool(others)
 
 
 def _parts(urls: Sequence[str]) -> Iterator[tuple[str, str, str, bytes]]:
