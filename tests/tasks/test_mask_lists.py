@@ -253,6 +253,14 @@ def test_lists_of_the_images_of_a_split(tmp_path):
     found = data(tmp_path, **options)
     assert "6 + 3 images" in str(found)
     assert [one.image.name for one in found.samples["val"]] == ["val_0.png", "val_1.png", "val_2.png"]
+    for suffix in ("png", "bmp"):  # of one name, and in no list
+        shutil.copy(tmp_path / "JPEGImages/val_0.png", tmp_path / f"JPEGImages/other.{suffix}")
+    assert f"2 images of {tmp_path / 'JPEGImages'} are in no list" in str(data(tmp_path, **options))
+    shutil.copy(tmp_path / "JPEGImages/val_0.png", tmp_path / "JPEGImages/val_0.bmp")
+    with pytest.raises(DataError, match=r"val_0\.png has the name of .*val_0\.bmp"):
+        data(tmp_path, **options)
+    for name in ("other.png", "other.bmp", "val_0.bmp"):
+        (tmp_path / "JPEGImages" / name).unlink()
     write(tmp_path / "ImageSets/Segmentation/train.txt", "train_0\ntrain_1\n")
     assert f"4 images of {tmp_path / 'JPEGImages'} are in no list" in str(data(tmp_path, **options))
     write(tmp_path / "ImageSets/Segmentation/val.txt", "val_0\n#JPEGImages/val_1.png\n")

@@ -64,4 +64,6 @@ def test_classes_are_counted_and_copies_told(tmp_path):
     assert "not in train: owl; not in val: cat, dog" in told
     assert "1 images are in training and in validation, 1 in another class" in told
     assert "1 images are copies of others, 1 in another class" in told
+    np.savez(tmp_path / "val.npz", **np.load(tmp_path / "val.npz"), weights=np.ones(2))
+    assert f"not used in {tmp_path / 'val.npz'}: weights" in str(read(tmp_path))
     assert data.train_labels().tolist() == [0, 1, 0, 1, 0]

@@ -53,6 +53,11 @@ def test_boxes_among_polygons_are_counted(root):
     assert note not in str(read(root, "yolo"))
     (root / "labels" / "train" / "0.txt").write_text(UPRIGHT + "0 .4 .4 .6 .6\n")
     assert f"train: {note}: 7" in str(read(root, "yolo"))
+    (root / "labels" / "train" / "1.txt").write_text("0 .5 .5\n")
+    assert "train: 1 faults left out: labels/train/1.txt, line 1: after the class there are 2 numbers" in str(
+        said := read(root, "yolo", invalid="drop")
+    )
+    assert f"{note}: 5" in str(said)
 
 
 def test_ids_that_count_from_nought_beside_names_that_count_from_one(root):

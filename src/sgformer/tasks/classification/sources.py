@@ -239,6 +239,7 @@ def packed(root: Path, split: Split) -> Samples:
         with np.load(path, allow_pickle=False) as file:
             jpeg, offset, label = file["jpeg"], file["offset"], file["label"]
             classes = tuple(map(str, file["classes"]))
+            others = {*file.files} - {"jpeg", "offset", "label", "classes"}
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise DataError(f"{path} cannot be read ({error}); it must hold jpeg, offset, label and classes") from error
     flat = all(array.ndim == 1 and array.dtype.kind in "iu" and len(array) for array in (jpeg, offset, label))
@@ -254,7 +255,10 @@ def packed(root: Path, split: Split) -> Samples:
     if twice := [name for name, count in Counter(classes).items() if count > 1]:
         raise DataError(f"{path} has several classes called {listed(twice)}; make them differ")
     absent = [classes[place] for place in sorted({*range(len(classes))}.difference(label.tolist()))]
-    return Samples(classes, _Packed(jpeg, offset, label), notes=(f"not in {split}: {listed(absent)}",) * bool(absent))
+    notes = (f"not in {split}: {listed(absent)}",) * bool(absent) + (f"not used in {path}: {listed(others)}",) * bool(
+        others
+    )
+    return Samples(classes, _Packed(jpeg, offset, label), notes=notes)
 
 
 @dataclass(frozen=True)

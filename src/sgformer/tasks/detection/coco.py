@@ -130,7 +130,9 @@ def read(path: Path, folder: Path) -> Content:
     DataError where it is not in the format, or a file or folder is missing.
     """
     if not path.is_file():
-        raise DataError(f"there is no file {path}; name the annotations, a JSON file in COCO's format")
+        raise DataError(
+            f"there is no file {path}; name the annotations in COCO's format: --data.train.annotations, or val"
+        )
     rows = read_json(path)
     for key in ("images", "annotations", "categories"):
         found = rows.get(key) if isinstance(rows, dict) else None

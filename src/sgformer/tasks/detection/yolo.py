@@ -134,7 +134,7 @@ def _note_forms(lines: list[list[str]], about: Names, notes: Counter[str]) -> No
     elif numeric and (turned := _turned(longer)):
         notes["lines of four corners, as of rotated boxes (OBB), read as polygons whose boxes are upright"] = turned
     if longer:
-        notes["boxes among polygons, which may be two corners of a mask"] = len(lines) - len(longer)
+        notes["boxes among polygons, which may be two corners of a mask"] = sum(len(line) == 5 for line in lines)
 
 
 def _is_list(file: Path) -> bool:

@@ -111,15 +111,16 @@ class Layout:
         beside = self.mask_ending if together else ""
         above = [folder.parent for folder in (image_folder, mask_folder) if folder != root]
         known, unlike = self._check_lists(root, image_folder, mask_folder, *above)
-        images, alike, notes = self._by_name(
+        images, twins, notes = self._by_name(
             image_folder, self.image_ending, unlike=beside, suffixes=suffixes, known=known, alone=not together
         )
-        masks, faults, more = self._by_name(mask_folder, self.mask_ending, known=known, alone=not together)
-        faults |= alike
+        masks, others, more = self._by_name(mask_folder, self.mask_ending, known=known, alone=not together)
+        faults = dict[str, str]()
         if self.lists:
-            wanted, lost = _read_list(root / self.lists.format(split=name), {*images, *masks}, {*suffixes, *SUFFIXES})
+            wanted, faults = _read_list(root / self.lists.format(split=name), {*images, *masks}, {*suffixes, *SUFFIXES})
             images, masks = ({one: path for one, path in some.items() if one in wanted} for some in (images, masks))
-            faults |= lost
+        used, words = {*images.values(), *masks.values()}, "has the name of {}, but for the suffix; keep one of them"
+        faults |= {str(path): words.format(other) for path, other in (twins | others).items() if other in used}
         hint = _note_ending(images.keys() - masks.keys(), masks.keys() - images.keys())
         faults |= {str(masks[name]): f"has no image in {image_folder}{hint}" for name in masks.keys() - images.keys()}
         if self.lists or "{split}" in self.images:  # every image of this folder is one of the split
@@ -137,12 +138,11 @@ class Layout:
         suffixes: Collection[str] = SUFFIXES,
         known: Sequence[Path] = (),
         alone: bool = True,
-    ) -> tuple[dict[str, Path], dict[str, str], list[str]]:
-        """Images of a folder and those below it by their path in it, without suffix and ending; faults; and notes.
+    ) -> tuple[dict[str, Path], dict[Path, Path], list[str]]:
+        """Images of a folder and those below it by their path in it, without suffix and ending; twins; and notes.
 
         What ends in ``unlike`` is left to the masks, and where a folder is not for one of both ``alone``, what ends
-        otherwise, too. At fault are files whose name another one has, with another suffix: which of them belongs to a
-        mask cannot be told.
+        otherwise, too. Twins have the name of another one, but for the suffix: which of them is meant cannot be told.
         """
         images, left_out = look_through(folder, suffixes, known=lambda name: name.endswith(self.known))
         left_out = +(left_out - Counter(path.suffix.lower() for path in known if path.parent == folder))
@@ -155,13 +155,13 @@ class Layout:
             raise DataError(f"there are no images in {folder}{there}; expected {some(suffixes)}")
         notes = [f"left out of {folder}: {describe_left_out(left_out)}"] if left_out else []
         found: dict[str, Path] = {}
-        faults = {}
+        twins = {}
         for path in paths:
             name = path.relative_to(folder).with_suffix("").as_posix().removesuffix(ending)
             name = unicodedata.normalize("NFC", name)
             if (other := found.setdefault(name, path)) != path:
-                faults[str(path)] = f"has the name of {other}, but for the suffix; keep one of them"
-        return found, faults, notes
+                twins[path] = other
+        return found, twins, notes
 
     def beside(self, root: Path, *others: Path) -> list[str]:
         """Notes on what lies beside images, masks and the other files used, and is none of the splits'."""
