@@ -164,6 +164,7 @@ def test_yolo_polygons_are_masks(coco, tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
+        ("0", r"labels/train/train0\.txt, line 2: after the class there are 0 numbers"),
         ("0 0.5 0.5 0.1", r"labels/train/train0\.txt, line 2: after the class there are 3 numbers"),
         ("disc 0.5 0.5 0.1 0.1", r"train0\.txt, line 2: 'disc 0\.5 .*no numbers"),
         ("7 0.5 0.5 0.1 0.1", r"train0\.txt, line 2 of image 1 \(train0\.png\): unknown category id 7"),

@@ -295,7 +295,7 @@ def _annotation(line: str, *, width: int, height: int, keypoints: int) -> dict[s
         raise Fault(
             f"after the class there are {len(values)} numbers; by kpt_shape a box has 4 and its keypoints {keypoints}"
         )
-    if max(values[:4]) > 2:
+    if max(values[:4], default=0) > 2:
         raise Fault(f"{line.strip()[:60]!r} has numbers above 1; they are shares of the image, not pixels")
     if keypoints or len(values) == 4:
         x, y, w, h = values[:4]
