@@ -303,7 +303,7 @@ def test_the_folder_that_names_start_from_is_advised(root):
 def test_a_fifth_number_of_a_box_is_guessed(root):
     path = root / "labels" / "train" / "0.txt"
     path.write_text("0 0.5 0.5 0.2 0.2 7\n")
-    with pytest.raises(DataError, match=r"0\.txt, line 1: .*5 numbers.*take the last away.*number of a track"):
+    with pytest.raises(DataError, match=r"0\.txt, line 1: .*5 numbers.*take the last away.*track.*four corners"):
         read(root, "yolo")
 
 
