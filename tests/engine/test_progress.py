@@ -43,3 +43,8 @@ def test_time_left_is_plausible_also_after_a_run_was_resumed(tmp_path, monkeypat
     assert predict == f"  sgformer predict {folder} IMAGES"
     train("smoke", resume=folder)
     assert "all 5 epochs are over; to train on: --trainer.max_epochs 6 or more" in capsys.readouterr().out
+
+
+def test_slow_images_are_counted_in_seconds():
+    said = [progress.image_rate(images) for images in (250.4, 2.5, 0.04)]
+    assert said == ["250 images/s", "2.5 images/s", "25 s an image"]

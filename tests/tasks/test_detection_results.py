@@ -176,7 +176,7 @@ def test_a_key_of_another_task_is_refused_in_evaluation(run):
         evaluate(run, {"data.bands.mean": 0.3}, device="cpu")
 
 
-def test_trained_weights_can_find_more_or_fewer(run, root, tmp_path):
+def test_trained_weights_can_find_more_or_fewer(run, root, tmp_path, capsys):
     most = max(Counter(row["image_id"] for row in evaluate(run, device="cpu").results).values())
     assert most > 2
     fewer = evaluate(run, {"heads.max_detections": "2"}, device="cpu").results
@@ -185,6 +185,9 @@ def test_trained_weights_can_find_more_or_fewer(run, root, tmp_path):
     settings = {"coco": out, "score_threshold": 0.0, "device": "cpu"}
     predict(run, [str(root / "images" / "val")], max_detections=1, **settings)
     assert len(json.loads(out.read_text())["annotations"]) == 2
+    assert "--score_threshold" not in capsys.readouterr().err
+    predict(run, [str(root / "images" / "val")], **{**settings, "score_threshold": 1.0})
+    assert "score of 1 or more; a lower --score_threshold" in capsys.readouterr().err
     model = sgformer.load(run)
     model.set_max_detections(150)
     assert model.roi_heads.detections_per_img == model.heads.max_detections == 150

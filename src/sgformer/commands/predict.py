@@ -128,6 +128,7 @@ def predict(
     cells = [result.pop("cells", {}) for result in results]
     if rows and (len(rows) <= MAX_ROWS or not (json or csv)):
         console.table(("image", "prediction"), rows)
+    _note_unsure(results, score_threshold, model)
     if json:
         write_atomically(json, (json_.dumps(results, indent=2, ensure_ascii=False) + "\n").encode())
     if coco and in_coco:
@@ -144,6 +145,18 @@ def _note_numbered(files: dict[str, dict[Path, Path]]) -> None:
         print(
             f"sgformer: {len(numbered)} files have a number in their names, such as {printable(numbered[0])}, as "
             "others have these names; --json says which is whose",
+            file=sys.stderr,
+        )
+
+
+def _note_unsure(results: Sequence[dict[str, Any]], least: float | None, model: Any) -> None:
+    """Tell of the threshold where a detector found nothing in any image."""
+    counts = [len(result["objects"]) for result in results if "objects" in result]
+    least = 0.5 if least is None else least
+    if "score_threshold" in model.settings and counts and not any(counts) and least > 0.05:
+        print(
+            f"sgformer: no object has a score of {least:g} or more; a lower --score_threshold, down to 0.05, shows "
+            "those that the model is less sure of",
             file=sys.stderr,
         )
 

@@ -61,7 +61,7 @@ class RunProgress(Callback):
         if self.bar.disable and now - self.spoken <= SECONDS_BETWEEN_LINES:
             return  # to read the loss is to wait for the GPU
         left = self._seconds_left(trainer, now)
-        text = f"{_rate(self.num_samples / self.train_seconds)} · {_clock(left)} left"
+        text = f"{image_rate(self.num_samples / self.train_seconds)} · {_clock(left)} left"
         if (loss := trainer.callback_metrics.get("train_loss_step")) is not None:
             text += f" · loss {loss.item():.3f}"
         if self.bar.disable:
@@ -86,7 +86,7 @@ class RunProgress(Callback):
         metrics = " · ".join(
             f"{name} {value:.3g}" for name, value in self.run.rows[-1].items() if name.startswith(("train", "val"))
         )
-        rate = _rate(self.num_samples / self.train_seconds)
+        rate = image_rate(self.num_samples / self.train_seconds)
         is_last = trainer.current_epoch + 1 == trainer.max_epochs
         left = "" if is_last else f" · {_clock(self._seconds_left(trainer, now))} left"
         mark = " · best" if self.run.best is self.run.rows[-1] else ""
@@ -112,8 +112,10 @@ def _epoch(trainer: Trainer) -> str:
     return f"epoch {trainer.current_epoch + 1:{width}}/{trainer.max_epochs}"
 
 
-def _rate(images: float) -> str:
-    # Large images take seconds each.
+def image_rate(images: float) -> str:
+    """What images a second are called: in seconds an image, where each takes more than ten."""
+    if images < 0.1:
+        return f"{1 / max(images, 1e-9):.0f} s an image"
     return f"{images:.{0 if images >= 10 else 1}f} images/s"
 
 
