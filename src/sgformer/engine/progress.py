@@ -113,7 +113,7 @@ def _epoch(trainer: Trainer) -> str:
 
 
 def image_rate(images: float) -> str:
-    """What images a second are called: in seconds an image, where each takes more than ten."""
+    """Write a speed as images a second, or as seconds an image where each takes more than ten."""
     if images < 0.1:
         return f"{1 / max(images, 1e-9):.0f} s an image"
     return f"{images:.{0 if images >= 10 else 1}f} images/s"
