@@ -37,7 +37,8 @@ def classes(root, splits=BOTH, **options):
 
 def masked(root, splits=BOTH, **options):
     options = MaskOptions(root=str(root), image_size=32, batch_size=2, workers=0, **options)
-    return SegmentationData(options, PREPROCESSING, splits=splits).notes
+    notes = SegmentationData(options, PREPROCESSING, splits=splits).notes
+    return [note for note in notes if "255, which is ignored" not in note]  # the border of these masks
 
 
 def test_files_that_nothing_uses(tmp_path):
