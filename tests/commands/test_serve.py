@@ -195,7 +195,7 @@ def test_a_broken_image_gets_a_sentence(client, kind):
 
 @pytest.mark.parametrize(
     ("query", "reason"),
-    [("?token_budget=2", "token_budget is 2; it must be"), ("?token_budget=many", "token_budget must be a number")],
+    [("?token_budget=2", "token_budget is 2; it must be"), ("?token_budget=many", "must be a number, or none")],
 )
 def test_a_bad_setting_gets_a_sentence(client, query, reason):
     status, said = client.post(photograph(), query)

@@ -79,7 +79,8 @@ class _Server:
                 try:
                     settings[name] = read(request.query_params[name])
                 except ValueError as error:
-                    raise HTTPException(400, f"{name} must be a number") from error
+                    or_none = ", or none" * (name == "token_budget")
+                    raise HTTPException(400, f"{name} must be a number{or_none}") from error
         file = await _body(request)
         return JSONResponse(await self._in_turn(self.tryout.compute, file, **settings), headers=_HEADERS)
 
