@@ -89,4 +89,4 @@ def test_files_of_label_studio_count_pixels_from_nought(root, first_pixel):
     (root / "a.xml").write_text(f"<annotation><filename>0.jpg</filename>{said}</annotation>")
     found = voc.read(root, [root / "a.xml"], root, images="images/train", names=["red"], first_pixel=first_pixel)
     note = "files of Label Studio, whose edges count from 0; set --data.first_pixel 0"
-    assert found.notes == ({note: 1} if first_pixel else {})
+    assert +found.notes == ({note: 1} if first_pixel else {})
