@@ -255,9 +255,8 @@ def packed(root: Path, split: Split) -> Samples:
     if twice := [name for name, count in Counter(classes).items() if count > 1]:
         raise DataError(f"{path} has several classes called {listed(twice)}; make them differ")
     absent = [classes[place] for place in sorted({*range(len(classes))}.difference(label.tolist()))]
-    notes = (f"not in {split}: {listed(absent)}",) * bool(absent) + (f"not used in {path}: {listed(others)}",) * bool(
-        others
-    )
+    said = {f"not in {split}": absent, f"not used in {path}": others}
+    notes = tuple(f"{what}: {listed(names)}" for what, names in said.items() if names)
     return Samples(classes, _Packed(jpeg, offset, label), notes=notes)
 
 
