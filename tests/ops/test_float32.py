@@ -17,8 +17,8 @@ def _as_before(monkeypatch):
 
 
 def error_of_a_product():
-    torch.manual_seed(0)
-    x, y = torch.randn(64, 300), torch.randn(50, 300)
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(64, 300, generator=generator), torch.randn(50, 300, generator=generator)
     right = x.double() @ y.double().T
     return float(((x @ y.T) - right).norm() / right.norm())
 
@@ -32,7 +32,7 @@ def test_products_stay_float32_and_the_setting_goes_back():
             assert inner.objection == setting.objection
         assert (torch.get_float32_matmul_precision() == "medium") == (setting.objection is None)
     assert torch.get_float32_matmul_precision() == "highest"
-    assert torch.equal(torch.random.get_rng_state(), state) or setting.objection is None
+    assert torch.equal(torch.random.get_rng_state(), state)
     setting = sgformer.fast_float32()
     setting.restore()
     assert torch.get_float32_matmul_precision() == "highest"
