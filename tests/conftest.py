@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+# Commands and runs keep their threads, however busy the machine is: what they print and compute must not depend on it.
+os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
+
 
 def pytest_collection_modifyitems(items):
     """The longest tests, whole runs in several processes, come first: at the end one would keep a core idle."""

@@ -133,4 +133,6 @@ def test_python_m_is_the_same(tmp_path):
 def test_a_warning_is_one_line_of_words():
     own = sgformer_cli._warning("two faults left out", UserWarning, sgformer.__file__, 3)
     assert own == "sgformer: two faults left out\n"
+    # One that a command gives is told of where it was called.
+    assert sgformer_cli._warning("busy", UserWarning, sgformer_cli.__file__, 3) == "sgformer: busy\n"
     assert "UserWarning" in sgformer_cli._warning("careful", UserWarning, "elsewhere.py", 3)

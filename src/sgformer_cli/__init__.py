@@ -206,7 +206,7 @@ _others_warning = warnings.formatwarning
 
 def _warning(message: Any, category: Any, filename: str, lineno: int, line: str | None = None) -> str:
     """Format a warning of this package without the place in the code; those of others as they are."""
-    if Path(filename).is_relative_to(Path(__file__).parents[1] / "sgformer"):
+    if any(Path(filename).is_relative_to(Path(__file__).parents[1] / name) for name in ("sgformer", "sgformer_cli")):
         return f"sgformer: {message}\n"
     return _others_warning(message, category, filename, lineno, line)
 

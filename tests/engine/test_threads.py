@@ -1,10 +1,13 @@
+import contextlib
 import types
 
 import pytest
 import torch
 
 from sgformer.engine import threads
-from sgformer.engine.threads import MAX_SECONDS, SECONDS, ChooseThreads
+from sgformer.engine.callbacks import ChooseThreads
+from sgformer.engine.run_folder import say
+from sgformer.engine.threads import MAX_SECONDS, SECONDS, Threads
 
 
 class Machine:
@@ -30,7 +33,7 @@ def choose(monkeypatch):
 
     def start(machine, device="cpu", world_size=1):
         monkeypatch.setattr(torch, "get_num_threads", lambda: machine.cores)
-        chooser = ChooseThreads(machine.rate, machine.clock)
+        chooser = ChooseThreads(Threads(say, machine.rate, machine.clock))
         chooser.on_fit_start(
             types.SimpleNamespace(world_size=world_size), types.SimpleNamespace(device=torch.device(device))
         )
@@ -39,7 +42,7 @@ def choose(monkeypatch):
             for _ in range(steps):
                 machine.now += seconds
                 chooser.on_train_batch_start(None, None, None, 0)
-            return chooser.threads
+            return chooser.threads.threads
 
         return chooser, run, set_to
 
@@ -93,6 +96,26 @@ def test_what_is_left_alone(choose, monkeypatch, fixed):
     _, run, set_to = choose(Machine(2, 1), **fixed)
     run(100)
     assert set_to == []
+
+
+@pytest.mark.parametrize(("busy", "seen"), [(1, [1, 1, 1]), (0, [2, 2, 2])])
+def test_a_command_looks_before_its_first_step(monkeypatch, busy, seen):
+    """Its steps may take minutes each. Afterwards, also after an error, all is as before."""
+    machine = Machine(2, busy)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(threads, "operations_a_second", machine.rate)
+    before, said = torch.get_num_threads(), []
+    try:
+        torch.set_num_threads(2)
+        with contextlib.suppress(KeyError), threads.choosing(torch.device("cpu"), said.append) as before_step:
+            for number in seen:
+                before_step()
+                assert torch.get_num_threads() == number
+            raise KeyError
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert said == ["other work keeps cores busy: 1 of 2 threads compute, until it is over"] * busy
 
 
 def test_operations_are_timed():

@@ -2,8 +2,12 @@
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeVar
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    import torch
 
 T = TypeVar("T")
 
@@ -23,11 +27,21 @@ def waiting(text: str) -> contextlib.AbstractContextManager[object]:
     return contextlib.nullcontext() if later or not is_terminal() else get_console().status(text)
 
 
-def track(items: Iterable[T], text: str, *, total: float | None = None) -> Iterable[T]:
-    """The items, with a progress bar on a terminal."""
+def track(items: Iterable[T], text: str, *, total: float | None = None, device: "torch.device") -> Iterator[T]:
+    """The items, with a progress bar on a terminal, and as many threads to compute as do not wait for each other."""
     from rich.progress import track
 
-    return track(items, text, total=total, transient=True, disable=not is_terminal())
+    with choosing_threads(device) as before_step:
+        for item in track(items, text, total=total, transient=True, disable=not is_terminal()):
+            before_step()
+            yield item
+
+
+def choosing_threads(device: "torch.device") -> contextlib.AbstractContextManager[Callable[[], None]]:
+    """`engine.threads.choosing` for a command."""
+    from ..engine.threads import choosing
+
+    return choosing(device, lambda line: print(f"sgformer: {line}", file=sys.stderr))
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

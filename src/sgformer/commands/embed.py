@@ -81,7 +81,7 @@ def _embed_all(model: Kept, paths: list[Path], batch_size: int) -> tuple[list[st
     names: list[str] = []
     found = [model.embed([]).numpy()]
     read, side = model.preprocessing.read, model.preprocessing.shorter_side
-    for start in console.track(range(0, len(paths), batch_size), "embedding"):
+    for start in console.track(range(0, len(paths), batch_size), "embedding", device=model.mean.device):
         batch = []
         for path in paths[start : start + batch_size]:
             try:

@@ -9,6 +9,7 @@ Examples:
   sgformer evaluate best.safetensors --data.root photos
 """
 
+import functools
 import json as json_
 from collections.abc import Mapping
 from pathlib import Path
@@ -73,8 +74,9 @@ def evaluate(
         say(note)
     if coco and ("coco" not in model.files or recipe.data.source != "coco"):
         raise ValueError("--coco is for detection on annotations in COCO's format, which have ids; leave it out")
+    track = functools.partial(console.track, text="evaluating", device=model.mean.device)
     with with_kernels:
-        report: Any = task.evaluate(model, recipe.data, progress=lambda batches: console.track(batches, "evaluating"))
+        report: Any = task.evaluate(model, recipe.data, progress=track)
     console.table(*report.to_table())
     if lines := report.to_lines():
         print("", *lines, sep="\n")

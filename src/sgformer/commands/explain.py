@@ -94,10 +94,11 @@ def _explain_images(model: Kept, paths: list[Path], folder: Path, *, size: int |
     from ..engine.files import numbered, write_atomically
     from ..explanations import write_page
     from ..tasks.images import ImageError
+    from . import console
 
     explanations: dict[str, Explanation] = {}
     notes: dict[str, str] = {}
-    for path in paths:
+    for path in console.track(paths, "explaining", device=model.mean.device):
         try:
             image = model.preprocessing.read(path)
             explanation = explain_image(model, image, size=size)
@@ -130,7 +131,7 @@ def _explain_video(model: Kept, path: Path, out: Path, *, size: int | None) -> b
     try:
         with VideoReader(path) as video, drawn:
             drawn.rate = video.rate
-            for image, seconds in console.track(video, path.name, total=video.length):
+            for image, seconds in console.track(video, path.name, total=video.length, device=model.mean.device):
                 drawn.add(explain_image(model, image, size=size).combined(), seconds)
     except VideoError as error:
         print(f"sgformer: {error}", file=sys.stderr)
@@ -149,7 +150,7 @@ def _explain_frames(model: Kept, paths: list[Path], out: Path, *, fps: float, si
 
     rate, failed = Fraction(fps).limit_denominator(1001), 0
     with VideoWriter(out, rate) as drawn:
-        for place, path in enumerate(console.track(paths, "frames")):
+        for place, path in enumerate(console.track(paths, "frames", device=model.mean.device)):
             try:
                 drawn.add(explain_image(model, path, size=size).combined(), place / rate)
             except (ImageError, OSError) as error:

@@ -198,6 +198,7 @@ def _predict_all(
     batch: list[tuple[dict[str, Any], Path, Any]] = []
 
     def finish() -> None:
+        before_step()
         predictions = model.predict([image for _, _, image in batch], **settings) if batch else []
         for (result, path, image), prediction in zip(batch, predictions, strict=True):
             result |= {**prediction.to_dict(), "summary": prediction.summary(), "cells": prediction.cells()}
@@ -209,7 +210,10 @@ def _predict_all(
                 result["map"] = printable(maps[path])
         batch.clear()
 
-    with Progress(transient=True, disable=not console.is_terminal()) as bar:
+    with (
+        Progress(transient=True, disable=not console.is_terminal()) as bar,
+        console.choosing_threads(model.mean.device) as before_step,
+    ):
         if "progress" in model.settings:
             settings = settings | {"progress": lambda windows: _windows(bar, windows)}
         for path in bar.track(paths, description="predicting") if len(paths) > batch_size else paths:

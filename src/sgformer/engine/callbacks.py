@@ -1,4 +1,4 @@
-"""Callbacks: averaged weights (EMA), a stop at NaN, unreadable images."""
+"""Callbacks: averaged weights (EMA), a stop at NaN, unreadable images, the number of threads."""
 
 import contextlib
 import math
@@ -15,6 +15,7 @@ from . import devices
 from .checkpoints import tensors_in
 from .files import to_csv, write_atomically
 from .run_folder import say
+from .threads import Threads
 
 # So many training images in a row that cannot be read are no accident: a disk is gone, say.
 MAX_IN_A_ROW = 8
@@ -206,3 +207,32 @@ class CountUnreadable(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the state from a checkpoint."""
         self.found = state_dict["found"]
+
+
+class ChooseThreads(Callback):
+    """Has a run of one process on a CPU compute with as many `Threads` as do not wait for each other."""
+
+    def __init__(self, threads: Threads | None = None) -> None:
+        self.threads = threads or Threads(say)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Learns how many threads there are to choose from."""
+        self.threads.start(pl_module.device, trainer.world_size)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Looks for the best number of threads before a training step, where it is time."""
+        self.threads.before_step()
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Looks for the best number of threads before a validation step, where it is time."""
+        self.threads.before_step()
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leaves the number of threads as it was before the run."""
+        self.threads.stop()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leaves the number of threads as it was, also where a run fails."""
+        self.threads.stop()

@@ -16,13 +16,12 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
 from . import devices
-from .callbacks import AveragedWeights, StopAtNaN, ValidateEvery
+from .callbacks import AveragedWeights, ChooseThreads, StopAtNaN, ValidateEvery
 from .checkpoints import CHECKPOINT, AtomicCheckpointIO, Checkpoints, SeededSteps
 from .files import numbered
 from .progress import RunProgress
 from .quiet import errors_only
 from .run_folder import RunFolder
-from .threads import ChooseThreads
 
 
 @dataclass(kw_only=True)

@@ -1,4 +1,4 @@
-"""Fewer threads for a run on a CPU where other programs keep cores busy.
+"""Fewer threads for steps on a CPU where other programs keep cores busy.
 
 PyTorch divides an operation into as many like parts as it has threads, and all wait for the slowest, busily. Where
 another program has the core of one, the others burn theirs until it is back, hundreds of times in the step of a small
@@ -9,13 +9,10 @@ import os
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-
-from .run_folder import say
 
 # Between two looks: so long at first, twice as long each time that nothing changed, at most so long.
 SECONDS, MAX_SECONDS = 4.0, 64.0
@@ -29,40 +26,35 @@ SAMPLES, SAMPLE_SECONDS = 3, 0.02
 NUMBERS_A_THREAD = 2**16  # which take about as long as an operation of a small model: 70 microseconds
 
 
-class ChooseThreads(Callback):
+class Threads:
     """Looks before a step, now and then and where steps have become slow, how many threads do not wait for each other.
 
-    It times operations of its own, not steps, so that on a quiet machine a run computes with the same number all along,
-    and is repeatable to the last bit. It leaves runs of several processes, on other devices, or with
-    ``OMP_NUM_THREADS`` in the environment alone, and the number as it was at the end.
-    ``rate`` gives the operations a second of so many threads, each with a part of the same size.
+    It times operations of its own, not steps, so that on a quiet machine all steps are computed with the same number,
+    and are repeatable to the last bit. It tells by ``say`` when there are fewer for the first time. ``rate`` gives the
+    operations a second of so many threads, each with a part of the same size.
     """
 
     def __init__(
-        self, rate: Callable[[int], float] | None = None, clock: Callable[[], float] = time.perf_counter
+        self,
+        say: Callable[[str], None],
+        rate: Callable[[int], float] | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self.rate, self.clock = rate or operations_a_second, clock
+        self.say, self.rate, self.clock = say, rate or operations_a_second, clock
         self.most = self.threads = 1
         self.looked = self.stepped = 0.0
         self.pause = SECONDS  # from the last look to the next
         self.steps: deque[float] = deque(maxlen=NUM_STEPS)  # seconds that the last ones took
         self.said = False
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Learns how many threads there are to choose from."""
-        fixed = "OMP_NUM_THREADS" in os.environ or trainer.world_size > 1 or pl_module.device.type != "cpu"
+    def start(self, device: torch.device, world_size: int = 1) -> None:
+        """Learns how many threads there are to choose from.
+
+        One of several processes, other devices, and a number of threads in the environment are left alone.
+        """
+        fixed = "OMP_NUM_THREADS" in os.environ or world_size > 1 or device.type != "cpu"
         self.most = self.threads = 1 if fixed else torch.get_num_threads()
         self.looked = self.stepped = self.clock()
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Looks for the best number of threads before a training step, where it is time."""
-        self.before_step()
-
-    def on_validation_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        """Looks for the best number of threads before a validation step, where it is time."""
-        self.before_step()
 
     def before_step(self) -> None:
         """Looks, where it is time, and has PyTorch compute with what it found."""
@@ -82,7 +74,7 @@ class ChooseThreads(Callback):
             self.pause, self.threads = SECONDS, found
             self.steps.clear()
             if found < self.most and not self.said:
-                say(f"other work keeps cores busy: {found} of {self.most} threads compute, until it is over")
+                self.say(f"other work keeps cores busy: {found} of {self.most} threads compute, until it is over")
                 self.said = True
         self.looked = self.stepped = self.clock()
 
@@ -99,14 +91,25 @@ class ChooseThreads(Callback):
         samples = [[self.rate(number) for number in numbers] for _ in range(SAMPLES)]
         return dict(zip(numbers, map(statistics.median, zip(*samples, strict=True)), strict=True))
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leaves the number of threads as it was before the run."""
+    def stop(self) -> None:
+        """Leaves the number of threads as it was at the start."""
         if self.most > 1:
             torch.set_num_threads(self.most)
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leaves the number of threads as it was, also where a run fails."""
-        self.on_fit_end(trainer, pl_module)
+
+@contextmanager
+def choosing(device: torch.device, say: Callable[[str], None]) -> Iterator[Callable[[], None]]:
+    """Chooses, within this context, the number of threads for steps on a device: those that do not wait for each other.
+
+    It gives what is to be called before each step. The first call looks at once, since a step may take minutes.
+    """
+    threads = Threads(say)
+    threads.start(device)
+    threads.looked -= SECONDS
+    try:
+        yield threads.before_step
+    finally:
+        threads.stop()
 
 
 def operations_a_second(threads: int) -> float:
