@@ -86,7 +86,13 @@ class Table:
     judged: dict[str, str] = field(default_factory=dict)
 
 
-SHORT = {"trainer.report": False, "trainer.significance": False, "trainer.tensorboard": False}
+# The precision is named, since what recipes leave open follows the processor.
+SHORT = {
+    "trainer.precision": "bf16-mixed",
+    "trainer.report": False,
+    "trainer.significance": False,
+    "trainer.tensorboard": False,
+}
 TABLES = {
     "classification": Table(
         "Classification: Imagenette at 112 pixels, 15 epochs",

@@ -16,7 +16,8 @@ SG-Former beside backbones of like cost: the same recipe, the same steps, pretra
 none of them. The first seed of each is to be trained with two learning rates, the other seeds with the better one
 ("kept"); what is missing below was not run yet. Mean and standard deviation over seeds. From random weights and in so
 few steps, a table shows how fast a backbone learns as much as how far it would get; so the loss on the training images
-in the last epoch stands beside it. `benchmarks/compare_backbones.py` makes the runs,
+in the last epoch stands beside it. All ran in `bf16-mixed`, on two cores of an AMD EPYC or of an Intel Xeon, which each
+result file names. `benchmarks/compare_backbones.py` makes the runs,
 `benchmarks/comparison_page.py` this page.
 """
 

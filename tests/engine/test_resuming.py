@@ -18,7 +18,7 @@ from engine.killed_runs import OVERRIDES
 from sgformer import tasks
 from sgformer.commands.evaluate import evaluate
 from sgformer.commands.train import train
-from sgformer.engine import recipe
+from sgformer.engine import devices, recipe
 from sgformer.engine.optim import OptimOptions, create_optimizer, create_schedule
 from sgformer.engine.resuming import changes
 from sgformer.engine.run_folder import moved
@@ -226,6 +226,19 @@ def test_a_relative_folder_that_lies_elsewhere_is_told(tmp_path, monkeypatch, ca
         assert capsys.readouterr().out.count(f"the run had it in {tmp_path / 'a'}") == 2 * (place == "b")
         evaluate(folder, {"data.root": "set"}, device="cpu")  # named by the one who asks
         assert "the run had it in" not in capsys.readouterr().out
+
+
+def test_the_precision_of_a_run_is_told_and_so_is_another_one(tmp_path, monkeypatch, capsys):
+    """What "auto" stands for depends on the processor, so a run may go on in another on the next machine."""
+    monkeypatch.setattr(devices, "processor_has_bfloat16", lambda: True)
+    folder = train("smoke", {**SETTINGS, "trainer.accelerator": "cpu", "trainer.precision": "auto"}, out=tmp_path)
+    assert ", from scratch, bf16-mixed · " in capsys.readouterr().out
+    assert json.loads((folder / "environment.json").read_text())["precision"] == "bf16-mixed"
+    monkeypatch.setattr(devices, "processor_has_bfloat16", lambda: False)
+    for told in (True, False):
+        train(resume=folder, overrides={"trainer.max_epochs": 3 - told})
+        line = "the run computed in bf16-mixed, and goes on in 32-true, by trainer.precision auto"
+        assert (line in capsys.readouterr().out) == told
 
 
 def test_a_folder_below_home_is_no_relative_one(tmp_path):

@@ -75,14 +75,14 @@ def train(
         folder = Path(resume)
     elif fit.is_first_process():
         folder = fit.new_folder(out, recipes.run_name(path))
-        write_description(folder, recipes.to_yaml(parsed), str(data))
+        write_description(folder, recipes.to_yaml(parsed), str(data), _precision(parsed))
     else:
         folder = Path(out)  # callbacks that write in the others ask the first one
     get_console().quiet |= not fit.is_first_process()
     watchers = _watchers(parsed, task.model, data, folder, resume=bool(resume))
     num_parameters = sum(parameter.numel() for parameter in task.model.parameters())
     model = f"{parsed.model.name} · {num_parameters / 1e6:.1f}M parameters, {_start(parsed.model, resume)}"
-    say(f"{model} · {data} -> {folder}")
+    say(f"{model}, {_precision(parsed)} · {data} -> {folder}")
     if resume:
         _say_changes(parsed, data, folder, moves="data.root" not in (overrides or {}))
         if recipe:
@@ -151,6 +151,13 @@ def _build(parsed: Recipe, package: TaskPackage, *, out: str | Path, resume: str
     return task, data
 
 
+def _precision(parsed: Recipe) -> str:
+    """The precision that a run computes in; a regression has one of its own."""
+    from ..engine import fit
+
+    return "32-true" if parsed.shortcut else fit.precision_of(parsed.trainer)
+
+
 def _watchers(parsed: Recipe, model: Kept, data: Data, folder: Path, *, resume: bool) -> list[Any]:
     """Callbacks of the run beside those of `fit`."""
     from ..engine import fit
@@ -160,7 +167,7 @@ def _watchers(parsed: Recipe, model: Kept, data: Data, folder: Path, *, resume: 
 
     watchers: list[Any] = [CountUnreadable(folder, num_images=data.num_images, max_share=parsed.data.max_unreadable)]
     if resume and fit.is_first_process():
-        watchers.append(Describe(folder, recipes.to_yaml(parsed), str(data)))
+        watchers.append(Describe(folder, recipes.to_yaml(parsed), str(data), _precision(parsed)))
     return watchers + (_significance(model, data, folder) if parsed.trainer.significance else [])
 
 
@@ -184,12 +191,14 @@ def _fit_at_once(parsed: Recipe, model: Kept, data: Data, folder: Path) -> Path:
 
 def _say_changes(parsed: Recipe, data: Data, folder: Path, *, moves: bool) -> None:
     """Say how a resumed run differs from what it was, and whether it is over; ``moves``: whether data may be moved."""
-    from ..engine.run_folder import data_of, moved, say
+    from ..engine.run_folder import data_of, moved, precision_before, say
 
     if moves and (note := moved(folder, parsed.data.root)):
         say(note)
     if not data.is_of(before := data_of(folder) or str(data)):
         say(f"the data are not those of the run, which were: {before}")
+    if (now := _precision(parsed)) != (before := precision_before(folder) or now):
+        say(f"the run computed in {before}, and goes on in {now}, by trainer.precision {parsed.trainer.precision}")
     if (num_epochs := _num_epochs(folder)) >= parsed.trainer.max_epochs:
         say(f"all {num_epochs} epochs are over; to train on: --trainer.max_epochs {num_epochs + 1} or more")
 

@@ -183,7 +183,7 @@ def fit(
     callbacks += [ValidateEvery(options.validate_every)] if options.validate_every > 1 else []
     trainer = Trainer(
         max_epochs=options.max_epochs,
-        precision=_precision(options),
+        precision=precision_of(options),
         accelerator=options.accelerator,
         devices=options.devices,
         num_nodes=options.num_nodes,
@@ -229,7 +229,7 @@ def prepare(task: LightningModule, options: TrainerOptions) -> None:
             "--trainer.precision 32-true",
             stacklevel=1,
         )
-    if options.kernels and (precision := _precision(options)) != "32-true":
+    if options.kernels and (precision := precision_of(options)) != "32-true":
         raise ValueError(
             f"trainer.kernels are for a CPU in float32, and this trains in {precision}; leave it out, or set "
             "--trainer.accelerator cpu --trainer.precision 32-true"
@@ -266,7 +266,8 @@ def _logger(folder: Path) -> Any:
     return TensorBoardLogger(folder, name="", version="tensorboard")
 
 
-def _precision(options: TrainerOptions) -> Any:
+def precision_of(options: TrainerOptions) -> Any:
+    """Lightning's name of the precision that a run computes in on this machine."""
     if options.precision != "auto":
         return options.precision
     return "bf16-mixed" if devices.has_bfloat16(options.accelerator) else "32-true"

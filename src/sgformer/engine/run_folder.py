@@ -21,20 +21,25 @@ def say(line: str) -> None:
     get_console().print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def write_description(folder: Path, recipe_yaml: str, data: str) -> None:
+def write_description(folder: Path, recipe_yaml: str, data: str, precision: str) -> None:
     """Leave in the run folder what it takes to repeat the run: ``recipe.yaml`` and ``environment.json``.
 
-    The latter also holds what ``data``, in words, the run learns from, and the working directory; see `data_of` and
-    `moved`.
+    The latter also holds what ``data``, in words, the run learns from, the precision that it computes in, and the
+    working directory; see `data_of`, `precision_before` and `moved`.
     """
     write_atomically(folder / "recipe.yaml", recipe_yaml.encode())
-    described = json.dumps({**environment(), "data": data, "directory": os.getcwd()}, indent=2) + "\n"
-    write_atomically(folder / "environment.json", described.encode())
+    run = {"data": data, "precision": precision, "directory": os.getcwd()}
+    write_atomically(folder / "environment.json", (json.dumps(environment() | run, indent=2) + "\n").encode())
 
 
 def data_of(folder: Path) -> str | None:
     """Give in words the data that a run learned from last; None where it does not say."""
     return _described(folder).get("data")
+
+
+def precision_before(folder: Path) -> str | None:
+    """Give the precision that a run computed in last; None where it does not say."""
+    return _described(folder).get("precision")
 
 
 def moved(folder: Path, root: str | Path | None) -> str | None:
@@ -55,12 +60,12 @@ def _described(folder: Path) -> dict[str, Any]:
 class Describe(Callback):
     """Writes the description of a resumed run once its checkpoint was taken up; a failure leaves the old one."""
 
-    def __init__(self, folder: Path, recipe_yaml: str, data: str) -> None:
-        self.folder, self.recipe_yaml, self.data = folder, recipe_yaml, data
+    def __init__(self, folder: Path, *described: str) -> None:
+        self.folder, self.described = folder, described
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes it."""
-        write_description(self.folder, self.recipe_yaml, self.data)
+        write_description(self.folder, *self.described)
 
 
 class RunFolder(Callback):
