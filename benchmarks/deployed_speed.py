@@ -8,7 +8,7 @@
 Weights are random. Threads of ONNX Runtime wait busily for more work, so each turn starts after a pause, with a call
 that is not timed. The numbers go to `results/deployed_<onnx or int8>_<threads>threads_torch<version>_<date>.csv`, with
 the machine in the JSON file next to it. A mark in the page is a pair of comments, `<!-- deployed:NAME -->` and
-`<!-- /deployed:NAME -->`; between them goes the newest result.
+`<!-- /deployed:NAME -->`; between them goes the newest result of that name from each machine.
 """
 
 import csv
@@ -185,11 +185,21 @@ def write(name: str, rows: list[dict[str, str]], **versions: str) -> None:
 
 
 def table(name: str) -> str:
-    """The newest result of a name, with its protocol; or a sentence that there is none."""
-    paths = sorted(RESULTS.glob(f"deployed_{name}_*.csv"))
-    if not paths:
+    """The newest result of a name from each machine, with its protocol; or a sentence that there is none."""
+    newest: dict[str, Path] = {}
+    for path in sorted(RESULTS.glob(f"deployed_{name}_*.csv"), key=lambda path: _protocol(path)["date"]):
+        newest[_protocol(path)["processor"]] = path
+    if not newest:
         return f"Not measured yet: `python benchmarks/deployed_speed.py {name}`.\n"
-    with paths[-1].open(encoding="utf-8") as file:
+    return "\n".join(map(_table_of, reversed(newest.values())))
+
+
+def _protocol(path: Path) -> dict[str, Any]:
+    return json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+
+
+def _table_of(path: Path) -> str:
+    with path.open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     heads = {
         "model": "Model",
@@ -201,9 +211,9 @@ def table(name: str) -> str:
     }
     lines = [[heads[key] for key in rows[0]], ["---"] * len(rows[0])]
     lines += [[f"`{cells['model']}`", *list(cells.values())[1:]] for cells in rows]
-    protocol = json.loads(paths[-1].with_suffix(".json").read_text(encoding="utf-8"))
+    protocol = _protocol(path)
     tool = next(key for key in ("onnxruntime", "torchao") if key in protocol)
-    note = f"`{paths[-1].name}`: {protocol['processor']}, threads: {protocol['threads']}, {tool} {protocol[tool]}."
+    note = f"`{path.name}`: {protocol['processor']}, threads: {protocol['threads']}, {tool} {protocol[tool]}."
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines) + f"\n{note}\n"
 
 

@@ -174,15 +174,23 @@ def _read(path: Path) -> list[dict[str, str]]:
 
 
 def _cost_table() -> str:
-    paths = sorted(RESULTS.glob("detection_cost_*.csv"), key=lambda path: _machine(path)["date"])
+    """The newest result of each machine, with the machine."""
+    newest: dict[str, Path] = {}
+    for path in sorted(RESULTS.glob("detection_cost_*.csv"), key=lambda path: _machine(path)["date"]):
+        if "products" in _read(path)[0]:  # others are from before the settings
+            newest[_machine(path)["processor"]] = path
+    return "\n".join(map(_cost_of, reversed(newest.values())))
+
+
+def _cost_of(path: Path) -> str:
     heads = ["Backbone", "Products", "Pixels", "Parameters", "Seconds", "Seconds of the backbone", "Peak memory, GiB"]
     lines = []
-    for row in _read(paths[-1]):
+    for row in _read(path):
         size = f"{row['height']}x{row['width']}"
-        cells = [f"`{row['model']}`", row.get("products", "default"), size, f"{row['mparams']}M"]
+        cells = [f"`{row['model']}`", row["products"], size, f"{row['mparams']}M"]
         lines.append([*cells, *_seconds(row), row["peak_gib"]])
-    machine = _machine(paths[-1])
-    note = f"`{paths[-1].name}`: {machine['processor']}, threads: {machine['num_threads']}."
+    machine = _machine(path)
+    note = f"`{path.name}`: {machine['processor']}, threads: {machine['num_threads']}."
     return f"{markdown(heads, lines)}\n{note}\n"
 
 

@@ -136,7 +136,9 @@ def test_both_kinds_of_products_take_turns(monkeypatch, tmp_path):
     with pytest.raises(ValueError, match="it rounds"):
         benchmark(["resnet10t"], float32="both", out=tmp_path, **TINY)
     with pytest.warns(UserWarning, match="it rounds"):
-        benchmark(["resnet10t"], out=tmp_path, **TINY)
+        path = benchmark(["sgformer_test", "resnet10t"], float32="both", out=tmp_path, **TINY)
+    rows = [(row["model"], row["float32"]) for row in csv.DictReader(path.open())]
+    assert rows == [("sgformer_test", "default"), ("resnet10t", "default"), ("sgformer_test", "fast")]
 
 
 class Pretender:

@@ -65,7 +65,7 @@ def benchmark(
         dtype: Of the weights in inference, of autocast in training; several are taken one after the other.
         float32: Whose products in float32 on a CPU: ``default`` for PyTorch's own choice, ``fast`` for
             `sgformer.fast_float32`, with the kernels of `sgformer.fast.use_kernels` for models of this package, which
-            have them in bfloat16, too; or ``both``.
+            have them in bfloat16, too, and where the setting would round; or ``both``.
         compile: Whether models run through torch.compile.
         neighbours: How many other processes keep a core busy meanwhile; 0.5 for one that sleeps half of the time.
         rounds: Samples of each model; each lasts a tenth of a second at least.
@@ -104,16 +104,18 @@ def benchmark(
     where = console.device(device)
     _check_parity(models, where, dtype)
     compiled = {"no": [False], "yes": [True], "both": [False, True]}[compile]
-    products = _products(float32, where)
+    products, of_ours = _products(float32, where, models)
 
     def cases_of(size: tuple[int, int], how: str, precision: str, translate: bool) -> list["Case"]:
         """Cases that take turns."""
 
         def choices(model: str) -> list[str]:
-            has_kernels = precision == "bfloat16" and how == "inference" and model.startswith("sgformer")
-            return products if where == "cpu" and (precision == "float32" or has_kernels) else ["default"]
+            ours = model.startswith("sgformer")
+            takes = precision == "float32" or (precision == "bfloat16" and how == "inference" and ours)
+            return ["default"] if where != "cpu" or not takes else of_ours if ours else products
 
-        cases = [(model, choice) for choice in ("default", "fast") for model in models if choice in choices(model)]
+        ways = [choices(model) for model in models]
+        cases = [(model, way[i]) for i in range(2) for model, way in zip(models, ways, strict=True) if i < len(way)]
         settings = batch_size, how, precision, translate, where
         return [measure.Case(model, *size, *settings, choice, keep_memory) for model, choice in cases]
 
@@ -169,18 +171,22 @@ def _kernels(groups: "list[list[Case]]") -> str | None:
         return kernels.objection or "used"
 
 
-def _products(float32: str, device: str) -> list[str]:
-    """The kinds of float32 products to time; ValueError where both are asked for and this machine has one."""
+def _products(float32: str, device: str, models: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The ways to time models in float32, and those of this package, which have kernels where there is no setting.
+
+    ValueError where both ways are asked for and this machine has one.
+    """
     import sgformer
 
     with sgformer.fast_float32() as setting:
         objection = setting.objection
+    asked = ["default", "fast"] if float32 == "both" else [float32]
     if device != "cpu" or float32 == "default" or not objection:
-        return ["default", "fast"] if float32 == "both" else [float32]
-    if float32 == "both":
+        return asked, asked
+    if not any(model.startswith("sgformer") for model in models) and float32 == "both":
         raise ValueError(f"--float32 both needs two ways, and here {objection}; take --float32 default")
     warnings.warn(f"float32 products as PyTorch has them: {objection}", stacklevel=3)
-    return ["default"]
+    return ["default"], asked
 
 
 def _check_parity(models: Sequence[str], device: str, dtypes: Sequence[str]) -> None:

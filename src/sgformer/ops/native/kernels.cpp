@@ -32,10 +32,14 @@ int64_t number_of(const P* address) {
   return reinterpret_cast<int64_t>(address);
 }
 
-// The MLP of a block with its norm, added to a band of rows. It goes down a few rows at a time, so that hidden maps stay
-// in the cache: of the hidden map it keeps the rows that the convolution of the next few needs.
+// The MLP of a block with its norm, added to a band of rows. It goes down a few rows at a time, and there through the
+// hidden map some channels at a time, each of which goes through both products and the convolution while it is in the
+// cache. Of the hidden map it keeps the last two rows, for the convolution of the next few.
 template <typename T>
 struct Mlp {
+  static constexpr int64_t kChannels = 128;    // of the hidden map that go together
+  static constexpr int64_t kNumbers = 3 << 17;  // in what a few rows take of the cache, about
+
   int64_t W, c, hidden;
   Layer<T> of_norm, fc1, conv, fc2;
   double eps;
@@ -52,36 +56,55 @@ struct Mlp {
 
   // `above` and `below` are the rows next to the band, as they were; null at the edge of the map.
   void add(T* x, int64_t H, const T* above, const T* below) const {
-    constexpr int64_t kHidden = 1 << 18;  // bytes of the hidden rows of a step, about
-    const int64_t row = W * c, wide = W * hidden;
-    const int64_t step = std::max<int64_t>({1, kHidden / (wide * int64_t(sizeof(T))), cells(192, W)});
-    Buffer<T> normed(step * row), kept((step + 2) * wide), convolved(step * wide);
-    const auto widen = [&](const T* from, int64_t rows, T* to) {
-      const int64_t a[] = {number_of(from), number_of(of_norm.weight), number_of(of_norm.bias), number_of(normed.get()),
-                           rows * W,        c,                         0,                       1};
-      norm<T>(a, eps);
-      for (int64_t panel = 0; panel < panels1(); ++panel)
-        multiply<T>(normed.get(), rows * W, packed1.get(), fc1.bias, nullptr, to, c, hidden, panel);
-    };
-    T *last = kept.get(), *here = last + wide, *next = here + wide;  // the row above those of the step, and they
-    if (above) widen(above, 1, last);
-    widen(x, 1, here);
+    const int64_t row = W * c, most = std::min(hidden, kChannels), units = hidden / Unit<T>::kNumbers;
+    const int64_t step = std::clamp<int64_t>(kNumbers / (W * (2 * c + 2 * most)), 1, H);
+    Buffer<T> normed((step + 2) * row), wider((step + 2) * W * most), kept(2 * W * hidden), convolved(step * W * most);
+    Buffer<float> sums(step * W * cells(c, 64) * 64);
     for (int64_t at = 0; at < H; at += step) {
-      const int64_t some = std::min(step, H - at), within = std::min(some, H - at - 1);
-      if (within > 0) widen(x + (at + 1) * row, within, next);
-      if (within < some && below) widen(below, 1, next + within * wide);
-      const bool is_above = at > 0 || above, is_below = at + some < H || below;
-      const int64_t a[] = {number_of(here), number_of(conv.weight), number_of(conv.bias), number_of(here),
-                           number_of(convolved.get()),
-                           1,    some, W,      hidden, 1,    1,
-                           some * wide, wide, hidden, some * wide, wide, hidden,
-                           is_above, is_below};
-      depthwise<T>(a);
+      const int64_t some = std::min(step, H - at);
+      const bool is_first = at == 0, is_last = at + some == H;
+      // Rows that are new: the first time, all; then those that lie below what was kept.
+      T* to = normed.get();
+      if (is_first && above) to = normalize(above, 1, to);
+      const int64_t begin = is_first ? 0 : at + 1, end = is_last ? H : at + some + 1;
+      to = normalize(x + begin * row, end - begin, to);
+      if (is_last && below) to = normalize(below, 1, to);
+      const int64_t tokens = (to - normed.get()) / c, skipped = is_first ? !above : 2;
       T* rows = x + at * row;
-      for (int64_t panel = 0; panel < panels2(); ++panel)
-        multiply<T>(convolved.get(), some * W, packed2.get(), fc2.bias, rows, rows, hidden, c, panel);
-      std::copy_n(last + some * wide, 2 * wide, last);
+      for (int64_t first = 0; first < hidden; first += kChannels) {
+        const int64_t wide = std::min(kChannels, hidden - first);
+        T* last = kept.get() + first * 2 * W;
+        if (!is_first) std::copy_n(last, 2 * W * wide, wider.get());
+        for (int64_t panel = first / 64; panel * 64 < first + wide; ++panel)
+          multiply<T>(normed.get(), tokens, packed1.get(), fc1.bias, nullptr, wider.get() + skipped * W * wide - first, c,
+                      hidden, panel, wide);
+        const T* here = wider.get() + W * wide;
+        const int64_t a[] = {number_of(here), number_of(conv.weight + first * 9), number_of(conv.bias + first),
+                             number_of(here), number_of(convolved.get()),
+                             1,    some, W,    wide, 1,    1,
+                             some * W * wide, W * wide, wide, some * W * wide, W * wide, wide,
+                             !is_first || above, !is_last || below};
+        depthwise<T>(a);
+        if (!is_last) std::copy_n(wider.get() + some * W * wide, 2 * W * wide, last);
+        for (int64_t panel = 0; panel < panels2(); ++panel) {
+          const int64_t column = panel * 64;
+          const float* packed = packed2.get() + column * units + first / Unit<T>::kNumbers * 64;
+          const Product<T> product{convolved.get(), wide, packed, int(wide / Unit<T>::kNumbers),
+                                   first ? nullptr : fc2.bias + column, rows + column, c,
+                                   sums.get() + column * step * W, 64,
+                                   first + wide == hidden ? rows + column : nullptr, c};
+          product.run(some * W, c - column);
+        }
+      }
     }
+  }
+
+  // Writes the norm of some rows, and returns where that ends.
+  T* normalize(const T* from, int64_t rows, T* to) const {
+    const int64_t a[] = {number_of(from), number_of(of_norm.weight), number_of(of_norm.bias), number_of(to),
+                         rows * W,        c,                         0,                       1};
+    norm<T>(a, eps);
+    return to + rows * W * c;
   }
 
   // To a batch of maps, in as many bands for each thread.

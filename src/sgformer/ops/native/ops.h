@@ -65,9 +65,10 @@ inline float sum(Vec x) {
 }
 inline float largest(Vec x) { return joined(x, larger); }
 
-// 2**x for x <= 0; no less than 2**-126. Coefficients: Cephes, exp2f.
+// 2**x for x <= 0; no less than 2**-100, so that what is multiplied with it keeps its full precision: less takes a
+// processor a hundred times as long. Coefficients: Cephes, exp2f.
 inline Vec exp2(Vec x) {
-  x = larger(all(-126.f), x);
+  x = larger(all(-100.f), x);
   const Vec shifted = x + 12582912.f;  // 1.5 * 2**23: the integer next to x is in the last bits
   const Vec f = x - (shifted - 12582912.f);
   Vec y = f * 1.535336188319500e-4f + 1.339887440266574e-3f;
@@ -498,6 +499,16 @@ struct Product {
   T* out;  // where the last part goes; others go to `sums`
   int64_t out_stride;
 
+  // For some rows, and at most so many columns.
+  void run(int64_t count, int64_t columns) const {
+    switch (std::min<int64_t>(4, columns / kLanes)) {
+      case 1: return run<1>(count);
+      case 2: return run<2>(count);
+      case 3: return run<3>(count);
+      default: return run<4>(count);
+    }
+  }
+
   template <int V>
   void run(int64_t count) const {
     int64_t r = 0;
@@ -554,23 +565,18 @@ void pack(const T* weight, int64_t K, int64_t O, int64_t panel, float* packed) {
     }
 }
 
-// The columns of a panel of `x @ weight.T + bias + more`, for some rows.
+// The columns of a panel of `x @ weight.T + bias + more`, for some rows; those of `out` have `wide` numbers.
 template <typename T>
 void multiply(const T* x, int64_t rows, const float* packed, const T* bias, const T* more, T* out, int64_t K, int64_t O,
-              int64_t panel) {
+              int64_t panel, int64_t wide) {
   constexpr int kNumbers = Unit<T>::kNumbers;
   const int64_t units = K / kNumbers, first = panel * 64;
   float* sums = scratch(2, size_t(rows) * 64);
   for (int64_t k = 0; k < units; k += kInner) {
     const int some = int(std::min<int64_t>(kInner, units - k));
     const Product<T> product{x + k * kNumbers, K, packed + first * units + k * 64, some, k ? nullptr : bias + first,
-                             more ? more + first : nullptr, O, sums, 64, k + some == units ? out + first : nullptr, O};
-    switch (std::min<int64_t>(4, (O - first) / kLanes)) {
-      case 1: product.template run<1>(rows); break;
-      case 2: product.template run<2>(rows); break;
-      case 3: product.template run<3>(rows); break;
-      default: product.template run<4>(rows);
-    }
+                             more ? more + first : nullptr, O, sums, 64, k + some == units ? out + first : nullptr, wide};
+    product.run(rows, O - first);
   }
 }
 
@@ -591,7 +597,7 @@ void linear(const int64_t* a) {
       const int64_t begin = item / panels * step, some = std::min(rows, begin + step) - begin;
       if (some > 0)
         multiply(x + begin * K, some, packed, bias, more ? more + begin * O : nullptr, out + begin * O, K, O,
-                 item % panels);
+                 item % panels, O);
     }
   }
 }
