@@ -207,8 +207,16 @@ def test_lists_of_names_that_contradict_each_other(root, file):
         text = json.dumps({"categories": rows}) if file.endswith("json") else "\n".join(names)
         (root / file).write_text(text)
         if names[0] == "red":
-            assert str(read(root, "yolo")) == PLAIN
+            assert f"names in {file} beyond those of data.yaml, not used: 1" in str(read(root, "yolo"))
     with pytest.raises(DataError, match=rf"class 0 is blue in {file}, and red in data\.yaml"):
+        read(root, "yolo")
+
+
+def test_a_number_of_classes_that_contradicts_the_names(root):
+    (root / "obj.data").write_text("classes = 2\nnames = data/obj.names\n")
+    assert str(read(root, "yolo")) == PLAIN
+    (root / "obj.data").write_text("classes = 3\nnames = data/obj.names\n")
+    with pytest.raises(DataError, match=r"obj\.data counts 3 classes, but there are 2 names in data\.yaml"):
         read(root, "yolo")
 
 

@@ -43,6 +43,16 @@ def test_every_mode_of_white_is_white(mode):
     close(read_image(image), (255, 255, 255))
 
 
+def test_negative_values_of_8_bits_are_not_taken_for_bright_ones(tmp_path):
+    values = np.arange(40 * 30).reshape(30, 40) % 100
+    for least in (0, -5):
+        image = Image.fromarray((values + least).astype(np.int8).view(np.uint8))
+        image.save(tmp_path / f"{least}.tif", tiffinfo={339: 2})
+    assert (np.asarray(read_image(tmp_path / "0.tif"))[..., 0] == values).all()
+    with pytest.raises(ImageError, match=r"-5\.tif: has negative"):
+        read_image(tmp_path / "-5.tif")
+
+
 def test_transparency_is_laid_over_white():
     half = Image.new("RGBA", (40, 30), (200, 0, 0, 0))
     half.paste((*RED, 255), (0, 0, 20, 30))

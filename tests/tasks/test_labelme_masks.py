@@ -167,6 +167,13 @@ def test_files_with_capitals_shapes_without_area_and_turned_rectangles(tmp_path)
     assert (mask[30, 20], mask[22, 12], mask[22, 28]) == (1, 2, 2)
 
 
+def test_labels_that_are_no_text_are_named(tmp_path):
+    for split in ("train", "val"):
+        write(tmp_path / split / "0.json", CAR | {"label": 1})
+    with pytest.raises(DataError, match=r"no shapes with an area in them: .*0\.json: shape 1 has the label 1"):
+        read(tmp_path)
+
+
 def test_files_without_shapes_are_told(tmp_path):
     write(tmp_path / "train" / "a.json", LOW, CAR)
     for name in "bc":

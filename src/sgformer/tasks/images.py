@@ -231,6 +231,8 @@ def _decode(image: Image.Image, name: str, *, shorter_side: int | None, max_pixe
             # Only JPEG does anything here. Twice what is needed: our own resize still decides the result.
             image.draft(None, (2 * shorter_side, 2 * shorter_side))
         image.load()
+        if is_signed(image) and cast(int, image.getextrema()[1]) > 127:
+            raise ImageError(name, _BELOW)
         return _to_rgb(ImageOps.exif_transpose(image), name)
     except ImageError:
         raise
@@ -293,6 +295,7 @@ DEEP = "of 16 bits a value, of which 65535 is white"
 CLEAR = "with a band for transparency, laid over white by it; if it is another band, set --model.in_chans"
 WIDE = "gray with 32 bits, whose white each image's largest value decides"
 CLOSED = "damaged, or of a kind that cannot be read, and left out"
+_BELOW = "has negative or non-finite values; save it as 8 or 16 bits per channel"
 TURNED = "turned or mirrored by EXIF data within their size; annotations are taken as of the image so turned"
 
 
@@ -308,6 +311,11 @@ def oddities(image: Image.Image) -> list[str]:
     if orientation in (2, 3, 4) or (orientation in (5, 6, 7, 8) and image.width == image.height):
         found.append(TURNED)
     return found
+
+
+def is_signed(image: Any) -> bool:
+    """Whether the values of an opened TIFF are of 8 bits with a sign, which Pillow takes for 128 to 255."""
+    return image.format == "TIFF" and image.mode == "L" and 2 in np.atleast_1d(image.tag_v2.get(339, 1))
 
 
 def num_bits(image: Any) -> int:
@@ -367,7 +375,7 @@ def _to_8_bit(values: np.ndarray, name: str) -> np.ndarray:
     if values.dtype == bool:
         return values.astype(np.uint8) * 255
     if not np.isfinite(values).all() or values.min() < 0:
-        raise ImageError(name, "has negative or non-finite values; save it as 8 or 16 bits per channel")
+        raise ImageError(name, _BELOW)
     highest = float(values.max())
     if np.issubdtype(values.dtype, np.floating):
         full = 1.0 if highest <= 1 else 255.0

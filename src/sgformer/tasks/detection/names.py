@@ -1,13 +1,14 @@
 """Names of classes beside YOLO's labels, as tools and people write them."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import DataError
-from ..text import read_plain_names, read_yaml
+from ..text import read_plain_names, read_text, read_yaml
 
 # Where tools write them.
 LISTS = (
@@ -75,8 +76,8 @@ def compare(
     """
     faults = []
     above = (parent for folder in folders for parent in folder.parents if parent.is_relative_to(root))
-    files = (folder / name for folder in dict.fromkeys([root, *above, *folders]) for name in LISTS)
-    for file in files:
+    folders = dict.fromkeys([root, *above, *folders])
+    for file in (folder / name for folder in folders for name in LISTS):
         if file == about.path or file in labels or not file.is_file():
             continue
         try:
@@ -85,6 +86,7 @@ def compare(
             names = {}
             if file.suffix != ".yaml":
                 faults.append(str(error))
+        beyond = names.keys() - about.names.keys()
         unlike = [number for number, name in names.items() if about.names.get(number, name) != name]
         if {*names.values()}.isdisjoint(about.names.values()):
             notes[f"names in {within(file, root)} that are none of {about.path.name}, not used"] = len(names)
@@ -92,6 +94,15 @@ def compare(
             faults.append(
                 f"class {unlike[0]} is {names[unlike[0]]} in {within(file, root)}, and {about.names[unlike[0]]} in "
                 f"{within(about.path, root)}; make them alike, or remove the wrong file"
+            )
+        elif beyond:
+            notes[f"names in {within(file, root)} beyond those of {about.path.name}, not used"] = len(beyond)
+    for file in (folder / "obj.data" for folder in folders if (folder / "obj.data").is_file()):
+        said = re.search(r"^\s*classes\s*=\s*(\d+)", read_text(file), re.MULTILINE)
+        if said and int(said[1]) != len(about.names):
+            faults.append(
+                f"{within(file, root)} counts {said[1]} classes, but there are {len(about.names)} names in "
+                f"{within(about.path, root)}; mend the one or the other"
             )
     return faults
 

@@ -33,15 +33,20 @@ def shapes(root: Path) -> Layout:
 
     DataError where there are no such files, or no shapes in them.
     """
-    said = []
+    said, faults = [], []
     for split in ("train", "val"):
         for file in find_files(root / split, ".json"):
             try:
-                said.append(labelme.read(file))
+                one = labelme.read(file)
             except DataError:  # told where it is used
                 continue
-    names = labelme.classes(filter(None, said), root / labelme.LIST)
+            said += [one] * (one is not None)
+            faults += [f": {file}: {fault}" for fault in (one.faults if one else ())]
+    names = labelme.classes(said, root / labelme.LIST)
     if not names:
-        raise DataError(f"{root} has no files of LabelMe in train/ and val/, or no shapes with an area in them")
+        raise DataError(
+            f"{root} has no files of LabelMe in train/ and val/, or no shapes with an area in them"
+            + next(iter(faults), "")
+        )
     coding = Coding.plain((labelme.BACKGROUND, *names))
     return Shapes(images="{split}", masks="{split}", coding=coding, listed=root / labelme.LIST)

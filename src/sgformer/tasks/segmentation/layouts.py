@@ -27,10 +27,10 @@ from ..folders import (
     look_through,
     some,
 )
-from ..images import ImageError, Preprocessing
+from ..images import TURNED, ImageError, Preprocessing
 from ..text import read_entries, read_lines, split_labelmap
 from .mapping import read_classes, read_mapping
-from .masks import IGNORE, Coding, header_of, nodata_of, palette_of, turned_like
+from .masks import IGNORE, Coding, header_of, is_turned, nodata_of, palette_of, turned_like
 
 # Of Cityscapes' 34 ids, the 19 that are judged, in the order of its own training ids.
 CITYSCAPES = {
@@ -352,6 +352,7 @@ def check(samples: list[Sample], coding: Coding, preprocessing: Preprocessing) -
             size, odd = (bands.size_of(sample.image), []) if bands else header_of(sample.image)
             mask, turned = read_mask(sample, coding, size, bands=bands is not None)
             nothing = nodata_of(sample.mask)
+            alone = TURNED not in odd and is_turned(sample.mask)
         except (DataError, ImageError) as error:
             reason, ours = str(error), f"{sample.mask} "
             return reason.removeprefix(ours) if reason.startswith(ours) else f"is of no use: {reason}", []
@@ -364,6 +365,7 @@ def check(samples: list[Sample], coding: Coding, preprocessing: Preprocessing) -
             return f"is the same file as its image {sample.image}; copy the mask", []
         counts = np.bincount(mask.ravel(), minlength=IGNORE + 1)
         notes = ["masks are turned as the EXIF data of their images say"] * turned
+        notes += ["masks are turned or mirrored by EXIF data of their own, and their images are not"] * alone
         if sample.mask.suffix.lower() == ".json" and (said := labelme.read(sample.mask)):
             notes += ["shapes lie wholly under later ones"] * labelme.num_covered(
                 said, (size[1], size[0]) if turned else size

@@ -14,7 +14,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from .. import labelme
 from ..bands import NODATA
 from ..errors import DataError, listed
-from ..images import ImageError, any_size, check_size, num_bits, num_pages, oddities, upright_size
+from ..images import TURNED, ImageError, any_size, check_size, is_signed, num_bits, num_pages, oddities, upright_size
 
 # A class map is uint8: indices from 0, and this where nobody said what is there.
 IGNORE = 255
@@ -101,7 +101,8 @@ class Coding:
                 return self._from_colours(pixels[..., :3], path)
             if image.mode == "P":
                 return self._from_palette(image, path)
-            return self._from_ids(_values(np.asarray(image), bits, path), path)
+            values = np.asarray(image).view(np.int8) if is_signed(image) else np.asarray(image)
+            return self._from_ids(_values(values, bits, path), path)
 
     def _from_shapes(self, path: Path, size: tuple[int, int] | None) -> NDArray[np.uint8]:
         said = labelme.read(path)
@@ -239,6 +240,14 @@ def nodata_of(path: Path) -> float | None:
         return None
     with _opened(path) as image, suppress(ValueError):
         return float(str(getattr(image, "tag_v2", {}).get(NODATA)))
+
+
+def is_turned(path: Path) -> bool:
+    """Whether EXIF data of a mask turn or mirror it within its size."""
+    if path.suffix.lower() == ".json":
+        return False
+    with _opened(path) as image:
+        return TURNED in oddities(image)
 
 
 def turned_like(image: Path, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
