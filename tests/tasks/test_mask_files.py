@@ -226,26 +226,6 @@ def test_a_mask_goes_with_its_turned_image(tmp_path, orientation, suffix, mask):
     assert "EXIF data of their own" not in str(module)
 
 
-def test_a_mask_that_is_turned_without_its_image_is_named(tmp_path):
-    root = make_mask_folders(tmp_path, num_train=2, num_val=1)
-    file = root / "annotations/train/0.png"
-    mask, exif = Image.open(file), Image.Exif()
-    exif[ORIENTATION] = 3
-    mask.save(file, exif=exif)
-    assert "1 masks are turned or mirrored by EXIF data of their own, and their images are not" in str(data(root))
-
-
-def test_negative_ids_of_8_bits(tmp_path):
-    root = make_mask_folders(tmp_path, num_train=2, num_val=1)
-    file = root / "annotations/train/0.png"
-    ids = np.array(Image.open(file)).astype(np.int8)
-    ids[0] = -1
-    file.unlink()
-    Image.fromarray(ids.view(np.uint8)).save(file.with_suffix(".tif"), tiffinfo={339: 2})
-    with pytest.raises(DataError, match=r"0\.tif holds the ids -1, which are no classes"):
-        data(root)
-
-
 def test_255_as_object_is_not_taken_for_ignored(tmp_path):
     root = change(make_mask_folders(tmp_path), lambda mask: np.where(mask == 1, 255, 0).astype(np.uint8))
     (root / "classes.txt").write_text("background\nobject\n")

@@ -98,6 +98,26 @@ def test_colours_of_four_numbers(tmp_path, text):
     assert coding.read(tmp_path / "m.png").tolist() == [[0, 1]]
 
 
+def test_a_mask_that_is_turned_without_its_image_is_named(tmp_path):
+    root = make_mask_folders(tmp_path, num_train=2, num_val=1)
+    file = root / "annotations/train/0.png"
+    mask, exif = Image.open(file), Image.Exif()
+    exif[0x0112] = 3
+    mask.save(file, exif=exif)
+    assert "1 masks are turned or mirrored by EXIF data of their own, and their images are not" in str(data(root))
+
+
+def test_negative_ids_of_8_bits(tmp_path):
+    root = make_mask_folders(tmp_path, num_train=2, num_val=1)
+    file = root / "annotations/train/0.png"
+    ids = np.array(Image.open(file)).astype(np.int8)
+    ids[0] = -1
+    file.unlink()
+    Image.fromarray(ids.view(np.uint8)).save(file.with_suffix(".tif"), tiffinfo={339: 2})
+    with pytest.raises(DataError, match=r"0\.tif holds the ids -1, which are no classes"):
+        data(root)
+
+
 def test_palettes_in_another_order_are_counted(tmp_path):
     root = make_mask_folders(tmp_path)
     colours = [(0, 0, 0), (250, 50, 83), (1, 2, 3)]

@@ -67,3 +67,33 @@ def test_classes_are_counted_and_copies_told(tmp_path):
     np.savez(tmp_path / "val.npz", **np.load(tmp_path / "val.npz"), weights=np.ones(2))
     assert f"not used in {tmp_path / 'val.npz'}: weights" in str(read(tmp_path))
     assert data.train_labels().tolist() == [0, 1, 0, 1, 0]
+
+
+def test_what_lies_beside_is_named(tmp_path):
+    for split, seeds in (("train", range(4)), ("val", range(10, 14))):
+        pack(tmp_path / f"{split}.npz", seeds, [0, 1, 0, 1])
+    assert "not used" not in str(read(tmp_path))
+    for split in ("train", "val"):  # as where a folder was packed, and then changed
+        (tmp_path / split / "cat").mkdir(parents=True)
+        Image.new("RGB", (32, 32)).save(tmp_path / split / "cat" / "new.jpg")
+    (tmp_path / "classes.txt").write_text("cat Katze\n")
+    words = str(read(tmp_path))
+    assert all(word in words for word in ("classes.txt", "train (1 .jpg)", "val (1 .jpg)"))
+
+
+def test_packed_files_of_another_kind_are_counted(tmp_path):
+    for split, seeds in (("train", range(4)), ("val", range(10, 14))):
+        pack(tmp_path / f"{split}.npz", seeds, [0, 1, 0, 1])
+    assert "no JPEG" not in str(read(tmp_path))
+    file = io.BytesIO()
+    Image.new("RGBA", (32, 32), (9, 9, 9, 99)).save(file, "PNG")
+    png = np.frombuffer(file.getvalue(), np.uint8)
+    pack(
+        tmp_path / "val.npz",
+        range(10, 14),
+        [0, 1, 0, 1, 1],
+        jpeg=lambda x: np.append(x, png),
+        offset=lambda x: np.append(x, x[-1] + len(png)),
+    )
+    assert "1 images of" in str(read(tmp_path))
+    assert "val.npz are no JPEG files" in str(read(tmp_path))

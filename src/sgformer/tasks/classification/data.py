@@ -118,9 +118,10 @@ class PreparedData(Data):
         options = self.options
         used: list[Path] = [Path(path).expanduser() for name in TABLES if (path := getattr(options, name))]
         if options.source in ("folders", "imagenet", "npz", "labelme"):
-            root = options.folder(LIKE)
-            used += [root / name for name in (*sources.NAMES, *(f"{split}.npz" for split in splits))]
-            return describe_leftovers(root, leftovers(root, used, aside=[root / split for split in splits]))
+            root, packed = options.folder(LIKE), options.source == "npz"
+            used += [root / name for name in ((f"{split}.npz" for split in splits) if packed else sources.NAMES)]
+            aside = [] if packed else [root / split for split in splits]
+            return describe_leftovers(root, leftovers(root, used, aside=aside))
         if options.source != "list":
             return []
         found = dict(found)

@@ -256,8 +256,11 @@ def packed(root: Path, split: Split) -> Samples:
         raise DataError(f"{path} has several classes called {listed(twice)}; make them differ")
     absent = [classes[place] for place in sorted({*range(len(classes))}.difference(label.tolist()))]
     said = {f"not in {split}": absent, f"not used in {path}": others}
-    notes = tuple(f"{what}: {listed(names)}" for what, names in said.items() if names)
-    return Samples(classes, _Packed(jpeg, offset, label), notes=notes)
+    notes = [f"{what}: {listed(names)}" for what, names in said.items() if names]
+    start = offset[:-1].astype(np.int64)
+    if others := int((jpeg[start] != 0xFF).sum()):
+        notes.append(f"{others} images of {path} are no JPEG files, and read as they are when their turn comes")
+    return Samples(classes, _Packed(jpeg, offset, label), notes=tuple(notes))
 
 
 @dataclass(frozen=True)
