@@ -1,6 +1,7 @@
 """Packed files say no more and no less than their images, labels and classes; each contradiction is named."""
 
 import io
+import tarfile
 
 import numpy as np
 import pytest
@@ -81,19 +82,71 @@ def test_what_lies_beside_is_named(tmp_path):
     assert all(word in words for word in ("classes.txt", "train (1 .jpg)", "val (1 .jpg)"))
 
 
-def test_packed_files_of_another_kind_are_counted(tmp_path):
-    for split, seeds in (("train", range(4)), ("val", range(10, 14))):
-        pack(tmp_path / f"{split}.npz", seeds, [0, 1, 0, 1])
-    assert "no JPEG" not in str(read(tmp_path))
-    file = io.BytesIO()
-    Image.new("RGBA", (32, 32), (9, 9, 9, 99)).save(file, "PNG")
-    png = np.frombuffer(file.getvalue(), np.uint8)
-    pack(
-        tmp_path / "val.npz",
-        range(10, 14),
-        [0, 1, 0, 1, 1],
-        jpeg=lambda x: np.append(x, png),
-        offset=lambda x: np.append(x, x[-1] + len(png)),
-    )
-    assert "1 images of" in str(read(tmp_path))
-    assert "val.npz are no JPEG files" in str(read(tmp_path))
+def images():
+    """Bytes of an image of each kind."""
+    plain, found = Image.new("RGB", (32, 32), "red"), {}
+    for name, (image, kind, settings) in {
+        "plain": (plain, "JPEG", {}),
+        "clear": (plain.convert("RGBA"), "PNG", {}),
+        "deep": (Image.fromarray(np.full((32, 32), 40_000, np.uint16)), "PNG", {}),
+        "pages": (plain, "GIF", {"save_all": True, "append_images": [Image.new("RGB", (32, 32))]}),
+    }.items():
+        file = io.BytesIO()
+        image.save(file, kind, **settings)
+        found[name] = file.getvalue()
+    return found | {"broken": b"no image"}
+
+
+ODD = {
+    "clear": "with a band for transparency",
+    "deep": "of 16 bits a value",
+    "pages": "of several pages or frames",
+    "broken": "damaged, or of a kind that cannot be read",
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_packed_images_are_looked_at_as_files_are(tmp_path, kind):
+    files = [images()[name] for name in (kind, "plain")] * 2
+    content = {"jpeg": np.frombuffer(b"".join(files), np.uint8), "offset": np.cumsum([0, *map(len, files)])}
+    pack(tmp_path / "train.npz", range(4), [0, 1] * 2)
+    pack(tmp_path / "val.npz", range(4, 8), [0, 1] * 2)
+    np.savez(tmp_path / "train.npz", **(dict(np.load(tmp_path / "train.npz")) | content))
+    if kind == "broken":
+        with pytest.raises(DataError, match=rf"2 of 8 images are {ODD[kind]}, such as image 0 of .*train\.npz"):
+            read(tmp_path)
+    else:
+        assert f"2 images are {'files ' * (kind == 'pages')}{ODD[kind]}" in str(read(tmp_path))
+
+
+def shards(folder, files):
+    for split in ("train", "val"):
+        with tarfile.open(folder / f"{split}-0.tar", "w") as tar:
+            for name, content in files:
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    (folder / "classes.txt").write_text("cat\ndog\n")
+    places = {f"{split}_shards": str(folder / f"{split}-0.tar") for split in ("train", "val")}
+    options = DataOptions(source="shards", classes=str(folder / "classes.txt"), image_size=32, num_train=2, **places)
+    return str(ClassificationData(options, PREPROCESSING))
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_images_in_shards_are_looked_at_as_files_are(tmp_path, kind):
+    suffix = "jpg" if kind == "broken" else "gif" if kind == "pages" else "png"
+    files = [(f"a.{suffix}", images()[kind]), ("a.cls", b"0"), ("b.jpg", images()["plain"]), ("b.cls", b"1")]
+    told = shards(tmp_path, files)
+    assert "2 images in shards of train; 1 images in shards of train are" in told
+    assert ODD[kind] in told
+
+
+def test_a_second_image_of_a_sample_is_not_counted(tmp_path):
+    plain = images()["plain"]
+    told = shards(tmp_path, [("a.jpg", plain), ("a.png", plain), ("a.cls", b"0"), ("b.jpg", plain), ("b.cls", b"1")])
+    assert "2 images in shards of train, where not used: 1 .png" in told
+
+
+def test_a_file_of_a_sample_twice_is_an_error(tmp_path):
+    with pytest.raises(DataError, match=r"train-0\.tar:a\.jpg is there twice"):
+        shards(tmp_path, [("a.jpg", images()["plain"]), ("a.cls", b"0")] * 2)

@@ -289,6 +289,8 @@ def num_pages(image: Image.Image) -> int:
     return max(pages, 1)
 
 
+# How many first bytes of a file tell most that have none of these from those that may.
+HEAD = 4096
 # What of images is not read as it stands in their files.
 PAGES = "files of several pages or frames, of which the first is read"
 DEEP = "of 16 bits a value, of which 65535 is white"
@@ -326,36 +328,45 @@ def num_bits(image: Any) -> int:
     return int(found[1]) if found else 8
 
 
-def find_odd(paths: Iterable[Path]) -> dict[str, list[Path]]:
+def find_odd(paths: Iterable[Any]) -> dict[str, list[Any]]:
     """The files of several pages, or of more bits, by what of them is not read as it stands; and those `CLOSED`.
 
-    Of more than a hundred thousand, those that are called JPEG are not looked at.
+    They are paths, or have their ``suffix`` and ``open``. Of more than a hundred thousand, those that are called JPEG
+    are not looked at.
     """
-    paths, found = list(paths), dict[str, list[Path]]()
+    paths, found = list(paths), dict[str, list[Any]]()
     few = len(paths) <= LARGEST
     for path in (one for one in paths if few or one.suffix.lower() not in (".jpg", ".jpeg")):
         try:
-            odd = _read_oddities(path)
-        except Exception:  # a broken header can raise anything; who reads the file says what is wrong
+            with path.open("rb") as file:
+                odd = read_oddities(file)
+        except OSError:
             odd = [CLOSED]
         for what in odd:
             found.setdefault(what, []).append(path)
-    found.pop(TURNED, None)
     return found
 
 
-def _read_oddities(path: Path) -> list[str]:
-    """List `oddities` of a file, which is not opened where its first bytes, which are quickly read, show none."""
-    with path.open("rb") as file:
-        head = file.read(4096)
-    if head.startswith(b"\xff\xd8"):  # JPEG
+def read_oddities(file: Any) -> list[str]:
+    """List `oddities` of an open file but `TURNED`; one that cannot be read as an image is `CLOSED`.
+
+    It is not read further where its first bytes, which are quickly read, show none.
+    """
+    if is_plain(file.read(HEAD)):
         return []
+    file.seek(0)
+    try:
+        with any_size(), Image.open(file) as image:
+            return [what for what in oddities(image) if what != TURNED]
+    except Exception:  # a broken header can raise anything; who reads the file says what is wrong
+        return [CLOSED]
+
+
+def is_plain(head: bytes) -> bool:
+    """Whether the first bytes of a file, `HEAD` or all, show that it is a JPEG, or a PNG without `oddities`."""
     # Frames, a colour that is transparent, 16 bits, or a band for transparency.
     odd = b"acTL" in head or b"tRNS" in head or head[24:25] == b"\x10" or head[25:26] in b"\x04\x06"
-    if head.startswith(b"\x89PNG") and not odd:
-        return []
-    with any_size(), Image.open(path) as image:
-        return oddities(image)
+    return head.startswith(b"\xff\xd8") or (head.startswith(b"\x89PNG") and not odd)
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:

@@ -94,15 +94,16 @@ class PreparedData(Data):
 
     def odd(self, paths: Iterable[Any]) -> list[str]:
         """Note what of files is not read as it stands in them; too many that cannot be read are a DataError."""
-        files = [path for path in paths if isinstance(path, Path)]
+        files = [*paths]
         found = {} if isinstance(self.preprocessing, Bands) else find_odd(files)
         closed = found.get(CLOSED, [])
         if "train" in self.splits and len(closed) > self.options.max_unreadable * len(files):
             first, remedy = str(closed[0]), "convert or remove them"
             try:
-                read_image(closed[0])
+                read_image(closed[0] if isinstance(closed[0], Path) else closed[0].open("rb").read())
             except ImageError as error:
-                first, _, remedy = str(error).rpartition("; ")
+                _, _, remedy = str(error).rpartition("; ")
+                first = f"{closed[0]}: {error.reason.rpartition('; ')[0]}"
             if len(closed) < len(files):
                 remedy += f", or allow more, such as --data.max_unreadable {min(2 * len(closed) / len(files), 1):.2g}"
             elif closed[0].suffix.lower() in Bands.suffixes:
@@ -198,7 +199,7 @@ class ClassificationData(PreparedData):
             self.notes += [note for note in self.samples[split].notes if note not in self.notes]
         pairs = [one.listed() for one in self.samples.values()]
         lists = [[path for path, _ in some] for some in pairs if some]
-        self.notes += self.odd(chain(*lists))
+        self.notes += self.odd(chain(*(one.files() for one in self.samples.values())))
         if len(self.samples) > 1:
             sources.compare(self.samples, options.root)
         if lists:
@@ -243,8 +244,9 @@ class ClassificationData(PreparedData):
             raise DataError(
                 "shards do not say how many images a class has; leave out data.balanced, and give loss.weights by name"
             )
-        items = self._items("train")
-        return np.array([items[i][1] for i in range(len(items))], np.int64)
+        samples = self.samples["train"]
+        places = np.array([self.classes.index(name) for name in samples.classes], np.int64)
+        return places[samples.labels()]
 
     def class_counts(self) -> NDArray[np.int64]:
         """Training images of each class."""

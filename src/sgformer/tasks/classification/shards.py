@@ -3,6 +3,7 @@
 import contextlib
 import glob
 import hashlib
+import io
 import random
 import re
 import tarfile
@@ -20,7 +21,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from ...engine.sampling import fold, seed_sample
 from ..errors import DataError, listed
 from ..folders import SUFFIXES, Split, describe_left_out, find_copies, number
-from ..images import ImageError, read_image
+from ..images import HEAD, ImageError, is_plain, read_image, read_oddities
 from ..loading import Unreadable
 
 _ADDRESS = re.compile(r"(https?|s3|gs)://[\w.~:/?#@!&()*+,;=%-]+")
@@ -30,9 +31,7 @@ _SHARD = re.compile(r"^[^.].*\.(tar(\.\w+)?|tgz)$", re.IGNORECASE)
 LOOKED = 20_000
 # Samples that are held back to be mixed with those of the next ones in a shard.
 SHUFFLE = 2000
-# Bytes at the ends of an image by which copies are told; and in what files, as images that differ may begin and end
-# alike in others.
-_ENDS = 4096
+# In what files copies are told by the bytes at their ends, as images that differ may begin and end alike in others.
 _COMPRESSED = (".jpg", ".jpeg", ".png", ".webp")
 
 
@@ -160,15 +159,22 @@ def note_shards(shards: Mapping[Split, Sequence[str]], classes: Sequence[str]) -
     index = {name: place for place, name in enumerate(classes)}
     digests = dict[Split, list[bytes]]()  # of images
     for split, urls in shards.items():
-        samples, left_out, labels = 0, Counter[str](), Counter[int]()
+        samples, left_out, labels, oddities = 0, Counter[str](), Counter[int](), Counter[str]()
         bare, last = dict[str, bool](), ""  # whether an image lacks its label
         kinds, filled = dict[str, set[str]](), set[str]()  # of files of a sample; shards that have some
+        here = set[str]()  # suffixes of the files of the sample that is read
         digests[split] = []
-        for url, name, suffix, content in _parts(urls):
+        for url, name, suffix, content, odd in _parts(urls):
             key = f"{url}:{name}"
-            if suffix in SUFFIXES:
+            here = here if name and key == last else set()
+            if suffix in here:
+                raise DataError(f"{key}{suffix} is there twice; give each sample a name of its own")
+            second = suffix in SUFFIXES and not here.isdisjoint(SUFFIXES)
+            here.add(suffix)
+            if suffix in SUFFIXES and not second:
                 samples += 1
                 digests[split].append(content)
+                oddities.update(odd)
             kind = "image" if suffix in SUFFIXES else suffix
             if key != last and name and kind not in kinds.get(key, {kind}):  # else it may be another of this name
                 raise DataError(f"the files of {key} are not beside each other; pack the shard by sample")
@@ -178,7 +184,7 @@ def note_shards(shards: Mapping[Split, Sequence[str]], classes: Sequence[str]) -
                 labels[place := _place(text := content.decode(errors="replace").strip(), index)] += 1
                 if index and not 0 <= place < len(index):
                     raise DataError(f"{key} has the label {text!r}, which is none of the {len(index)} classes")
-            elif suffix not in SUFFIXES:
+            elif second or suffix not in SUFFIXES:
                 left_out[suffix] += 1
             if suffix == ".cls" or suffix in SUFFIXES:
                 bare[key] = suffix != ".cls" and bare.get(key, True)
@@ -194,6 +200,7 @@ def note_shards(shards: Mapping[Split, Sequence[str]], classes: Sequence[str]) -
             raise DataError(f"there are no images in shards of {split}, but {describe_left_out(left_out)}")
         found = f"{samples} images in shards of {split}" + ", and more" * (samples == LOOKED)
         notes += [found + f", where not used: {describe_left_out(left_out)}" * bool(left_out)] * (samples > 0)
+        notes += [f"{count} images in shards of {split} are {what}" for what, count in oddities.items()]
         absent = [name for name, place in index.items() if not labels[place]]
         notes += [f"not in {split}: {listed(absent)}"] * (0 < samples < LOOKED and bool(absent))
         empty = [url for url in urls if url not in filled]
@@ -210,11 +217,12 @@ def _beside(shards: Mapping[Split, Sequence[str]]) -> list[str]:
     return [f"{len(others)} shards are in no split: {listed(others)}"] * bool(others)
 
 
-def _parts(urls: Sequence[str]) -> Iterator[tuple[str, str, str, bytes]]:
+def _parts(urls: Sequence[str]) -> Iterator[tuple[str, str, str, bytes, list[str]]]:
     """Shards, samples, suffixes of their files and what stands in labels; none unless all are on this machine.
 
-    Of an image there is a digest: of how long it is, and of its first and last bytes; of all where they are pixels.
-    Files whose names begin with a dot belong to no sample, which is empty; those that macOS packs are passed over.
+    Of an image there is a digest: of how long it is, and of its first and last bytes; of all where they are pixels; and
+    what of it is not read as it stands. Files whose names begin with a dot belong to no sample, which is empty; those
+    that macOS packs are passed over.
     """
     for url in urls if all("://" not in url for url in urls) else ():
         # The latter says in one line what is wrong.
@@ -225,11 +233,14 @@ def _parts(urls: Sequence[str]) -> Iterator[tuple[str, str, str, bytes]]:
                 suffix = f".{suffix.lower()}"
                 content: Any = None if suffix.startswith("._") else tar.extractfile(member)  # None of a folder, too
                 if content and suffix in SUFFIXES:
-                    start = content.read(_ENDS if suffix in _COMPRESSED else None)
-                    content.seek(max(member.size - _ENDS, 0))
-                    yield url, sample, suffix, hashlib.sha1(b"%d" % member.size + start + content.read()).digest()
+                    start = content.read(HEAD)
+                    if suffix in _COMPRESSED and is_plain(start):
+                        content.seek(max(member.size - HEAD, 0))
+                    end = content.read()
+                    odd = read_oddities(io.BytesIO(start + end))
+                    yield url, sample, suffix, hashlib.sha1(b"%d" % member.size + start + end).digest(), odd
                 elif content:
-                    yield url, sample, suffix, content.read() if suffix == ".cls" else b""
+                    yield url, sample, suffix, content.read() if suffix == ".cls" else b"", []
 
 
 def _whole(samples: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -5,13 +5,14 @@ path, or bytes, or whatever `images.read_image` takes. Everything is looked thro
 """
 
 import hashlib
+import io
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -57,6 +58,18 @@ class Samples:
             pairs = map(self.items.__getitem__, range(len(self.items)))
             return [(hashlib.sha1(image).digest(), label) for image, label in pairs]
         return self.items if isinstance(self.items, list) else []
+
+    def files(self) -> list[Any]:
+        """What can be opened without reading all images: paths, or what is packed; else nothing."""
+        if isinstance(self.items, _Packed):
+            return [_Image(self.items, number) for number in range(len(self.items))]
+        return [path for path, _ in self.items] if isinstance(self.items, list) else []
+
+    def labels(self) -> list[int]:
+        """The class index of each image."""
+        if isinstance(self.items, _Packed):
+            return self.items.label.tolist()
+        return [self.items[number][1] for number in range(len(self.items))]
 
 
 def folders(root: Path, split: Split, suffixes: Collection[str] = SUFFIXES) -> Samples:
@@ -256,15 +269,13 @@ def packed(root: Path, split: Split) -> Samples:
         raise DataError(f"{path} has several classes called {listed(twice)}; make them differ")
     absent = [classes[place] for place in sorted({*range(len(classes))}.difference(label.tolist()))]
     said = {f"not in {split}": absent, f"not used in {path}": others}
-    notes = [f"{what}: {listed(names)}" for what, names in said.items() if names]
-    start = offset[:-1].astype(np.int64)
-    if others := int((jpeg[start] != 0xFF).sum()):
-        notes.append(f"{others} images of {path} are no JPEG files, and read as they are when their turn comes")
-    return Samples(classes, _Packed(jpeg, offset, label), notes=tuple(notes))
+    notes = tuple(f"{what}: {listed(names)}" for what, names in said.items() if names)
+    return Samples(classes, _Packed(path, jpeg, offset, label), notes=notes)
 
 
 @dataclass(frozen=True)
 class _Packed:
+    path: Path
     jpeg: Any
     offset: Any
     label: Any
@@ -275,6 +286,21 @@ class _Packed:
     def __getitem__(self, index: int) -> tuple[bytes, int]:
         start, end = self.offset[index : index + 2]
         return self.jpeg[start:end].tobytes(), int(self.label[index])
+
+
+@dataclass(frozen=True)
+class _Image:
+    """One of the images that are packed in a file, to be opened as a path is."""
+
+    packed: _Packed
+    number: int
+    suffix: ClassVar[str] = ".jpg"
+
+    def open(self, mode: str) -> io.BytesIO:
+        return io.BytesIO(self.packed[self.number][0])
+
+    def __str__(self) -> str:
+        return f"image {self.number} of {self.packed.path}"
 
 
 def torchvision_set(name: str | None, root: Path, split: Split, *, download: bool) -> Samples:
