@@ -194,6 +194,22 @@ def test_a_broken_image_gets_a_sentence(client, kind):
 
 
 @pytest.mark.parametrize(
+    ("mode", "width", "num", "note"),
+    [
+        ("RGB", 40, 1, ""),
+        ("RGB", 2100, 1, "shrunk to 2048 pixels"),
+        ("RGBA", 40, 1, "transparency"),
+        ("RGB", 9, 2, "pages"),
+    ],
+)
+def test_what_is_not_read_as_it_stands_is_said(client, mode, width, num, note):
+    pages = [Image.new(mode, (width, 30), "red") for _ in range(num)]
+    pages[0].save(file := io.BytesIO(), "TIFF", save_all=True, append_images=pages[1:])
+    notes = client.post(file.getvalue())[1]["notes"]
+    assert [note in said for said in notes] == [True] * bool(note)
+
+
+@pytest.mark.parametrize(
     ("query", "reason"),
     [("?token_budget=2", "token_budget is 2; it must be"), ("?token_budget=many", "must be a number, or none")],
 )

@@ -12,7 +12,7 @@ from PIL import Image
 from ..explanations import Pair
 from ..explanations.explanation import VIEWS
 from ..explanations.page import ABOUT, describe_pair
-from ..tasks.images import read_image
+from ..tasks.images import read_image, read_oddities
 from ..tasks.model import Kept
 from .explain import explain_image
 
@@ -71,6 +71,8 @@ class Tryout:
         """
         # Half of MAX_SEEN: a JPEG is decoded at the smallest size that has at least twice of that.
         image = read_image(file, shorter_side=MAX_SEEN // 2, max_pixels=MAX_PIXELS)
+        notes = [what.split("; ")[0] for what in read_oddities(io.BytesIO(file))]
+        notes += [f"shrunk to {MAX_SEEN} pixels"] * (max(image.size) > MAX_SEEN)
         image.thumbnail((MAX_SEEN, MAX_SEEN), Image.Resampling.LANCZOS)
         settings = {"score_threshold": score_threshold} if "score_threshold" in self.model.settings else {}
         if self._guided:
@@ -92,6 +94,7 @@ class Tryout:
             "id": name,
             "width": result.shown.width,
             "height": result.shown.height,
+            "notes": notes,
             "summary": prediction.summary(),
             "lines": [{"name": label, "value": value} for label, value in prediction.lines()],
             "colours": self._colours(),
