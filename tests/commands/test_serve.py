@@ -205,8 +205,7 @@ def test_a_broken_image_gets_a_sentence(client, kind):
 def test_what_is_not_read_as_it_stands_is_said(client, mode, width, num, note):
     pages = [Image.new(mode, (width, 30), "red") for _ in range(num)]
     pages[0].save(file := io.BytesIO(), "TIFF", save_all=True, append_images=pages[1:])
-    notes = client.post(file.getvalue())[1]["notes"]
-    assert [note in said for said in notes] == [True] * bool(note)
+    assert [note in said for said in client.post(file.getvalue())[1]["notes"]] == [True] * bool(note)
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ def test_shards_of_a_whole_folder_are_looked_at(images):
         folder = tarfile.TarInfo(".")
         folder.type = tarfile.DIRTYPE
         tar.addfile(folder)
-        for name, content in (("./a.png", b"x"), ("./a.cls", b"0"), ("./.DS_Store", b"x")):
+        for name, content in (("./a.png", (images / "a.png").read_bytes()), ("./a.cls", b"0"), ("./.DS_Store", b"x")):
             info = tarfile.TarInfo(name)
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
