@@ -289,8 +289,7 @@ def num_pages(image: Image.Image) -> int:
     return max(pages, 1)
 
 
-# How many first bytes of a file tell most that have none of these from those that may.
-HEAD = 4096
+HEAD = 4096  # first bytes of a file, by which most are told that have none of these
 # What of images is not read as it stands in their files.
 PAGES = "files of several pages or frames, of which the first is read"
 DEEP = "of 16 bits a value, of which 65535 is white"
@@ -329,13 +328,8 @@ def num_bits(image: Any) -> int:
 
 
 def find_odd(paths: Iterable[Any]) -> dict[str, list[Any]]:
-    """The files of several pages, or of more bits, by what of them is not read as it stands; and those `CLOSED`.
-
-    They are paths, or have their ``suffix`` and ``open``. Of more than a hundred thousand, those that are called JPEG
-    are not looked at.
-    """
-    paths, found = list(paths), dict[str, list[Any]]()
-    few = len(paths) <= LARGEST
+    """The files, or what can be opened like them, by `read_oddities`; of over 100,000 none that is called JPEG."""
+    few, found = len(paths := list(paths)) <= LARGEST, dict[str, list[Any]]()
     for path in (one for one in paths if few or one.suffix.lower() not in (".jpg", ".jpeg")):
         try:
             with path.open("rb") as file:
@@ -348,10 +342,7 @@ def find_odd(paths: Iterable[Any]) -> dict[str, list[Any]]:
 
 
 def read_oddities(file: Any) -> list[str]:
-    """List `oddities` of an open file but `TURNED`; one that cannot be read as an image is `CLOSED`.
-
-    It is not read further where its first bytes, which are quickly read, show none.
-    """
+    """List `oddities` of an open file but `TURNED`, or `CLOSED`; by its first bytes alone where these show none."""
     if is_plain(file.read(HEAD)):
         return []
     file.seek(0)
@@ -363,8 +354,7 @@ def read_oddities(file: Any) -> list[str]:
 
 
 def is_plain(head: bytes) -> bool:
-    """Whether the first bytes of a file, `HEAD` or all, show that it is a JPEG, or a PNG without `oddities`."""
-    # Frames, a colour that is transparent, 16 bits, or a band for transparency.
+    """Whether the first bytes of a file, `HEAD` or all, are of a JPEG, or a PNG without frames, transparency, 16 bits."""
     odd = b"acTL" in head or b"tRNS" in head or head[24:25] == b"\x10" or head[25:26] in b"\x04\x06"
     return head.startswith(b"\xff\xd8") or (head.startswith(b"\x89PNG") and not odd)
 
