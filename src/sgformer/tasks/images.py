@@ -354,7 +354,7 @@ def read_oddities(file: Any) -> list[str]:
 
 
 def is_plain(head: bytes) -> bool:
-    """Whether the first bytes of a file, `HEAD` or all, are of a JPEG, or a PNG without frames, transparency, 16 bits."""
+    """Whether the first bytes of a file, `HEAD` or all, are of a JPEG, or a PNG that is not odd."""
     odd = b"acTL" in head or b"tRNS" in head or head[24:25] == b"\x10" or head[25:26] in b"\x04\x06"
     return head.startswith(b"\xff\xd8") or (head.startswith(b"\x89PNG") and not odd)
 

@@ -60,7 +60,7 @@ class Samples:
         return self.items if isinstance(self.items, list) else []
 
     def files(self) -> list[Any]:
-        """What can be opened without reading all images: paths, or what is packed; else nothing."""
+        """List images that can be opened without reading all of them: paths, or what is packed; else nothing."""
         if isinstance(self.items, _Packed):
             return [_Image(self.items, number) for number in range(len(self.items))]
         return [path for path, _ in self.items] if isinstance(self.items, list) else []
