@@ -28,6 +28,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    torch.manual_seed(0)
     model = Classifier(
         "sgformer_test",
         classes=["a", "b"],
