@@ -125,8 +125,8 @@ def test_bfloat16_where_a_processor_has_it(monkeypatch, able, precision):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
-    assert fit._precision(TrainerOptions()) == precision
-    assert fit._precision(TrainerOptions(precision="64-true")) == "64-true"
+    assert fit.precision_of(TrainerOptions()) == precision
+    assert fit.precision_of(TrainerOptions(precision="64-true")) == "64-true"
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         prepare(Task(classifier("test_resnet")), TrainerOptions(precision="bf16-mixed"))
