@@ -24,7 +24,7 @@ from typing import Any
 
 import timm
 import torch
-from pages import fill
+from pages import fill, machine, newest, protocol
 from torch import Tensor, nn
 
 import sgformer
@@ -178,24 +178,18 @@ def write(name: str, rows: list[dict[str, str]], **versions: str) -> None:
         writer.writeheader()
         writer.writerows(rows)
     known = environment()
-    protocol = {key: known[key] for key in ("date", "processor", "num_cpus", "git_commit", "git_changes")}
-    protocol |= {"threads": THREADS, "torch": version, **versions}
-    path.with_suffix(".json").write_text(json.dumps(protocol, indent=1) + "\n", encoding="utf-8")
+    about = {key: known[key] for key in ("date", "processor", "num_cpus", "git_commit", "git_changes")}
+    about |= {"threads": THREADS, "torch": version, **versions}
+    path.with_suffix(".json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     print(path.read_text(encoding="utf-8"), path, sep="\n")
 
 
 def table(name: str) -> str:
     """The newest result of a name from each machine, with its protocol; or a sentence that there is none."""
-    newest: dict[str, Path] = {}
-    for path in sorted(RESULTS.glob(f"deployed_{name}_*.csv"), key=lambda path: _protocol(path)["date"]):
-        newest[_protocol(path)["processor"]] = path
-    if not newest:
+    found = newest(RESULTS.glob(f"deployed_{name}_*.csv"))
+    if not found:
         return f"Not measured yet: `python benchmarks/deployed_speed.py {name}`.\n"
-    return "\n".join(map(_table_of, reversed(newest.values())))
-
-
-def _protocol(path: Path) -> dict[str, Any]:
-    return json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    return "\n".join(map(_table_of, found))
 
 
 def _table_of(path: Path) -> str:
@@ -211,9 +205,9 @@ def _table_of(path: Path) -> str:
     }
     lines = [[heads[key] for key in rows[0]], ["---"] * len(rows[0])]
     lines += [[f"`{cells['model']}`", *list(cells.values())[1:]] for cells in rows]
-    protocol = _protocol(path)
-    tool = next(key for key in ("onnxruntime", "torchao") if key in protocol)
-    note = f"`{path.name}`: {protocol['processor']}, threads: {protocol['threads']}, {tool} {protocol[tool]}."
+    said = protocol(path)
+    tool = next(key for key in ("onnxruntime", "torchao") if key in said)
+    note = f"`{path.name}`: {machine(path)}, threads: {said['threads']}, {tool} {said[tool]}."
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines) + f"\n{note}\n"
 
 

@@ -25,7 +25,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pages import fill, markdown
+from pages import fill, machine, markdown, newest, protocol
 
 from sgformer.engine.files import to_csv
 
@@ -175,11 +175,8 @@ def _read(path: Path) -> list[dict[str, str]]:
 
 def _cost_table() -> str:
     """The newest result of each machine, with the machine."""
-    newest: dict[str, Path] = {}
-    for path in sorted(RESULTS.glob("detection_cost_*.csv"), key=lambda path: _machine(path)["date"]):
-        if "products" in _read(path)[0]:  # others are from before the settings
-            newest[_machine(path)["processor"]] = path
-    return "\n".join(map(_cost_of, reversed(newest.values())))
+    results = RESULTS.glob("detection_cost_*.csv")  # some are from before the settings
+    return "\n".join(map(_cost_of, newest(path for path in results if "products" in _read(path)[0])))
 
 
 def _cost_of(path: Path) -> str:
@@ -189,17 +186,12 @@ def _cost_of(path: Path) -> str:
         size = f"{row['height']}x{row['width']}"
         cells = [f"`{row['model']}`", row["products"], size, f"{row['mparams']}M"]
         lines.append([*cells, *_seconds(row), row["peak_gib"]])
-    machine = _machine(path)
-    note = f"`{path.name}`: {machine['processor']}, threads: {machine['num_threads']}."
+    note = f"`{path.name}`: {machine(path)}, threads: {protocol(path)['num_threads']}."
     return f"{markdown(heads, lines)}\n{note}\n"
 
 
 def _seconds(row: dict[str, str]) -> list[str]:
     return [row[key].replace(" ", ", ") for key in ("seconds", "seconds_backbone")]
-
-
-def _machine(path: Path) -> dict[str, Any]:
-    return json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
 
 
 def _padding_table() -> str:

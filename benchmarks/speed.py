@@ -9,12 +9,11 @@ machine and protocol are in the JSON file next to it. A mark is a pair of commen
 """
 
 import csv
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from pages import fill
+from pages import fill, machine, newest, protocol
 
 from sgformer.commands.benchmark import benchmark
 
@@ -84,38 +83,23 @@ def _case(cells: dict[str, str]) -> tuple[str, ...]:
 
 def table(name: str) -> str:
     """The newest result of a name from each machine, with its protocol; or a sentence that there is none."""
-    newest: dict[str, Path] = {}
-    for path in sorted(RESULTS.glob(f"{name}_*threads_torch*.csv"), key=_age):
-        newest[_machine(_protocol(path))] = path
-    if not newest:
+    found = newest(RESULTS.glob(f"{name}_*threads_torch*.csv"))
+    if not found:
         return f"Not measured yet: `python benchmarks/speed.py run {name}`.\n"
     tables = []
-    for machine, path in reversed(newest.items()):
-        protocol = _protocol(path)
-        commit = protocol["git_commit"][:7] + (" and changes" if protocol["git_changes"] else "")
-        note = f"`{path.name}`: {machine}, threads: {protocol['num_threads']}, commit {commit}"
-        if number := protocol.get("neighbours"):
+    for path in found:
+        said = protocol(path)
+        commit = said["git_commit"][:7] + (" and changes" if said["git_changes"] else "")
+        note = f"`{path.name}`: {machine(path)}, threads: {said['num_threads']}, commit {commit}"
+        if number := said.get("neighbours"):
             note += f", busy neighbours: {number:g}"
-        if kernels := protocol.get("kernels"):
+        if kernels := said.get("kernels"):
             note += f"; kernels in C++ for `fast` rows of this package's models: {kernels}"
-        if memory := protocol.get("freed_memory"):
+        if memory := said.get("freed_memory"):
             note += f"; freed memory is {memory}"
         note += "."
         tables.append(f"{HEAD}{rows(path)}\n{note}\n")
     return "\n".join(tables)
-
-
-def _age(path: Path) -> tuple[str, int, str]:
-    """The day of a result, and which of that day it is: `-2` in a name comes after none."""
-    return _protocol(path)["date"], len(path.stem), path.stem
-
-
-def _machine(protocol: dict[str, Any]) -> str:
-    return ", ".join(protocol["gpus"]) if protocol["device"] != "cpu" else protocol["processor"]
-
-
-def _protocol(path: Path) -> dict[str, Any]:
-    return json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -48,7 +48,8 @@ def add(run: Path, name: str, *, folder: Path = RESULTS, more: dict[str, Any] | 
     with (run / "metrics.csv").open(encoding="utf-8") as file:
         # An epoch that was not validated has no metrics.
         epochs = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
-    machine = {key: environment[key] for key in ("date", "processor", "num_cpus", "num_threads", "gpus", "precision")}
+    machine = {key: environment[key] for key in ("date", "processor", "num_cpus", "num_threads", "gpus")}
+    machine["precision"] = environment.get("precision")  # older runs do not say
     parameters = sum(parameter.numel() for parameter in sgformer.load(run).parameters())
     content = {"recipe": recipe, "machine": machine, "versions": environment["versions"]}
     content |= {"parameters": parameters, **(more or {}), "epochs": epochs}

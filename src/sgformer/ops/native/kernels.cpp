@@ -37,7 +37,7 @@ int64_t number_of(const P* address) {
 // cache. Of the hidden map it keeps the last two rows, for the convolution of the next few.
 template <typename T>
 struct Mlp {
-  static constexpr int64_t kChannels = 128;    // of the hidden map that go together
+  static constexpr int64_t kChannels = 128;      // of the hidden map that go together
   static constexpr int64_t kNumbers = 3 << 17;  // in what a few rows take of the cache, about
 
   int64_t W, c, hidden;
